@@ -43,12 +43,12 @@ class Held(NamedTuple):
 class GpuShare(NamedTuple):
     """Part of a card given to an assignment."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
     milli: int
 
 
 class GpuSample(NamedTuple):
-    index: int
+    index: int  # type: ignore[assignment]
     utilisation_percent: float
     memory_used_bytes: int
     temperature_celsius: float
@@ -86,7 +86,7 @@ class Inventory(msgspec.Struct, frozen=True, omit_defaults=True):
     network_megabits_per_second: int = 0
     cpu_model: str = ""
     cpu_flags: list[str] = []
-    runtimes: list[str] = ["process"]
+    runtimes: list[str] = msgspec.field(default_factory=lambda: ["process"])
     isolation: Isolation = Isolation()
 
 
