@@ -1,0 +1,85 @@
+"""Control loops: one runner at a time, woken by commits, guaranteed by beat.
+
+A loop is a function that does one bounded pass and returns whether it wants to run again at once. The
+runner holds the loop's advisory lock; whoever fails to get it leaves the wake flag standing, and the holder
+looks at the flag again after it has let go. So no wake is lost while both live, and beat covers the rest.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from functools import partial
+
+from celery import shared_task
+from django.db import InterfaceError, OperationalError, close_old_connections, connection, transaction
+
+from . import locks, redis
+
+logger = logging.getLogger(__name__)
+
+Pass = Callable[[], bool]
+FLAG = "rmportal:wake:{}"
+# A flag outlives a lost Celery message by this much at most; beat ticks meanwhile.
+FLAG_MILLISECONDS = 2000
+# One Celery task gives its thread back after this long even when there is more to do.
+BUSY_SECONDS = 20.0
+
+_passes: dict[str, Pass] = {}
+_senders: dict[str, Callable[[], None]] = {}
+
+
+def loop(name: str) -> Callable[[Pass], Pass]:
+    """Register a pass as the loop `name` and its Celery task as `loop.<name>`."""
+
+    def register(function: Pass) -> Pass:
+        _passes[name] = function
+        shared_task(name=f"loop.{name}", ignore_result=True)(partial(_task, name))
+        return function
+
+    return register
+
+
+def wake(name: str) -> None:
+    """Ask for a pass of the loop once the present transaction has committed; coalesced."""
+    sender = _senders.setdefault(name, partial(_send, name))
+    if any(function is sender for _, function, *_ in connection.run_on_commit):
+        return
+    transaction.on_commit(sender)
+
+
+def _send(name: str) -> None:
+    if redis.hint("SET", FLAG.format(name), "1", "NX", "PX", FLAG_MILLISECONDS) is None:
+        return  # A runner is already on its way (or Redis is away, and beat will do it).
+    from celery import current_app
+
+    try:
+        current_app.send_task(f"loop.{name}", retry=False)
+    except Exception as error:  # noqa: BLE001 - a hint must never fail the command that gives it
+        logger.warning("Could not wake loop %s: %s", name, error)
+
+
+def _task(name: str) -> None:
+    close_old_connections()
+    try:
+        run(name)
+    except (OperationalError, InterfaceError) as error:
+        logger.warning("Loop %s lost the database, the next tick tries again: %s", name, error)
+        connection.close()
+    finally:
+        close_old_connections()
+
+
+def run(name: str) -> bool:
+    """Run passes of the loop until it is idle; returns False if another process holds it."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        with locks.try_loop(name) as held:
+            if not held:
+                return False
+            redis.hint("DEL", FLAG.format(name))
+            again = _passes[name]()
+        if not again and not redis.hint("EXISTS", FLAG.format(name)):
+            return True
+        if time.monotonic() > deadline:
+            _send(name)
+            return True

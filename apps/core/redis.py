@@ -1,0 +1,24 @@
+"""The process's one Redis client. Redis only wakes: every caller must be right without it."""
+
+import logging
+from functools import cache
+
+import redis
+from django.conf import settings
+
+logger = logging.getLogger(__name__)
+
+
+@cache
+def client() -> "redis.Redis[bytes]":
+    """A pooled client with short time-outs, so that a dead Redis costs little."""
+    return redis.Redis.from_url(settings.REDIS_URL, socket_timeout=2, socket_connect_timeout=1)
+
+
+def hint(action: str, *arguments: object) -> object | None:
+    """Run one Redis command as a hint: a failure is logged and forgotten, the timers guarantee."""
+    try:
+        return client().execute_command(action, *arguments)  # type: ignore[no-untyped-call]
+    except redis.RedisError as error:
+        logger.warning("Redis did not take %s: %s", action, error)
+        return None

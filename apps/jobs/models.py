@@ -1,0 +1,160 @@
+"""Jobs, the grants that give them capacity, and the attempts and placements that run them."""
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+
+from apps.fleet.models import Node
+from apps.quotas.models import QuotaNode
+from apps.tenants.models import Tenant
+
+from .states import ATTEMPT_LIVE, JOB_ACTIVE, AttemptState, JobState
+
+_LIVE = sorted(ATTEMPT_LIVE)
+
+
+class Job(models.Model):
+    """The unit that is placed and run. `spec` is the normalised job spec (docs/architecture.md).
+
+    `token` is the fencing token of its newest attempt and only grows. A pending job always has a `reason` from
+    `engine.reasons`, with `detail` for people and `tried` (per flavor: what stood in the way).
+    """
+
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="jobs")
+    owner = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
+    name = models.CharField(max_length=200)
+    # What made it: "" for people and the API, "run:12" for a task of a workflow run.
+    origin = models.CharField(max_length=60, blank=True, default="")
+    spec = models.JSONField()
+    # Digest of everything in the spec that placement looks at: equal jobs are scored once.
+    equivalence = models.CharField(max_length=32)
+    pool = models.CharField(max_length=63)
+    priority = models.IntegerField(default=0)
+    state = models.CharField(max_length=10, choices=JobState, default=JobState.PENDING)
+    held = models.BooleanField(default=False)
+    reason = models.CharField(max_length=30, blank=True, default="submitted")
+    detail = models.TextField(blank=True, default="")
+    tried = models.JSONField(default=list)
+    position = models.PositiveIntegerField(null=True)
+    token = models.PositiveIntegerField(default=0)
+    failures = models.PositiveIntegerField(default=0)
+    losses = models.PositiveIntegerField(default=0)
+    not_before = models.DateTimeField(null=True)
+    exit_code = models.IntegerField(null=True)
+    end_reason = models.CharField(max_length=30, blank=True, default="")
+    result = models.JSONField(null=True)
+    submitted_at = models.DateTimeField()
+    started_at = models.DateTimeField(null=True)
+    ended_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.CheckConstraint(
+                condition=~Q(state="pending") | ~Q(reason=""), name="job_pending_has_a_reason"
+            ),
+            models.CheckConstraint(
+                condition=Q(state__in=sorted(JOB_ACTIVE)) | Q(ended_at__isnull=False), name="job_end_has_a_time"
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["tenant", "id"], name="job_tenant"),
+            models.Index(fields=["tenant", "state", "id"], name="job_tenant_state"),
+            models.Index(fields=["state", "id"], name="job_active", condition=Q(state__in=sorted(JOB_ACTIVE))),
+            models.Index(fields=["origin"], name="job_origin", condition=~Q(origin="")),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.pk} {self.name}"
+
+
+class Grant(models.Model):
+    """Capacity given to a job, charged to a quota; a lease that ends by itself unless beats renew it.
+
+    `amounts`: resource → integer, the whole gang.
+    """
+
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="grants")
+    quota_node = models.ForeignKey(QuotaNode, on_delete=models.PROTECT, related_name="grants")
+    flavor = models.CharField(max_length=63)
+    amounts = models.JSONField()
+    created_at = models.DateTimeField()
+    lease_expires_at = models.DateTimeField()
+    released_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["job"], condition=Q(released_at__isnull=True), name="grant_one_live_per_job"
+            )
+        ]
+        indexes = [
+            models.Index(fields=["lease_expires_at"], name="grant_lease", condition=Q(released_at__isnull=True))
+        ]
+
+    def __str__(self) -> str:
+        return f"grant {self.pk} of job {self.job_id}"
+
+
+class Attempt(models.Model):
+    """One execution of a job under a grant. `token` is its fencing token: a newer attempt's is larger."""
+
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="attempts")
+    grant = models.OneToOneField(Grant, on_delete=models.CASCADE, related_name="attempt")
+    token = models.PositiveIntegerField()
+    state = models.CharField(max_length=10, choices=AttemptState, default=AttemptState.GRANTED)
+    exit_code = models.IntegerField(null=True)
+    end_reason = models.CharField(max_length=30, blank=True, default="")
+    detail = models.TextField(blank=True, default="")
+    created_at = models.DateTimeField()
+    started_at = models.DateTimeField(null=True)
+    ended_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.UniqueConstraint(fields=["job", "token"], name="attempt_token_once"),
+            models.UniqueConstraint(fields=["job"], condition=Q(state__in=_LIVE), name="attempt_one_live_per_job"),
+        ]
+
+    def __str__(self) -> str:
+        return f"attempt {self.token} of job {self.job_id}"
+
+
+class Placement(models.Model):
+    """One member (group, rank) of an attempt on one node, with its share of the grant."""
+
+    attempt = models.ForeignKey(Attempt, on_delete=models.CASCADE, related_name="placements")
+    node = models.ForeignKey(Node, on_delete=models.PROTECT, related_name="placements")
+    group = models.PositiveSmallIntegerField(default=0)
+    rank = models.PositiveIntegerField(default=0)
+    cpu_millicores = models.BigIntegerField()
+    memory_bytes = models.BigIntegerField()
+    storage_bytes = models.BigIntegerField()
+    # [[card index, thousandths], …]
+    gpus = models.JSONField(default=list)
+    state = models.CharField(max_length=10, choices=AttemptState, default=AttemptState.GRANTED)
+    pid = models.IntegerField(null=True)
+    exit_code = models.IntegerField(null=True)
+    end_reason = models.CharField(max_length=30, blank=True, default="")
+    detail = models.TextField(blank=True, default="")
+    enforced = models.JSONField(default=dict)
+    usage = models.JSONField(default=dict)
+    log_size = models.BigIntegerField(default=0)
+    # The size that the agent reported at the end; the log is complete when log_size has reached it.
+    log_expected = models.BigIntegerField(null=True)
+    started_at = models.DateTimeField(null=True)
+    ended_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ["attempt_id", "group", "rank"]
+        constraints = [
+            models.UniqueConstraint(fields=["attempt", "group", "rank"], name="placement_rank_once"),
+        ]
+        indexes = [
+            models.Index(fields=["node", "id"], name="placement_live", condition=Q(state__in=_LIVE)),
+        ]
+
+    def __str__(self) -> str:
+        return f"placement {self.pk} on {self.node_id}"

@@ -1,0 +1,48 @@
+"""What the scheduler concluded, kept as data: the same record that decided also explains."""
+
+from django.db import models
+
+from apps.jobs.models import Job
+
+
+class Decision(models.Model):
+    """One conclusion about one job: placed where and with which scores, or pending for which reason.
+
+    Written when the conclusion differs from the one before. `tried` holds, per flavor, the quota arithmetic
+    and the funnel of filters.
+    """
+
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="decisions")
+    at = models.DateTimeField()
+    outcome = models.CharField(max_length=10, choices=[("grant", "granted"), ("pend", "pending")])
+    reason = models.CharField(max_length=30, blank=True, default="")
+    detail = models.TextField(blank=True, default="")
+    flavor = models.CharField(max_length=63, blank=True, default="")
+    tried = models.JSONField(default=list)
+    scores = models.JSONField(default=dict)
+    nodes = models.JSONField(default=list)
+
+    class Meta:
+        ordering = ["-id"]
+
+    def __str__(self) -> str:
+        return f"{self.outcome} {self.reason} job {self.job_id}"
+
+
+class Cycle(models.Model):
+    """One pass of the scheduler that changed something: how long each step took and what came of it."""
+
+    at = models.DateTimeField(db_index=True)
+    considered = models.PositiveIntegerField()
+    granted = models.PositiveIntegerField()
+    # Grants that no longer held when apply looked again under the row locks.
+    refused = models.PositiveIntegerField(default=0)
+    observe_ms = models.FloatField()
+    decide_ms = models.FloatField()
+    apply_ms = models.FloatField()
+
+    class Meta:
+        ordering = ["-id"]
+
+    def __str__(self) -> str:
+        return f"cycle {self.pk}: {self.granted} of {self.considered}"

@@ -1,0 +1,52 @@
+"""Reads of domains, tenants, people and their credentials; all limited to what the actor may see."""
+
+from django.db.models import Count, QuerySet
+
+from apps.core.actors import Actor
+from apps.core.errors import Invalid
+from apps.core.crypto import unseal
+
+from . import policies
+from .models import ApiToken, Domain, Membership, Secret, Tenant
+
+
+def list_domains(actor: Actor) -> QuerySet[Domain]:
+    """Domains with the number of their tenants."""
+    return policies.domains.visible(actor).annotate(tenant_count=Count("tenants", distinct=True))
+
+
+def list_tenants(actor: Actor) -> QuerySet[Tenant]:
+    """Tenants with their domain."""
+    return policies.tenants.visible(actor).select_related("domain")
+
+
+def list_members(actor: Actor, tenant: Tenant) -> QuerySet[Membership]:
+    """Members of one tenant."""
+    return policies.memberships.visible(actor).filter(tenant=tenant).select_related("user", "tenant")
+
+
+def list_tokens(actor: Actor) -> QuerySet[ApiToken]:
+    """The actor's own API tokens."""
+    return policies.tokens.visible(actor)
+
+
+def list_secrets(actor: Actor, tenant: Tenant) -> QuerySet[Secret]:
+    """Names (never values) of a tenant's secrets."""
+    return policies.secrets.visible(actor).filter(tenant=tenant)
+
+
+def tenant_named(actor: Actor, slug: str | None) -> Tenant:
+    """The tenant that a submission means: the named one, or the only one the actor may submit to."""
+    if slug:
+        return policies.tenants.get(actor, slug=slug)
+    mine = [tenant for tenant in list_tenants(actor) if policies.tenants.allows(actor, "submit", tenant)]
+    if len(mine) == 1:
+        return mine[0]
+    known = ", ".join(tenant.slug for tenant in mine[:10]) or "none"
+    raise Invalid.field("tenant", f"name the tenant; you can submit to: {known}.", "required")
+
+
+def secret_values(tenant_id: int, names: set[str]) -> dict[str, str]:
+    """Values of a tenant's secrets, for the assignment of a job that refers to them; absent names are left out."""
+    rows = Secret.objects.filter(tenant_id=tenant_id, name__in=names).values_list("name", "ciphertext")
+    return {name: unseal(ciphertext) for name, ciphertext in rows}

@@ -1,0 +1,129 @@
+"""Workflows, their immutable versions, and the runs and tasks of an execution."""
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+
+from apps.jobs.models import Job
+from apps.tenants.models import Tenant
+
+from .states import RUN_ACTIVE, TASK_ACTIVE, TASK_IN_FLIGHT, RunState, TaskState
+
+
+class Workflow(models.Model):
+    """A named DAG of a tenant; what it does is in its versions."""
+
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="workflows")
+    name = models.CharField(max_length=200)
+    description = models.TextField(blank=True, default="")
+    paused = models.BooleanField(default=False)
+    schedule = models.CharField(max_length=100, blank=True, default="")
+    timezone = models.CharField(max_length=60, default="UTC")
+    catchup = models.BooleanField(default=False)
+    # When the timetable makes the next run, and the logical time (start of the data interval) it will have.
+    next_run_at = models.DateTimeField(null=True)
+    next_logical_time = models.DateTimeField(null=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["name"]
+        constraints = [models.UniqueConstraint(fields=["tenant", "name"], name="workflow_name_once")]
+        indexes = [
+            models.Index(
+                fields=["next_run_at"], name="workflow_due", condition=Q(paused=False, next_run_at__isnull=False)
+            )
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class WorkflowVersion(models.Model):
+    """A definition, found by the SHA-256 of its canonical JSON; never changed."""
+
+    workflow = models.ForeignKey(Workflow, on_delete=models.CASCADE, related_name="versions")
+    number = models.PositiveIntegerField()
+    digest = models.CharField(max_length=64)
+    definition = models.JSONField()
+    owner = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["-number"]
+        constraints = [
+            models.UniqueConstraint(fields=["workflow", "number"], name="version_number_once"),
+            models.UniqueConstraint(fields=["workflow", "digest"], name="version_digest_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.workflow} v{self.number}"
+
+
+class Run(models.Model):
+    """One execution of one version."""
+
+    class Trigger(models.TextChoices):
+        MANUAL = "manual"
+        SCHEDULE = "schedule"
+
+    workflow = models.ForeignKey(Workflow, on_delete=models.CASCADE, related_name="runs")
+    version = models.ForeignKey(WorkflowVersion, on_delete=models.PROTECT, related_name="runs")
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="runs")
+    owner = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
+    state = models.CharField(max_length=10, choices=RunState, default=RunState.QUEUED)
+    trigger = models.CharField(max_length=10, choices=Trigger, default=Trigger.MANUAL)
+    logical_time = models.DateTimeField()
+    params = models.JSONField(default=dict)
+    note = models.CharField(max_length=500, blank=True, default="")
+    created_at = models.DateTimeField()
+    started_at = models.DateTimeField(null=True)
+    ended_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["workflow", "logical_time"], condition=Q(trigger="schedule"), name="run_scheduled_once"
+            )
+        ]
+        indexes = [
+            models.Index(fields=["workflow", "id"], name="run_workflow"),
+            models.Index(fields=["tenant", "id"], name="run_tenant"),
+            models.Index(fields=["state", "id"], name="run_active", condition=Q(state__in=sorted(RUN_ACTIVE))),
+        ]
+
+    def __str__(self) -> str:
+        return f"run {self.pk} of {self.workflow_id}"
+
+
+class Task(models.Model):
+    """One node of a run. A mapped task has a group row (index -1, `width` set) and a row per instance.
+
+    `succeeded failed skipped` count finished upstream tasks (for a group row that has been expanded: its own
+    finished instances), so that readiness is O(out-degree) for each task that ends.
+    """
+
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="tasks")
+    name = models.CharField(max_length=200)
+    index = models.IntegerField(default=-1)
+    width = models.PositiveIntegerField(null=True)
+    state = models.CharField(max_length=15, choices=TaskState, default=TaskState.WAITING)
+    job = models.OneToOneField(Job, null=True, on_delete=models.SET_NULL, related_name="task")
+    succeeded = models.PositiveIntegerField(default=0)
+    failed = models.PositiveIntegerField(default=0)
+    skipped = models.PositiveIntegerField(default=0)
+    detail = models.TextField(blank=True, default="")
+    queued_at = models.DateTimeField(null=True)
+    started_at = models.DateTimeField(null=True)
+    ended_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ["run_id", "id"]
+        constraints = [models.UniqueConstraint(fields=["run", "name", "index"], name="task_once")]
+        indexes = [
+            models.Index(fields=["run", "state"], name="task_run_active", condition=Q(state__in=sorted(TASK_ACTIVE))),
+            models.Index(fields=["id"], name="task_in_flight", condition=Q(state__in=sorted(TASK_IN_FLIGHT))),
+        ]
+
+    def __str__(self) -> str:
+        return self.name if self.index < 0 else f"{self.name}[{self.index}]"

@@ -1,0 +1,258 @@
+"""Settings of RMPortal, all from the environment; the variables are listed in docs/architecture.md.
+
+A wrong or missing value stops the start with a message that names the variable.
+"""
+
+import json
+import os
+from pathlib import Path
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from django.core.exceptions import ImproperlyConfigured
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+
+def env_bool(name: str, default: bool) -> bool:
+    """Read `name` as 0/1, true/false; raises ImproperlyConfigured otherwise."""
+    raw = os.environ.get(name, "").strip().lower()
+    if not raw:
+        return default
+    if raw in ("1", "true", "yes", "on"):
+        return True
+    if raw in ("0", "false", "no", "off"):
+        return False
+    raise ImproperlyConfigured(f"{name}={raw!r}: expected 0 or 1.")
+
+
+def secret_key(data: Path) -> str:
+    """The secret key from RMPORTAL_SECRET_KEY or the file secret_key in the data folder."""
+    value = os.environ.get("RMPORTAL_SECRET_KEY", "")
+    if not value and (data / "secret_key").is_file():
+        value = (data / "secret_key").read_text().strip()
+    if len(value) < 32:
+        raise ImproperlyConfigured(
+            "RMPORTAL_SECRET_KEY is missing or shorter than 32 characters: set it, or start with ./portal, "
+            "which keeps one in the data folder."
+        )
+    return value
+
+
+def database(url: str) -> dict[str, object]:
+    """Django's DATABASES entry for a postgresql:// URL; host may also be a query parameter (socket folder)."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("postgres", "postgresql"):
+        raise ImproperlyConfigured(f"DATABASE_URL starts with {parts.scheme!r}: expected postgresql://…")
+    query = dict(parse_qsl(parts.query))
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": parts.path.lstrip("/") or "postgres",
+        "USER": unquote(parts.username or "") or query.pop("user", ""),
+        "PASSWORD": unquote(parts.password or "") or query.pop("password", ""),
+        "HOST": parts.hostname or query.pop("host", ""),
+        "PORT": str(parts.port or query.pop("port", "")),
+        "CONN_MAX_AGE": 600,
+        "CONN_HEALTH_CHECKS": True,
+        "OPTIONS": {"application_name": os.environ.get("RMPORTAL_PROCESS", "rmportal")},
+    }
+
+
+def broker(url: str) -> str:
+    """kombu's spelling of a redis-py URL: `unix:///path?db=0` becomes `redis+socket:///path?virtual_host=0`."""
+    if not url.startswith("unix://"):
+        return url
+    parts = urlsplit(url)
+    return f"redis+socket://{parts.path}?virtual_host={dict(parse_qsl(parts.query)).get('db', '0')}"
+
+
+DATA = Path(os.environ.get("RMPORTAL_DATA", BASE_DIR / "data")).resolve()
+DEBUG = env_bool("RMPORTAL_DEBUG", False)
+SECRET_KEY = secret_key(DATA)
+PORTAL_URL = os.environ.get("RMPORTAL_URL", "http://127.0.0.1:8080").rstrip("/")
+_hostname = urlsplit(PORTAL_URL).hostname
+if not _hostname:
+    raise ImproperlyConfigured(f"RMPORTAL_URL={PORTAL_URL!r}: expected http(s)://host[:port].")
+ALLOWED_HOSTS = [host for host in os.environ.get("RMPORTAL_ALLOWED_HOSTS", "").split(",") if host] or [
+    _hostname,
+    "localhost",
+    "127.0.0.1",
+    "[::1]",
+]
+HTTPS = PORTAL_URL.startswith("https://")
+CSRF_TRUSTED_ORIGINS = [PORTAL_URL]
+
+if not os.environ.get("DATABASE_URL") or not os.environ.get("REDIS_URL"):
+    raise ImproperlyConfigured(
+        "DATABASE_URL and REDIS_URL must be set; `./portal up` sets them for its embedded servers, "
+        "`./portal manage …` and `./portal shell` for one that runs."
+    )
+DATABASES = {"default": database(os.environ["DATABASE_URL"])}
+REDIS_URL = os.environ["REDIS_URL"]
+
+INSTALLED_APPS = [
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "django.contrib.humanize",
+    "allauth",
+    "allauth.account",
+    "allauth.socialaccount",
+    "allauth.socialaccount.providers.openid_connect",
+    "rest_framework",
+    "drf_spectacular",
+    "django_filters",
+    "django_htmx",
+    "channels",
+    "apps.core",
+    "apps.events",
+    "apps.tenants",
+    "apps.fleet",
+    "apps.quotas",
+    "apps.jobs",
+    "apps.execution",
+    "apps.scheduling",
+    "apps.workflows",
+    "apps.console",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "apps.core.middleware.ContentSecurityPolicyMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "allauth.account.middleware.AccountMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+]
+
+ROOT_URLCONF = "rmportal.urls"
+ASGI_APPLICATION = "rmportal.asgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+                "apps.console.context.console",
+            ],
+        },
+    }
+]
+
+AUTHENTICATION_BACKENDS = [
+    "django.contrib.auth.backends.ModelBackend",
+    "allauth.account.auth_backends.AuthenticationBackend",
+]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 10}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+LOGIN_URL = "account_login"
+LOGIN_REDIRECT_URL = "/"
+ACCOUNT_LOGIN_METHODS = {"username", "email"}
+ACCOUNT_SIGNUP_FIELDS = ["username*", "email*", "password1*", "password2*"]
+ACCOUNT_EMAIL_VERIFICATION = "none"
+ACCOUNT_ADAPTER = "apps.tenants.accounts.AccountAdapter"
+ACCOUNT_SESSION_REMEMBER = True
+SOCIALACCOUNT_ADAPTER = "apps.tenants.accounts.SocialAccountAdapter"
+SOCIALACCOUNT_PROVIDERS = {"openid_connect": {"APPS": json.loads(os.environ.get("RMPORTAL_OIDC") or "[]")}}
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
+SESSION_COOKIE_HTTPONLY = True
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if HTTPS else None
+
+LANGUAGE_CODE = "en-us"
+TIME_ZONE = "UTC"
+USE_TZ = True
+USE_I18N = False
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+STATIC_URL = "/static/"
+STATIC_ROOT = DATA / "static"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+STORAGE_ROOT = DATA / "storage"
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage", "OPTIONS": {"location": STORAGE_ROOT}},
+    "staticfiles": {"BACKEND": "rmportal.storage.ManifestStorage"},
+    **{
+        name: {
+            "BACKEND": "django.core.files.storage.FileSystemStorage",
+            "OPTIONS": {"location": STORAGE_ROOT / name},
+        }
+        for name in ("logs", "artifacts", "bundles")
+    },
+}
+# What people and agents may send in one request; larger bodies stream (bundles, artifacts) with limits of their own.
+DATA_UPLOAD_MAX_MEMORY_SIZE = 8 * 2**20
+BUNDLE_MAX_BYTES = 100 * 2**20
+ARTIFACT_MAX_BYTES = 2 * 2**30
+
+CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL}}
+
+CELERY_BROKER_URL = broker(REDIS_URL)
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_ACKS_LATE = False
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": 60, "socket_keepalive": True, "health_check_interval": 5}
+CELERY_TASK_TIME_LIMIT = 60
+CELERY_BEAT_SCHEDULE = {
+    loop: {"task": f"loop.{loop}", "schedule": seconds, "options": {"expires": seconds}}
+    for loop, seconds in {"schedule": 2.0, "advance": 2.0, "recover": 1.0, "timetable": 5.0, "housekeep": 60.0}.items()
+}
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "apps.tenants.authentication.TokenAuthentication",
+        "apps.tenants.authentication.SessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_PAGINATION_CLASS": "apps.core.api.CursorPagination",
+    "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
+    "DEFAULT_SCHEMA_CLASS": "apps.core.schema.Schema",
+    "EXCEPTION_HANDLER": "apps.core.api.exception_handler",
+    "DEFAULT_THROTTLE_CLASSES": ["apps.core.api.UserRateThrottle"],
+    "DEFAULT_THROTTLE_RATES": {
+        "user": os.environ.get("RMPORTAL_RATE_USER", "6000/min"),
+        "login": os.environ.get("RMPORTAL_RATE_LOGIN", "20/min"),
+        "join": os.environ.get("RMPORTAL_RATE_JOIN", "60/min"),
+    },
+    "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "RMPortal",
+    "DESCRIPTION": "One portal for compute that many organisations own.",
+    "VERSION": "1",
+    "OAS_VERSION": "3.1.0",
+    "SCHEMA_PATH_PREFIX": "/api/v1",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "COMPONENT_SPLIT_REQUEST": True,
+}
+
+# Seconds; docs/architecture.md, "Agent protocol".
+AGENT_BEAT_SECONDS = 2.0
+NODE_LOST_SECONDS = 8.0
+LEASE_SECONDS = 15.0
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["console"], "level": os.environ.get("RMPORTAL_LOG_LEVEL", "WARNING")},
+}
