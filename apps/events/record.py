@@ -1,6 +1,6 @@
 """Writing events and guarded transitions: the only two ways in which a command leaves a trace."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,6 +8,7 @@ from django.db import models
 from django.utils import timezone
 
 from apps.core.actors import Actor
+from apps.core.bulk import update_rows
 from apps.core.errors import StaleState
 
 from .live import publish
@@ -62,22 +63,34 @@ def record_all(actor: Actor, facts: Iterable[Fact], *, on_behalf_of: str = "") -
         publish(topics)
 
 
-def move(
-    rows: models.QuerySet[Any], machine: Mapping[tuple[str, str], str], to: str, **values: Any
-) -> list[int]:
-    """One guarded UPDATE of the `state` of `rows` to `to`; returns the ids that really moved.
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One row's step from the state it was read in to the next, with the columns that go along."""
 
-    `machine` maps (source, target) → verb; only rows in a source with an edge to `to` move. The caller records
-    the verb of each moved row (`verb_of`).
+    pk: int
+    source: str
+    target: str
+    values: tuple[Any, ...] = ()
+
+
+def move_many(
+    model: type[models.Model],
+    machine: Mapping[tuple[str, str], str],
+    moves: Sequence[Move],
+    columns: Sequence[str] = (),
+) -> None:
+    """Move many rows in one guarded UPDATE; all of them or StaleState. `columns` names what `values` sets.
+
+    The caller has locked the rows, read their states, and records the verbs (`machine[source, target]`).
     """
-    sources = [source for source, target in machine if target == to]
-    if not sources:
-        raise StaleState(f"No state leads to {to}.")
-    query = rows.filter(state__in=sources)
-    ids = list(query.select_for_update(of=("self",)).values_list("pk", flat=True))
-    if ids:
-        rows.model._default_manager.filter(pk__in=ids).update(state=to, **values)
-    return ids
+    for step in moves:
+        if (step.source, step.target) not in machine:
+            raise StaleState(f"{model.__name__} {step.pk} is {step.source} and cannot become {step.target}.")
+    rows = [(step.pk, step.target, *step.values, step.source) for step in moves]
+    moved = update_rows(model, ("state", *columns), rows, guard="state")
+    if len(moved) != len(moves):
+        gone = sorted({step.pk for step in moves} - set(moved))
+        raise StaleState(f"{model.__name__} {gone} moved meanwhile; nothing was changed.")
 
 
 def transition(

@@ -54,7 +54,6 @@ class Node(models.Model):
     system = models.JSONField(default=dict)
     agent_version = models.CharField(max_length=40, blank=True, default="")
     boot_id = models.CharField(max_length=64, blank=True, default="")
-    connection = models.CharField(max_length=40, blank=True, default="")
     last_seen_at = models.DateTimeField(null=True)
     joined_at = models.DateTimeField(auto_now_add=True)
 

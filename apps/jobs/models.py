@@ -107,6 +107,8 @@ class Attempt(models.Model):
     exit_code = models.IntegerField(null=True)
     end_reason = models.CharField(max_length=30, blank=True, default="")
     detail = models.TextField(blank=True, default="")
+    # Why its processes must stop although it is live: cancelled, a failed peer of the gang, a drained node.
+    stop_reason = models.CharField(max_length=30, blank=True, default="")
     created_at = models.DateTimeField()
     started_at = models.DateTimeField(null=True)
     ended_at = models.DateTimeField(null=True)

@@ -1,0 +1,46 @@
+"""Bulk UPDATE with a different value for each row, in one statement."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.db import connection, models
+
+
+def update_rows(
+    model: type[models.Model], columns: Sequence[str], rows: Sequence[Sequence[Any]], *, guard: str | None = None
+) -> list[int]:
+    """Set `columns` of the rows whose primary key is the first item of each row; returns the keys updated.
+
+    With `guard` (a column), the last item of each row is the value that this column must still have; a row
+    that has moved meanwhile is left alone and its key is not returned.
+    """
+    if not rows:
+        return []
+    meta = model._meta
+    names = [meta.pk.name, *columns, *([guard] if guard else [])]  # type: ignore[union-attr]
+    fields = [meta.get_field(name) for name in names]
+    parameters = []
+    for field, values in zip(fields, zip(*rows, strict=True), strict=True):
+        parameters.append([field.get_db_prep_save(value, connection) for value in values])  # type: ignore[union-attr]
+    alias = [f"v{position}" for position in range(len(names))]
+    unnest = ", ".join(f"%s::{_array_type(field)}[]" for field in fields)
+    quote = connection.ops.quote_name
+    assignments = ", ".join(
+        f"{quote(field.column)} = v.{name}"  # type: ignore[union-attr]
+        for field, name in zip(fields[1 : len(columns) + 1], alias[1 : len(columns) + 1], strict=True)
+    )
+    condition = f"t.{quote(fields[0].column)} = v.v0"  # type: ignore[union-attr]
+    if guard:
+        condition += f" AND t.{quote(fields[-1].column)} = v.{alias[-1]}"  # type: ignore[union-attr]
+    sql = (
+        f"UPDATE {quote(meta.db_table)} AS t SET {assignments} "
+        f"FROM unnest({unnest}) AS v({', '.join(alias)}) WHERE {condition} RETURNING t.{quote(fields[0].column)}"  # type: ignore[union-attr]
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(sql, parameters)
+        return [row[0] for row in cursor.fetchall()]
+
+
+def _array_type(field: Any) -> str:
+    """The plain PostgreSQL type of a field (serial and identity columns are their integer type)."""
+    return str(field.rel_db_type(connection) if field.primary_key else field.db_type(connection)).split(" GENERATED")[0]

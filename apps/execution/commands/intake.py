@@ -1,0 +1,197 @@
+"""What agents tell: greetings, reports, silence."""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+from django.conf import settings
+from django.db import transaction
+from django.db.models import Q
+from django.utils import timezone
+
+from apps.core.actors import SYSTEM, Actor
+from apps.events.live import publish
+from apps.fleet import commands as fleet
+from apps.fleet.models import Intake, Node
+from apps.fleet.states import NodeState
+from apps.jobs import commands as jobs
+from apps.jobs.models import Placement
+from apps.jobs.states import ATTEMPT_LIVE, AttemptState
+from rmctl.agent.protocol import Held, Hello, Report
+
+LIVE = sorted(ATTEMPT_LIVE)
+
+
+def _time(at: float, now: datetime) -> datetime:
+    """The agent's time, never later than ours and never absurdly early."""
+    try:
+        told = datetime.fromtimestamp(at, UTC)
+    except (ValueError, OverflowError, OSError):
+        return now
+    return min(told, now) if told > now - timedelta(days=30) else now
+
+
+def hello(*, actor: Actor, node_id: int, message: Hello) -> None:
+    """A node's agent has (re)connected: its inventory is taken over, and what it no longer holds is lost.
+
+    A member that the portal saw running but the agent does not hold any more is gone for good (its disk was
+    lost); one that was only granted has not reached the agent yet and is sent again.
+    """
+    fleet.update_inventory(
+        actor=actor,
+        node_id=node_id,
+        inventory=msgspec.to_builtins(message.inventory),
+        boot_id=message.boot_id,
+        version=str(message.version),
+    )
+    with transaction.atomic():
+        held = {item.placement for item in message.held}
+        gone = (
+            Placement.objects.filter(node_id=node_id, state=AttemptState.RUNNING)
+            .exclude(pk__in=held)
+            .values_list("pk", flat=True)
+        )
+        jobs.end_lost(actor=actor, placement_ids=list(gone), detail="The node's agent no longer knows of it.")
+        fleet.mark_returned(actor=actor, node_id=node_id)
+
+
+def take_reports(*, actor: Actor, node_id: int, reports: Sequence[Report]) -> list[tuple[int, int]]:
+    """Store a batch of reports in one transaction; returns the (placement, token) pairs that are refused."""
+    now = timezone.now()
+    started = [
+        jobs.Started(report.placement, report.token, _time(report.at, now), report.pid, report.enforced)
+        for report in reports
+        if report.kind == "started"
+    ]
+    ended = [
+        jobs.Ended(
+            placement=report.placement,
+            token=report.token,
+            at=_time(report.at, now),
+            reason=report.reason or "exited",
+            exit_code=_exit_code(report),
+            detail=report.detail[:2000].replace("\x00", ""),
+            result=_clean(report.result),
+            log_size=report.log_size,
+            usage=msgspec.to_builtins(report.usage) if report.usage else {},
+            enforced=report.enforced,
+        )
+        for report in reports
+        if report.kind == "ended"
+    ]
+    with transaction.atomic():
+        ending = {item.placement for item in ended}
+        refused = jobs.start_placements(
+            actor=actor, node_id=node_id, items=[item for item in started if item.placement not in ending]
+        )
+        refused += jobs.end_placements(actor=actor, node_id=node_id, items=_with_starts(ended, started))
+    return refused
+
+
+def _with_starts(ended: Sequence[jobs.Ended], started: Sequence[jobs.Started]) -> list[jobs.Ended]:
+    """A start that came in the same batch as its end: its time and its limits go along with the end."""
+    starts = {item.placement: item for item in started}
+    merged = []
+    for item in ended:
+        start = starts.get(item.placement)
+        if start is not None:
+            item = jobs.Ended(
+                **{
+                    **{name: getattr(item, name) for name in item.__slots__},
+                    "started_at": start.at,
+                    "enforced": item.enforced or start.enforced,
+                }
+            )
+        merged.append(item)
+    return merged
+
+
+def _exit_code(report: Report) -> int | None:
+    """The exit status; 128 + n for a process that signal n ended, as shells tell it."""
+    if report.exit_code is None and report.signal is not None:
+        return 128 + report.signal
+    return report.exit_code
+
+
+def _clean(value: Any) -> Any:
+    """JSON that PostgreSQL can hold: NUL characters are not text there."""
+    if isinstance(value, str):
+        return value.replace("\x00", "")
+    if isinstance(value, list):
+        return [_clean(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key).replace("\x00", ""): _clean(item) for key, item in value.items()}
+    return value
+
+
+def renew(held: Iterable[Held]) -> None:
+    """Renew the leases of what agents say they hold."""
+    jobs.renew_leases([item.placement for item in held if item.state != "ended"], timezone.now())
+
+
+def listening(*, now: datetime) -> None:
+    """Note that the portal hears agents; a gap of five seconds starts a new period of listening."""
+    Intake.objects.bulk_create(
+        [Intake(name="agents", up_since=now, seen_at=now)], ignore_conflicts=True
+    )
+    Intake.objects.filter(name="agents", seen_at__lt=now - timedelta(seconds=5)).update(up_since=now)
+    Intake.objects.filter(name="agents").update(seen_at=now)
+
+
+def expire(*, now: datetime) -> tuple[int, int]:
+    """Declare silent nodes lost, and end what was on them when its lease is over; returns both counts.
+
+    Silence counts only while the portal was listening: after its own outage every agent gets the full time to
+    come back.
+    """
+    intake = Intake.objects.filter(name="agents").first()
+    if intake is None or now - intake.seen_at > timedelta(seconds=5):
+        return 0, 0
+    quiet = now - timedelta(seconds=settings.NODE_LOST_SECONDS)
+    lost: list[int] = []
+    if intake.up_since < quiet:
+        silent = Node.objects.filter(
+            Q(last_seen_at__lt=quiet) | Q(last_seen_at__isnull=True, joined_at__lt=quiet),
+            state__in=[NodeState.READY, NodeState.CORDONED, NodeState.DRAINING],
+        )
+        ids = list(silent.values_list("pk", flat=True))
+        if ids:
+            lost = fleet.mark_lost(
+                actor=SYSTEM, node_ids=ids, reason=f"Silent for more than {settings.NODE_LOST_SECONDS:.0f} s."
+            )
+    lease = now - timedelta(seconds=settings.LEASE_SECONDS)
+    over = Q(node__state=NodeState.REMOVED)
+    if intake.up_since < lease:
+        over |= Q(attempt__grant__lease_expires_at__lt=now)
+        # A gang's lease is renewed by any of its nodes; the member on a lost one is lost all the same.
+        over |= Q(node__state=NodeState.LOST, node__last_seen_at__lt=lease)
+    ended = 0
+    ids = list(Placement.objects.filter(over, state__in=LIVE).order_by("pk").values_list("pk", flat=True)[:500])
+    if ids:
+        with transaction.atomic():
+            ended = jobs.end_lost(
+                actor=SYSTEM, placement_ids=ids, detail="Its lease ran out: the node has not been heard of."
+            )
+    return len(lost), ended
+
+
+def drain_nodes() -> int:
+    """Ask what runs on draining nodes to stop, so that it is placed elsewhere; a node that is empty is drained."""
+    with transaction.atomic():
+        rows = list(
+            Placement.objects.filter(node__state=NodeState.DRAINING, state__in=LIVE, attempt__stop_reason="")
+            .values_list("attempt_id", "node_id")
+            .order_by("pk")[:500]
+        )
+        if rows:
+            jobs.stop_placements({attempt for attempt, _ in rows}, "drained")
+            publish({f"node:{node}" for _, node in rows})
+    empty = (
+        Node.objects.filter(state=NodeState.DRAINING)
+        .exclude(placements__state__in=LIVE)
+        .values_list("pk", flat=True)
+    )
+    for node_id in list(empty):
+        fleet.finish_drain(actor=SYSTEM, node_id=node_id)
+    return len(rows)

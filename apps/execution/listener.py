@@ -1,0 +1,80 @@
+"""What this web process hears from agents, written down once a second for all of them together."""
+
+import asyncio
+import json
+import logging
+from typing import TYPE_CHECKING
+
+import msgspec
+from channels.db import database_sync_to_async
+from django.db import Error, close_old_connections
+from django.utils import timezone
+
+from apps.core import redis
+from apps.events.live import publish_data
+from apps.fleet import commands as fleet
+from rmctl.agent.protocol import Beat
+
+from .commands import intake
+
+if TYPE_CHECKING:
+    from .consumers import AgentConsumer
+
+logger = logging.getLogger(__name__)
+
+INTERVAL_SECONDS = 1.0
+HISTORY_SAMPLES = 300
+LATEST_KEY = "rmportal:telemetry"
+HISTORY_KEY = "rmportal:telemetry:{}"
+
+
+class Listener:
+    """Collects beats; `run` writes last-seen times, leases and telemetry in a few statements for all nodes."""
+
+    def __init__(self) -> None:
+        self._connections: dict[int, "AgentConsumer"] = {}
+        self._beats: dict[int, Beat] = {}
+
+    def arrived(self, node_id: int, consumer: "AgentConsumer") -> None:
+        """A node has connected; its older connection is closed."""
+        older = self._connections.get(node_id)
+        self._connections[node_id] = consumer
+        if older is not None:
+            asyncio.get_running_loop().create_task(older.replaced())
+
+    def left(self, node_id: int, consumer: "AgentConsumer") -> None:
+        """A connection has ended."""
+        if self._connections.get(node_id) is consumer:
+            del self._connections[node_id]
+
+    def heard(self, node_id: int, beat: Beat) -> None:
+        """A beat has come; the newest one counts."""
+        self._beats[node_id] = beat
+
+    async def run(self) -> None:
+        """Write down what was heard, for ever; started with the web process."""
+        while True:
+            beats, self._beats = self._beats, {}
+            try:
+                await database_sync_to_async(self._write)(beats)
+            except Error as error:
+                logger.warning("Beats could not be written down: %s", error)
+            await asyncio.sleep(INTERVAL_SECONDS)  # The period of the loop itself.
+
+    def _write(self, beats: dict[int, Beat]) -> None:
+        close_old_connections()
+        intake.listening(now=timezone.now())
+        if not beats:
+            return
+        fleet.nodes_seen(list(beats))
+        intake.renew(item for beat in beats.values() for item in beat.held)
+        samples = {str(node_id): msgspec.to_builtins(beat.telemetry) for node_id, beat in beats.items()}
+        encoded = {node_id: json.dumps(sample) for node_id, sample in samples.items()}
+        redis.hint("HSET", LATEST_KEY, *[part for pair in encoded.items() for part in pair])
+        for node_id, sample in encoded.items():
+            redis.hint("LPUSH", HISTORY_KEY.format(node_id), sample)
+            redis.hint("LTRIM", HISTORY_KEY.format(node_id), 0, HISTORY_SAMPLES - 1)
+        publish_data("telemetry", dict(samples))
+
+
+listener = Listener()

@@ -1,0 +1,17 @@
+"""The recovery loop: silence is noticed, leases end, drained nodes are emptied."""
+
+from django.utils import timezone
+
+from apps.core.loops import loop
+
+from .commands import expire
+from .commands.intake import drain_nodes
+
+
+@loop("recover")
+def recover() -> bool:
+    """One pass; asks for another when it found so much that it stopped at a limit."""
+    now = timezone.now()
+    _, ended = expire(now=now)
+    drain_nodes()
+    return ended >= 500

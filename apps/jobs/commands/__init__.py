@@ -1,0 +1,31 @@
+"""The only writers of jobs, grants, attempts and placements; one verb a function.
+
+Lock order: jobs by id → placements → nodes by id → cards → quota usage.
+"""
+
+from .attempts import Ended, Started, end_lost, end_placements, end_unborn, start_placements
+from .control import cancel, cancel_many, hold, release
+from .grants import Given, Member, give_grants, pend, renew_leases, stop_placements
+from .submission import Submission, submit, submit_many
+
+__all__ = [
+    "Ended",
+    "Given",
+    "Member",
+    "Started",
+    "Submission",
+    "cancel",
+    "cancel_many",
+    "end_lost",
+    "end_placements",
+    "end_unborn",
+    "give_grants",
+    "hold",
+    "pend",
+    "release",
+    "renew_leases",
+    "start_placements",
+    "stop_placements",
+    "submit",
+    "submit_many",
+]

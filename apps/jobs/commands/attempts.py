@@ -1,0 +1,379 @@
+"""How attempts go: their members start and end, and the job follows.
+
+A member's report counts only if its token is the job's newest and the member is still live; everything else
+is refused, and the agent ends such a process. An attempt ends when its last member has ended, so capacity is
+given back only when nothing of it runs any more.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.utils import timezone
+
+from apps.core import loops
+from apps.core.actors import Actor
+from apps.events.record import Fact, Move, move_many, record_all
+from engine.reasons import Reason
+from engine.retry import classify_end, next_delay
+
+from ..models import Attempt, Job, Placement
+from ..states import (
+    ATTEMPT_EDGES,
+    ATTEMPT_LIVE,
+    ATTEMPT_TERMINAL,
+    JOB_EDGES,
+    AttemptState,
+    JobState,
+)
+from ..subscribers import job_moved
+from .grants import release_grants
+
+# A job whose node was lost this often is more likely the cause than the victim.
+LOSS_LIMIT = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A member's process runs."""
+
+    placement: int
+    token: int
+    at: datetime
+    pid: int | None = None
+    enforced: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A member's process is gone; `reason` is one of the agent protocol's end reasons."""
+
+    placement: int
+    token: int
+    at: datetime
+    reason: str
+    exit_code: int | None = None
+    detail: str = ""
+    result: Any = None
+    log_size: int = 0
+    usage: dict[str, Any] = field(default_factory=dict)
+    enforced: dict[str, str] = field(default_factory=dict)
+    # The time of the start, when its report came together with this one.
+    started_at: datetime | None = None
+
+
+def _locked(placement_ids: Iterable[int], node_id: int | None) -> dict[int, Placement]:
+    """The placements with their attempts and jobs, locked in job order; others' nodes are left out."""
+    rows = (
+        Placement.objects.filter(pk__in=list(placement_ids))
+        .select_related("attempt__job", "attempt__grant")
+        .select_for_update(of=("self", "attempt", "attempt__job"))
+        .order_by("attempt__job_id", "pk")
+    )
+    if node_id is not None:
+        rows = rows.filter(node_id=node_id)
+    found: dict[int, Placement] = {}
+    attempts: dict[int, Attempt] = {}
+    for placement in rows:
+        placement.attempt = attempts.setdefault(placement.attempt_id, placement.attempt)
+        found[placement.pk] = placement
+    return found
+
+
+def start_placements(*, actor: Actor, node_id: int | None, items: Sequence[Started]) -> list[tuple[int, int]]:
+    """Take reports of starts in the caller's transaction; returns the refused (placement, token) pairs."""
+    placements = _locked([item.placement for item in items], node_id)
+    refused: list[tuple[int, int]] = []
+    fresh: list[tuple[Started, Placement]] = []
+    for item in items:
+        placement = placements.get(item.placement)
+        if placement is None or _stale(placement, item.token):
+            refused.append((item.placement, item.token))
+        elif placement.state == AttemptState.GRANTED:
+            fresh.append((item, placement))
+    move_many(
+        Placement,
+        ATTEMPT_EDGES,
+        [Move(p.pk, p.state, AttemptState.RUNNING, (item.at, item.pid, item.enforced)) for item, p in fresh],
+        ("started_at", "pid", "enforced"),
+    )
+    first: dict[int, tuple[Started, Attempt]] = {}
+    for item, placement in fresh:
+        if placement.attempt.state == AttemptState.GRANTED:
+            first.setdefault(placement.attempt_id, (item, placement.attempt))
+    attempts = list(first.values())
+    move_many(
+        Attempt,
+        ATTEMPT_EDGES,
+        [Move(attempt.pk, attempt.state, AttemptState.RUNNING, (item.at,)) for item, attempt in attempts],
+        ("started_at",),
+    )
+    jobs = [(item, attempt.job) for item, attempt in attempts if attempt.job.state == JobState.GRANTED]
+    move_many(
+        Job,
+        JOB_EDGES,
+        [Move(job.pk, job.state, JobState.RUNNING, (job.started_at or item.at,)) for item, job in jobs],
+        ("started_at",),
+    )
+    record_all(actor, (_fact("job.started", job) for _, job in jobs))
+    if jobs:
+        job_moved()
+    return refused
+
+
+def _stale(placement: Placement, token: int) -> bool:
+    attempt = placement.attempt
+    return token != attempt.token or token != attempt.job.token or placement.state not in ATTEMPT_LIVE
+
+
+def end_placements(*, actor: Actor, node_id: int | None, items: Sequence[Ended]) -> list[tuple[int, int]]:
+    """Take reports of ends in the caller's transaction; returns the refused (placement, token) pairs.
+
+    A repeated report of an end that is stored already is neither refused nor stored twice.
+    """
+    now = timezone.now()
+    placements = _locked([item.placement for item in items], node_id)
+    refused: list[tuple[int, int]] = []
+    accepted: list[tuple[Ended, Placement]] = []
+    for item in items:
+        placement = placements.get(item.placement)
+        if placement is None:
+            refused.append((item.placement, item.token))
+        elif _stale(placement, item.token):
+            repeated = placement.state in ATTEMPT_TERMINAL and placement.state != AttemptState.LOST
+            if not (repeated and item.token == placement.attempt.token):
+                refused.append((item.placement, item.token))
+        else:
+            accepted.append((item, placement))
+    _end_members(accepted, now)
+    _end_attempts(actor, accepted, now)
+    return refused
+
+
+def _end_members(accepted: Sequence[tuple[Ended, Placement]], now: datetime) -> None:
+    moves = []
+    for item, placement in accepted:
+        verdict = classify_end(item.reason, item.exit_code)
+        target = {
+            "success": AttemptState.SUCCEEDED,
+            "failure": AttemptState.FAILED,
+            "lost": AttemptState.LOST,
+            "cancelled": AttemptState.CANCELLED,
+        }[verdict]
+        values = (
+            placement.started_at or item.started_at or item.at,
+            item.at,
+            item.exit_code,
+            item.reason,
+            item.detail,
+            item.log_size,
+            item.usage,
+            item.enforced or placement.enforced,
+        )
+        moves.append(Move(placement.pk, placement.state, target, values))
+    columns = (
+        "started_at",
+        "ended_at",
+        "exit_code",
+        "end_reason",
+        "detail",
+        "log_expected",
+        "usage",
+        "enforced",
+    )
+    move_many(Placement, ATTEMPT_EDGES, moves, columns)
+    for (item, placement), step in zip(accepted, moves, strict=True):
+        placement.state, placement.end_reason, placement.exit_code = step.target, item.reason, item.exit_code
+        placement.started_at, placement.ended_at, placement.detail = step.values[0], item.at, item.detail
+
+
+def _end_attempts(actor: Actor, accepted: Sequence[tuple[Ended, Placement]], now: datetime) -> None:
+    """End every attempt whose last member ended; ask the peers of a failed member to stop."""
+    touched = {placement.attempt_id: placement.attempt for _, placement in accepted}
+    members: dict[int, list[Placement]] = {attempt_id: [] for attempt_id in touched}
+    for _, placement in accepted:
+        members[placement.attempt_id].append(placement)
+    gangs = [attempt_id for attempt_id, attempt in touched.items() if _size(attempt.job) > 1]
+    for placement in Placement.objects.filter(attempt__in=gangs).exclude(pk__in=[p.pk for _, p in accepted]):
+        members[placement.attempt_id].append(placement)
+    done, failing = [], []
+    for attempt_id, attempt in touched.items():
+        if all(member.state in ATTEMPT_TERMINAL for member in members[attempt_id]):
+            done.append(attempt)
+        elif any(member.state in (AttemptState.FAILED, AttemptState.LOST) for member in members[attempt_id]):
+            failing.append(attempt)
+    if failing:
+        Attempt.objects.filter(pk__in=[attempt.pk for attempt in failing], stop_reason="").update(
+            stop_reason="peer_failed"
+        )
+    results = {placement.attempt_id: item.result for item, placement in accepted if _is_first(placement)}
+    _finish(actor, done, members, results, now)
+    peers = {f"node:{member.node_id}" for attempt in failing for member in members[attempt.pk]}
+    if peers:
+        record_all(
+            actor,
+            (_fact("job.stopping_peers", attempt.job, topics=tuple(sorted(peers))) for attempt in failing),
+        )
+
+
+def _size(job: Job) -> int:
+    return sum(group["count"] for group in job.spec["groups"])
+
+
+def _is_first(placement: Placement) -> bool:
+    return placement.group == 0 and placement.rank == 0
+
+
+def _worst(members: Sequence[Placement]) -> Placement:
+    """The member that tells how the attempt ended: a failure before a loss before a stop before success."""
+    order = [AttemptState.FAILED, AttemptState.LOST, AttemptState.CANCELLED, AttemptState.SUCCEEDED]
+    return min(members, key=lambda member: (order.index(AttemptState(member.state)), member.group, member.rank))
+
+
+def _finish(
+    actor: Actor,
+    attempts: Sequence[Attempt],
+    members: dict[int, list[Placement]],
+    results: dict[int, Any],
+    now: datetime,
+) -> None:
+    if not attempts:
+        return
+    worst = {attempt.pk: _worst(members[attempt.pk]) for attempt in attempts}
+    move_many(
+        Attempt,
+        ATTEMPT_EDGES,
+        [
+            Move(
+                attempt.pk,
+                attempt.state,
+                worst[attempt.pk].state,
+                (
+                    attempt.started_at or worst[attempt.pk].started_at,
+                    max(member.ended_at or now for member in members[attempt.pk]),
+                    worst[attempt.pk].exit_code,
+                    worst[attempt.pk].end_reason,
+                    worst[attempt.pk].detail,
+                ),
+            )
+            for attempt in attempts
+        ],
+        ("started_at", "ended_at", "exit_code", "end_reason", "detail"),
+    )
+    release_grants([attempt.grant for attempt in attempts], _members_of(attempts, members), now)
+    steps = [_next_step(attempt.job, worst[attempt.pk], now) for attempt in attempts]
+    columns = ("reason", "detail", "not_before", "failures", "losses", "exit_code", "end_reason", "ended_at")
+    moves = []
+    for attempt, step in zip(attempts, steps, strict=True):
+        end = (
+            None if step.target == JobState.PENDING else max(m.ended_at or now for m in members[attempt.pk]),
+            results.get(attempt.pk) if step.target == JobState.SUCCEEDED else None,
+            attempt.job.started_at or worst[attempt.pk].started_at,
+        )
+        moves.append(Move(attempt.job_id, attempt.job.state, step.target, (*step.values, *end)))
+    move_many(Job, JOB_EDGES, moves, (*columns, "result", "started_at"))
+    record_all(
+        actor,
+        (
+            _fact(
+                JOB_EDGES[attempt.job.state, step.target],
+                attempt.job,
+                facts={
+                    "token": attempt.token,
+                    "end_reason": worst[attempt.pk].end_reason,
+                    "exit_code": worst[attempt.pk].exit_code,
+                },
+                reason=step.detail,
+                topics=("queue", "fleet", "quota"),
+            )
+            for attempt, step in zip(attempts, steps, strict=True)
+        ),
+    )
+    job_moved()
+    loops.wake("schedule")
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    target: str
+    values: tuple[Any, ...]
+    detail: str
+
+
+def _next_step(job: Job, worst: Placement, now: datetime) -> _Step:
+    """Where the job goes after its attempt ended as `worst` did: final, or back to the queue."""
+
+    def step(target: str, why: str, detail: str, not_before: datetime | None, failures: int, losses: int) -> _Step:
+        return _Step(target, (why, detail, not_before, failures, losses, worst.exit_code, worst.end_reason), detail)
+
+    if worst.state == AttemptState.SUCCEEDED:
+        return step(JobState.SUCCEEDED, "", "", None, job.failures, job.losses)
+    if job.state == JobState.CANCELLING:
+        return step(JobState.CANCELLED, "", "", None, job.failures, job.losses)
+    text = _explain_end(worst)
+    if worst.state in (AttemptState.LOST, AttemptState.CANCELLED):
+        losses = job.losses + 1
+        if losses > LOSS_LIMIT:
+            return step(JobState.FAILED, "", f"Given up after {losses} lost attempts. {text}", None, job.failures, losses)
+        detail = f"{text} It is placed again; this does not count as a retry."
+        return step(JobState.PENDING, Reason.SUBMITTED, detail, None, job.failures, losses)
+    failures = job.failures + 1
+    policy = job.spec["retries"]
+    if failures > policy["limit"]:
+        return step(JobState.FAILED, "", text, None, failures, job.losses)
+    delay = next_delay(policy, failures, seed=job.pk)
+    detail = f"{text} Retry {failures} of {policy['limit']} in {delay:.1f} s."
+    return step(JobState.PENDING, Reason.BACKOFF, detail, now + timedelta(seconds=delay), failures, job.losses)
+
+
+def _explain_end(placement: Placement) -> str:
+    said = {
+        "exited": f"Exited with status {placement.exit_code}.",
+        "time_limit": "Stopped at its time limit.",
+        "memory_limit": "Stopped: it used more memory than its limit.",
+        "storage_limit": "Stopped: it wrote more than its storage limit.",
+        "pids_limit": "Stopped: it started more processes than its limit.",
+        "stopped": "Stopped on request.",
+        "lost": "Its process was lost with its node or agent.",
+        "refused": "The node could not start it.",
+        "result_invalid": "Its result is not valid JSON of at most 256 KiB.",
+    }.get(placement.end_reason, f"Ended: {placement.end_reason}.")
+    return f"{said} {placement.detail}".strip()
+
+
+def _members_of(attempts: Sequence[Attempt], members: dict[int, list[Placement]]) -> list[Placement]:
+    return [member for attempt in attempts for member in members[attempt.pk]]
+
+
+def end_lost(*, actor: Actor, placement_ids: Sequence[int], detail: str) -> int:
+    """Declare members lost whose lease ran out or whose node is gone; returns how many were still live."""
+    now = timezone.now()
+    placements = _locked(placement_ids, None)
+    accepted = [
+        (Ended(placement.pk, placement.attempt.token, now, "lost", detail=detail), placement)
+        for placement in placements.values()
+        if placement.state in ATTEMPT_LIVE
+    ]
+    _end_members(accepted, now)
+    _end_attempts(actor, accepted, now)
+    return len(accepted)
+
+
+def end_unborn(*, actor: Actor, placement_ids: Sequence[int]) -> None:
+    """End members that were to stop before any agent took them: nothing of them ever ran."""
+    now = timezone.now()
+    accepted = [
+        (Ended(placement.pk, placement.attempt.token, now, "stopped", detail="It had not started."), placement)
+        for placement in _locked(placement_ids, None).values()
+        if placement.state == AttemptState.GRANTED and placement.attempt.stop_reason
+    ]
+    _end_members(accepted, now)
+    _end_attempts(actor, accepted, now)
+
+
+def _fact(
+    verb: str, job: Job, *, facts: dict[str, Any] | None = None, reason: str = "", topics: tuple[str, ...] = ()
+) -> Fact:
+    return Fact(verb, "job", job.pk, tenant_id=job.tenant_id, facts=facts or {}, reason=reason, topics=topics)
+

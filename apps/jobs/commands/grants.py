@@ -1,0 +1,211 @@
+"""Giving capacity: the grant, its attempt and its placements appear, and node and quota are charged, together."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.conf import settings
+from django.db import connection
+from django.db.models import Sum
+
+from apps.core.actors import SYSTEM
+from apps.core.bulk import update_rows
+from apps.events.record import Fact, Move, move_many, record_all
+from apps.quotas import ledger
+
+from ..models import Attempt, Grant, Job, Placement
+from ..states import ATTEMPT_LIVE, JOB_EDGES, JobState
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One member of a gang on its node; `gpus` are (card index, thousandths)."""
+
+    group: int
+    rank: int
+    node_id: int
+    cpu_millicores: int
+    memory_bytes: int
+    storage_bytes: int
+    gpus: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A decided grant for a job that the caller has locked and seen pending."""
+
+    job: Job
+    quota_node: int
+    flavor: str
+    amounts: Mapping[str, int]
+    members: Sequence[Member]
+    node_names: Sequence[str] = ()
+
+
+def give_grants(items: Sequence[Given], now: datetime) -> None:
+    """Write decided grants in the caller's transaction, which holds the tree lock, the jobs and the nodes.
+
+    The caller has re-checked each with the engine's own check; this only writes.
+    """
+    if not items:
+        return
+    lease = now + timedelta(seconds=settings.LEASE_SECONDS)
+    grants = Grant.objects.bulk_create(
+        Grant(
+            job=item.job,
+            quota_node_id=item.quota_node,
+            flavor=item.flavor,
+            amounts=dict(item.amounts),
+            created_at=now,
+            lease_expires_at=lease,
+        )
+        for item in items
+    )
+    attempts = Attempt.objects.bulk_create(
+        Attempt(job=item.job, grant=grant, token=item.job.token + 1, created_at=now)
+        for item, grant in zip(items, grants, strict=True)
+    )
+    Placement.objects.bulk_create(
+        Placement(
+            attempt=attempt,
+            node_id=member.node_id,
+            group=member.group,
+            rank=member.rank,
+            cpu_millicores=member.cpu_millicores,
+            memory_bytes=member.memory_bytes,
+            storage_bytes=member.storage_bytes,
+            gpus=[list(share) for share in member.gpus],
+        )
+        for item, attempt in zip(items, attempts, strict=True)
+        for member in item.members
+    )
+    move_many(
+        Job,
+        JOB_EDGES,
+        [Move(item.job.pk, item.job.state, JobState.GRANTED, (item.job.token + 1, "", "", [], None)) for item in items],
+        ("token", "reason", "detail", "tried", "position"),
+    )
+    members = [member for item in items for member in item.members]
+    allocate(members, +1)
+    ledger.charge((item.quota_node, item.flavor, item.amounts) for item in items)
+    record_all(
+        SYSTEM,
+        (
+            Fact(
+                "job.granted",
+                "job",
+                item.job.pk,
+                tenant_id=item.job.tenant_id,
+                facts={"flavor": item.flavor, "nodes": list(item.node_names), "token": item.job.token + 1},
+                topics=("queue", "fleet", "quota", *sorted({f"node:{member.node_id}" for member in item.members})),
+            )
+            for item in items
+        ),
+    )
+
+
+def allocate(members: Iterable[Any], sign: int) -> None:
+    """Add (+1) or take back (-1) the members' amounts on their nodes and cards, in key order."""
+    nodes: dict[int, list[int]] = {}
+    cards: dict[tuple[int, int], int] = {}
+    for member in members:
+        amounts = nodes.setdefault(member.node_id, [0, 0, 0, 0])
+        amounts[0] += sign * member.cpu_millicores
+        amounts[1] += sign * member.memory_bytes
+        amounts[2] += sign * member.storage_bytes
+        amounts[3] += sign
+        for index, milli in member.gpus:
+            cards[member.node_id, index] = cards.get((member.node_id, index), 0) + sign * milli
+    if not nodes:
+        return
+    rows = sorted((node_id, *amounts) for node_id, amounts in nodes.items())
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE fleet_node AS n SET allocated_cpu_millicores = n.allocated_cpu_millicores + v.cpu, "
+            "allocated_memory_bytes = n.allocated_memory_bytes + v.memory, "
+            "allocated_storage_bytes = n.allocated_storage_bytes + v.storage, running = n.running + v.members "
+            "FROM (SELECT v.* FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::int[]) "
+            "AS v(id, cpu, memory, storage, members) JOIN fleet_node l ON l.id = v.id ORDER BY l.id "
+            "FOR UPDATE OF l) AS v WHERE n.id = v.id",
+            [list(column) for column in zip(*rows, strict=True)],
+        )
+        if cards:
+            shares = sorted((node_id, index, milli) for (node_id, index), milli in cards.items())
+            cursor.execute(
+                "UPDATE fleet_gpu AS g SET allocated_milli = g.allocated_milli + v.milli "
+                "FROM unnest(%s::bigint[], %s::int[], %s::int[]) AS v(node, index, milli) "
+                "WHERE g.node_id = v.node AND g.index = v.index",
+                [list(column) for column in zip(*shares, strict=True)],
+            )
+
+
+def release_grants(grants: Sequence[Grant], members: Iterable[Any], now: datetime) -> None:
+    """End grants whose processes have stopped: node, cards and quota get their amounts back."""
+    update_rows(Grant, ("released_at",), [(grant.pk, now) for grant in grants])
+    allocate(members, -1)
+    ledger.release((grant.quota_node_id, grant.flavor, grant.amounts) for grant in grants)
+
+
+def pend(rows: Sequence[tuple[int, str, str, list[Any], int | None]]) -> None:
+    """Store why jobs are still pending: (job, reason, detail, tried, position); only where still pending."""
+    update_rows(
+        Job,
+        ("reason", "detail", "tried", "position"),
+        [(*row, JobState.PENDING) for row in rows],
+        guard="state",
+    )
+
+
+def renew_leases(node_placements: Iterable[int], now: datetime) -> None:
+    """Renew the leases of the grants that these placements belong to; agents' beats are the only caller."""
+    ids = list(node_placements)
+    if ids:
+        Grant.objects.filter(attempt__placements__in=ids, released_at__isnull=True).update(
+            lease_expires_at=now + timedelta(seconds=settings.LEASE_SECONDS)
+        )
+
+
+def stop_placements(attempt_ids: Iterable[int], reason: str) -> None:
+    """Ask for the processes of live attempts to be stopped; their end comes as a report."""
+    Attempt.objects.filter(pk__in=list(attempt_ids), state__in=sorted(ATTEMPT_LIVE), stop_reason="").update(
+        stop_reason=reason
+    )
+
+
+def node_topics(attempt_ids: Iterable[int]) -> dict[int, tuple[str, ...]]:
+    """For each attempt the live topics of the nodes that it is on."""
+    found: dict[int, list[str]] = {}
+    for attempt_id, node_id in Placement.objects.filter(attempt__in=list(attempt_ids)).values_list(
+        "attempt_id", "node_id"
+    ):
+        found.setdefault(attempt_id, []).append(f"node:{node_id}")
+    return {attempt_id: tuple(sorted(set(topics))) for attempt_id, topics in found.items()}
+
+
+def drift() -> list[str]:
+    """Where the sums kept on nodes and quota leaves differ from the unreleased grants; empty when exact."""
+    problems = []
+    held = {
+        row["node_id"]: (row["cpu"], row["memory"])
+        for row in Placement.objects.filter(attempt__grant__released_at__isnull=True)
+        .values("node_id")
+        .annotate(cpu=Sum("cpu_millicores"), memory=Sum("memory_bytes"))
+    }
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT id, name, allocated_cpu_millicores, allocated_memory_bytes FROM fleet_node")
+        for node_id, name, cpu, memory in cursor.fetchall():
+            if (cpu, memory) != held.get(node_id, (0, 0)):
+                problems.append(f"node {name}: allocated {cpu}m/{memory}, granted {held.get(node_id, (0, 0))}")
+        cursor.execute(
+            "SELECT u.node_id, u.flavor, u.resource, u.used, coalesce(g.amount, 0) FROM quotas_quotausage u "
+            "LEFT JOIN (SELECT quota_node_id, flavor, key, sum(value::bigint) AS amount FROM jobs_grant, "
+            "jsonb_each_text(amounts) WHERE released_at IS NULL GROUP BY 1, 2, 3) g "
+            "ON (g.quota_node_id, g.flavor, g.key) = (u.node_id, u.flavor, u.resource) "
+            "WHERE u.used <> coalesce(g.amount, 0)"
+        )
+        problems += [
+            f"quota {node_id} {flavor}/{resource}: used {used}, granted {granted}"
+            for node_id, flavor, resource, used, granted in cursor.fetchall()
+        ]
+    return problems

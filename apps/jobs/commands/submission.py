@@ -1,0 +1,112 @@
+"""Submitting jobs: from people and programs with full checks, and in bulk from the product's own loops."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import transaction
+from django.utils import timezone
+
+from apps.core import loops
+from apps.core.actors import Actor
+from apps.core.errors import Invalid
+from apps.events.record import Fact, record_all
+from apps.tenants import policies as tenant_policies
+from apps.tenants.models import Secret, Tenant
+from engine.reasons import Reason
+from rmctl.spec import SpecError, parse_job
+
+from ..admission import default_pool, refuse_impossible
+from ..models import Job
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """One job to be made from a spec that is normalised and checked already."""
+
+    spec: dict[str, Any]
+    origin: str
+    name: str
+
+
+def equivalence(spec: dict[str, Any]) -> str:
+    """A digest of everything in a normalised spec that quota and placement look at."""
+    looked_at = {
+        "groups": [(group["count"], group["resources"], bool(group.get("image"))) for group in spec["groups"]],
+        "intent": spec["intent"],
+    }
+    return hashlib.blake2b(json.dumps(looked_at, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+@transaction.atomic
+def submit(*, actor: Actor, tenant: Tenant, data: dict[str, Any]) -> Job:
+    """Submit one job as given by a person or a program.
+
+    Raises Invalid naming each wrong field, also for what could never start: an unknown pool or secret, a
+    request larger than any node, or above what the quota tree can ever give.
+    """
+    tenant_policies.tenants.require(actor, "submit", tenant)
+    body = {key: value for key, value in data.items() if key != "tenant"}
+    try:
+        spec = parse_job(body).normalised()
+    except SpecError as error:
+        raise Invalid(str(error), code="invalid_spec", errors=error.errors) from None
+    named = {name for group in spec["groups"] for name in (group.get("secrets") or {}).values()}
+    if named:
+        known = set(Secret.objects.filter(tenant=tenant, name__in=named).values_list("name", flat=True))
+        if named - known:
+            missing = ", ".join(sorted(named - known))
+            raise Invalid.field("groups[0].secrets", f"tenant {tenant.slug} has no secret {missing}.", "unknown_secret")
+    spec["intent"]["pool"] = spec["intent"].get("pool") or default_pool()
+    refuse_impossible(tenant, spec)
+    item = Submission(spec=spec, origin="", name=spec["name"])
+    return submit_many(actor=actor, tenant=tenant, owner_id=actor.user_id, items=[item])[0]
+
+
+def submit_many(
+    *, actor: Actor, tenant: Tenant, owner_id: int | None, items: Sequence[Submission], on_behalf_of: str = ""
+) -> list[Job]:
+    """Make many jobs in the caller's transaction from checked, normalised specs; wakes the scheduler."""
+    now = timezone.now()
+    pool: str | None = None
+    rows = []
+    for item in items:
+        intent = item.spec["intent"]
+        if not intent.get("pool"):
+            pool = pool or default_pool()
+            intent["pool"] = pool
+        rows.append(
+            Job(
+                tenant=tenant,
+                owner_id=owner_id,
+                name=item.name,
+                origin=item.origin,
+                spec=item.spec,
+                equivalence=equivalence(item.spec),
+                pool=intent["pool"],
+                priority=item.spec["priority"],
+                reason=Reason.SUBMITTED,
+                detail="Submitted; the scheduler looks at it in its next cycle.",
+                submitted_at=now,
+            )
+        )
+    jobs = Job.objects.bulk_create(rows, batch_size=1000)
+    record_all(
+        actor,
+        (
+            Fact(
+                "job.submitted",
+                "job",
+                job.pk,
+                tenant_id=tenant.pk,
+                facts={"name": job.name, **({"origin": job.origin} if job.origin else {})},
+                topics=("queue",),
+            )
+            for job in jobs
+        ),
+        on_behalf_of=on_behalf_of,
+    )
+    loops.wake("schedule")
+    return jobs

@@ -1,0 +1,52 @@
+"""The ASGI application: pages and API through Django, sockets through Channels, and the agents' listener."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "rmportal.settings")
+
+from django.core.asgi import get_asgi_application
+
+django_application = get_asgi_application()
+
+from channels.auth import AuthMiddlewareStack
+from channels.routing import ProtocolTypeRouter, URLRouter
+from channels.security.websocket import OriginValidator
+from django.conf import settings
+from django.urls import path
+
+from apps.events.consumers import LiveConsumer
+from apps.execution.consumers import AgentConsumer
+from apps.execution.listener import listener
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+people = OriginValidator(AuthMiddlewareStack(LiveConsumer.as_asgi()), [*settings.ALLOWED_HOSTS, settings.PORTAL_URL])
+
+
+async def lifespan(scope: Scope, receive: Receive, send: Send) -> None:
+    """Start the agents' listener with the process and end it with the process."""
+    task: asyncio.Task[None] | None = None
+    while True:
+        message = await receive()
+        if message["type"] == "lifespan.startup":
+            task = asyncio.create_task(listener.run())
+            await send({"type": "lifespan.startup.complete"})
+        elif message["type"] == "lifespan.shutdown":
+            if task is not None:
+                task.cancel()
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+
+
+application = ProtocolTypeRouter(
+    {
+        "http": django_application,
+        "websocket": URLRouter([path("ws/live/", people), path("ws/agent/", AgentConsumer.as_asgi())]),
+        "lifespan": lifespan,
+    }
+)
