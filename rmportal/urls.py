@@ -1,1 +1,21 @@
-urlpatterns: list = []
+"""Every address of the portal: the REST API under /api/v1/, sign-in under /accounts/, pages at the root."""
+
+from django.urls import include, path
+
+from . import views
+
+api = [
+    path("", include("apps.tenants.urls")),
+    path("schema", views.SchemaView.as_view()),
+]
+
+urlpatterns = [
+    path("healthz", views.healthz),
+    path("api/v1/", include(api)),
+    path("accounts/", include("allauth.urls")),
+]
+
+handler400 = views.bad_request
+handler403 = views.permission_denied
+handler404 = views.page_not_found
+handler500 = views.server_error

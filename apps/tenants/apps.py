@@ -5,16 +5,9 @@ class TenantsConfig(AppConfig):
     name = "apps.tenants"
 
     def ready(self) -> None:
-        from apps.core import api
-        from apps.events import identity, topics
+        from apps.core.api import register_actor_resolver
 
-        from . import policies
-        from .actors import actor_for, request_actor
+        from . import schema  # noqa: F401 - registers how the credentials are documented
+        from .actors import request_actor
 
-        identity.register(actor_for)
-        api.actor_resolver = request_actor
-        for kind in ("events", "queue", "quota"):
-            topics.register(kind, topics.signed_in)
-        topics.register(
-            "tenant", lambda actor, pk: pk is not None and policies.tenants.visible(actor).filter(pk=pk).exists()
-        )
+        register_actor_resolver(request_actor)

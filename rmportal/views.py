@@ -1,0 +1,61 @@
+"""What belongs to no app: health, the API's schema, and errors that no view answered."""
+
+from typing import Any
+
+from django.db import DatabaseError, connection
+from django.http import HttpRequest, HttpResponse
+from django.views import defaults
+from django.views.decorators.http import require_safe
+from drf_spectacular.views import SpectacularAPIView
+from rest_framework.permissions import AllowAny
+from rest_framework.renderers import JSONRenderer
+
+from apps.core.problems import problem_response, wants_problem
+
+
+@require_safe
+def healthz(request: HttpRequest) -> HttpResponse:
+    """200 when this process can reach the database, else 503."""
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+    except DatabaseError:
+        return HttpResponse("The database does not answer.\n", status=503, content_type="text/plain")
+    return HttpResponse("ok\n", content_type="text/plain", headers={"Cache-Control": "no-store"})
+
+
+class SchemaView(SpectacularAPIView):  # type: ignore[misc]
+    """The OpenAPI document; public, as it says nothing about anybody."""
+
+    authentication_classes: Any = []
+    permission_classes = [AllowAny]
+    throttle_classes: Any = []
+    renderer_classes = [JSONRenderer]
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Status 400."""
+    if wants_problem(request):
+        return problem_response(400, "The request cannot be read.")
+    return defaults.bad_request(request, exception)
+
+
+def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Status 403."""
+    if wants_problem(request):
+        return problem_response(403, "You may not do this.")
+    return defaults.permission_denied(request, exception)
+
+
+def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Status 404."""
+    if wants_problem(request):
+        return problem_response(404, f"There is no {request.path} in this API.")
+    return defaults.page_not_found(request, exception)
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    """Status 500; the log has the cause."""
+    if wants_problem(request):
+        return problem_response(500, "This is a mistake of the portal; it has been logged.")
+    return defaults.server_error(request)
