@@ -151,7 +151,8 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Report(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One fact about a placement. An ended report says how it ended; `exit_code` is None when a signal did."""
+    """One fact about a placement. An ended report says how it ended: `exit_code` as a shell shows it (128 + the
+    signal when a signal ended it, and then `signal` too), None when the task left none."""
 
     placement: int
     token: int
