@@ -1,0 +1,269 @@
+"""The job spec: the one schema that the API, the CLI, the SDK and the forms share."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
+
+from .errors import BadValue, SpecError, describe, field_error
+from .quantities import Cpu, Duration, Seconds, Size
+from .values import (
+    Digest,
+    Environment,
+    Identifier,
+    Image,
+    Line,
+    Script,
+    Secrets,
+    Slug,
+    Strict,
+    canonical_json,
+    check_variables,
+    plain_number,
+    validated,
+)
+
+MIB = 2**20
+SPEC_BYTES = 1024 * 1024
+MAX_MEMBERS = 10_000
+
+Label = Annotated[str, StringConstraints(min_length=1, max_length=253)]
+
+
+def _enough(size: int) -> int:
+    if size < MIB:
+        raise BadValue("absurd_quantity", f'{size} bytes is less than 1Mi; give a size such as "128Mi".')
+    return size
+
+
+class GpuRequest(Strict):
+    """Cards for one member: `count` whole cards, or a share of one in thousandths (`milli`)."""
+
+    count: int = Field(1, ge=1, le=64)
+    milli: int = Field(1000, ge=1, le=1000)
+    models: list[Label] = Field(default_factory=list, max_length=50)
+    memory: Size | None = None
+
+    @model_validator(mode="after")
+    def _share_of_one(self) -> Self:
+        if self.count > 1 and self.milli != 1000:
+            raise BadValue("bad_share", "Only one card can be shared: with count above 1 leave milli at 1000.")
+        return self
+
+
+class Resources(Strict):
+    """What one member of a group gets; `cpu` is guaranteed, `cpu_limit` is the most it may use."""
+
+    cpu: Cpu = 100
+    cpu_limit: Cpu | None = None
+    memory: Annotated[Size, AfterValidator(_enough)] = 128 * MIB
+    storage: Annotated[Size, AfterValidator(_enough)] = 256 * MIB
+    pids: int = Field(256, ge=1, le=1_000_000)
+    gpu: GpuRequest | None = None
+
+    @model_validator(mode="after")
+    def _limit_is_above(self) -> Self:
+        if self.cpu_limit is not None and self.cpu_limit < self.cpu:
+            raise BadValue(
+                "limit_below_request", f"cpu_limit ({self.cpu_limit}m) is below cpu ({self.cpu}m); raise it or leave it out."
+            )
+        return self
+
+
+class Toleration(Strict):
+    """A taint that the job accepts; without a value, any value of the key."""
+
+    key: Label
+    value: str | None = Field(None, max_length=253)
+    effect: Literal["NoSchedule", "NoExecute"] | None = None
+
+
+class Requirements(Strict):
+    """Hard constraints: a node that misses one is never used."""
+
+    labels: dict[Label, Annotated[list[Label], Field(min_length=1, max_length=100)]] = Field(default_factory=dict)
+    regions: list[Label] = Field(default_factory=list, max_length=100)
+    trust: int = Field(0, ge=0, le=100)
+    tolerations: list[Toleration] = Field(default_factory=list, max_length=100)
+
+
+class Preference(Strict):
+    """A soft constraint: nodes whose label has one of the values score `weight` higher."""
+
+    label: Label
+    values: list[Label] = Field(min_length=1, max_length=100)
+    weight: int = Field(1, ge=1, le=100)
+
+
+class Intent(Strict):
+    """Where the job wants to run; without a pool, the tenant's default one."""
+
+    pool: Label | None = None
+    require: Requirements = Field(default_factory=Requirements)
+    prefer: list[Preference] = Field(default_factory=list, max_length=100)
+    placement: Literal["pack", "spread"] = "pack"
+
+
+class Retries(Strict):
+    """How often and after which pause a failed job is tried again: delay × factor^n, at most max_delay, ± jitter."""
+
+    limit: int = Field(0, ge=0, le=100)
+    delay: Duration = 5
+    factor: float = Field(2.0, ge=1, le=100)
+    max_delay: Duration = 300
+    jitter: float = Field(0.2, ge=0, le=1)
+
+
+class GroupSpec(Strict):
+    """`count` equal members that start together; each runs `command` (argv) or `script` (bash)."""
+
+    name: Identifier = "main"
+    count: int = Field(1, ge=1, le=MAX_MEMBERS)
+    command: list[str] | None = Field(None, min_length=1, max_length=1000)
+    script: Script | None = None
+    image: Image | None = None
+    env: Environment = Field(default_factory=dict)
+    secrets: Secrets = Field(default_factory=dict)
+    resources: Resources = Field(default_factory=lambda: Resources())
+
+    @field_validator("name")
+    @classmethod
+    def _short_name(cls, name: str) -> str:
+        if len(name) > 63:
+            raise BadValue("bad_id", "The name of a group has at most 63 characters.")
+        return name
+
+    @field_validator("command")
+    @classmethod
+    def _startable(cls, command: list[str] | None) -> list[str] | None:
+        if command is not None:
+            if not command[0].strip():
+                raise BadValue("empty", "The first word is the program to run; it is empty.")
+            if max(len(word.encode()) for word in command) > 120 * 1024:
+                raise BadValue("too_large", "One argument has at most 120 KiB; put larger data into the inputs.")
+        return command
+
+    @model_validator(mode="after")
+    def _one_way_to_run(self) -> Self:
+        if (self.command is None) == (self.script is None):
+            what = "both" if self.command is not None else "neither"
+            raise BadValue("command_or_script", f"Give exactly one of command and script; {what} is given.")
+        check_variables(self.env, self.secrets)
+        return self
+
+
+class JobSpec(Strict):
+    """A job as submitted. Build it with `parse_job`, which refuses with a `SpecError` naming every fault."""
+
+    name: Line = "job"
+    tenant: Slug | None = None
+    groups: list[GroupSpec] = Field(min_length=1, max_length=100)
+    intent: Intent = Field(default_factory=Intent)
+    priority: int = Field(0, ge=-1000, le=1000)
+    time_limit: Seconds = 3600
+    retries: Retries = Field(default_factory=lambda: Retries())
+    bundle: Digest | None = None
+    inputs: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("name")
+    @classmethod
+    def _printable(cls, name: str) -> str:
+        if not name.isprintable() or not name.strip():
+            raise BadValue("bad_name", f"{describe(name)} is not a name: use printable characters on one line.")
+        return name
+
+    @model_validator(mode="after")
+    def _groups_fit_together(self) -> Self:
+        names = [group.name for group in self.groups]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise BadValue("duplicate_group", f"Group {', '.join(twice)} is given twice; each needs its own name.")
+        members = sum(group.count for group in self.groups)
+        if members > MAX_MEMBERS:
+            raise BadValue("too_many_members", f"{members} members; a job has at most {MAX_MEMBERS} in all groups.")
+        return self
+
+    def normalised(self) -> dict[str, Any]:
+        """Every field, with plain integers: millicores, bytes, seconds. What the portal stores."""
+        return {
+            "name": self.name,
+            "groups": [_plain_group(group) for group in self.groups],
+            "intent": {
+                "pool": self.intent.pool,
+                "require": self.intent.require.model_dump(),
+                "prefer": [preference.model_dump() for preference in self.intent.prefer],
+                "placement": self.intent.placement,
+            },
+            "priority": self.priority,
+            "time_limit": self.time_limit,
+            "retries": {
+                "limit": self.retries.limit,
+                "delay": plain_number(self.retries.delay),
+                "factor": self.retries.factor,
+                "max_delay": plain_number(self.retries.max_delay),
+                "jitter": self.retries.jitter,
+            },
+            "bundle": self.bundle,
+            "inputs": self.inputs,
+        }
+
+    @classmethod
+    def from_normalised(cls, data: Mapping[str, Any]) -> Self:
+        """The spec that a stored normal form came from (without its tenant)."""
+        groups = []
+        for group in data["groups"]:
+            amounts = group["resources"]
+            gpu = amounts["gpu"]
+            resources = {
+                "cpu": f"{amounts['cpu_millicores']}m",
+                "cpu_limit": f"{amounts['cpu_limit_millicores']}m",
+                "memory": amounts["memory_bytes"],
+                "storage": amounts["storage_bytes"],
+                "pids": amounts["pids"],
+                "gpu": gpu and {
+                    "count": gpu["count"],
+                    "milli": gpu["milli"],
+                    "models": gpu["models"],
+                    "memory": gpu["memory_bytes"] or None,
+                },
+            }
+            groups.append({**group, "resources": resources})
+        return cls.model_validate({**data, "groups": groups})
+
+
+def _plain_group(group: GroupSpec) -> dict[str, Any]:
+    resources, gpu = group.resources, group.resources.gpu
+    return {
+        "name": group.name,
+        "count": group.count,
+        "command": group.command,
+        "script": group.script,
+        "image": group.image,
+        "env": dict(group.env),
+        "secrets": dict(group.secrets),
+        "resources": {
+            "cpu_millicores": resources.cpu,
+            "cpu_limit_millicores": resources.cpu_limit or max(1000, resources.cpu),
+            "memory_bytes": resources.memory,
+            "storage_bytes": resources.storage,
+            "pids": resources.pids,
+            "gpu": None
+            if gpu is None
+            else {"count": gpu.count, "milli": gpu.milli, "models": list(gpu.models), "memory_bytes": gpu.memory or 0},
+        },
+    }
+
+
+def parse_job(data: Any) -> JobSpec:
+    """Validate a job as submitted (parsed JSON). Raises SpecError naming every fault."""
+    if not isinstance(data, Mapping):
+        raise SpecError([field_error("", f"A job is a JSON object, not {describe(data)}.", "wrong_type")])
+    job = validated(JobSpec, data)
+    if len(canonical_json(data)) > SPEC_BYTES:
+        raise SpecError([field_error("", "The job has more than 1 MiB; put data into the bundle.", "too_large")])
+    return job
+
+
+def job_schema() -> dict[str, Any]:
+    """JSON Schema of a job as submitted."""
+    return JobSpec.model_json_schema()
