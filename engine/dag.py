@@ -1,0 +1,265 @@
+"""Readiness of the tasks of a run by counters: O(out-degree) for each task that ends.
+
+A task waits until its trigger rule is decided by how many of its upstream tasks succeeded, failed or were
+skipped. Every rule is decided as early as its counters allow, and a decision never comes twice: it falls in
+the one step in which the outcome stops being `wait`.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+RULES = frozenset(
+    {
+        "all_success", "all_failed", "all_done", "all_skipped", "one_success", "one_failed", "one_done",
+        "none_failed", "none_failed_min_one_success", "none_skipped", "always",
+    }
+)  # fmt: skip
+
+
+class TaskState(StrEnum):
+    """States of a task, as the workflows app stores them."""
+
+    WAITING = "waiting"
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    UPSTREAM_FAILED = "upstream_failed"
+    CANCELLED = "cancelled"
+
+
+TERMINAL = frozenset(
+    {
+        TaskState.SUCCEEDED,
+        TaskState.FAILED,
+        TaskState.SKIPPED,
+        TaskState.UPSTREAM_FAILED,
+        TaskState.CANCELLED,
+    }
+)
+# A cancelled task did not do its work, so for those behind it that is a failure.
+FAILING = frozenset({TaskState.FAILED, TaskState.UPSTREAM_FAILED, TaskState.CANCELLED})
+
+
+@dataclass(frozen=True, slots=True)
+class TaskNode:
+    """A task as the graph sees it."""
+
+    rule: str = "all_success"
+    upstream: tuple[str, ...] = ()
+    mapped: bool = False
+
+
+@dataclass(slots=True)
+class Counters:
+    """How the upstream tasks of one task ended so far; a mapped upstream counts once, when all of it ended."""
+
+    succeeded: int = 0
+    failed: int = 0
+    skipped: int = 0
+    total: int = 0
+
+    @property
+    def done(self) -> int:
+        """Upstream tasks that have ended."""
+        return self.succeeded + self.failed + self.skipped
+
+    def count(self, state: TaskState, rule: str) -> None:
+        """Count one more upstream task, which ended in this state, for a task with this rule."""
+        if state == TaskState.SUCCEEDED:
+            self.succeeded += 1
+        elif state == TaskState.SKIPPED or (state == TaskState.UPSTREAM_FAILED and rule == "one_done"):
+            # `one_done` asks whether one has run: what failed further up counts for it like what was skipped.
+            self.skipped += 1
+        else:
+            self.failed += 1
+
+
+@dataclass(slots=True)
+class Advance:
+    """What follows from tasks that ended. `changed` names every task whose counters moved."""
+
+    ready: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    upstream_failed: list[str] = field(default_factory=list)
+    changed: set[str] = field(default_factory=set)
+
+
+class Graph:
+    """The tasks of one workflow version and their edges; immutable."""
+
+    __slots__ = ("downstream", "initial", "leaves", "levels", "order", "roots", "tasks")
+
+    def __init__(self, tasks: Mapping[str, TaskNode]) -> None:
+        """Raises ValueError naming the task for an unknown rule or upstream, a repeated edge, or a cycle."""
+        self.tasks = dict(tasks)
+        downstream: dict[str, list[str]] = {name: [] for name in self.tasks}
+        for name, node in self.tasks.items():
+            if node.rule not in RULES:
+                raise ValueError(f"task {name} has the unknown trigger rule {node.rule!r}")
+            if len(set(node.upstream)) != len(node.upstream):
+                raise ValueError(f"task {name} names an upstream task twice")
+            for upstream in node.upstream:
+                if upstream not in downstream:
+                    raise ValueError(f"task {name} has the unknown upstream task {upstream!r}")
+                downstream[upstream].append(name)
+        cycle = self.find_cycle({name: node.upstream for name, node in self.tasks.items()})
+        if cycle:
+            raise ValueError(f"the tasks form a cycle: {' → '.join(cycle)}")
+        self.downstream: dict[str, tuple[str, ...]] = {name: tuple(below) for name, below in downstream.items()}
+        # Tasks without upstream, and tasks that start at once: those and the ones with the rule `always`.
+        self.roots = tuple(name for name, node in self.tasks.items() if not node.upstream)
+        self.initial = tuple(
+            name for name, node in self.tasks.items() if not node.upstream or node.rule == "always"
+        )
+        self.leaves = tuple(name for name, below in self.downstream.items() if not below)
+        self.levels, self.order = self._layers()
+
+    def _layers(self) -> tuple[tuple[tuple[str, ...], ...], tuple[str, ...]]:
+        """Tasks by the length of the longest path to them; all of them, level after level, in one order."""
+        missing = {name: len(node.upstream) for name, node in self.tasks.items()}
+        levels: list[tuple[str, ...]] = []
+        current = list(self.roots)
+        while current:
+            levels.append(tuple(current))
+            following = []
+            for name in current:
+                for below in self.downstream[name]:
+                    missing[below] -= 1
+                    if not missing[below]:
+                        following.append(below)
+            current = following
+        return tuple(levels), tuple(name for level in levels for name in level)
+
+    @staticmethod
+    def find_cycle(upstream: Mapping[str, Iterable[str]]) -> list[str] | None:
+        """One cycle along the edges, its first task repeated at the end, or None. Unknown names are ignored."""
+        downstream: dict[str, list[str]] = {name: [] for name in upstream}
+        for name, before in upstream.items():
+            for other in before:
+                if other in downstream:
+                    downstream[other].append(name)
+        done: set[str] = set()
+        for start, first in downstream.items():
+            if start in done:
+                continue
+            path, on_path = [start], {start}
+            pending = [iter(first)]
+            while pending:
+                following = next(pending[-1], None)
+                if following is None:
+                    pending.pop()
+                    done.add(path[-1])
+                    on_path.discard(path.pop())
+                elif following in on_path:
+                    return [*path[path.index(following) :], following]
+                elif following not in done:
+                    path.append(following)
+                    on_path.add(following)
+                    pending.append(iter(downstream[following]))
+        return None
+
+    def critical_path(self, weights: Mapping[str, float] | None = None) -> float:
+        """The largest sum of weights along a path (1 for each task if not given): tasks in the longest chain."""
+        longest: dict[str, float] = {}
+        for name in self.order:
+            before = max((longest[upstream] for upstream in self.tasks[name].upstream), default=0.0)
+            longest[name] = before + (1.0 if weights is None else weights.get(name, 1.0))
+        return max(longest.values(), default=0.0)
+
+    def counters(self) -> dict[str, Counters]:
+        """Fresh counters for a run in which nothing has ended."""
+        return {name: Counters(total=len(node.upstream)) for name, node in self.tasks.items()}
+
+
+def outcome(rule: str, counters: Counters) -> str:
+    """What a trigger rule says now: `wait`, `run`, `skip` or `upstream_failed`; ValueError for no such rule."""
+    succeeded, failed, skipped, total = counters.succeeded, counters.failed, counters.skipped, counters.total
+    if rule not in RULES:
+        raise ValueError(f"unknown trigger rule {rule!r}")
+    if rule == "always" or total == 0:
+        return "run"
+    done = counters.done >= total
+    match rule:
+        case "all_success":
+            return "upstream_failed" if failed else "skip" if skipped else "run" if done else "wait"
+        case "all_failed":
+            return "skip" if succeeded or skipped else "run" if done else "wait"
+        case "all_done":
+            return "run" if done else "wait"
+        case "all_skipped":
+            return "skip" if succeeded or failed else "run" if done else "wait"
+        case "one_success":
+            if succeeded:
+                return "run"
+            return "wait" if not done else "skip" if skipped == total else "upstream_failed"
+        case "one_failed":
+            return "run" if failed else "skip" if done else "wait"
+        case "one_done":
+            return "run" if succeeded or failed else "skip" if done else "wait"
+        case "none_failed":
+            return "upstream_failed" if failed else "run" if done else "wait"
+        case "none_failed_min_one_success":
+            if failed:
+                return "upstream_failed"
+            return "wait" if not done else "skip" if skipped == total else "run"
+        case _:  # none_skipped
+            return "skip" if skipped else "run" if done else "wait"
+
+
+def mapped_outcome(states: Sequence[TaskState]) -> TaskState:
+    """How a mapped task ended whose instances all ended: failed if any did, skipped if all were or none exist."""
+    if any(state in FAILING for state in states):
+        return TaskState.FAILED
+    if all(state == TaskState.SKIPPED for state in states):
+        return TaskState.SKIPPED
+    return TaskState.SUCCEEDED
+
+
+def advance(
+    graph: Graph, finished: Mapping[str, TaskState], counters: MutableMapping[str, Counters]
+) -> Advance:
+    """Count tasks that ended into those behind them, and follow skips and upstream failures all the way.
+
+    `counters` is changed in place; a task that is not in it starts from zero. Each ended task must be given
+    exactly once in the life of a run. Raises ValueError for an unknown task or one that has not ended.
+    """
+    for name, state in finished.items():
+        if name not in graph.tasks:
+            raise ValueError(f"unknown task {name!r}")
+        if state not in TERMINAL:
+            raise ValueError(f"task {name} has not ended: it is {state}")
+    result = Advance()
+    ended = deque((name, TaskState(state)) for name, state in finished.items())
+    while ended:
+        name, state = ended.popleft()
+        for below in graph.downstream[name]:
+            node = graph.tasks[below]
+            if below not in counters:
+                counters[below] = Counters(total=len(node.upstream))
+            mine = counters[below]
+            before = outcome(node.rule, mine)
+            mine.count(state, node.rule)
+            result.changed.add(below)
+            if before != "wait":
+                continue
+            match outcome(node.rule, mine):
+                case "run":
+                    result.ready.append(below)
+                case "skip":
+                    result.skipped.append(below)
+                    ended.append((below, TaskState.SKIPPED))
+                case "upstream_failed":
+                    result.upstream_failed.append(below)
+                    ended.append((below, TaskState.UPSTREAM_FAILED))
+    return result
+
+
+def run_outcome(graph: Graph, states: Mapping[str, TaskState]) -> str:
+    """`running` while any task has not ended; then `failed` if any leaf failed, otherwise `succeeded`."""
+    if any(states.get(name, TaskState.WAITING) not in TERMINAL for name in graph.tasks):
+        return "running"
+    return "failed" if any(states[name] in FAILING for name in graph.leaves) else "succeeded"

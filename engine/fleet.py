@@ -1,0 +1,303 @@
+"""Nodes as arrays, and what one member of a job asks of a node."""
+
+import copy
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+Mask = npt.NDArray[np.bool_]
+Int64 = npt.NDArray[np.int64]
+Int32 = npt.NDArray[np.int32]
+Int16 = npt.NDArray[np.int16]
+Float64 = npt.NDArray[np.float64]
+
+# Codes of values by node, and the codes.
+Coded = tuple[npt.NDArray[np.intp], dict[str, int]]
+
+WHOLE_CARD = 1000
+NO_CARD = -1
+# Answers kept for static requests; a bound, because tenants choose the requests.
+_CACHE_LIMIT = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRow:
+    """One node in plain values. `gpu_free` is by card index, in thousandths, -1 where there is no card."""
+
+    id: int
+    name: str
+    cpu_free: int
+    memory_free: int
+    storage_free: int
+    cpu_capacity: int
+    memory_capacity: int
+    storage_capacity: int
+    gpu_free: Sequence[int] = ()
+    gpu_model: str = ""
+    gpu_memory: int = 0
+    labels: Mapping[str, str] = field(default_factory=dict)
+    taints: Sequence[Mapping[str, str]] = ()
+    trust: int = 0
+    region: str = ""
+    ready: bool = True
+    flavor: frozenset[str] = frozenset()
+    runtimes: frozenset[str] = frozenset()
+    tasks: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """What one member of a group asks for: amounts on one node, hard constraints and preferences.
+
+    `gpu_count` different cards with `gpu_milli` thousandths free on each. `prefer` holds
+    (label, values, weight). Requests with equal content are equal and hash alike.
+    """
+
+    cpu: int = 0
+    memory: int = 0
+    storage: int = 0
+    gpu_count: int = 0
+    gpu_milli: int = WHOLE_CARD
+    gpu_models: frozenset[str] = frozenset()
+    gpu_memory: int = 0
+    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    regions: frozenset[str] | tuple[str, ...] = ()
+    trust: int = 0
+    tolerations: Sequence[Mapping[str, str]] = ()
+    image: bool = False
+    prefer: tuple[tuple[str, tuple[str, ...], float], ...] = ()
+    strategy: str = "pack"
+
+    def __post_init__(self) -> None:
+        if min(self.cpu, self.memory, self.storage, self.gpu_count, self.gpu_memory) < 0:
+            raise ValueError("a request cannot ask for a negative amount")
+        if self.gpu_count and not 1 <= self.gpu_milli <= WHOLE_CARD:
+            raise ValueError(f"gpu_milli must be from 1 to {WHOLE_CARD}, not {self.gpu_milli}")
+        if self.strategy not in ("pack", "spread"):
+            raise ValueError(f"strategy must be 'pack' or 'spread', not {self.strategy!r}")
+
+    @cached_property
+    def static_key(self) -> Hashable:
+        """Everything that the static filters look at."""
+        return (
+            self.gpu_count > 0,
+            self.gpu_models,
+            self.gpu_memory,
+            tuple(sorted((key, tuple(values)) for key, values in self.labels.items())),
+            frozenset(self.regions),
+            self.trust,
+            tuple(tuple(sorted(toleration.items())) for toleration in self.tolerations),
+            self.image,
+        )
+
+    @cached_property
+    def shape(self) -> Hashable:
+        """Everything that placement looks at."""
+        amounts = (self.cpu, self.memory, self.storage, self.gpu_count, self.gpu_milli)
+        prefer = tuple((label, tuple(values), weight) for label, values, weight in self.prefer)
+        return (*amounts, self.static_key, prefer, self.strategy)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Request) and self.shape == other.shape
+
+    def __hash__(self) -> int:
+        return hash(self.shape)
+
+
+@dataclass(eq=False)
+class Fleet:
+    """N nodes as arrays: amounts free now, capacities, and what does not change while a cycle runs.
+
+    Only the free amounts and `tasks` may be changed in place (`take`, `give`); for anything else build anew.
+    """
+
+    ids: Int64
+    names: list[str]
+    cpu: Int64
+    memory: Int64
+    storage: Int64
+    cpu_capacity: Int64
+    memory_capacity: Int64
+    storage_capacity: Int64
+    gpu_free: Int32
+    gpu_model: Int16
+    models: list[str]
+    gpu_memory: Int64
+    labels: list[dict[str, str]]
+    taints: list[list[dict[str, str]]]
+    trust: Int16
+    region: list[str]
+    ready: Mask
+    flavor: list[frozenset[str]]
+    runtimes: list[frozenset[str]]
+    tasks: Int32
+    # Which nodes pass the static filters, by `Request.static_key`; shared with forks.
+    static_masks: dict[Hashable, Mask] = field(default_factory=dict, repr=False)
+    label_columns: dict[str, Coded] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def build(cls, rows: Sequence[NodeRow]) -> "Fleet":
+        """Arrays from plain rows, in their order; earlier rows win ties."""
+        models = sorted({row.gpu_model for row in rows if row.gpu_model})
+        codes = {model: code for code, model in enumerate(models)}
+        width = max((len(row.gpu_free) for row in rows), default=0)
+        # Column-major, as every question about cards goes over all nodes card by card.
+        gpu_free = np.full((len(rows), width), NO_CARD, dtype=np.int32, order="F")
+        for index, row in enumerate(rows):
+            gpu_free[index, : len(row.gpu_free)] = row.gpu_free
+
+        def column(name: str) -> Int64:
+            return np.array([getattr(row, name) for row in rows], dtype=np.int64)
+
+        return cls(
+            ids=column("id"),
+            names=[row.name for row in rows],
+            cpu=column("cpu_free"),
+            memory=column("memory_free"),
+            storage=column("storage_free"),
+            cpu_capacity=column("cpu_capacity"),
+            memory_capacity=column("memory_capacity"),
+            storage_capacity=column("storage_capacity"),
+            gpu_free=gpu_free,
+            gpu_model=np.array([codes.get(row.gpu_model, -1) for row in rows], dtype=np.int16),
+            models=models,
+            gpu_memory=column("gpu_memory"),
+            labels=[dict(row.labels) for row in rows],
+            taints=[[dict(taint) for taint in row.taints] for row in rows],
+            trust=np.array([row.trust for row in rows], dtype=np.int16),
+            region=[row.region for row in rows],
+            ready=np.array([row.ready for row in rows], dtype=np.bool_),
+            flavor=[row.flavor for row in rows],
+            runtimes=[row.runtimes for row in rows],
+            tasks=np.array([row.tasks for row in rows], dtype=np.int32),
+        )
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def fork(self) -> "Fleet":
+        """A fleet with its own free amounts; everything else, the kept answers too, is shared."""
+        self._warm()
+        twin = copy.copy(self)
+        twin.cpu, twin.memory, twin.storage = self.cpu.copy(), self.memory.copy(), self.storage.copy()
+        twin.gpu_free, twin.tasks = self.gpu_free.copy(order="K"), self.tasks.copy()
+        return twin
+
+    def empty(self) -> "Fleet":
+        """The same nodes with nothing running on them."""
+        self._warm()
+        twin = copy.copy(self)
+        twin.cpu, twin.memory, twin.storage = self.cpu_capacity, self.memory_capacity, self.storage_capacity
+        whole = np.where(self.gpu_free == NO_CARD, NO_CARD, WHOLE_CARD).astype(np.int32)
+        twin.gpu_free, twin.tasks = np.asfortranarray(whole), np.zeros_like(self.tasks)
+        return twin
+
+    def take(self, request: Request, node: int, cards: Sequence[int]) -> None:
+        """Charge one member to a node and its cards."""
+        self._change(request, node, cards, 1)
+
+    def give(self, request: Request, node: int, cards: Sequence[int]) -> None:
+        """Give back what one member holds."""
+        self._change(request, node, cards, -1)
+
+    def _change(self, request: Request, node: int, cards: Sequence[int], sign: int) -> None:
+        self.cpu[node] -= sign * request.cpu
+        self.memory[node] -= sign * request.memory
+        self.storage[node] -= sign * request.storage
+        for card in cards:
+            self.gpu_free[node, card] -= sign * request.gpu_milli
+        self.tasks[node] += sign
+
+    # Derived from what does not change
+
+    @cached_property
+    def cards(self) -> Int64:
+        """Number of cards of each node."""
+        count: Int64 = (self.gpu_free != NO_CARD).sum(axis=1, dtype=np.int64)
+        return count
+
+    @cached_property
+    def per_cpu(self) -> Float64:
+        """One over the cpu capacity; 0 where there is none."""
+        return _inverse(self.cpu_capacity)
+
+    @cached_property
+    def per_memory(self) -> Float64:
+        """One over the memory capacity; 0 where there is none."""
+        return _inverse(self.memory_capacity)
+
+    @cached_property
+    def containers(self) -> Mask:
+        """Which nodes can run an image."""
+        return np.array([bool(CONTAINER_RUNTIMES & runtimes) for runtimes in self.runtimes], dtype=np.bool_)
+
+    @cached_property
+    def regions(self) -> Coded:
+        """Code of each node's region, and the codes."""
+        return _coded(self.region)
+
+    @cached_property
+    def taint_sets(self) -> tuple[npt.NDArray[np.intp], list[list[dict[str, str]]]]:
+        """Code of each node's set of taints, and the distinct sets: many nodes share few."""
+        distinct: list[list[dict[str, str]]] = []
+        known: dict[Hashable, int] = {}
+        codes = np.zeros(len(self), dtype=np.intp)
+        for index, taints in enumerate(self.taints):
+            key = tuple(tuple(sorted(taint.items())) for taint in taints)
+            if key not in known:
+                known[key] = len(distinct)
+                distinct.append(taints)
+            codes[index] = known[key]
+        return codes, distinct
+
+    def label_mask(self, label: str, values: Sequence[str]) -> Mask:
+        """Nodes whose label has one of the values."""
+        column = self.label_columns.get(label)
+        if column is None:
+            column = self.label_columns[label] = _coded([labels.get(label) for labels in self.labels])
+            if len(self.label_columns) > _CACHE_LIMIT:
+                self.label_columns.clear()
+        return coded_mask(column, values)
+
+    def flavor_mask(self, name: str) -> Mask:
+        """Nodes that belong to the flavor."""
+        return np.array([name in flavors for flavors in self.flavor], dtype=np.bool_)
+
+    def remember(self, request: Request, mask: Mask) -> None:
+        """Keep which nodes pass the static filters for requests like this one."""
+        if len(self.static_masks) >= _CACHE_LIMIT:
+            self.static_masks.clear()
+        self.static_masks[request.static_key] = mask
+
+    def _warm(self) -> None:
+        """Derive once what every twin would otherwise derive again."""
+        _ = self.cards, self.per_cpu, self.per_memory, self.containers, self.regions, self.taint_sets
+
+
+# Runtimes, as agents report them, that can start an image.
+CONTAINER_RUNTIMES = frozenset({"docker", "podman", "kubernetes"})
+
+
+def _inverse(capacity: Int64) -> Float64:
+    return np.where(capacity > 0, 1.0 / np.maximum(capacity, 1), 0.0)
+
+
+def _coded(values: Sequence[str | None]) -> Coded:
+    """Codes from 1; 0 stands for None."""
+    codes: dict[str, int] = {}
+    column = np.zeros(len(values), dtype=np.intp)
+    for index, value in enumerate(values):
+        if value is not None:
+            column[index] = codes.setdefault(value, len(codes) + 1)
+    return column, codes
+
+
+def coded_mask(column: Coded, values: Sequence[str]) -> Mask:
+    """Where a coded column has one of the values."""
+    codes, known = column
+    table = np.zeros(len(known) + 1, dtype=np.bool_)
+    table[[known[value] for value in values if value in known]] = True
+    return table[codes]

@@ -1,0 +1,380 @@
+"""Placing all members of a job at once, or saying why not."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from engine.amounts import amount_text
+from engine.filters import FILTERS, capacity_filters, cards_with, static_filters
+from engine.fleet import WHOLE_CARD, Fleet, Int64, Mask, NodeRow, Request
+from engine.reasons import Reason
+from engine.scores import terms, total_score
+
+__all__ = [
+    "Fleet", "Funnel", "Member", "NodeFree", "NodeRow", "Placed", "Request", "Step", "Unplaced",
+    "candidates", "feasibility", "fits_node", "place_gang", "take_members",
+]  # fmt: skip
+
+Groups = Sequence[tuple[Request, int]]
+# (group index, rank over all groups, node index, card indices)
+Member = tuple[int, int, int, tuple[int, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One filter: how many nodes it took away, how many remained, how many it alone rejects."""
+
+    filter: str
+    rejected: int
+    remaining: int
+    only: int
+
+
+@dataclass(frozen=True, slots=True)
+class Funnel:
+    """How `total` nodes became the candidates, filter by filter."""
+
+    total: int
+    steps: tuple[Step, ...]
+
+    @property
+    def remaining(self) -> int:
+        """The number of candidates at the end."""
+        return self.steps[-1].remaining if self.steps else self.total
+
+    def as_list(self) -> list[dict[str, object]]:
+        """JSON-ready, in order."""
+        return [
+            {"filter": step.filter, "rejected": step.rejected, "remaining": step.remaining, "only": step.only}
+            for step in self.steps
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Every member has a node; `members` are in the order of their ranks."""
+
+    members: tuple[Member, ...]
+    scores: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Unplaced:
+    """No place for all members; nothing was taken."""
+
+    reason: Reason
+    funnel: Funnel
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFree:
+    """What is free on one node as its locked rows say; `gpu` maps card index to thousandths."""
+
+    cpu: int
+    memory: int
+    storage: int
+    gpu: Mapping[int, int] = field(default_factory=dict)
+
+
+def fits_node(free: NodeFree, request: Request, gpus: Sequence[int]) -> str | None:
+    """The dimension in which a member with these cards does not fit the node, or None if it fits."""
+    if request.cpu > free.cpu:
+        return "cpu"
+    if request.memory > free.memory:
+        return "memory"
+    if request.storage > free.storage:
+        return "storage"
+    if len(set(gpus)) != request.gpu_count:
+        return "gpu"
+    if any(free.gpu.get(card, -1) < request.gpu_milli for card in gpus):
+        return "gpu"
+    return None
+
+
+def take_members(fleet: Fleet, groups: Groups, members: Sequence[Member]) -> None:
+    """Charge placed members to a fleet."""
+    for group, _, node, cards in members:
+        fleet.take(groups[group][0], node, cards)
+
+
+# Which nodes
+
+
+def matching(fleet: Fleet, request: Request, allowed: Mask | None) -> Mask:
+    """Nodes that pass every static filter; the caller must not change the mask."""
+    mask = fleet.static_masks.get(request.static_key)
+    if mask is None:
+        mask = np.ones(len(fleet), dtype=np.bool_)
+        for item in static_filters():
+            passing = item.check(fleet, request)
+            if passing is not None:
+                mask = mask & passing
+        fleet.remember(request, mask)
+    return mask if allowed is None else mask & allowed
+
+
+def _fitting(fleet: Fleet, request: Request, allowed: Mask | None) -> Mask:
+    """Nodes that pass every filter now."""
+    mask = matching(fleet, request, allowed)
+    for item in _CAPACITY:
+        passing = item.check(fleet, request)
+        if passing is not None:
+            mask = mask & passing
+    return mask
+
+
+_CAPACITY = capacity_filters()
+
+
+def candidates(fleet: Fleet, request: Request, allowed: Mask | None = None) -> tuple[Funnel, Mask]:
+    """The nodes that fit one member now, and the funnel that led to them.
+
+    Nodes outside `allowed` are not counted at all: they are not the tenant's to see.
+    """
+    inside = np.ones(len(fleet), dtype=np.bool_) if allowed is None else allowed
+    asked = [(item.name, mask) for item in FILTERS.values() if (mask := item.check(fleet, request)) is not None]
+    misses = np.zeros(len(fleet), dtype=np.int16)
+    for _, mask in asked:
+        misses += ~mask
+    single = inside & (misses == 1)
+    left, before = inside, int(np.count_nonzero(inside))
+    total, steps = before, []
+    for name, mask in asked:
+        left = left & mask
+        remaining = int(np.count_nonzero(left))
+        steps.append(Step(name, before - remaining, remaining, int(np.count_nonzero(single & ~mask))))
+        before = remaining
+    return Funnel(total, tuple(steps)), left
+
+
+# Choosing
+
+
+def _choose_cards(fleet: Fleet, request: Request, node: int) -> tuple[int, ...]:
+    """Cards of a node that fits: a share goes to the card that it leaves fullest."""
+    if not request.gpu_count:
+        return ()
+    free = fleet.gpu_free[node].tolist()
+    fitting = [card for card, amount in enumerate(free) if amount >= request.gpu_milli]
+    if request.gpu_count == 1:
+        return (min(fitting, key=free.__getitem__),)
+    # Emptiest first, so that the largest number of members with several shares fits on the node.
+    fitting.sort(key=lambda card: (-free[card], card))
+    return tuple(sorted(fitting[: request.gpu_count]))
+
+
+def _place_one(fleet: Fleet, request: Request, allowed: Mask | None) -> Placed | None:
+    nodes = np.flatnonzero(_fitting(fleet, request, allowed))
+    if not len(nodes):
+        return None
+    node = int(nodes[0])
+    if len(nodes) > 1:
+        node = int(nodes[int(np.argmax(total_score(fleet, request, nodes)))])
+    cards = _choose_cards(fleet, request, node)
+    scores = {"node": fleet.names[node], "candidates": len(nodes), "terms": terms(fleet, request, node)}
+    return Placed(((0, 0, node, cards),), scores)
+
+
+def _fill(scratch: Fleet, request: Request, count: int, allowed: Mask | None) -> list[tuple[int, tuple[int, ...]]]:
+    """Nodes and cards for up to `count` equal members, charged to `scratch`.
+
+    After each member only its own node is scored again. For equal members the greedy choice finds places for
+    all of them whenever there are any.
+    """
+    score = np.full(len(scratch), -np.inf)
+    nodes = np.flatnonzero(_fitting(scratch, request, allowed))
+    if len(nodes):
+        score[nodes] = total_score(scratch, request, nodes)
+    places: list[tuple[int, tuple[int, ...]]] = []
+    while len(nodes) and len(places) < count:
+        node = int(np.argmax(score))
+        if score[node] == -np.inf:
+            break
+        cards = _choose_cards(scratch, request, node)
+        scratch.take(request, node, cards)
+        places.append((node, cards))
+        if _fits_row(scratch, request, node):
+            score[node] = total_score(scratch, request, np.array([node], dtype=np.intp))[0]
+        else:
+            score[node] = -np.inf
+    return places
+
+
+def _fits_row(fleet: Fleet, request: Request, node: int) -> bool:
+    if fleet.cpu[node] < request.cpu or fleet.memory[node] < request.memory or fleet.storage[node] < request.storage:
+        return False
+    if not request.gpu_count:
+        return True
+    return int(np.count_nonzero(fleet.gpu_free[node] >= request.gpu_milli)) >= request.gpu_count
+
+
+def _difficulty(fleet: Fleet, request: Request, allowed: Mask | None) -> tuple[float, ...]:
+    """Sorts the hardest request first: cards, then the part it takes of its largest matching node."""
+    mask = matching(fleet, request, allowed)
+    parts = [
+        need / max(1, int(capacity[mask].max(initial=0)))
+        for need, capacity in ((request.cpu, fleet.cpu_capacity), (request.memory, fleet.memory_capacity))
+    ]
+    return (-request.gpu_count * request.gpu_milli, -max(parts), int(np.count_nonzero(mask)))
+
+
+def _place_many(fleet: Fleet, groups: Groups, allowed: Mask | None) -> Placed | tuple[int, int, Fleet]:
+    """Places for all groups, hardest first; otherwise (members placed, group that failed, what was left)."""
+    order = sorted(range(len(groups)), key=lambda index: _difficulty(fleet, groups[index][0], allowed))
+    failure: tuple[int, int, Fleet] | None = None
+    # Packing different groups greedily can get in its own way; spreading is the second try.
+    for strategy in (None, "spread", "pack") if len(groups) > 1 else (None,):
+        scratch, placed = fleet.fork(), 0
+        places: dict[int, list[tuple[int, tuple[int, ...]]]] = {}
+        for index in order:
+            request, count = groups[index]
+            if strategy is not None:
+                request = replace(request, strategy=strategy)
+            places[index] = _fill(scratch, request, count, allowed)
+            placed += len(places[index])
+            if len(places[index]) < count:
+                failure = failure or (placed, index, scratch)
+                break
+        else:
+            return _numbered(fleet, groups, places)
+    assert failure is not None
+    return failure
+
+
+def _numbered(
+    fleet: Fleet, groups: Groups, places: Mapping[int, Sequence[tuple[int, tuple[int, ...]]]]
+) -> Placed:
+    members: list[Member] = []
+    for index in range(len(groups)):
+        for node, cards in places[index]:
+            members.append((index, len(members), node, cards))
+    used = sorted({member[2] for member in members})
+    return Placed(tuple(members), {"nodes": len(used), "members": len(members)})
+
+
+def place_gang(fleet: Fleet, groups: Groups, *, allowed: Mask | None = None) -> Placed | Unplaced:
+    """All members of all groups, or why not. The fleet is not changed; see `take_members`."""
+    if len(groups) == 1 and groups[0][1] == 1:
+        placed = _place_one(fleet, groups[0][0], allowed)
+        return placed or feasibility(fleet, groups, allowed=allowed) or _waiting(fleet, groups, allowed, 0, 0, fleet)
+    outcome = _place_many(fleet, groups, allowed)
+    if isinstance(outcome, Placed):
+        return outcome
+    return feasibility(fleet, groups, allowed=allowed) or _waiting(fleet, groups, allowed, *outcome)
+
+
+# Why not
+
+
+def feasibility(fleet: Fleet, groups: Groups, *, allowed: Mask | None = None) -> Unplaced | None:
+    """Why the groups could not be placed even if nothing else ran, or None if they could."""
+    bare: Fleet | None = None
+    for request, count in groups:
+        mask = matching(fleet, request, allowed)
+        matches = int(np.count_nonzero(mask))
+        if not matches:
+            funnel, _ = candidates(fleet, request, allowed)
+            return Unplaced(Reason.NO_NODE_MATCHES, funnel, _no_match_text(request, funnel))
+        slots = _slots(fleet, request)[mask]
+        if not slots.any():
+            bare = bare or fleet.empty()
+            funnel, _ = candidates(bare, request, allowed)
+            return Unplaced(Reason.EXCEEDS_EVERY_NODE, funnel, _short_text(bare, request, mask, empty=True))
+        if int(np.minimum(slots, count).sum()) < count:
+            funnel, _ = candidates(fleet, request, allowed)
+            detail = (
+                f"{count} members needed at once; the {matches} matching nodes hold at most {int(slots.sum())} "
+                "even when empty."
+            )
+            return Unplaced(Reason.EXCEEDS_EVERY_NODE, funnel, detail)
+    if len(groups) > 1:
+        outcome = _place_many(bare or fleet.empty(), groups, allowed)
+        if not isinstance(outcome, Placed):
+            placed, index, _ = outcome
+            funnel, _ = candidates(fleet, groups[index][0], allowed)
+            total = sum(count for _, count in groups)
+            detail = f"only {placed} of {total} members find room together, even on empty nodes."
+            return Unplaced(Reason.EXCEEDS_EVERY_NODE, funnel, detail)
+    return None
+
+
+def _slots(fleet: Fleet, request: Request) -> Int64:
+    """How many such members each node holds when it is empty."""
+    slots = np.full(len(fleet), np.iinfo(np.int32).max, dtype=np.int64)
+    for need, capacity in (
+        (request.cpu, fleet.cpu_capacity),
+        (request.memory, fleet.memory_capacity),
+        (request.storage, fleet.storage_capacity),
+    ):
+        if need:
+            slots = np.minimum(slots, np.maximum(capacity, 0) // need)
+    if request.gpu_count:
+        by_cards = fleet.cards * (WHOLE_CARD // request.gpu_milli) // request.gpu_count
+        slots = np.minimum(slots, np.where(fleet.cards >= request.gpu_count, by_cards, 0))
+    return slots
+
+
+def _no_match_text(request: Request, funnel: Funnel) -> str:
+    if not funnel.total:
+        return "there is no node here."
+    static = {item.name for item in static_filters()}
+    parts = [
+        f"{FILTERS[step.filter].words(request)} rules out {step.rejected}"
+        for step in funnel.steps
+        if step.filter in static and step.rejected
+    ]
+    nodes = "the only node does not match" if funnel.total == 1 else f"none of {funnel.total} nodes matches"
+    return f"{nodes}: {', '.join(parts)}."
+
+
+def _dimensions(fleet: Fleet, request: Request, mask: Mask) -> list[tuple[str, int, int]]:
+    """(resource, needed, best on any one of the nodes) for each resource asked for; cards in whole numbers."""
+    found = [
+        (name, need, int(free[mask].max(initial=0)))
+        for name, need, free in (
+            ("cpu", request.cpu, fleet.cpu),
+            ("memory", request.memory, fleet.memory),
+            ("storage", request.storage, fleet.storage),
+        )
+        if need
+    ]
+    if request.gpu_count:
+        best = int(cards_with(fleet, request.gpu_milli)[mask].max(initial=0))
+        found.append(("gpu", request.gpu_count, best))
+    return found
+
+
+def _short_text(fleet: Fleet, request: Request, mask: Mask, *, empty: bool) -> str:
+    """Names the scarcest resource, or that no node has all of them at once."""
+    matches = int(np.count_nonzero(mask))
+    dimensions = _dimensions(fleet, request, mask)
+    short = [(best / need, name, best) for name, need, best in dimensions if best < need]
+    where = "the only matching node" if matches == 1 else f"the best of {matches} matching nodes"
+    state = "in all" if empty else "free"
+    if not short:
+        asked = ", ".join(FILTERS[name].words(request) for name, _, _ in dimensions)
+        nodes = "the only matching node has not" if matches == 1 else f"none of {matches} matching nodes has"
+        return f"needs {asked} on one node; {nodes} all of it {'when empty' if empty else 'free'} at once."
+    _, name, best = min(short)
+    if name != "gpu":
+        have = amount_text(name, best)
+    elif request.gpu_milli == WHOLE_CARD:
+        have = str(best)
+    else:
+        have = f"{best} such card{'' if best == 1 else 's'}"
+    return f"needs {FILTERS[name].words(request)} on one node; {where} has {have} {state}."
+
+
+def _waiting(
+    fleet: Fleet, groups: Groups, allowed: Mask | None, placed: int, index: int, left: Fleet
+) -> Unplaced:
+    """The present shortage: of the group that failed, given what the members before it would take."""
+    request = groups[index][0]
+    funnel, _ = candidates(left, request, allowed)
+    detail = _short_text(left, request, matching(fleet, request, allowed), empty=False)
+    total = sum(count for _, count in groups)
+    if total > 1:
+        detail = f"{placed} of {total} members find room now; the next one {detail}"
+    return Unplaced(Reason.WAITING_FOR_CAPACITY, funnel, detail)

@@ -1,0 +1,404 @@
+"""Quota in a tree: who may use how much, who borrows from whom, and why something does not fit.
+
+Words: a *queue* is a leaf that jobs are charged to, a *cohort* an inner node, *fr* a (flavor, resource) pair.
+Every node may have a nominal amount per fr; below a parent it may borrow up to its borrowing limit above its
+subtree's quota, and it keeps for itself what lies above its lending limit. Unset limits do not bound.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import inf
+
+from engine.amounts import amount_text
+
+FlavorResource = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """Quota of one fr at one node; None means without limit."""
+
+    nominal: int
+    borrowing_limit: int | None = None
+    lending_limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One node of the tree as configured."""
+
+    id: int
+    parent: int | None
+    name: str
+    limits: Mapping[FlavorResource, Limit]
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Shortage:
+    """Why an amount does not fit: the node and the limit that bind first.
+
+    `limit` is `not covered`, `nominal`, `borrowing limit` or `cohort`.
+    """
+
+    fr: FlavorResource
+    requested: int
+    available: int
+    potential: int
+    limiting: str
+    limit: str
+
+    def text(self) -> str:
+        """One sentence for people."""
+        flavor, resource = self.fr
+        asked = amount_text(resource, self.requested)
+        if self.limit == "not covered":
+            return f"{self.limiting} has no quota for {resource} of flavor {flavor}; {asked} requested."
+        have = amount_text(resource, self.available)
+        most = amount_text(resource, self.potential)
+        what = {
+            "nominal": f"the nominal quota of {self.limiting}",
+            "borrowing limit": f"the borrowing limit of {self.limiting}",
+            "cohort": f"what cohort {self.limiting} has left",
+        }[self.limit]
+        if self.requested > self.potential:
+            what = f"the quota of cohort {self.limiting}" if self.limit == "cohort" else what
+            return f"{asked} of flavor {flavor} requested, but {what} allows at most {most}."
+        return f"{asked} of flavor {flavor} requested, {have} available (at most {most}): bounded by {what}."
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Fair share of a node: 0 borrows nothing; `weighted` is infinite for a borrower of weight 0."""
+
+    weighted: float
+    unweighted: float
+    dominant: str | None
+
+    def key(self) -> tuple[float, float]:
+        """Smaller has borrowed less for its weight; two infinities compare by what they borrow."""
+        return (self.weighted, self.unweighted)
+
+
+NOTHING_BORROWED = Share(0.0, 0.0, None)
+
+
+def _paths(parents: Mapping[int, int | None], names: Mapping[int, str]) -> list[int]:
+    """Node ids with every parent before its children; raises ValueError naming a cycle."""
+    order: list[int] = []
+    done: set[int] = set()
+    for start in parents:
+        path: list[int] = []
+        on_path: set[int] = set()
+        current: int | None = start
+        while current is not None and current not in done:
+            if current in on_path:
+                loop = path[path.index(current) :] + [current]
+                text = " → ".join(names[node] for node in loop)
+                raise ValueError(f"the quota tree has a cycle: {text}; a node cannot be below itself")
+            path.append(current)
+            on_path.add(current)
+            current = parents[current]
+        order.extend(reversed(path))
+        done.update(path)
+    return order
+
+
+class QuotaTree:
+    """The tree with its usage. Queries are O(depth); `add` and `remove` bubble up what a node does not keep."""
+
+    __slots__ = (
+        "_children", "_frs", "_kept", "_limits", "_nodes", "_order", "_parent", "_potential", "_subtree", "_usage"
+    )  # fmt: skip
+
+    def __init__(self, nodes: Iterable[Node], usage: Mapping[int, Mapping[FlavorResource, int]]) -> None:
+        """Build from configured nodes and the usage charged to each node (normally the leaves).
+
+        Raises ValueError for a repeated id, an unknown parent, a cycle, a negative amount or weight, or usage
+        of an unknown node.
+        """
+        self._nodes: dict[int, Node] = {}
+        for node in nodes:
+            if node.id in self._nodes:
+                raise ValueError(f"quota node {node.id} ({node.name}) is there twice")
+            self._nodes[node.id] = node
+            _check(node)
+        self._parent = {node.id: node.parent for node in self._nodes.values()}
+        for node in self._nodes.values():
+            if node.parent is not None and node.parent not in self._nodes:
+                raise ValueError(f"quota node {node.name} has the unknown parent {node.parent}")
+        self._order = _paths(self._parent, {node.id: node.name for node in self._nodes.values()})
+        self._children: dict[int, list[int]] = {node_id: [] for node_id in self._nodes}
+        for node in self._nodes.values():
+            if node.parent is not None:
+                self._children[node.parent].append(node.id)
+        self._limits = {node.id: dict(node.limits) for node in self._nodes.values()}
+        self._frs = sorted({fr for node in self._nodes.values() for fr in node.limits})
+        self._subtree: dict[int, dict[FlavorResource, int]] = {}
+        self._kept: dict[int, dict[FlavorResource, int]] = {}
+        self._potential: dict[int, dict[FlavorResource, int]] = {}
+        self._configure()
+        self._usage: dict[int, dict[FlavorResource, int]] = {node_id: {} for node_id in self._nodes}
+        for node_id, amounts in usage.items():
+            if node_id not in self._nodes:
+                raise ValueError(f"usage of the unknown quota node {node_id}")
+            self.add(node_id, amounts)
+
+    def _configure(self) -> None:
+        """Subtree and kept amounts from the leaves up, potentials from the roots down; sparse, 0 if absent."""
+        for node_id in reversed(self._order):
+            limits = self._limits[node_id]
+            subtree = {fr: limit.nominal for fr, limit in limits.items()}
+            for child in self._children[node_id]:
+                kept = self._kept[child]
+                for fr, amount in self._subtree[child].items():
+                    subtree[fr] = subtree.get(fr, 0) + amount - kept.get(fr, 0)
+            self._subtree[node_id] = subtree
+            if self._parent[node_id] is None:
+                self._kept[node_id] = {}
+            else:
+                self._kept[node_id] = {
+                    fr: max(0, subtree.get(fr, 0) - limit.lending_limit)
+                    for fr, limit in limits.items()
+                    if limit.lending_limit is not None
+                }
+        for node_id in self._order:
+            parent = self._parent[node_id]
+            if parent is None:
+                self._potential[node_id] = dict(self._subtree[node_id])
+                continue
+            mine = dict(self._potential[parent])
+            for fr, amount in self._kept[node_id].items():
+                mine[fr] = mine.get(fr, 0) + amount
+            for fr, limit in self._limits[node_id].items():
+                if limit.borrowing_limit is not None:
+                    mine[fr] = min(mine.get(fr, 0), self._subtree[node_id].get(fr, 0) + limit.borrowing_limit)
+            self._potential[node_id] = mine
+
+    # What is configured
+
+    def __contains__(self, node: int) -> bool:
+        return node in self._nodes
+
+    @property
+    def nodes(self) -> Mapping[int, Node]:
+        """The configured nodes by id."""
+        return self._nodes
+
+    def children(self, node: int) -> tuple[int, ...]:
+        """Ids of the nodes directly below."""
+        return tuple(self._children[node])
+
+    def frs(self) -> list[FlavorResource]:
+        """Every (flavor, resource) that any node has quota for, sorted."""
+        return list(self._frs)
+
+    def covers(self, node: int, fr: FlavorResource) -> bool:
+        """Whether the node itself has quota configured for the fr; without it the flavor does not serve it."""
+        return fr in self._limits[node]
+
+    def subtree(self, node: int, fr: FlavorResource) -> int:
+        """The node's own quota and everything its children lend."""
+        return self._subtree[node].get(fr, 0)
+
+    def kept(self, node: int, fr: FlavorResource) -> int:
+        """The part of the subtree's quota that the parent never sees."""
+        return self._kept[node].get(fr, 0)
+
+    def potential(self, node: int, fr: FlavorResource) -> int:
+        """What the node could use if nothing were in use."""
+        return self._potential[node].get(fr, 0)
+
+    # What is in use
+
+    def usage(self, node: int, fr: FlavorResource) -> int:
+        """A queue's whole usage; of a cohort, what its children use beyond what they keep."""
+        return self._usage[node].get(fr, 0)
+
+    def borrowing(self, node: int, fr: FlavorResource) -> int:
+        """How much the usage exceeds the subtree's quota; 0 at a root, which has nobody to borrow from."""
+        if self._parent[node] is None:
+            return 0
+        return max(0, self.usage(node, fr) - self.subtree(node, fr))
+
+    def available(self, node: int, fr: FlavorResource) -> int:
+        """What the node can still take now. A queue's is never negative; a cohort's may be a debt."""
+        amount = self._available(node, fr)
+        return amount if self._children[node] else max(0, amount)
+
+    def _available(self, node: int, fr: FlavorResource) -> int:
+        parent = self._parent[node]
+        used = self._usage[node].get(fr, 0)
+        if parent is None:
+            return self._subtree[node].get(fr, 0) - used
+        kept = self._kept[node].get(fr, 0)
+        above = self._available(parent, fr)
+        limit = self._limits[node].get(fr)
+        if limit is not None and limit.borrowing_limit is not None:
+            above = min(above, self._within_borrowing(node, fr, limit.borrowing_limit))
+        return max(0, kept - used) + above
+
+    def _within_borrowing(self, node: int, fr: FlavorResource, borrowing_limit: int) -> int:
+        kept = self.kept(node, fr)
+        return self.subtree(node, fr) - kept - max(0, self.usage(node, fr) - kept) + borrowing_limit
+
+    def add(self, node: int, amounts: Mapping[FlavorResource, int]) -> None:
+        """Charge amounts; all-or-nothing only for negative amounts, which raise ValueError before any effect."""
+        _not_negative(amounts)
+        for fr, amount in amounts.items():
+            current: int | None = node
+            while current is not None and amount > 0:
+                used = self._usage[current].get(fr, 0)
+                self._usage[current][fr] = used + amount
+                amount -= max(0, self._kept[current].get(fr, 0) - used)
+                current = self._parent[current]
+
+    def remove(self, node: int, amounts: Mapping[FlavorResource, int]) -> None:
+        """Give amounts back, the part borrowed from the parent first; ValueError if not that much is in use."""
+        _not_negative(amounts)
+        for fr, amount in amounts.items():
+            if amount > self.usage(node, fr):
+                name, used = self._nodes[node].name, self.usage(node, fr)
+                raise ValueError(f"{name} uses {used} of {fr[0]}/{fr[1]}; {amount} cannot be given back")
+        for fr, amount in amounts.items():
+            current: int | None = node
+            while current is not None and amount > 0:
+                used = self._usage[current].get(fr, 0)
+                self._usage[current][fr] = used - amount
+                amount = min(amount, max(0, used - self._kept[current].get(fr, 0)))
+                current = self._parent[current]
+
+    # Questions
+
+    def fits(self, node: int, amounts: Mapping[FlavorResource, int]) -> Shortage | None:
+        """None if all amounts fit now; otherwise the first that does not, in the order given."""
+        for fr, amount in amounts.items():
+            if amount > 0 and (not self.covers(node, fr) or amount > self._available(node, fr)):
+                return self._shortage(node, fr, amount, empty=False)
+        return None
+
+    def ever_fits(self, node: int, amounts: Mapping[FlavorResource, int]) -> Shortage | None:
+        """None if all amounts would fit with nothing in use; otherwise the first that would not."""
+        for fr, amount in amounts.items():
+            if amount > 0 and (not self.covers(node, fr) or amount > self.potential(node, fr)):
+                return self._shortage(node, fr, amount, empty=True)
+        return None
+
+    def _shortage(self, node: int, fr: FlavorResource, amount: int, *, empty: bool) -> Shortage:
+        name, limit = self._binding(node, fr, empty=empty)
+        return Shortage(fr, amount, self.available(node, fr), self.potential(node, fr), name, limit)
+
+    def _binding(self, node: int, fr: FlavorResource, *, empty: bool) -> tuple[str, str]:
+        """Name of the node, and which of its limits, that bounds what `node` can take."""
+        if not self.covers(node, fr):
+            return self._nodes[node].name, "not covered"
+        current = node
+        while (parent := self._parent[current]) is not None:
+            limit = self._limits[current].get(fr)
+            if limit is not None and limit.borrowing_limit is not None:
+                if empty:
+                    bound = self.subtree(current, fr) - self.kept(current, fr) + limit.borrowing_limit
+                    above = self.potential(parent, fr)
+                else:
+                    bound = self._within_borrowing(current, fr, limit.borrowing_limit)
+                    above = self._available(parent, fr)
+                if bound <= above:
+                    return self._nodes[current].name, "borrowing limit"
+            current = parent
+        return self._nodes[current].name, "nominal" if current == node else "cohort"
+
+    def share(self, node: int, extra: Mapping[FlavorResource, int] | None = None) -> Share:
+        """Fair share of a node below a parent, with `extra` added to its usage first.
+
+        Per resource, what is borrowed over all flavors in thousandths of what the parent could ever give; the
+        largest counts, divided by the weight. Roots and nodes that borrow nothing have share 0.
+        """
+        parent = self._parent[node]
+        if parent is None:
+            return NOTHING_BORROWED
+        extra = extra or {}
+        borrowed: dict[str, int] = {}
+        for fr in self._usage[node].keys() | extra.keys():
+            over = self.usage(node, fr) + extra.get(fr, 0) - self.subtree(node, fr)
+            if over > 0:
+                borrowed[fr[1]] = borrowed.get(fr[1], 0) + over
+        if not borrowed:
+            return NOTHING_BORROWED
+        pools: dict[str, int] = {}
+        for fr, amount in self._potential[parent].items():
+            pools[fr[1]] = pools.get(fr[1], 0) + amount
+        ratios = [
+            (1000 * amount / pools[resource], resource)
+            for resource, amount in sorted(borrowed.items())
+            if pools.get(resource, 0) > 0
+        ]
+        if not ratios:
+            return NOTHING_BORROWED
+        unweighted, dominant = max(ratios, key=lambda ratio: ratio[0])
+        weight = self._nodes[node].weight
+        return Share(unweighted / weight if weight > 0 else inf, unweighted, dominant)
+
+    def copy(self) -> "QuotaTree":
+        """An independent tree with the same usage; what is configured is shared, as it never changes."""
+        twin = object.__new__(QuotaTree)
+        for name in self.__slots__:
+            setattr(twin, name, getattr(self, name))
+        twin._usage = {node: dict(amounts) for node, amounts in self._usage.items()}
+        return twin
+
+    def explain(self, node: int, fr: FlavorResource, amount: int) -> list[dict[str, object]]:
+        """The arithmetic line by line, from the root down to the node, for people.
+
+        The last line tells whether `amount` fits and, if not, what bounds it.
+        """
+        resource = fr[1]
+        path = [node]
+        while (parent := self._parent[path[-1]]) is not None:
+            path.append(parent)
+        lines: list[dict[str, object]] = []
+        for current in reversed(path):
+            limit = self._limits[current].get(fr)
+            available = self.available(current, fr)
+            have, used = (amount_text(resource, value(current, fr)) for value in (self.subtree, self.usage))
+            lines.append(
+                {
+                    "node": self._nodes[current].name,
+                    "nominal": limit.nominal if limit else 0,
+                    "borrowing_limit": limit.borrowing_limit if limit else None,
+                    "lending_limit": limit.lending_limit if limit else None,
+                    "subtree": self.subtree(current, fr),
+                    "kept": self.kept(current, fr),
+                    "usage": self.usage(current, fr),
+                    "available": available,
+                    "potential": self.potential(current, fr),
+                    "text": f"{self._nodes[current].name}: quota {have}, in use {used}, "
+                    f"available {amount_text(resource, available)}.",
+                }
+            )
+        shortage = self.fits(node, {fr: amount})
+        fitting = f"{amount_text(resource, amount)} of flavor {fr[0]} fits."
+        lines.append(
+            {
+                "node": self._nodes[node].name,
+                "requested": amount,
+                "fits": shortage is None,
+                "limiting": shortage.limiting if shortage else None,
+                "limit": shortage.limit if shortage else None,
+                "text": shortage.text() if shortage else fitting,
+            }
+        )
+        return lines
+
+
+def _check(node: Node) -> None:
+    if not node.weight >= 0:
+        raise ValueError(f"quota node {node.name} has the negative weight {node.weight}")
+    for (flavor, resource), limit in node.limits.items():
+        if limit.nominal < 0 or (limit.borrowing_limit or 0) < 0 or (limit.lending_limit or 0) < 0:
+            raise ValueError(f"quota node {node.name} has a negative limit for {flavor}/{resource}")
+
+
+def _not_negative(amounts: Mapping[FlavorResource, int]) -> None:
+    for fr, amount in amounts.items():
+        if amount < 0:
+            raise ValueError(f"the amount of {fr[0]}/{fr[1]} is negative: {amount}")
