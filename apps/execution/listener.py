@@ -16,6 +16,7 @@ from apps.fleet import commands as fleet
 from rmctl.agent.protocol import Beat
 
 from .commands import intake
+from .queries import HISTORY_KEY, LATEST_KEY
 
 if TYPE_CHECKING:
     from .consumers import AgentConsumer
@@ -24,8 +25,6 @@ logger = logging.getLogger(__name__)
 
 INTERVAL_SECONDS = 1.0
 HISTORY_SAMPLES = 300
-LATEST_KEY = "rmportal:telemetry"
-HISTORY_KEY = "rmportal:telemetry:{}"
 
 
 class Listener:

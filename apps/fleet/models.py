@@ -14,6 +14,8 @@ class Cluster(models.Model):
     class Kind(models.TextChoices):
         AGENTS = "agents"
         KUBERNETES = "kubernetes"
+        # Simulated nodes of tests and load tests.
+        FAKE = "fake"
 
     domain = models.ForeignKey(Domain, on_delete=models.PROTECT, related_name="clusters")
     name = models.CharField(max_length=63, unique=True, validators=[slug_validator])

@@ -16,7 +16,7 @@ from apps.core import loops
 from apps.core.actors import Actor
 from apps.events.record import Fact, Move, move_many, record_all
 from engine.reasons import Reason
-from engine.retry import classify_end, next_delay
+from engine.retry import LOSS_LIMIT, classify_end, next_delay
 
 from ..models import Attempt, Job, Placement
 from ..states import (
@@ -29,9 +29,6 @@ from ..states import (
 )
 from ..subscribers import job_moved
 from .grants import release_grants
-
-# A job whose node was lost this often is more likely the cause than the victim.
-LOSS_LIMIT = 10
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,96 @@
+"""Reads of logs, artifacts, bundles and telemetry."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from django.core.files.storage import storages
+from django.db.models import F, QuerySet
+
+from apps.core import redis
+from apps.core.actors import Actor
+from apps.core.errors import NotFound
+from apps.jobs.models import Placement
+from apps.jobs.policies import jobs as job_policy
+from apps.jobs.states import ATTEMPT_TERMINAL
+
+from . import policies
+from .models import Artifact, LogChunk
+
+LATEST_KEY = "rmportal:telemetry"
+HISTORY_KEY = "rmportal:telemetry:{}"
+
+
+@dataclass(frozen=True, slots=True)
+class LogPiece:
+    """Bytes of a log from `offset`; `size` is what is stored by now, `complete` that nothing will follow."""
+
+    offset: int
+    data: bytes
+    size: int
+    complete: bool
+
+
+def job_placement(actor: Actor, job_id: int, *, attempt: int | None = None, rank: int = 0, group: int = 0) -> Placement:
+    """A member of an attempt (the newest by default) of a job that the actor may see; raises NotFound."""
+    job = job_policy.get(actor, pk=job_id)
+    rows = Placement.objects.filter(attempt__job=job, rank=rank, group=group).order_by("-attempt__token")
+    if attempt is not None:
+        rows = rows.filter(attempt__token=attempt)
+    placement = rows.select_related("attempt", "node").first()
+    if placement is None:
+        what = f"attempt {attempt}" if attempt is not None else "attempt"
+        raise NotFound(f"Job {job_id} has no {what} with group {group}, rank {rank} yet.")
+    return placement
+
+
+def read_log(placement_id: int, offset: int, limit: int = 1 << 20) -> LogPiece:
+    """Up to `limit` bytes of the log from `offset`, whatever its length: only the chunks touched are read.
+
+    A negative offset counts from the end, as `tail -c` does.
+    """
+    placement = Placement.objects.only("log_size", "log_expected", "state").get(pk=placement_id)
+    size = placement.log_size
+    if offset < 0:
+        offset = max(0, size + offset)
+    end = min(size, offset + limit)
+    pieces = []
+    if offset < end:
+        storage = storages["logs"]
+        chunks = LogChunk.objects.filter(placement_id=placement_id, offset__lt=end).filter(
+            offset__gt=offset - F("length")
+        )
+        for chunk in chunks.order_by("offset"):
+            with storage.open(chunk.path, "rb") as file:
+                first = max(0, offset - chunk.offset)
+                file.seek(first)
+                pieces.append(file.read(min(chunk.length, end - chunk.offset) - first))
+    ended = placement.state in ATTEMPT_TERMINAL
+    complete = ended and (placement.log_expected is None or size >= placement.log_expected)
+    return LogPiece(offset=offset, data=b"".join(pieces), size=size, complete=complete)
+
+
+def job_artifacts(actor: Actor, job_id: int) -> QuerySet[Artifact]:
+    """The artifacts of all attempts of a job, newest attempt first."""
+    return (
+        policies.artifacts.visible(actor)
+        .filter(placement__attempt__job_id=job_id)
+        .select_related("placement__attempt")
+        .order_by("-placement__attempt__token", "name")
+    )
+
+
+def telemetry(node_ids: list[int]) -> dict[int, dict[str, Any]]:
+    """The latest sample of each node, where there is one; empty when Redis is away."""
+    if not node_ids:
+        return {}
+    values = redis.hint("HMGET", LATEST_KEY, *node_ids)
+    if not isinstance(values, list):
+        return {}
+    return {node_id: json.loads(raw) for node_id, raw in zip(node_ids, values, strict=True) if raw}
+
+
+def telemetry_history(node_id: int) -> list[dict[str, Any]]:
+    """The samples of the last minutes, oldest first."""
+    values = redis.hint("LRANGE", HISTORY_KEY.format(node_id), 0, -1)
+    return [json.loads(raw) for raw in reversed(values)] if isinstance(values, list) else []

@@ -1,0 +1,83 @@
+"""What a submission is refused for at once: requests that could never start as things are configured."""
+
+from typing import Any
+
+import numpy as np
+from django.utils import timezone
+
+from apps.core.errors import FieldError, Invalid
+from apps.fleet.models import Pool
+from apps.fleet.queries import PoolMembers, pool_members
+from apps.fleet.snapshot import load_fleet
+from apps.quotas.queries import load_tree
+from apps.tenants.models import Tenant
+from engine.placement import feasibility
+
+from .requests import amounts_of, groups_of
+
+
+def default_pool() -> str:
+    """The pool of jobs that name none: `default`, or the only one. Raises Invalid when that is open."""
+    names = list(Pool.objects.order_by("name").values_list("name", flat=True)[:20])
+    if "default" in names:
+        return "default"
+    if len(names) == 1:
+        return names[0]
+    known = ", ".join(names) or "there is none yet"
+    raise Invalid.field("intent.pool", f"name the pool; known: {known}.", "required")
+
+
+def impossible(tenant: Tenant, spec: dict[str, Any], *, prefix: str = "") -> list[FieldError]:
+    """Why a normalised spec can never start: an unknown pool, more than any quota gives, or than any node has.
+
+    A pool without a node says nothing about nodes to come, so there only the quota is checked.
+    """
+    members: dict[str, PoolMembers] = pool_members(timezone.now())
+    name = spec["intent"].get("pool") or default_pool()
+    pool = members.get(name)
+    if pool is None:
+        known = ", ".join(sorted(members)) or "none"
+        return [FieldError(field=f"{prefix}intent.pool", message=f"no pool {name}; known: {known}.", code="unknown_pool")]
+    groups = groups_of(spec)
+    problem = _quota_problem(tenant, pool, amounts_of(groups), prefix)
+    if problem is None and pool.nodes:
+        fleet = load_fleet(shares=pool.share_percent, trust=pool.trust)
+        lent = {node_id for node_id in pool.nodes if pool.lends(node_id, tenant.domain_id)}
+        allowed = np.array([int(node_id) in lent for node_id in fleet.ids], dtype=np.bool_)
+        # Nodes that are only cordoned or away now may be back when the job's turn comes.
+        fleet.ready = np.ones(len(fleet), dtype=np.bool_)
+        never = feasibility(fleet, groups, allowed=allowed) if len(fleet) else None
+        if never is not None:
+            text = never.detail[:1].upper() + never.detail[1:]
+            problem = FieldError(field=f"{prefix}groups[0].resources", message=text, code=str(never.reason))
+    return [problem] if problem else []
+
+
+def _quota_problem(tenant: Tenant, pool: PoolMembers, amounts: dict[str, int], prefix: str) -> FieldError | None:
+    """The mildest obstacle over the pool's flavors, when none of them could ever hold the job."""
+    field = f"{prefix}groups[0].resources"
+    quota = getattr(tenant, "quota", None)
+    tree = load_tree()
+    if quota is None or quota.pk not in tree:
+        message = f"Tenant {tenant.slug} has no quota: ask an operator for one."
+        return FieldError(field="tenant", message=message, code="no_quota")
+    covered = {resource for _, resource in tree.nodes[quota.pk].limits}
+    counted = {name: amount for name, amount in amounts.items() if name != "storage" or name in covered}
+    shortage = None
+    for flavor, _ in pool.flavors:
+        keyed = {(flavor, resource): amount for resource, amount in counted.items()}
+        found = tree.ever_fits(quota.pk, keyed)
+        if found is None:
+            return None
+        if shortage is None or found.limit != "not covered":
+            shortage = found
+    if shortage is None:
+        return FieldError(field=f"{prefix}intent.pool", message="The pool has no flavor.", code="no_flavor")
+    return FieldError(field=field, message=shortage.text(), code="exceeds_max_quota")
+
+
+def refuse_impossible(tenant: Tenant, spec: dict[str, Any]) -> None:
+    """Raise Invalid when the job could never start."""
+    problems = impossible(tenant, spec)
+    if problems:
+        raise Invalid(problems[0]["message"], code=problems[0]["code"], errors=problems)

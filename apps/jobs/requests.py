@@ -1,0 +1,82 @@
+"""From a normalised job spec to what the engine places and charges."""
+
+from functools import lru_cache
+from typing import Any
+
+from engine.fleet import Request
+
+Groups = tuple[tuple[Request, int], ...]
+
+
+def groups_of(spec: dict[str, Any]) -> Groups:
+    """Each group as (request of one member, number of members)."""
+    intent = spec["intent"]
+    require = intent.get("require") or {}
+    prefer = tuple(
+        (item["label"], tuple(item["values"]), float(item.get("weight", 1))) for item in intent.get("prefer") or []
+    )
+    groups = []
+    for group in spec["groups"]:
+        resources = group["resources"]
+        gpu = resources.get("gpu") or {}
+        groups.append(
+            (
+                Request(
+                    cpu=resources["cpu_millicores"],
+                    memory=resources["memory_bytes"],
+                    storage=resources["storage_bytes"],
+                    gpu_count=gpu.get("count", 0),
+                    gpu_milli=gpu.get("milli", 1000),
+                    gpu_models=frozenset(gpu.get("models") or ()),
+                    gpu_memory=gpu.get("memory_bytes") or 0,
+                    labels={key: tuple(values) for key, values in (require.get("labels") or {}).items()},
+                    regions=frozenset(require.get("regions") or ()),
+                    trust=require.get("trust") or 0,
+                    tolerations=tuple(require.get("tolerations") or ()),
+                    image=bool(group.get("image")),
+                    prefer=prefer,
+                    strategy=intent.get("placement") or "pack",
+                ),
+                group["count"],
+            )
+        )
+    return tuple(groups)
+
+
+def amounts_of(groups: Groups) -> dict[str, int]:
+    """What the whole job is charged, by resource: millicores, bytes, thousandths of a card."""
+    totals = {"cpu": 0, "memory": 0, "storage": 0, "gpu": 0}
+    for request, count in groups:
+        totals["cpu"] += request.cpu * count
+        totals["memory"] += request.memory * count
+        totals["storage"] += request.storage * count
+        totals["gpu"] += request.gpu_count * request.gpu_milli * count
+    return {resource: amount for resource, amount in totals.items() if amount}
+
+
+class RequestCache:
+    """Groups and amounts by equivalence, so that a spec is read once for all equal jobs."""
+
+    def __init__(self, size: int = 20_000) -> None:
+        self._known: dict[str, tuple[Groups, dict[str, int]]] = {}
+        self._size = size
+
+    def missing(self, equivalences: set[str]) -> set[str]:
+        """Those that have to be added from their specs."""
+        return equivalences - self._known.keys()
+
+    def add(self, equivalence: str, spec: dict[str, Any]) -> None:
+        """Remember what a spec asks for."""
+        if len(self._known) >= self._size:
+            self._known.clear()
+        groups = groups_of(spec)
+        self._known[equivalence] = (groups, amounts_of(groups))
+
+    def __getitem__(self, equivalence: str) -> tuple[Groups, dict[str, int]]:
+        return self._known[equivalence]
+
+
+@lru_cache(maxsize=1)
+def cache() -> RequestCache:
+    """This process's cache."""
+    return RequestCache()

@@ -1,0 +1,175 @@
+"""Apply: each grant is checked again with the engine's own check under row locks, then written."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.db import transaction
+
+from apps.events.live import publish
+from apps.execution import backends
+from apps.jobs.commands import Given, Member, give_grants, pend
+from apps.jobs.models import Job
+from apps.jobs.requests import cache
+from apps.jobs.states import JobState
+from apps.quotas import ledger
+from apps.quotas.queries import load_tree
+from engine.cycle import Candidate, Verdict
+from engine.fleet import Fleet
+from engine.placement import NodeFree, fits_node
+
+from .models import Decision
+from .observe import Observed, charged, fleet_of
+
+# Live topics named one by one; with more, the pages of single jobs follow with their next refresh.
+TOPICS_MAX = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What came of the verdicts."""
+
+    granted: int
+    refused: int
+    pending: int
+
+
+def apply(observed: Observed, verdicts: Sequence[Verdict], now: datetime) -> Applied:
+    """Write the verdicts: grants that still hold, and reasons that are new; returns the counts."""
+    grants = [verdict for verdict in verdicts if verdict.outcome == "grant"]
+    granted = 0
+    if grants:
+        with transaction.atomic():
+            granted = _grant(observed, grants, now)
+    pending = _pend(observed, [verdict for verdict in verdicts if verdict.outcome != "grant"], now)
+    return Applied(granted=granted, refused=len(grants) - granted, pending=pending)
+
+
+def _grant(observed: Observed, grants: Sequence[Verdict], now: datetime) -> int:
+    candidates = {candidate.job: candidate for candidate in observed.snapshot.candidates}
+    node_ids = observed.snapshot.fleet.ids
+    ledger.lock_trees()
+    jobs = {
+        job.pk: job
+        for job in Job.objects.select_for_update()
+        .filter(pk__in=[verdict.job for verdict in grants], state=JobState.PENDING, held=False)
+        .order_by("pk")
+    }
+    wanted = sorted({int(node_ids[member[2]]) for verdict in grants for member in verdict.members})
+    fleet = fleet_of(observed.members, ids=wanted, lock=True)
+    rows = {int(node_id): row for row, node_id in enumerate(fleet.ids)}
+    tree = load_tree()
+    given, decisions = [], []
+    for verdict in grants:
+        job, candidate = jobs.get(verdict.job), candidates[verdict.job]
+        if job is None or verdict.flavor is None:
+            continue
+        placed = [(group, rank, int(node_ids[node]), cards) for group, rank, node, cards in verdict.members]
+        amounts = charged(tree, candidate.queue, dict(candidate.amounts))
+        keyed = {(verdict.flavor, resource): amount for resource, amount in amounts.items()}
+        if not _take(fleet, rows, candidate, placed) or tree.fits(candidate.queue, keyed) is not None:
+            continue
+        tree.add(candidate.queue, keyed)
+        names = [fleet.names[rows[node]] for _, _, node, _ in placed]
+        given.append(_given(job, candidate, verdict.flavor, amounts, placed, names))
+        decisions.append(
+            Decision(
+                job=job,
+                at=now,
+                outcome="grant",
+                flavor=verdict.flavor,
+                tried=list(verdict.tried),
+                scores=dict(verdict.scores),
+                nodes=names,
+            )
+        )
+    give_grants(given, now)
+    Decision.objects.bulk_create(decisions)
+    backends.submit({member.node_id for item in given for member in item.members})
+    return len(given)
+
+
+def _take(
+    fleet: Fleet, rows: dict[int, int], candidate: Candidate, placed: Sequence[tuple[int, int, int, tuple[int, ...]]]
+) -> bool:
+    """Check all members against the locked rows and take them; all or nothing."""
+    taken: list[tuple[Any, int, tuple[int, ...]]] = []
+    for group, _, node_id, cards in placed:
+        request, row = candidate.groups[group][0], rows.get(node_id)
+        if row is None or not fleet.ready[row]:
+            break
+        free = NodeFree(
+            cpu=int(fleet.cpu[row]),
+            memory=int(fleet.memory[row]),
+            storage=int(fleet.storage[row]),
+            gpu={card: int(free) for card, free in enumerate(fleet.gpu_free[row]) if free >= 0},
+        )
+        if fits_node(free, request, cards) is not None:
+            break
+        fleet.take(request, row, cards)
+        taken.append((request, row, cards))
+    if len(taken) == len(placed):
+        return True
+    for request, row, cards in taken:
+        fleet.give(request, row, cards)
+    return False
+
+
+def _given(
+    job: Job,
+    candidate: Candidate,
+    flavor: str,
+    amounts: dict[str, int],
+    placed: Sequence[tuple[int, int, int, tuple[int, ...]]],
+    names: list[str],
+) -> Given:
+    groups = cache()[str(candidate.equivalence)][0]
+    members = []
+    for group, rank, node_id, cards in placed:
+        request = groups[group][0]
+        members.append(
+            Member(
+                group=group,
+                rank=rank,
+                node_id=node_id,
+                cpu_millicores=request.cpu,
+                memory_bytes=request.memory,
+                storage_bytes=request.storage,
+                gpus=tuple((card, request.gpu_milli) for card in cards),
+            )
+        )
+    return Given(
+        job=job,
+        quota_node=candidate.queue,
+        flavor=flavor,
+        amounts=amounts,
+        members=members,
+        node_names=sorted(set(names)),
+    )
+
+
+def _pend(observed: Observed, verdicts: Sequence[Verdict], now: datetime) -> int:
+    """Store reasons that differ from what is stored, in slices so that no lock is held long."""
+    fresh = []
+    decisions = []
+    for verdict in verdicts:
+        stored = observed.pending[verdict.job]
+        reason = str(verdict.reason)
+        tried = list(verdict.tried)
+        detail = verdict.detail[:1].upper() + verdict.detail[1:]
+        if (reason, detail, verdict.position) == (stored.reason, stored.detail, stored.position):
+            continue
+        fresh.append((verdict.job, reason, detail, tried, verdict.position))
+        if reason != stored.reason:
+            decisions.append(
+                Decision(job_id=verdict.job, at=now, outcome="pend", reason=reason, detail=detail, tried=tried)
+            )
+    for start in range(0, len(fresh), 1000):
+        with transaction.atomic():
+            pend(fresh[start : start + 1000])
+    if fresh:
+        with transaction.atomic():
+            Decision.objects.bulk_create(decisions, batch_size=1000)
+            publish({"queue", *(f"job:{row[0]}" for row in fresh[:TOPICS_MAX])})
+    return len(verdicts)
