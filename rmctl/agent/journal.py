@@ -1,0 +1,205 @@
+"""The agent's memory on disk: one folder per placement, `DATA/tasks/<placement>-<token>/`.
+
+    assignment.msgpack   what was asked, without the secrets
+    state                who runs it: process, kernel start time, boot, groups (absent until it was started)
+    ending               why the agent is ending it, written before the first signal
+    exit                 exit status and a newline, written by the task's own shell, so it outlives the agent
+    log                  standard output and error, written by the task itself
+    inputs.json          the inputs
+    work/ tmp/ out/      what the task may write; `out/` holds `result.json` and `artifacts/`
+
+Files that the agent replaces are written beside and renamed, so a reader sees the old or the new one. Nothing
+is fsynced: a killed agent loses nothing that was written, and after a power failure the boot id differs, so
+every task of the old boot is reported lost whatever its files say.
+"""
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from rmctl.agent.protocol import Assignment
+
+T = TypeVar("T")
+
+FOLDER_NAME = re.compile(r"([0-9]+)-([0-9]+)")
+
+
+class State(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What identifies a started task across restarts of the agent."""
+
+    pid: int
+    start_ticks: int
+    boot_id: str
+    started_at: float
+    bubblewrap: bool = False
+    groups: list[str] = []
+    container: str = ""
+    enforced: dict[str, str] = {}
+
+
+class TaskFolder:
+    """Paths and small files of one placement."""
+
+    __slots__ = ("path",)
+
+    def __init__(self, root: str, placement: int, token: int) -> None:
+        self.path = f"{root}/{placement}-{token}"
+
+    @property
+    def work(self) -> str:
+        return self.path + "/work"
+
+    @property
+    def temporary(self) -> str:
+        return self.path + "/tmp"
+
+    @property
+    def out(self) -> str:
+        return self.path + "/out"
+
+    @property
+    def artifacts(self) -> str:
+        return self.path + "/out/artifacts"
+
+    @property
+    def result(self) -> str:
+        return self.path + "/out/result.json"
+
+    @property
+    def inputs(self) -> str:
+        return self.path + "/inputs.json"
+
+    @property
+    def log(self) -> str:
+        return self.path + "/log"
+
+    def create(self, assignment: Assignment, modes: tuple[int, int], owner: int | None) -> None:
+        """Make the folder (with the first mode) and everything the task needs (folders with the second).
+        `owner` is the user that the task runs as, if not the agent's own. Raises OSError (a full disk, for
+        one); the caller then calls `remove`."""
+        os.mkdir(self.path, modes[0])
+        stored = msgspec.structs.replace(assignment, secrets={})
+        write_atomically(self.path + "/assignment.msgpack", msgspec.msgpack.encode(stored))
+        with open(self.inputs, "wb") as file:
+            file.write(msgspec.json.encode(assignment.inputs))
+        os.close(os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        for path in (self.work, self.temporary, self.out, self.artifacts):
+            os.mkdir(path, modes[1])
+        if owner is not None:
+            for path in (self.work, self.temporary, self.out, self.artifacts, self.log):
+                os.chown(path, owner, owner)
+
+    def assignment(self) -> Assignment | None:
+        """The journalled assignment, or None when the folder was cut short before it was written."""
+        return _read(self.path + "/assignment.msgpack", Assignment)
+
+    def state(self) -> State | None:
+        return _read(self.path + "/state", State)
+
+    def write_state(self, state: State) -> None:
+        write_atomically(self.path + "/state", msgspec.msgpack.encode(state))
+
+    def ending(self) -> str:
+        try:
+            with open(self.path + "/ending", encoding="utf-8") as file:
+                return file.read()
+        except FileNotFoundError:
+            return ""
+
+    def write_ending(self, reason: str) -> None:
+        write_atomically(self.path + "/ending", reason.encode())
+
+    def exit_status(self) -> tuple[int, float] | None:
+        """Exit status and when it was written, or None while there is none (a torn write has no newline)."""
+        try:
+            with open(self.path + "/exit", encoding="ascii") as file:
+                text = file.read(16)
+                written_at = os.fstat(file.fileno()).st_mtime
+        except FileNotFoundError:
+            return None
+        return (int(text), written_at) if text.endswith("\n") else None
+
+    def refusal(self) -> str:
+        """Why the task's shell could not put the task under its limits; empty when it could."""
+        try:
+            with open(self.path + "/refused", encoding="utf-8", errors="replace") as file:
+                return file.read().strip()
+        except FileNotFoundError:
+            return ""
+
+    def log_size(self) -> int:
+        try:
+            return os.stat(self.log).st_size
+        except FileNotFoundError:
+            return 0
+
+    def remove_quickly(self) -> bool:
+        """Remove the folder if the task left nothing of its own behind; False when `remove` is needed."""
+        try:
+            for directory in (self.artifacts, self.work, self.temporary):
+                os.rmdir(directory)
+            for name in os.listdir(self.out):
+                os.unlink(f"{self.out}/{name}")
+            os.rmdir(self.out)
+            for name in os.listdir(self.path):
+                os.unlink(f"{self.path}/{name}")
+            os.rmdir(self.path)
+        except OSError:
+            return False
+        return True
+
+    def remove(self) -> None:
+        """Remove the folder with everything in it, also folders that the task made unreadable."""
+        shutil.rmtree(self.path, onerror=_open_and_retry)
+
+
+def _open_and_retry(function: object, path: str, _: object) -> None:
+    # A task may leave folders without permissions behind; only an agent that is not root meets this.
+    try:
+        os.chmod(os.path.dirname(path), 0o700)
+        if os.path.isdir(path) and not os.path.islink(path):
+            os.chmod(path, 0o700)
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            os.unlink(path)
+    except OSError:
+        pass
+
+
+def _read(path: str, kind: type[T]) -> T | None:
+    try:
+        with open(path, "rb") as file:
+            return msgspec.msgpack.decode(file.read(), type=kind)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
+
+
+def write_atomically(path: str, data: bytes, mode: int = 0o600, durable: bool = False) -> None:
+    """Replace the file at `path`; `durable` also waits for the disk. Raises OSError."""
+    temporary = path + ".new"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    try:
+        _write_all(descriptor, data)
+        if durable:
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    os.rename(temporary, path)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def stored_folders(root: str) -> Iterator[tuple[int, int]]:
+    """(placement, token) of every folder in the journal."""
+    for entry in sorted(Path(root).iterdir()):
+        if match := FOLDER_NAME.fullmatch(entry.name):
+            yield int(match[1]), int(match[2])

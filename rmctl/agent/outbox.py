@@ -1,0 +1,104 @@
+"""Reports on their way to the portal: sent at once, what comes within milliseconds together, until acknowledged.
+
+The journal is the durable copy: a restarted agent makes the same reports again from its task folders. Results
+stay on disk and are read when their frame is built, so an outage with many ended tasks costs no memory.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from rmctl.agent.output import ResultInvalid, read_result
+from rmctl.agent.protocol import Report, ReportKind, Reports
+
+COALESCE_SECONDS = 0.002
+FRAMES_IN_FLIGHT = 4
+ITEMS_PER_FRAME = 500
+RESULT_BYTES_PER_FRAME = 1024 * 1024
+
+Key = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    report: Report
+    result_path: str = ""
+    result_size: int = 0
+
+    def complete(self) -> Report:
+        """The report with its result read from disk."""
+        if not self.result_path:
+            return self.report
+        try:
+            return msgspec.structs.replace(self.report, result=read_result(self.result_path)[0])
+        except ResultInvalid as error:
+            return msgspec.structs.replace(self.report, reason="result_invalid", detail=str(error))
+
+
+class Outbox:
+    """`acknowledged(key, kind)` is called once for each report that the portal has stored."""
+
+    def __init__(self, acknowledged: Callable[[Key, ReportKind], None]) -> None:
+        self._acknowledged = acknowledged
+        self._pending: dict[tuple[Key, ReportKind], Entry] = {}
+        self._queue: deque[tuple[Key, ReportKind]] = deque()
+        self._in_flight: dict[int, list[tuple[Key, ReportKind]]] = {}
+        self._send: Callable[[Reports], None] | None = None
+        self._sequence = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._flushed_at = 0.0
+
+    def add(self, report: Report, result_path: str = "", result_size: int = 0) -> None:
+        name = ((report.placement, report.token), report.kind)
+        if name not in self._pending:
+            self._pending[name] = Entry(report, result_path, result_size)
+            self._queue.append(name)
+            self._schedule()
+
+    def forget(self, key: Key) -> None:
+        """Drop the reports of a placement that the portal no longer wants to hear of."""
+        self._pending.pop((key, "started"), None)
+        self._pending.pop((key, "ended"), None)
+
+    def connected(self, send: Callable[[Reports], None]) -> None:
+        """A new connection: everything that is not acknowledged goes again, in order."""
+        self._send = send
+        self._in_flight.clear()
+        self._queue = deque(self._pending)
+        self._schedule()
+
+    def disconnected(self) -> None:
+        self._send = None
+
+    def acknowledge(self, sequence: int) -> None:
+        for name in self._in_flight.pop(sequence, []):
+            if self._pending.pop(name, None) is not None:
+                self._acknowledged(*name)
+        self._schedule()
+
+    def _schedule(self) -> None:
+        if self._timer is None and self._queue and self._send is not None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_at(max(loop.time(), self._flushed_at + COALESCE_SECONDS), self._flush)
+
+    def _flush(self) -> None:
+        self._timer = None
+        self._flushed_at = asyncio.get_running_loop().time()
+        while self._send is not None and self._queue and len(self._in_flight) < FRAMES_IN_FLIGHT:
+            names: list[tuple[Key, ReportKind]] = []
+            items: list[Report] = []
+            room = RESULT_BYTES_PER_FRAME
+            while self._queue and len(items) < ITEMS_PER_FRAME and room > 0:
+                name = self._queue.popleft()
+                entry = self._pending.get(name)
+                if entry is not None:
+                    names.append(name)
+                    items.append(entry.complete())
+                    room -= entry.result_size
+            if items:
+                self._sequence += 1
+                self._in_flight[self._sequence] = names
+                self._send(Reports(self._sequence, items))

@@ -1,0 +1,113 @@
+"""Watching and ending the processes of a task, by what the Linux kernel says about them."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+from rmctl.agent import cgroups
+
+
+def boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def start_ticks(pid: int) -> int | None:
+    """When the kernel started the process (ticks since boot); None when there is no such live process."""
+    fields = _stat(pid)
+    return None if fields is None or fields[0] in "ZX" else int(fields[19])
+
+
+def find_shell(folder: str) -> int | None:
+    """Pid of the outer shell of the task in `folder`, found by its command line."""
+    marker = b"\0rmportal-task\0" + os.fsencode(folder) + b"\0"
+    found = [pid for pid in _pids() if marker in _command_line(pid)]
+    # The inner shell has the same command line until it executes the task; the outer one leads the session.
+    return next((pid for pid in found if os.getsid(pid) == pid), None)
+
+
+def watch(pid: int, ended: Callable[[], None]) -> int:
+    """Call `ended` once in the running loop when the process ends, child or not; returns the descriptor, which
+    `unwatch` gives back. Raises ProcessLookupError."""
+    descriptor = os.pidfd_open(pid)
+    asyncio.get_running_loop().add_reader(descriptor, ended)
+    return descriptor
+
+
+def unwatch(descriptor: int) -> None:
+    asyncio.get_running_loop().remove_reader(descriptor)
+    os.close(descriptor)
+
+
+def terminate(shell: int, groups: list[str], bubblewrap: bool) -> bool:
+    """SIGTERM to every process of the task; False when there was none to ask.
+
+    The shell and bubblewrap's own two processes are left out: they must live to see how the task ends.
+    """
+    asked = False
+    for pid in _members(shell, groups) - _wrappers(shell, groups, bubblewrap):
+        asked |= _signal(pid, signal.SIGTERM)
+    return asked
+
+
+def kill(shell: int, groups: list[str]) -> None:
+    """SIGKILL to every process of the task except its shell, which then writes the exit status and ends."""
+    for pid in _members(shell, groups) - {shell}:
+        _signal(pid, signal.SIGKILL)
+    cgroups.kill(groups)
+
+
+def kill_leftovers(shell: int, groups: list[str], is_child: bool) -> None:
+    """End what a task that is over left running. To be called before a child is reaped: its pid still stands."""
+    if groups:
+        if cgroups.processes(groups[:1]):
+            cgroups.kill(groups)
+    elif is_child or start_ticks(shell) is None:
+        try:
+            os.killpg(shell, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            pass
+
+
+def _members(shell: int, groups: list[str]) -> set[int]:
+    inside = cgroups.processes(groups)
+    session = {pid for pid in _pids() if (fields := _stat(pid)) and int(fields[3]) == shell}
+    return inside | session
+
+
+def _wrappers(shell: int, groups: list[str], bubblewrap: bool) -> set[int]:
+    if not bubblewrap:
+        return {shell}
+    parents = {pid: int(fields[1]) for pid in _members(shell, groups) if (fields := _stat(pid))}
+    outer = {pid for pid, parent in parents.items() if parent == shell}
+    return {shell} | outer | {pid for pid, parent in parents.items() if parent in outer}
+
+
+def _signal(pid: int, number: signal.Signals) -> bool:
+    try:
+        os.kill(pid, number)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
+
+
+def _pids() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def _stat(pid: int) -> list[str] | None:
+    """Fields of /proc/PID/stat from the third on: state, parent, group, session, …"""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            return file.read().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def _command_line(pid: int) -> bytes:
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return file.read()
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return b""
