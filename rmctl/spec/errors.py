@@ -125,7 +125,9 @@ def describe(value: object) -> str:
         return f"the number {str(value)[:40]}"
     if isinstance(value, str):
         return f'"{value[:40]}{"…" if len(value) > 40 else ""}"'
-    return {"list": "a list", "tuple": "a list", "dict": "an object"}.get(type(value).__name__, type(value).__name__)
+    return {"list": "a list", "tuple": "a list", "dict": "an object"}.get(
+        type(value).__name__, type(value).__name__
+    )
 
 
 def _fields_at(model: type[BaseModel], location: list[int | str]) -> list[str]:
@@ -133,7 +135,11 @@ def _fields_at(model: type[BaseModel], location: list[int | str]) -> list[str]:
     current: type[BaseModel] | None = model
     annotation: Any = model
     for part in location:
-        if current is not None and isinstance(part, str) and part in {f.alias or n for n, f in _named(current)}:
+        if (
+            current is not None
+            and isinstance(part, str)
+            and part in {f.alias or n for n, f in _named(current)}
+        ):
             annotation = next(f.annotation for n, f in _named(current) if part == (f.alias or n))
         current = _model_in(annotation)
     return [field.alias or name for name, field in _named(current)] if current else []

@@ -39,15 +39,17 @@ def _enough(size: int) -> int:
 class GpuRequest(Strict):
     """Cards for one member: `count` whole cards, or a share of one in thousandths (`milli`)."""
 
-    count: int = Field(1, ge=1, le=64)
-    milli: int = Field(1000, ge=1, le=1000)
+    count: int = Field(default=1, ge=1, le=64)
+    milli: int = Field(default=1000, ge=1, le=1000)
     models: list[Label] = Field(default_factory=list, max_length=50)
     memory: Size | None = None
 
     @model_validator(mode="after")
     def _share_of_one(self) -> Self:
         if self.count > 1 and self.milli != 1000:
-            raise BadValue("bad_share", "Only one card can be shared: with count above 1 leave milli at 1000.")
+            raise BadValue(
+                "bad_share", "Only one card can be shared: with count above 1 leave milli at 1000."
+            )
         return self
 
 
@@ -58,14 +60,15 @@ class Resources(Strict):
     cpu_limit: Cpu | None = None
     memory: Annotated[Size, AfterValidator(_enough)] = 128 * MIB
     storage: Annotated[Size, AfterValidator(_enough)] = 256 * MIB
-    pids: int = Field(256, ge=1, le=1_000_000)
+    pids: int = Field(default=256, ge=1, le=1_000_000)
     gpu: GpuRequest | None = None
 
     @model_validator(mode="after")
     def _limit_is_above(self) -> Self:
         if self.cpu_limit is not None and self.cpu_limit < self.cpu:
             raise BadValue(
-                "limit_below_request", f"cpu_limit ({self.cpu_limit}m) is below cpu ({self.cpu}m); raise it or leave it out."
+                "limit_below_request",
+                f"cpu_limit ({self.cpu_limit}m) is below cpu ({self.cpu}m); raise it or leave it out.",
             )
         return self
 
@@ -74,16 +77,18 @@ class Toleration(Strict):
     """A taint that the job accepts; without a value, any value of the key."""
 
     key: Label
-    value: str | None = Field(None, max_length=253)
+    value: str | None = Field(default=None, max_length=253)
     effect: Literal["NoSchedule", "NoExecute"] | None = None
 
 
 class Requirements(Strict):
     """Hard constraints: a node that misses one is never used."""
 
-    labels: dict[Label, Annotated[list[Label], Field(min_length=1, max_length=100)]] = Field(default_factory=dict)
+    labels: dict[Label, Annotated[list[Label], Field(min_length=1, max_length=100)]] = Field(
+        default_factory=dict
+    )
     regions: list[Label] = Field(default_factory=list, max_length=100)
-    trust: int = Field(0, ge=0, le=100)
+    trust: int = Field(default=0, ge=0, le=100)
     tolerations: list[Toleration] = Field(default_factory=list, max_length=100)
 
 
@@ -92,7 +97,7 @@ class Preference(Strict):
 
     label: Label
     values: list[Label] = Field(min_length=1, max_length=100)
-    weight: int = Field(1, ge=1, le=100)
+    weight: int = Field(default=1, ge=1, le=100)
 
 
 class Intent(Strict):
@@ -105,21 +110,21 @@ class Intent(Strict):
 
 
 class Retries(Strict):
-    """How often and after which pause a failed job is tried again: delay × factor^n, at most max_delay, ± jitter."""
+    """How often a failed job is tried again, after delay × factor^n seconds, at most max_delay, ± jitter."""
 
-    limit: int = Field(0, ge=0, le=100)
+    limit: int = Field(default=0, ge=0, le=100)
     delay: Duration = 5
-    factor: float = Field(2.0, ge=1, le=100)
+    factor: float = Field(default=2.0, ge=1, le=100)
     max_delay: Duration = 300
-    jitter: float = Field(0.2, ge=0, le=1)
+    jitter: float = Field(default=0.2, ge=0, le=1)
 
 
 class GroupSpec(Strict):
     """`count` equal members that start together; each runs `command` (argv) or `script` (bash)."""
 
     name: Identifier = "main"
-    count: int = Field(1, ge=1, le=MAX_MEMBERS)
-    command: list[str] | None = Field(None, min_length=1, max_length=1000)
+    count: int = Field(default=1, ge=1, le=MAX_MEMBERS)
+    command: list[str] | None = Field(default=None, min_length=1, max_length=1000)
     script: Script | None = None
     image: Image | None = None
     env: Environment = Field(default_factory=dict)
@@ -140,7 +145,9 @@ class GroupSpec(Strict):
             if not command[0].strip():
                 raise BadValue("empty", "The first word is the program to run; it is empty.")
             if max(len(word.encode()) for word in command) > 120 * 1024:
-                raise BadValue("too_large", "One argument has at most 120 KiB; put larger data into the inputs.")
+                raise BadValue(
+                    "too_large", "One argument has at most 120 KiB; put larger data into the inputs."
+                )
         return command
 
     @model_validator(mode="after")
@@ -159,7 +166,7 @@ class JobSpec(Strict):
     tenant: Slug | None = None
     groups: list[GroupSpec] = Field(min_length=1, max_length=100)
     intent: Intent = Field(default_factory=Intent)
-    priority: int = Field(0, ge=-1000, le=1000)
+    priority: int = Field(default=0, ge=-1000, le=1000)
     time_limit: Seconds = 3600
     retries: Retries = Field(default_factory=lambda: Retries())
     bundle: Digest | None = None
@@ -169,7 +176,9 @@ class JobSpec(Strict):
     @classmethod
     def _printable(cls, name: str) -> str:
         if not name.isprintable() or not name.strip():
-            raise BadValue("bad_name", f"{describe(name)} is not a name: use printable characters on one line.")
+            raise BadValue(
+                "bad_name", f"{describe(name)} is not a name: use printable characters on one line."
+            )
         return name
 
     @model_validator(mode="after")
@@ -177,10 +186,14 @@ class JobSpec(Strict):
         names = [group.name for group in self.groups]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise BadValue("duplicate_group", f"Group {', '.join(twice)} is given twice; each needs its own name.")
+            raise BadValue(
+                "duplicate_group", f"Group {', '.join(twice)} is given twice; each needs its own name."
+            )
         members = sum(group.count for group in self.groups)
         if members > MAX_MEMBERS:
-            raise BadValue("too_many_members", f"{members} members; a job has at most {MAX_MEMBERS} in all groups.")
+            raise BadValue(
+                "too_many_members", f"{members} members; a job has at most {MAX_MEMBERS} in all groups."
+            )
         return self
 
     def normalised(self) -> dict[str, Any]:
@@ -220,7 +233,8 @@ class JobSpec(Strict):
                 "memory": amounts["memory_bytes"],
                 "storage": amounts["storage_bytes"],
                 "pids": amounts["pids"],
-                "gpu": gpu and {
+                "gpu": gpu
+                and {
                     "count": gpu["count"],
                     "milli": gpu["milli"],
                     "models": gpu["models"],
@@ -249,7 +263,12 @@ def _plain_group(group: GroupSpec) -> dict[str, Any]:
             "pids": resources.pids,
             "gpu": None
             if gpu is None
-            else {"count": gpu.count, "milli": gpu.milli, "models": list(gpu.models), "memory_bytes": gpu.memory or 0},
+            else {
+                "count": gpu.count,
+                "milli": gpu.milli,
+                "models": list(gpu.models),
+                "memory_bytes": gpu.memory or 0,
+            },
         },
     }
 
@@ -260,7 +279,9 @@ def parse_job(data: Any) -> JobSpec:
         raise SpecError([field_error("", f"A job is a JSON object, not {describe(data)}.", "wrong_type")])
     job = validated(JobSpec, data)
     if len(canonical_json(data)) > SPEC_BYTES:
-        raise SpecError([field_error("", "The job has more than 1 MiB; put data into the bundle.", "too_large")])
+        raise SpecError(
+            [field_error("", "The job has more than 1 MiB; put data into the bundle.", "too_large")]
+        )
     return job
 
 

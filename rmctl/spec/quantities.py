@@ -1,8 +1,8 @@
 """Amounts as people write them, and as integers.
 
-cpu `2`, `0.5`, `"500m"` → millicores; sizes `1024`, `"512Mi"`, `"2G"` → bytes; durations `90`, `"90s"`, `"5m"`,
-`"2h"`, `"7d"`, `"1h30m"` → seconds. Each parser raises `BadValue` with what would be right. The formatters give
-the shortest exact spelling, so that parsing it again returns the same number.
+cpu `2`, `0.5`, `"500m"` → millicores; sizes `1024`, `"512Mi"`, `"2G"` → bytes; durations `90`, `"90s"`, `"2h"`,
+`"7d"`, `"1h30m"` → seconds. Each parser raises `BadValue` with what would be right. The formatters give the
+shortest exact spelling, so that parsing it again returns the same number.
 """
 
 import re
@@ -21,7 +21,13 @@ _BINARY = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50}
 _DECIMAL = {"k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15}
 _SIZE = re.compile(r"(\d{1,17}(?:\.\d{1,9})?) ?(Ki|Mi|Gi|Ti|Pi|k|K|M|G|T|P)?B?", re.ASCII)
 _CPU = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(m)?", re.ASCII)
-_SECONDS = {"ms": Decimal("0.001"), "s": Decimal(1), "m": Decimal(60), "h": Decimal(3600), "d": Decimal(86400)}
+_SECONDS = {
+    "ms": Decimal("0.001"),
+    "s": Decimal(1),
+    "m": Decimal(60),
+    "h": Decimal(3600),
+    "d": Decimal(86400),
+}
 _DURATION_PART = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)(ms|s|m|h|d)", re.ASCII)
 _DURATION = re.compile(rf"(?:{_DURATION_PART.pattern})+", re.ASCII)
 _NUMBER = re.compile(r"\d{1,12}(?:\.\d{1,6})?", re.ASCII)
@@ -35,7 +41,7 @@ def _number(value: object, what: str) -> Decimal | None:
     """A JSON number as an exact decimal; None for a string; BadValue for anything else, NaN and negatives."""
     if isinstance(value, str):
         if value.strip().startswith("-"):
-            raise BadValue("negative", f"{describe(value)} is negative; give {what}.")
+            raise BadValue("negative", f"{_shown(value)} is negative; give {what}.")
         return None
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         raise BadValue("bad_quantity", f"Must be {what}, not {describe(value)}.")
@@ -46,8 +52,12 @@ def _number(value: object, what: str) -> Decimal | None:
     if not number.is_finite():
         raise BadValue("bad_quantity", f"Must be {what}, not {value}.")
     if number < 0:
-        raise BadValue("negative", f"{describe(value)} is negative; give {what}.")
+        raise BadValue("negative", f"{_shown(value)} is negative; give {what}.")
     return number
+
+
+def _shown(value: object) -> str:
+    return describe(value).removeprefix("the number ")
 
 
 def _whole(number: Decimal) -> int:
@@ -62,11 +72,12 @@ def parse_cpu(value: object) -> int:
         assert isinstance(value, str)
         match = _CPU.fullmatch(value.strip())
         if not match:
-            raise BadValue("bad_quantity", f"{describe(value)} is not an amount of cpu; give {CPU_HELP}.")
+            raise BadValue("bad_quantity", f"{_shown(value)} is not an amount of cpu; give {CPU_HELP}.")
         number = Decimal(match[1]) / (1000 if match[2] else 1)
     if number > MAX_MILLICORES // 1000:
         raise BadValue(
-            "absurd_quantity", f"{describe(value)} is more than 10,000 cores; give {CPU_HELP} (cores, not millicores)."
+            "absurd_quantity",
+            f"{_shown(value)} is more than 10,000 cores; give {CPU_HELP} (cores, not millicores).",
         )
     millicores = _whole(number * 1000)
     if millicores == 0:
@@ -86,10 +97,10 @@ def parse_size(value: object) -> int:
             if re.fullmatch(r"[\d.]+ ?m[bB]?", text):
                 digits = text.rstrip("mbB ")
                 hint = f' "m" means thousandths: did you mean "{digits}Mi" or "{digits}M"?'
-            raise BadValue("bad_quantity", f"{describe(value)} is not a size; give {SIZE_HELP}.{hint}")
+            raise BadValue("bad_quantity", f"{_shown(value)} is not a size; give {SIZE_HELP}.{hint}")
         number = Decimal(match[1]) * (_BINARY | _DECIMAL).get(match[2] or "", 1)
     if number > MAX_BYTES:
-        raise BadValue("absurd_quantity", f"{describe(value)} is more than 8 Pi; give {SIZE_HELP}.")
+        raise BadValue("absurd_quantity", f"{_shown(value)} is more than 8 Pi; give {SIZE_HELP}.")
     return _whole(number)
 
 
@@ -102,11 +113,13 @@ def parse_duration(value: object) -> float:
         if _NUMBER.fullmatch(text):
             number = Decimal(text)
         elif _DURATION.fullmatch(text):
-            number = sum((Decimal(n) * _SECONDS[unit] for n, unit in _DURATION_PART.findall(text)), Decimal(0))
+            number = sum(
+                (Decimal(n) * _SECONDS[unit] for n, unit in _DURATION_PART.findall(text)), Decimal(0)
+            )
         else:
-            raise BadValue("bad_quantity", f"{describe(value)} is not a duration; give {DURATION_HELP}.")
+            raise BadValue("bad_quantity", f"{_shown(value)} is not a duration; give {DURATION_HELP}.")
     if number > MAX_SECONDS:
-        raise BadValue("absurd_quantity", f"{describe(value)} is more than 366 days; give {DURATION_HELP}.")
+        raise BadValue("absurd_quantity", f"{_shown(value)} is more than 366 days; give {DURATION_HELP}.")
     seconds = float(number.quantize(Decimal("0.001"), rounding=ROUND_CEILING))
     return int(seconds) if seconds.is_integer() else seconds
 
@@ -146,7 +159,10 @@ def format_duration(seconds: float) -> str:
 
 def _schema(pattern: str, number: str, examples: list[str]) -> WithJsonSchema:
     return WithJsonSchema(
-        {"anyOf": [{"type": number, "minimum": 0}, {"type": "string", "pattern": pattern}], "examples": examples}
+        {
+            "anyOf": [{"type": number, "minimum": 0}, {"type": "string", "pattern": pattern}],
+            "examples": examples,
+        }
     )
 
 

@@ -40,17 +40,23 @@ def _matching(pattern: re.Pattern[str], code: str, message: str) -> AfterValidat
 
 _ID_RULE = "is not an id: start with a letter or _, then letters, digits, _ . or -, at most 200 in all."
 Identifier = Annotated[
-    str, _matching(IDENTIFIER, "bad_id", _ID_RULE), Field(json_schema_extra={"pattern": f"^{IDENTIFIER.pattern}$"})
+    str,
+    _matching(IDENTIFIER, "bad_id", _ID_RULE),
+    Field(json_schema_extra={"pattern": f"^{IDENTIFIER.pattern}$"}),
 ]
 Image = Annotated[
     str, _matching(IMAGE, "bad_image", "is not an image reference such as docker.io/library/python:3.12.")
 ]
 Digest = Annotated[
     str,
-    _matching(SHA256, "bad_digest", "is not the SHA-256 of an uploaded bundle: 64 lower-case hexadecimal digits."),
+    _matching(
+        SHA256, "bad_digest", "is not the SHA-256 of an uploaded bundle: 64 lower-case hexadecimal digits."
+    ),
     Field(json_schema_extra={"pattern": f"^{SHA256.pattern}$"}),
 ]
-Slug = Annotated[str, _matching(SLUG, "bad_slug", "is not a slug: lower-case letters, digits and -, at most 63.")]
+Slug = Annotated[
+    str, _matching(SLUG, "bad_slug", "is not a slug: lower-case letters, digits and -, at most 63.")
+]
 Line = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 
@@ -58,19 +64,25 @@ def _variable(name: str) -> str:
     if not VARIABLE.fullmatch(name):
         raise BadValue("bad_variable", f'"{name[:60]}" is not a variable name: use letters, digits and _.')
     if name.startswith("RM_"):
-        raise BadValue("reserved_variable", f"{name}: names that start with RM_ are set by the portal; use another.")
+        raise BadValue(
+            "reserved_variable", f"{name}: names that start with RM_ are set by the portal; use another."
+        )
     return name
 
 
 def _variable_value(value: str) -> str:
     if len(value.encode()) > ARGUMENT_BYTES:
-        raise BadValue("too_large", "A variable holds at most 120 KiB; put larger data into a file of the bundle.")
+        raise BadValue(
+            "too_large", "A variable holds at most 120 KiB; put larger data into a file of the bundle."
+        )
     return value
 
 
 Variable = Annotated[str, AfterValidator(_variable)]
 Environment = dict[Variable, Annotated[str, AfterValidator(_variable_value)]]
-Secrets = dict[Variable, Annotated[str, _matching(SECRET, "bad_secret", "is not the name of a secret of the tenant.")]]
+Secrets = dict[
+    Variable, Annotated[str, _matching(SECRET, "bad_secret", "is not the name of a secret of the tenant.")]
+]
 
 
 def check_variables(env: dict[str, str], secrets: dict[str, str]) -> None:
@@ -85,7 +97,9 @@ def check_script(script: str) -> str:
     if not script.strip():
         raise BadValue("empty", "The script is empty; give the commands to run.")
     if len(script.encode()) > SCRIPT_BYTES:
-        raise BadValue("too_large", "A script has at most 120 KiB; put longer ones into a file of the bundle.")
+        raise BadValue(
+            "too_large", "A script has at most 120 KiB; put longer ones into a file of the bundle."
+        )
     return script
 
 
@@ -94,7 +108,9 @@ Script = Annotated[str, AfterValidator(check_script)]
 
 def canonical_json(value: Any) -> bytes:
     """Sorted keys, no blanks, UTF-8: equal values give equal bytes."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode()
 
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -122,12 +138,12 @@ def plain_number(value: float) -> int | float:
 
 def json_faults(value: Any) -> list[FieldError]:
     """What keeps a value from being stored as JSON everywhere: NaN, NUL, lone surrogates, odd keys, depth."""
-    return [
-        field_error(path(where), message, code) for where, message, code in _walk(value, (), 0)
-    ]
+    return [field_error(path(where), message, code) for where, message, code in _walk(value, (), 0)]
 
 
-def _walk(value: Any, where: tuple[int | str, ...], depth: int) -> Iterator[tuple[tuple[int | str, ...], str, str]]:
+def _walk(
+    value: Any, where: tuple[int | str, ...], depth: int
+) -> Iterator[tuple[tuple[int | str, ...], str, str]]:
     if depth > MAX_DEPTH:
         yield where, f"Nested deeper than {MAX_DEPTH} levels.", "too_deep"
     elif isinstance(value, str):
@@ -151,4 +167,8 @@ def _walk(value: Any, where: tuple[int | str, ...], depth: int) -> Iterator[tupl
         if abs(value) > 2**63:
             yield where, "The number is absurdly large; give one below 2**63.", "absurd_quantity"
     elif value is not None and not isinstance(value, bool):
-        yield where, f"A {type(value).__name__} is not JSON; give text, numbers, lists and objects.", "not_json"
+        yield (
+            where,
+            f"A {type(value).__name__} is not JSON; give text, numbers, lists and objects.",
+            "not_json",
+        )

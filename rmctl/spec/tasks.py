@@ -1,0 +1,164 @@
+"""From a task of a definition to the job that runs it: everything static is computed once per task."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from . import arguments
+from .arguments import ArgumentError
+from .errors import describe
+from .job import parse_job
+from .values import canonical_json
+
+# A larger argument or parameter is in RM_INPUTS only: variables and argv share a small space of the kernel.
+VARIABLE_BYTES = 32 * 1024
+
+_MERGED = ("resources", "env", "secrets", "retries", "intent")
+_TAKEN = ("time_limit", "priority", "image")
+
+
+def merged_fields(defaults: Mapping[str, Any], task: Mapping[str, Any]) -> dict[str, Any]:
+    """Job fields of a task over those of the workflow; objects are merged key by key, one level deep."""
+    fields: dict[str, Any] = {name: {**defaults.get(name, {}), **task.get(name, {})} for name in _MERGED}
+    fields |= {name: source[name] for source in (defaults, task) for name in _TAKEN if name in source}
+    return fields
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledTask:
+    """A task ready to make jobs; `base` is its normalised job without inputs, shared and never changed."""
+
+    id: str
+    kind: str
+    workflow: str
+    base: dict[str, Any]
+    arguments: Mapping[str, Mapping[str, Any]]
+    over: Mapping[str, Mapping[str, Any]]
+    limit: int
+
+    @property
+    def mapped(self) -> bool:
+        """Whether the task has one instance per item of a list."""
+        return bool(self.over)
+
+    def items(self, results: Mapping[str, Any], params: Mapping[str, Any]) -> list[Any]:
+        """The list that a mapped task is expanded over. Raises ArgumentError when it is none or too long."""
+        [(name, argument)] = self.over.items()
+        items = arguments.resolve(argument, results, params)
+        if not isinstance(items, list):
+            raise ArgumentError(
+                f"{self.id} is mapped over {name}, which must be a list, not {describe(items)}."
+            )
+        if len(items) > self.limit:
+            raise ArgumentError(
+                f"{self.id} is mapped over {name} with {len(items)} items; its limit is {self.limit}. "
+                "Raise map.limit or map over fewer."
+            )
+        return items
+
+    def resolve(
+        self, results: Mapping[str, Any], params: Mapping[str, Any], *, item: Any = None
+    ) -> dict[str, Any]:
+        """The inputs of an instance; `item` is the mapped one's. Raises ArgumentError."""
+        values = {name: arguments.resolve(value, results, params) for name, value in self.arguments.items()}
+        for name in self.over:
+            values[name] = item
+        return values
+
+    def job(
+        self,
+        inputs: Mapping[str, Any],
+        *,
+        run_id: int | str,
+        logical_time: str,
+        map_index: int | None = None,
+        params: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """The normalised job spec of one instance; only name, env and inputs are new, the rest is shared."""
+        base = self.base
+        group = base["groups"][0]
+        env = {
+            **group["env"],
+            "RM_RUN_ID": str(run_id),
+            "RM_WORKFLOW": self.workflow,
+            "RM_TASK_ID": self.id,
+            "RM_MAP_INDEX": "" if map_index is None else str(map_index),
+            "RM_LOGICAL_TIME": logical_time,
+        }
+        if params:
+            _export(env, "RM_PARAMS", json.dumps(params, ensure_ascii=False))
+        if self.kind == "bash":
+            for name, value in inputs.items():
+                text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+                _export(env, f"RM_ARG_{name.upper()}", text)
+        name = base["name"]
+        return {
+            **base,
+            "name": name if map_index is None else f"{name[:190]}[{map_index}]",
+            "groups": [{**group, "env": env}],
+            "intent": {**base["intent"]},
+            "inputs": dict(inputs),
+        }
+
+
+def _export(env: dict[str, str], name: str, text: str) -> None:
+    if len(text) <= VARIABLE_BYTES and len(text.encode()) <= VARIABLE_BYTES and "\0" not in text:
+        env[name] = text
+
+
+def compile_task(
+    definition: Mapping[str, Any], task: Mapping[str, Any], cache: dict[bytes, dict[str, Any]] | None = None
+) -> CompiledTask:
+    """Compile one task of a canonical definition. Raises SpecError when its merged job fields do not fit.
+
+    `cache` shares the validation of tasks with equal job fields.
+    """
+    fields = merged_fields(definition["defaults"], task)
+    image = fields.pop("image", None)
+    group = {name: fields.pop(name) for name in ("resources", "env", "secrets")}
+    group |= {"image": image, "count": task.get("count", 1)}
+    key = canonical_json([group, fields])
+    cache = {} if cache is None else cache
+    if key not in cache:
+        body = {"groups": [{**group, "command": ["true"]}], "bundle": definition["bundle"], **fields}
+        cache[key] = parse_job(body).normalised()
+    plain = cache[key]
+    run: dict[str, Any] = {"command": None, "script": None}
+    env = plain["groups"][0]["env"]
+    if task["kind"] == "bash":
+        run["script"] = task["script"]
+    elif task["kind"] == "python":
+        run["command"] = ["python", "-m", "rmctl.runner", task["file"], task["function"]]
+        env = {"PYTHONUNBUFFERED": "1", **env}
+    else:
+        run["command"] = ["true"]
+    mapping = task.get("map") or {}
+    return CompiledTask(
+        id=task["id"],
+        kind=task["kind"],
+        workflow=definition["name"],
+        base={
+            **plain,
+            "name": f"{definition['name']}.{task['id']}"[:200],
+            "groups": [{**plain["groups"][0], **run, "env": env}],
+        },
+        arguments=task.get("arguments", {}),
+        over=mapping.get("over", {}),
+        limit=mapping.get("limit", 1),
+    )
+
+
+def task_job(
+    workflow: Any,
+    task_id: str,
+    *,
+    arguments: Mapping[str, Any],
+    run_id: int | str,
+    logical_time: str,
+    map_index: int | None = None,
+    params: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The normalised job spec of one instance of a task of a `WorkflowSpec`; see `CompiledTask.job`."""
+    task: CompiledTask = workflow.compiled[task_id]
+    return task.job(arguments, run_id=run_id, logical_time=logical_time, map_index=map_index, params=params)

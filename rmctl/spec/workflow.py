@@ -1,0 +1,291 @@
+"""The workflow definition: what the SDK and YAML compile to, and what a version is."""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, field_validator, model_validator
+
+from . import graph, params
+from .arguments import Argument
+from .errors import BadValue, FieldError, SpecError, describe, field_error
+from .job import MAX_MEMBERS, Intent, Resources, Retries
+from .quantities import Seconds
+from .schedule import check_schedule, check_start, check_timezone
+from .tasks import CompiledTask, compile_task
+from .values import (
+    Digest,
+    Environment,
+    Identifier,
+    Image,
+    Script,
+    Secrets,
+    Strict,
+    canonical_json,
+    validated,
+)
+
+MAX_TASKS = 10_000
+MAX_MAP = 10_000
+DEFINITION_BYTES = 8 * 2**20
+
+TRIGGER_RULES = (
+    "all_success", "all_failed", "all_done", "all_skipped", "one_success", "one_failed", "one_done",
+    "none_failed", "none_failed_min_one_success", "none_skipped", "always",
+)  # fmt: skip
+TriggerRule = Literal[
+    "all_success", "all_failed", "all_done", "all_skipped", "one_success", "one_failed", "one_done",
+    "none_failed", "none_failed_min_one_success", "none_skipped", "always",
+]  # fmt: skip
+
+_ARGUMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
+
+
+def _argument_name(name: str) -> str:
+    if not _ARGUMENT.fullmatch(name):
+        raise BadValue("bad_id", f'"{name[:60]}" is not the name of an argument: use letters, digits and _.')
+    return name
+
+
+ArgumentName = Annotated[str, AfterValidator(_argument_name)]
+Arguments = dict[ArgumentName, Argument]
+
+
+def _relative(name: str) -> str:
+    if name.startswith("/") or "\\" in name or ".." in name.split("/") or not name.endswith(".py"):
+        raise BadValue(
+            "bad_file", f'"{name[:80]}" is not a file of the bundle: give a relative path to a .py file.'
+        )
+    return name
+
+
+def _identifier(name: str) -> str:
+    if not name.isidentifier():
+        raise BadValue("bad_function", f'"{name[:80]}" is not the name of a Python function.')
+    return name
+
+
+class JobFields(Strict):
+    """What a task says about its job; given in `defaults` for all tasks and in a task for that one."""
+
+    resources: Resources = Field(default_factory=lambda: Resources())
+    env: Environment = Field(default_factory=dict)
+    secrets: Secrets = Field(default_factory=dict)
+    retries: Retries = Field(default_factory=lambda: Retries())
+    time_limit: Seconds = 3600
+    intent: Intent = Field(default_factory=lambda: Intent())
+    priority: int = Field(default=0, ge=-1000, le=1000)
+    image: Image | None = None
+
+    def given(self) -> dict[str, Any]:
+        """Only what was set, in the spelling of a definition; empty objects count as not set."""
+        fields = self.model_dump(mode="json", include=set(JobFields.model_fields), exclude_unset=True)
+        return {name: value for name, value in fields.items() if value not in ({}, [])}
+
+
+class MapSpec(Strict):
+    """One instance of the task for each item of the list that `over` names."""
+
+    over: Arguments
+    limit: int = Field(default=1000, ge=1, le=MAX_MAP)
+
+    @model_validator(mode="after")
+    def _one_list(self) -> Self:
+        if len(self.over) != 1:
+            raise BadValue("bad_map", f"Give exactly one argument to map over; {len(self.over)} are given.")
+        [(name, argument)] = self.over.items()
+        if "value" in argument.model_fields_set:
+            if not isinstance(argument.value, list):
+                raise BadValue(
+                    "bad_map", f"{name}: only a list can be mapped over, not {describe(argument.value)}."
+                )
+            if len(argument.value) > self.limit:
+                raise BadValue(
+                    "bad_map", f"{name}: the list has {len(argument.value)} items, the limit is {self.limit}."
+                )
+        return self
+
+
+class TaskSpec(JobFields):
+    """One node of the graph: a bash script, a function of a file of the bundle, or nothing."""
+
+    id: Identifier
+    kind: Literal["bash", "python", "empty"]
+    script: Script | None = None
+    file: Annotated[str, StringConstraints(max_length=500), AfterValidator(_relative)] | None = None
+    function: Annotated[str, StringConstraints(max_length=200), AfterValidator(_identifier)] | None = None
+    arguments: Arguments = Field(default_factory=dict)
+    map: MapSpec | None = None
+    upstream: list[Identifier] = Field(default_factory=list, max_length=MAX_TASKS)
+    trigger_rule: TriggerRule = "all_success"
+    count: int = Field(default=1, ge=1, le=MAX_MEMBERS)
+
+    @model_validator(mode="after")
+    def _fields_of_kind(self) -> Self:
+        accepted = {"bash": {"script"}, "python": {"file", "function"}, "empty": set()}[self.kind]
+        for name in ("script", "file", "function"):
+            given = getattr(self, name) is not None
+            if given and name not in accepted:
+                raise BadValue(
+                    "wrong_kind", f"{name} does not belong to a task of kind {self.kind}; remove it."
+                )
+            if not given and name in accepted:
+                raise BadValue("required", f"A task of kind {self.kind} needs {name}.")
+        if self.kind == "empty" and (self.arguments or self.map):
+            raise BadValue("wrong_kind", "An empty task runs nothing: it takes no arguments and no map.")
+        if self.map and (twice := self.arguments.keys() & self.map.over.keys()):
+            raise BadValue(
+                "bad_map", f"{', '.join(sorted(twice))}: given in both arguments and map.over; keep one."
+            )
+        if self.kind == "bash":
+            names = [*self.arguments, *(self.map.over if self.map else ())]
+            if len({name.upper() for name in names}) < len(names):
+                raise BadValue(
+                    "bad_id", "Two arguments differ only in case; as RM_ARG_ variables they would clash."
+                )
+        return self
+
+    def definition(self) -> dict[str, Any]:
+        """The task as it stands in a definition, with the edges that its arguments imply."""
+        kinds = {"bash": ("script",), "python": ("file", "function"), "empty": ()}[self.kind]
+        task: dict[str, Any] = {"id": self.id, "kind": self.kind, "trigger_rule": self.trigger_rule}
+        task |= {name: getattr(self, name) for name in kinds}
+        references = [*self.arguments.values(), *(self.map.over.values() if self.map else ())]
+        task["upstream"] = sorted({*self.upstream, *(a.result for a in references if a.result is not None)})
+        if self.arguments:
+            task["arguments"] = {name: a.model_dump(exclude_unset=True) for name, a in self.arguments.items()}
+        if self.map:
+            over = {name: a.model_dump(exclude_unset=True) for name, a in self.map.over.items()}
+            task["map"] = {"over": over, "limit": self.map.limit}
+        if self.count != 1:
+            task["count"] = self.count
+        return task | self.given()
+
+
+class WorkflowSpec(Strict):
+    """A definition. Build it with `parse_workflow`, which refuses with a `SpecError` naming every fault."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    schema_: Literal[1] = Field(default=1, alias="schema")
+    name: Identifier
+    description: str = Field(default="", max_length=10_000)
+    schedule: Annotated[str | None, AfterValidator(check_schedule)] = None
+    timezone: Annotated[str, AfterValidator(check_timezone)] = "UTC"
+    catchup: bool = False
+    start_date: Annotated[str | None, AfterValidator(check_start)] = None
+    max_active_runs: int = Field(default=16, ge=1, le=1000)
+    max_active_tasks: int = Field(default=0, ge=0, le=MAX_TASKS)
+    bundle: Digest | None = None
+    params: dict[str, Any] = Field(default_factory=dict)
+    defaults: JobFields = Field(default_factory=JobFields)
+    tasks: list[TaskSpec] = Field(min_length=1, max_length=MAX_TASKS)
+
+    @field_validator("tasks", mode="before")
+    @classmethod
+    def _how_many(cls, tasks: Any) -> Any:
+        if isinstance(tasks, list) and not tasks:
+            raise BadValue("empty", "A workflow needs at least one task.")
+        if isinstance(tasks, list) and len(tasks) > MAX_TASKS:
+            raise BadValue("too_many", f"{len(tasks)} tasks; a workflow has at most {MAX_TASKS}.")
+        return tasks
+
+    @cached_property
+    def definition(self) -> dict[str, Any]:
+        """The canonical definition as JSON data: defaults of the workflow filled in, implied edges added."""
+        return {
+            "schema": 1,
+            "name": self.name,
+            "description": self.description,
+            "schedule": self.schedule,
+            "timezone": self.timezone,
+            "catchup": self.catchup,
+            "start_date": self.start_date,
+            "max_active_runs": self.max_active_runs,
+            "max_active_tasks": self.max_active_tasks,
+            "bundle": self.bundle,
+            "params": self.params,
+            "defaults": self.defaults.given(),
+            "tasks": [task.definition() for task in self.tasks],
+        }
+
+    def canonical(self) -> bytes:
+        """The definition as canonical JSON: sorted keys, no blanks, UTF-8."""
+        return canonical_json(self.definition)
+
+    def digest(self) -> str:
+        """SHA-256 of `canonical()`: the identity of the version."""
+        return hashlib.sha256(self.canonical()).hexdigest()
+
+    @cached_property
+    def compiled(self) -> dict[str, CompiledTask]:
+        """Every task by id, ready to make jobs cheaply. Raises SpecError when merged job fields are wrong."""
+        compiled, errors = _compile(self.definition)
+        if errors:
+            raise SpecError(errors)
+        return compiled
+
+
+def _compile(definition: Mapping[str, Any]) -> tuple[dict[str, CompiledTask], list[FieldError]]:
+    compiled: dict[str, CompiledTask] = {}
+    errors: list[FieldError] = []
+    cache: dict[bytes, dict[str, Any]] = {}
+    for index, task in enumerate(definition["tasks"]):
+        try:
+            compiled[task["id"]] = compile_task(definition, task, cache)
+        except SpecError as error:
+            for fault in error.errors:
+                inner = fault["field"].removeprefix("groups[0]").removeprefix(".")
+                where = f"tasks[{index}].{inner}".removesuffix(".")
+                errors.append(field_error(where, f"{fault['message']} (with defaults)", fault["code"]))
+    return compiled, errors
+
+
+def parse_workflow(data: Any) -> WorkflowSpec:
+    """Validate a definition (parsed JSON). Raises SpecError naming every fault."""
+    if not isinstance(data, Mapping):
+        raise SpecError(
+            [field_error("", f"A workflow is a JSON object, not {describe(data)}.", "wrong_type")]
+        )
+    errors: list[FieldError] = []
+    spec = None
+    try:
+        spec = validated(WorkflowSpec, data)
+    except SpecError as error:
+        errors += error.errors
+    schema = data.get("params")
+    if isinstance(schema, Mapping):
+        errors += params.schema_faults(schema)
+    tasks = data.get("tasks")
+    if not isinstance(tasks, list) or len(tasks) <= MAX_TASKS:
+        errors += graph.faults(tasks, schema)
+    if spec is not None:
+        needy = next((i for i, task in enumerate(spec.tasks) if task.kind == "python"), None)
+        if needy is not None and spec.bundle is None:
+            message = "Python tasks need a bundle with their files: push the workflow with rmctl push."
+            errors.append(field_error("bundle", message, "required"))
+        if len(spec.canonical()) > DEFINITION_BYTES:
+            errors.append(
+                field_error("", "The definition has more than 8 MiB; move data into files.", "too_large")
+            )
+        elif not errors:
+            # Kept on the instance: the portal compiles once for each version that it loads.
+            errors += _checked_compile(spec)
+    if errors or spec is None:
+        raise SpecError(errors)
+    return spec
+
+
+def _checked_compile(spec: WorkflowSpec) -> list[FieldError]:
+    try:
+        spec.compiled  # noqa: B018 - computed for its check
+    except SpecError as error:
+        return error.errors
+    return []
+
+
+def workflow_schema() -> dict[str, Any]:
+    """JSON Schema of a workflow definition."""
+    return WorkflowSpec.model_json_schema(by_alias=True)
