@@ -183,6 +183,8 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 STATIC_URL = "/static/"
 STATIC_ROOT = DATA / "static"
 STATICFILES_DIRS = [BASE_DIR / "static"]
+# Only our own files: the libraries that the pages use are vendored under static/vendor.
+STATICFILES_FINDERS = ["django.contrib.staticfiles.finders.FileSystemFinder"]
 STORAGE_ROOT = DATA / "storage"
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage", "OPTIONS": {"location": STORAGE_ROOT}},
@@ -243,6 +245,14 @@ SPECTACULAR_SETTINGS = {
     "SCHEMA_PATH_PREFIX": "/api/v1",
     "SERVE_INCLUDE_SCHEMA": False,
     "COMPONENT_SPLIT_REQUEST": True,
+    "ENUM_NAME_OVERRIDES": {
+        "NodeState": "apps.fleet.states.NodeState",
+        "JobState": "apps.jobs.states.JobState",
+        "AttemptState": "apps.jobs.states.AttemptState",
+        "QuotaResource": "apps.quotas.models.Resource",
+        "ClusterKind": "apps.fleet.models.Cluster.Kind",
+        "Role": "apps.tenants.models.Role",
+    },
 }
 
 # Seconds; docs/architecture.md, "Agent protocol".

@@ -33,7 +33,11 @@ def loop(name: str) -> Callable[[Pass], Pass]:
 
     def register(function: Pass) -> Pass:
         _passes[name] = function
-        shared_task(name=f"loop.{name}", ignore_result=True)(partial(_task, name))
+
+        @shared_task(name=f"loop.{name}", ignore_result=True)
+        def task() -> None:
+            _task(name)
+
         return function
 
     return register
