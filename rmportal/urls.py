@@ -6,6 +6,9 @@ from . import views
 
 api = [
     path("", include("apps.tenants.urls")),
+    path("", include("apps.fleet.urls")),
+    path("", include("apps.quotas.urls")),
+    path("", include("apps.events.urls")),
     path("schema", views.SchemaView.as_view()),
 ]
 

@@ -120,7 +120,7 @@ class JsonOnly(BaseContentNegotiation):
 
 
 class ApiView(APIView):
-    """See the module's docstring. Handlers are `get`, `post`, `put`, `patch`, `delete`, each an `operation`."""
+    """See the module's docstring. Handlers are named by the method, each an `operation`."""
 
     parser_classes: ClassVar[Any] = [StrictJsonParser]
     content_negotiation_class = JsonOnly

@@ -1,0 +1,47 @@
+"""The only writers of the fleet. Lock order: cluster, then nodes by id, then their cards and credentials."""
+
+from .clusters import create_cluster, create_join_token, delete_cluster, revoke_join_token, update_cluster
+from .contributions import create_contribution, delete_contribution, update_contribution
+from .joining import join_node, revoke_credentials, rotate_credentials, update_inventory
+from .nodes import (
+    cordon_node,
+    drain_node,
+    finish_drain,
+    mark_lost,
+    mark_returned,
+    nodes_seen,
+    remove_node,
+    set_labels,
+    uncordon_node,
+)
+from .pools import create_flavor, create_pool, delete_flavor, delete_pool, update_flavor, update_pool
+
+__all__ = [
+    "cordon_node",
+    "create_cluster",
+    "create_contribution",
+    "create_flavor",
+    "create_join_token",
+    "create_pool",
+    "delete_cluster",
+    "delete_contribution",
+    "delete_flavor",
+    "delete_pool",
+    "drain_node",
+    "finish_drain",
+    "join_node",
+    "mark_lost",
+    "mark_returned",
+    "nodes_seen",
+    "remove_node",
+    "revoke_credentials",
+    "revoke_join_token",
+    "rotate_credentials",
+    "set_labels",
+    "uncordon_node",
+    "update_cluster",
+    "update_contribution",
+    "update_flavor",
+    "update_inventory",
+    "update_pool",
+]

@@ -1,0 +1,106 @@
+"""Pools and their flavors: what tenants see and quotas refer to."""
+
+from typing import Any
+
+from django.db import IntegrityError, transaction
+
+from apps.core.actors import Actor
+from apps.core.errors import Conflict, Invalid
+from apps.core.loops import wake
+from apps.events.record import Fact, record
+from apps.tenants.commands import checked_slug
+
+from .. import policies
+from ..models import Flavor, Pool
+from ..validators import checked_query
+
+
+def _changed(actor: Actor, verb: str, row: Pool | Flavor, **facts: Any) -> None:
+    record(
+        actor, Fact(verb, verb.split(".")[0], row.pk, facts={"name": row.name, **facts}, topics=("fleet",))
+    )
+    wake("schedule")
+
+
+def _position(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 10_000:
+        raise Invalid.field("position", "a whole number from 0 to 10000.")
+    return value
+
+
+@transaction.atomic
+def create_pool(
+    *, actor: Actor, name: str, query: dict[str, Any] | None = None, description: str = ""
+) -> Pool:
+    """Make a pool out of a query over lent nodes. Raises Conflict when the name is taken."""
+    policies.pools.require(actor, "create", name)
+    values = {"query": checked_query("query", query or {}), "description": description}
+    try:
+        with transaction.atomic():
+            pool = Pool.objects.create(name=checked_slug("name", name), **values)
+    except IntegrityError:
+        raise Conflict(f"There is a pool {name} already.", code="exists") from None
+    _changed(actor, "pool.created", pool, query=pool.query)
+    return pool
+
+
+@transaction.atomic
+def update_pool(
+    *, actor: Actor, pool_id: int, query: dict[str, Any] | None = None, description: str | None = None
+) -> Pool:
+    """Change a pool's query or description; what runs goes on."""
+    pool = policies.pools.get(actor, "update", lock=True, pk=pool_id)
+    if query is not None:
+        pool.query = checked_query("query", query)
+    if description is not None:
+        pool.description = description
+    pool.save(update_fields=["query", "description"])
+    _changed(actor, "pool.changed", pool, query=pool.query)
+    return pool
+
+
+@transaction.atomic
+def delete_pool(*, actor: Actor, pool_id: int) -> None:
+    """Delete a pool with its flavors; jobs that ask for it wait with the reason `no_pool`."""
+    pool = policies.pools.get(actor, "delete", lock=True, pk=pool_id)
+    _changed(actor, "pool.deleted", pool)
+    pool.delete()
+
+
+@transaction.atomic
+def create_flavor(
+    *, actor: Actor, pool: Pool, name: str, match: dict[str, Any] | None = None, position: int = 0
+) -> Flavor:
+    """Make a flavor in a pool. Raises Conflict when the name is taken."""
+    policies.flavors.require(actor, "create", name)
+    values = {"match": checked_query("match", match or {}, flavor=True), "position": _position(position)}
+    try:
+        with transaction.atomic():
+            flavor = Flavor.objects.create(pool=pool, name=checked_slug("name", name), **values)
+    except IntegrityError:
+        raise Conflict(f"There is a flavor {name} already.", code="exists") from None
+    _changed(actor, "flavor.created", flavor, pool=pool.name, match=flavor.match)
+    return flavor
+
+
+@transaction.atomic
+def update_flavor(
+    *, actor: Actor, flavor_id: int, match: dict[str, Any] | None = None, position: int | None = None
+) -> Flavor:
+    """Change what a flavor takes and when it is asked; what runs keeps the flavor it was charged to."""
+    flavor = policies.flavors.get(actor, "update", lock=True, pk=flavor_id)
+    if match is not None:
+        flavor.match = checked_query("match", match, flavor=True)
+    if position is not None:
+        flavor.position = _position(position)
+    flavor.save(update_fields=["match", "position"])
+    _changed(actor, "flavor.changed", flavor, match=flavor.match)
+    return flavor
+
+
+@transaction.atomic
+def delete_flavor(*, actor: Actor, flavor_id: int) -> None:
+    """Delete a flavor; grants already made under it are released as they were charged."""
+    flavor = policies.flavors.get(actor, "delete", lock=True, pk=flavor_id)
+    _changed(actor, "flavor.deleted", flavor)
+    flavor.delete()

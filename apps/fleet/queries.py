@@ -1,0 +1,104 @@
+"""Reads of the fleet: lists for people, membership for the scheduler, credentials for agents."""
+
+from collections import defaultdict
+from datetime import datetime
+
+from django.db.models import Count, Q, QuerySet
+
+from apps.core.actors import Actor
+from apps.core.crypto import digest
+
+from . import policies
+from .membership import NodeRow, PoolMembers, Terms, members
+from .models import Cluster, Contribution, Flavor, Gpu, JoinToken, Node, NodeCredential, Pool
+from .states import NodeState
+
+
+def list_clusters(actor: Actor) -> QuerySet[Cluster]:
+    """Clusters with their domain and the number of nodes that are not removed."""
+    live = Count("nodes", filter=~Q(nodes__state=NodeState.REMOVED))
+    return policies.clusters.visible(actor).select_related("domain").annotate(node_count=live)
+
+
+def list_nodes(actor: Actor) -> QuerySet[Node]:
+    """Nodes with cluster, domain and cards, removed ones too (a filter leaves them out)."""
+    return policies.nodes.visible(actor).select_related("cluster__domain").prefetch_related("gpus")
+
+
+def list_contributions(actor: Actor) -> QuerySet[Contribution]:
+    """Terms of lending with cluster and consumers."""
+    return (
+        policies.contributions.visible(actor).select_related("cluster__domain").prefetch_related("consumers")
+    )
+
+
+def list_join_tokens(actor: Actor) -> QuerySet[JoinToken]:
+    """Join tokens (never the token itself) with cluster and the node that used them."""
+    return policies.join_tokens.visible(actor).select_related("cluster", "node")  # type: ignore[return-value]
+
+
+def list_pools(actor: Actor) -> QuerySet[Pool]:
+    """Pools with their flavors."""
+    return policies.pools.visible(actor).prefetch_related("flavors")
+
+
+def list_flavors(actor: Actor) -> QuerySet[Flavor]:
+    """Flavors with their pool."""
+    return policies.flavors.visible(actor).select_related("pool")
+
+
+def node_of_credential(credential: str) -> Node | None:
+    """The node whose agent proves itself with this credential; None if unknown, revoked or removed."""
+    if not credential:
+        return None
+    found = (
+        NodeCredential.objects.select_related("node__cluster")
+        .filter(digest=digest(credential), revoked_at__isnull=True)
+        .exclude(node__state=NodeState.REMOVED)
+        .first()
+    )
+    return found.node if found is not None else None
+
+
+def node_rows(now: datetime) -> list[NodeRow]:
+    """Every node that is not removed, with the terms in force at `now`; four queries in all."""
+    terms: dict[int, list[Terms]] = defaultdict(list)
+    for contribution in Contribution.objects.prefetch_related("consumers"):
+        consumers = frozenset(domain.pk for domain in contribution.consumers.all())
+        lent = Terms(
+            trust=contribution.trust,
+            share_percent=contribution.share_percent,
+            consumers=consumers or None,
+            starts_at=contribution.starts_at,
+            ends_at=contribution.ends_at,
+        )
+        if lent.in_force(now):
+            terms[contribution.cluster_id].append(lent)
+    models: dict[int, set[str]] = defaultdict(set)
+    for node_id, model in Gpu.objects.order_by().values_list("node_id", "model").distinct():
+        models[node_id].add(model)
+    rows = (
+        Node.objects.exclude(state=NodeState.REMOVED)
+        .order_by("pk")
+        .values_list(
+            "pk", "cluster_id", "cluster__name", "cluster__domain__slug", "cluster__region", "labels"
+        )
+    )
+    return [
+        NodeRow(pk, cluster, domain, region, labels, frozenset(models.get(pk, ())), terms.get(cluster_id, ()))
+        for pk, cluster_id, cluster, domain, region, labels in rows
+    ]
+
+
+def pool_members(now: datetime) -> dict[str, PoolMembers]:
+    """Every pool's members and flavors at `now`, in a fixed number of queries."""
+    rows = node_rows(now)
+    return {
+        pool.name: members(pool.query, [(flavor.name, flavor.match) for flavor in pool.flavors.all()], rows)
+        for pool in Pool.objects.prefetch_related("flavors")
+    }
+
+
+def pool_nodes(pool: Pool, now: datetime) -> QuerySet[Node]:
+    """The nodes that answer the pool's query at `now`."""
+    return Node.objects.filter(pk__in=members(pool.query, (), node_rows(now)).nodes)

@@ -1,0 +1,226 @@
+"""What the fleet's routes take and answer."""
+
+from typing import Any
+
+from rest_framework import serializers
+
+from apps.core.api import Integer, StrictSerializer, Text
+
+from .models import Cluster, Contribution, Flavor, Gpu, JoinToken, Node, Pool
+from .validators import TAINT_EFFECTS
+
+
+class ClusterBody(StrictSerializer):
+    domain = Text(max_length=63, help_text="Slug of the domain that owns it.")
+    name = Text(max_length=63)
+    kind = serializers.ChoiceField(choices=[Cluster.Kind.AGENTS, Cluster.Kind.KUBERNETES], default="agents")
+    region = Text(max_length=63, default="", allow_blank=True)
+
+
+class ClusterChange(StrictSerializer):
+    region = Text(max_length=63, allow_blank=True)
+
+
+class ClusterAnswer(serializers.ModelSerializer[Cluster]):
+    domain: Any = serializers.CharField(source="domain.slug", read_only=True)
+
+    class Meta:
+        model = Cluster
+        fields = ("id", "name", "domain", "kind", "region", "created_at")
+        read_only_fields = fields
+
+
+class GpuAnswer(serializers.ModelSerializer[Gpu]):
+    class Meta:
+        model = Gpu
+        fields = ("index", "uuid", "model", "memory_bytes", "allocated_milli")
+        read_only_fields = fields
+
+
+class TaintBody(StrictSerializer):
+    key = Text(max_length=63)
+    value = Text(max_length=63, default="", allow_blank=True)
+    effect = serializers.ChoiceField(choices=TAINT_EFFECTS, default="NoSchedule")
+
+
+class NodeAnswer(serializers.ModelSerializer[Node]):
+    cluster: Any = serializers.CharField(source="cluster.name", read_only=True)
+    domain = serializers.CharField(source="cluster.domain.slug", read_only=True)
+    region = serializers.CharField(source="cluster.region", read_only=True)
+    labels: Any = serializers.DictField(child=serializers.CharField())
+    taints: Any = TaintBody(many=True)
+    runtimes: Any = serializers.ListField(child=serializers.CharField())
+    isolation: Any = serializers.DictField(child=serializers.CharField())
+    system: Any = serializers.DictField()
+    gpus = GpuAnswer(many=True, read_only=True)
+
+    class Meta:
+        model = Node
+        fields = (
+            "id",
+            "name",
+            "cluster",
+            "domain",
+            "region",
+            "state",
+            "intended_state",
+            "labels",
+            "taints",
+            "cpu_millicores",
+            "memory_bytes",
+            "storage_bytes",
+            "network_mbps",
+            "allocated_cpu_millicores",
+            "allocated_memory_bytes",
+            "allocated_storage_bytes",
+            "running",
+            "gpus",
+            "runtimes",
+            "isolation",
+            "system",
+            "agent_version",
+            "last_seen_at",
+            "joined_at",
+        )
+        read_only_fields = fields
+
+
+class NodeChange(StrictSerializer):
+    labels = serializers.DictField(child=Text(max_length=63, allow_blank=True), required=False)
+    taints = TaintBody(many=True, required=False)
+
+
+class ReasonBody(StrictSerializer):
+    reason = Text(max_length=1000, default="", allow_blank=True)
+
+
+class CredentialAnswer(serializers.Serializer[Any]):
+    node = serializers.IntegerField()
+    credential = serializers.CharField(help_text="Shown this one time.")
+
+
+class JoinTokenBody(StrictSerializer):
+    cluster = Text(max_length=63, help_text="Name of the cluster to join.")
+    expires_in_seconds = Integer(min_value=60, max_value=7 * 86400, default=3600)
+
+
+class JoinTokenAnswer(serializers.ModelSerializer[JoinToken]):
+    cluster: Any = serializers.CharField(source="cluster.name", read_only=True)
+    node: Any = serializers.CharField(source="node.name", read_only=True, allow_null=True, default=None)
+
+    class Meta:
+        model = JoinToken
+        fields: tuple[str, ...] = (
+            "id",
+            "cluster",
+            "created_by",
+            "created_at",
+            "expires_at",
+            "used_at",
+            "node",
+        )
+        read_only_fields: tuple[str, ...] = fields
+
+
+class NewJoinTokenAnswer(JoinTokenAnswer):
+    token = serializers.CharField(read_only=True, help_text="Shown this one time.")
+
+    class Meta(JoinTokenAnswer.Meta):
+        fields = (*JoinTokenAnswer.Meta.fields, "token")
+        read_only_fields = fields
+
+
+class Price(serializers.DecimalField):
+    """A price with six decimal places."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(max_digits=12, decimal_places=6, min_value=0, max_value=100_000, **options)
+
+
+class TermsBody(StrictSerializer):
+    share_percent = Integer(min_value=1, max_value=100, required=False)
+    consumers = serializers.ListField(
+        child=Text(max_length=63),
+        required=False,
+        max_length=1000,
+        help_text="Slugs of the domains that may use it; empty: every domain.",
+    )
+    trust = Integer(min_value=0, max_value=100, required=False)
+    price_per_cpu_hour = Price(required=False)
+    price_per_gpu_hour = Price(required=False)
+    starts_at = serializers.DateTimeField(required=False, allow_null=True)
+    ends_at = serializers.DateTimeField(required=False, allow_null=True)
+    notice_seconds = Integer(min_value=0, max_value=366 * 86400, required=False)
+
+
+class ContributionBody(TermsBody):
+    cluster = Text(max_length=63, help_text="Name of the cluster that is lent.")
+
+
+class ContributionAnswer(serializers.ModelSerializer[Contribution]):
+    cluster: Any = serializers.CharField(source="cluster.name", read_only=True)
+    domain = serializers.CharField(source="cluster.domain.slug", read_only=True)
+    consumers: Any = serializers.SlugRelatedField(slug_field="slug", many=True, read_only=True)
+
+    class Meta:
+        model = Contribution
+        fields = (
+            "id",
+            "cluster",
+            "domain",
+            "share_percent",
+            "consumers",
+            "trust",
+            "price_per_cpu_hour",
+            "price_per_gpu_hour",
+            "starts_at",
+            "ends_at",
+            "notice_seconds",
+            "created_at",
+        )
+        read_only_fields = fields
+
+
+class FlavorAnswer(serializers.ModelSerializer[Flavor]):
+    pool: Any = serializers.CharField(source="pool.name", read_only=True)
+    match: Any = serializers.DictField()
+
+    class Meta:
+        model = Flavor
+        fields = ("id", "name", "pool", "match", "position")
+        read_only_fields = fields
+
+
+class FlavorBody(StrictSerializer):
+    pool = Text(max_length=63)
+    name = Text(max_length=63)
+    match = serializers.DictField(default=dict, help_text="labels: key → values; gpu_models: names.")
+    position = Integer(min_value=0, max_value=10_000, default=0)
+
+
+class FlavorChange(StrictSerializer):
+    match = serializers.DictField(required=False)
+    position = Integer(min_value=0, max_value=10_000, required=False)
+
+
+class PoolBody(StrictSerializer):
+    name = Text(max_length=63)
+    description = Text(max_length=300, default="", allow_blank=True)
+    query = serializers.DictField(
+        default=dict, help_text="clusters, domains, labels, regions, gpu_models, trust; absent: all."
+    )
+
+
+class PoolChange(StrictSerializer):
+    description = Text(max_length=300, required=False, allow_blank=True)
+    query = serializers.DictField(required=False)
+
+
+class PoolAnswer(serializers.ModelSerializer[Pool]):
+    query: Any = serializers.DictField()
+    flavors = FlavorAnswer(many=True, read_only=True)
+
+    class Meta:
+        model = Pool
+        fields = ("id", "name", "description", "query", "flavors", "created_at")
+        read_only_fields = fields

@@ -1,0 +1,190 @@
+"""The only writers of the quota tree. Each holds the tree's lock, so no charge happens meanwhile."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from django.db import IntegrityError, transaction
+from django.db.models import ProtectedError
+
+from apps.core.actors import Actor
+from apps.core.errors import Conflict, FieldError, Invalid
+from apps.core.loops import wake
+from apps.core.serializers import suggestion
+from apps.events.record import Fact, record
+from apps.fleet.models import Flavor
+from apps.tenants.commands import checked_slug
+from apps.tenants.models import Tenant
+
+from . import policies
+from .ledger import lock_trees
+from .models import QuotaLimit, QuotaNode, QuotaUsage, Resource
+
+MAX_AMOUNT = 2**53
+MAX_DEPTH = 16
+MAX_WEIGHT = 1_000_000.0
+
+
+def _changed(actor: Actor, verb: str, node: QuotaNode, **facts: Any) -> None:
+    facts = {"name": node.name, **facts}
+    record(actor, Fact(verb, "quota", node.pk, tenant_id=node.tenant_id, facts=facts, topics=("quota",)))
+    wake("schedule")
+
+
+def _weight(value: float) -> float:
+    if not math.isfinite(value) or not 0 <= value <= MAX_WEIGHT:
+        raise Invalid.field("weight", f"a number from 0 to {MAX_WEIGHT:.0f}.")
+    return value
+
+
+def _check_parent(parent: QuotaNode | None, node: QuotaNode | None = None) -> None:
+    """Refuse a parent that jobs are charged to, one below the node itself, and a tree that is too deep."""
+    if parent is None:
+        return
+    if parent.tenant_id is not None:
+        raise Invalid.field(
+            "parent", f"{parent} belongs to a tenant: only cohorts have children.", "not_a_cohort"
+        )
+    above = [parent]
+    while above[-1].parent is not None:
+        above.append(above[-1].parent)
+    if node is not None and node.pk in {step.pk for step in above}:
+        path = " → ".join(step.name for step in reversed(above))
+        raise Invalid.field("parent", f"{parent} is below {node} ({path}): that would be a cycle.", "cycle")
+    if len(above) >= MAX_DEPTH:
+        raise Invalid.field("parent", f"the tree would be deeper than {MAX_DEPTH} levels.", "too_deep")
+
+
+@transaction.atomic
+def create_quota_node(
+    *,
+    actor: Actor,
+    name: str,
+    parent: QuotaNode | None = None,
+    tenant: Tenant | None = None,
+    weight: float = 1.0,
+) -> QuotaNode:
+    """Make a cohort or, with a tenant, the leaf that its jobs are charged to."""
+    policies.quotas.require(actor, "create", name)
+    lock_trees()
+    _check_parent(parent)
+    if tenant is not None and QuotaNode.objects.filter(tenant=tenant).exists():
+        raise Conflict(f"Tenant {tenant} has a quota already.", code="exists")
+    try:
+        with transaction.atomic():
+            node = QuotaNode.objects.create(
+                name=checked_slug("name", name), parent=parent, tenant=tenant, weight=_weight(weight)
+            )
+    except IntegrityError:
+        raise Conflict(f"There is a quota {name} already.", code="exists") from None
+    facts = {"parent": parent.name if parent else None, "tenant": tenant.slug if tenant else None}
+    _changed(actor, "quota.created", node, **facts)
+    return node
+
+
+@transaction.atomic
+def move_quota_node(*, actor: Actor, node_id: int, parent: QuotaNode | None) -> QuotaNode:
+    """Hang a node with all below it under another cohort, or make it a root."""
+    lock_trees()
+    node = policies.quotas.get(actor, "update", lock=True, pk=node_id)
+    _check_parent(parent, node)
+    bounded = node.limits.exclude(borrowing_limit=None, lending_limit=None).exists()
+    if parent is None and bounded:
+        raise Invalid.field(
+            "parent", f"{node} has borrowing or lending limits, which mean nothing at a root."
+        )
+    node.parent = parent
+    node.save(update_fields=["parent"])
+    _changed(actor, "quota.moved", node, parent=parent.name if parent else None)
+    return node
+
+
+@transaction.atomic
+def set_weight(*, actor: Actor, node_id: int, weight: float) -> QuotaNode:
+    """Change a node's weight in fair sharing."""
+    node = policies.quotas.get(actor, "update", lock=True, pk=node_id)
+    node.weight = _weight(weight)
+    node.save(update_fields=["weight"])
+    _changed(actor, "quota.weighted", node, weight=weight)
+    return node
+
+
+@transaction.atomic
+def set_limits(*, actor: Actor, node_id: int, limits: Sequence[Mapping[str, Any]]) -> QuotaNode:
+    """Replace all limits of a node; what is in use stays, even where it is now above its limit.
+
+    A limit: `{"flavor", "resource", "nominal", "borrowing_limit", "lending_limit"}`, the last two optional.
+    """
+    lock_trees()
+    node = policies.quotas.get(actor, "set_limits", lock=True, pk=node_id)
+    errors: list[FieldError] = []
+    flavors = set(Flavor.objects.values_list("name", flat=True))
+    rows: dict[tuple[str, str], QuotaLimit] = {}
+    for position, limit in enumerate(limits):
+        errors += _limit_errors(f"limits.{position}", limit, flavors, root=node.parent_id is None)
+        key = (str(limit.get("flavor")), str(limit.get("resource")))
+        if key in rows:
+            errors.append(_error(f"limits.{position}", f"{key[0]}/{key[1]} is there twice.", "repeated"))
+        rows[key] = QuotaLimit(
+            node=node,
+            flavor=key[0],
+            resource=key[1],
+            nominal=limit.get("nominal"),
+            borrowing_limit=limit.get("borrowing_limit"),
+            lending_limit=limit.get("lending_limit"),
+        )
+    if errors:
+        raise Invalid(f"{errors[0]['field']}: {errors[0]['message']}", code=errors[0]["code"], errors=errors)
+    node.limits.all().delete()
+    QuotaLimit.objects.bulk_create(rows.values())
+    facts = [
+        [row.flavor, row.resource, row.nominal, row.borrowing_limit, row.lending_limit]
+        for row in rows.values()
+    ]
+    _changed(actor, "quota.limits_set", node, limits=facts)
+    return node
+
+
+def _error(field: str, message: str, code: str = "invalid") -> FieldError:
+    return FieldError(field=field, message=message, code=code)
+
+
+def _limit_errors(field: str, limit: Mapping[str, Any], flavors: set[str], *, root: bool) -> list[FieldError]:
+    """Everything wrong with one limit."""
+    errors: list[FieldError] = []
+    if limit.get("flavor") not in flavors:
+        message = (
+            f"There is no flavor {limit.get('flavor')!r}; {suggestion(str(limit.get('flavor')), flavors)}"
+        )
+        errors.append(_error(f"{field}.flavor", message, "not_found"))
+    if limit.get("resource") not in Resource.values:
+        errors.append(_error(f"{field}.resource", f"one of {', '.join(Resource.values)}.", "invalid_choice"))
+    for name in ("nominal", "borrowing_limit", "lending_limit"):
+        value = limit.get(name)
+        if value is None and name != "nominal":
+            continue
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_AMOUNT:
+            errors.append(
+                _error(f"{field}.{name}", f"a whole number from 0 to {MAX_AMOUNT}.", "out_of_range")
+            )
+        elif root and name != "nominal":
+            message = "means nothing at a root, which has nobody to share with: leave it out."
+            errors.append(_error(f"{field}.{name}", message, "root_limit"))
+    return errors
+
+
+@transaction.atomic
+def delete_quota_node(*, actor: Actor, node_id: int) -> None:
+    """Delete a node without children, use or history."""
+    lock_trees()
+    node = policies.quotas.get(actor, "delete", lock=True, pk=node_id)
+    if node.children.exists():
+        raise Conflict(f"{node} has children: move or delete them first.", code="in_use")
+    if QuotaUsage.objects.filter(node=node, used__gt=0).exists():
+        raise Conflict(f"{node} is in use: wait until its jobs have ended.", code="in_use")
+    _changed(actor, "quota.deleted", node)
+    try:
+        with transaction.atomic():
+            node.delete()
+    except ProtectedError:
+        raise Conflict(f"Grants were charged to {node}; their history keeps it.", code="in_use") from None

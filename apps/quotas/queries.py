@@ -1,0 +1,125 @@
+"""Reads of the quota tree: as the engine sees it, and as rows for people."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from django.db.models import QuerySet
+
+from apps.core.actors import Actor
+from engine import quota as engine
+
+from . import policies
+from .models import QuotaLimit, QuotaNode, QuotaUsage
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaCell:
+    """One (flavor, resource) at a node; amounts in millicores, bytes or thousandths of a card."""
+
+    flavor: str
+    resource: str
+    nominal: int
+    borrowing_limit: int | None
+    lending_limit: int | None
+    used: int
+    borrowed: int
+    potential: int
+    available: int
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaRow:
+    """One node of the tree with what it has and uses; `depth` 0 is a root."""
+
+    id: int
+    name: str
+    parent: str | None
+    tenant: str | None
+    weight: float
+    depth: int
+    cells: list[QuotaCell]
+
+
+def list_quotas(actor: Actor) -> QuerySet[QuotaNode]:
+    """Nodes of the tree that the actor may see."""
+    return policies.quotas.visible(actor).select_related("parent", "tenant")
+
+
+def load_tree() -> engine.QuotaTree:
+    """All nodes with limits and usage, as the engine's tree; three queries."""
+    limits: dict[int, dict[engine.FlavorResource, engine.Limit]] = defaultdict(dict)
+    for limit in QuotaLimit.objects.order_by():
+        key = (limit.flavor, limit.resource)
+        limits[limit.node_id][key] = engine.Limit(limit.nominal, limit.borrowing_limit, limit.lending_limit)
+    usage: dict[int, dict[engine.FlavorResource, int]] = defaultdict(dict)
+    for used in QuotaUsage.objects.order_by().filter(used__gt=0):
+        usage[used.node_id][used.flavor, used.resource] = used.used
+    nodes = [
+        engine.Node(pk, parent, name, limits.get(pk, {}), weight)
+        for pk, parent, name, weight in QuotaNode.objects.order_by("pk").values_list(
+            "pk", "parent_id", "name", "weight"
+        )
+    ]
+    return engine.QuotaTree(nodes, usage)
+
+
+def rows_of(nodes: Iterable[QuotaNode], tree: engine.QuotaTree | None = None) -> list[QuotaRow]:
+    """The nodes as rows, in the given order. A cell is there for what is covered or in use."""
+    tree = tree or load_tree()
+    rows = []
+    for node in nodes:
+        frs = [fr for fr in tree.frs() if tree.covers(node.pk, fr) or tree.usage(node.pk, fr)]
+        rows.append(
+            QuotaRow(
+                id=node.pk,
+                name=node.name,
+                parent=node.parent.name if node.parent else None,
+                tenant=node.tenant.slug if node.tenant else None,
+                weight=node.weight,
+                depth=_depth(tree, node.pk),
+                cells=[_cell(tree, node.pk, fr) for fr in frs],
+            )
+        )
+    return rows
+
+
+def quota_rows(actor: Actor) -> list[QuotaRow]:
+    """Every node that the actor may see, each parent before its children."""
+    tree = load_tree()
+    nodes = {node.pk: node for node in list_quotas(actor).order_by("name")}
+    ordered: list[QuotaNode] = []
+
+    def walk(pk: int) -> None:
+        if pk in nodes:
+            ordered.append(nodes[pk])
+        for child in sorted(tree.children(pk), key=lambda child: tree.nodes[child].name):
+            walk(child)
+
+    for root in sorted(
+        (node for node in tree.nodes.values() if node.parent is None), key=lambda node: node.name
+    ):
+        walk(root.id)
+    return rows_of(ordered, tree)
+
+
+def _depth(tree: engine.QuotaTree, node: int) -> int:
+    depth, parent = 0, tree.nodes[node].parent
+    while parent is not None:
+        depth, parent = depth + 1, tree.nodes[parent].parent
+    return depth
+
+
+def _cell(tree: engine.QuotaTree, node: int, fr: engine.FlavorResource) -> QuotaCell:
+    limit = tree.nodes[node].limits.get(fr, engine.Limit(0))
+    return QuotaCell(
+        flavor=fr[0],
+        resource=fr[1],
+        nominal=limit.nominal,
+        borrowing_limit=limit.borrowing_limit,
+        lending_limit=limit.lending_limit,
+        used=tree.usage(node, fr),
+        borrowed=tree.borrowing(node, fr),
+        potential=tree.potential(node, fr),
+        available=tree.available(node, fr),
+    )

@@ -1,0 +1,104 @@
+"""Fixtures that every test of the portal may use. The database and Redis are real ones, from the environment.
+
+Each process has a test database of its own (`test_<name of DATABASE_URL>`, with a suffix under xdist) and
+flushes only the Redis database that REDIS_URL names.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pytest_django.lazy_django import django_settings_is_configured
+
+if TYPE_CHECKING:
+    from tests.personas import World
+
+
+@pytest.fixture(scope="session", autouse=True)
+def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Logs, artifacts and bundles of the tests go to a folder of their own."""
+    if not django_settings_is_configured():  # Tests of the engine or the agent alone.
+        yield
+        return
+    from django.conf import settings
+    from django.core.files.storage import storages
+
+    folder = tmp_path_factory.mktemp("storage")
+    for name in ("logs", "artifacts", "bundles"):
+        settings.STORAGES[name]["OPTIONS"]["location"] = folder / name
+    storages._storages.clear()
+    # Hashing a password as slowly as production does would be most of the suite's time.
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+    yield
+
+
+@pytest.fixture
+def redis_empty() -> Iterator[None]:
+    """An empty Redis before and after the test."""
+    from apps.core import redis
+
+    redis.client().flushdb()
+    yield
+    redis.client().flushdb()
+
+
+@pytest.fixture
+def world(db: None) -> World:
+    """Two domains, two tenants, and a person of every kind."""
+    from tests.personas import make_world
+
+    return make_world()
+
+
+class Api:
+    """A client of the REST API that speaks JSON as one persona."""
+
+    def __init__(self, token: str | None = None) -> None:
+        from django.test import Client
+
+        self.client = Client(raise_request_exception=True)
+        self.headers = {"Authorization": f"Bearer {token}"} if token else {}
+
+    def call(self, method: str, path: str, body: Any = None, **headers: str) -> Any:
+        """One request to /api/v1/<path>; header names may use underscores."""
+        extra = {name.replace("_", "-"): value for name, value in headers.items()}
+        content = {} if body is None else {"data": json.dumps(body), "content_type": "application/json"}
+        return self.client.generic(method, f"/api/v1/{path}", headers={**self.headers, **extra}, **content)
+
+    def get(self, path: str, **headers: str) -> Any:
+        return self.call("GET", path, **headers)
+
+    def post(self, path: str, body: Any = None, **headers: str) -> Any:
+        return self.call("POST", path, body, **headers)
+
+    def put(self, path: str, body: Any = None, **headers: str) -> Any:
+        return self.call("PUT", path, body, **headers)
+
+    def patch(self, path: str, body: Any = None, **headers: str) -> Any:
+        return self.call("PATCH", path, body, **headers)
+
+    def delete(self, path: str, **headers: str) -> Any:
+        return self.call("DELETE", path, **headers)
+
+
+class Apis:
+    """`api.as_("member")`: the API as a persona; `api.operator` for short."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def as_(self, persona: str, *scopes: str) -> Api:
+        """A client with a token of the persona (all scopes by default)."""
+        return Api(self.world.token(persona, *scopes))
+
+    def __getattr__(self, persona: str) -> Api:
+        return self.as_(persona)
+
+
+@pytest.fixture
+def api(world: World, redis_empty: None) -> Apis:
+    """The REST API as each persona."""
+    return Apis(world)
