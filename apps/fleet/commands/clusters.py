@@ -46,15 +46,25 @@ def create_cluster(
 
 
 @transaction.atomic
-def update_cluster(*, actor: Actor, cluster_id: int, region: str) -> Cluster:
-    """Change where a cluster stands."""
+def update_cluster(
+    *, actor: Actor, cluster_id: int, region: str | None = None, domain: Domain | None = None
+) -> Cluster:
+    """Change where a cluster stands, or whose it is; None leaves that as it is.
+
+    Only who may create a cluster in the new domain can move one there.
+    """
     cluster = policies.clusters.get(actor, "update", lock=True, pk=cluster_id)
-    if region:
-        checked_slug("region", region)
-    if cluster.region != region:
-        cluster.region = region
-        cluster.save(update_fields=["region"])
-        record(actor, cluster_fact("cluster.changed", cluster, region=region))
+    changed: dict[str, str] = {}
+    if region is not None and region != cluster.region:
+        cluster.region = checked_slug("region", region) if region else ""
+        changed["region"] = region
+    if domain is not None and domain.pk != cluster.domain_id:
+        policies.clusters.require(actor, "create", domain)
+        cluster.domain = domain
+        changed["domain"] = domain.slug
+    if changed:
+        cluster.save(update_fields=list(changed))
+        record(actor, cluster_fact("cluster.changed", cluster, **changed))
         wake("schedule")
     return cluster
 
