@@ -96,7 +96,7 @@ def _reference_faults(node: Node, known: Mapping[str, Node], params: Any) -> lis
 
 
 def find_cycle(upstream: Mapping[str, list[str]]) -> list[str] | None:
-    """One cycle as `[a, b, a]` in the direction of flow, or None; unknown ids are ignored. O(nodes + edges)."""
+    """One cycle as `[a, b, a]` in the direction of flow, or None; unknown ids are ignored. Linear time."""
     waiting = {name: sum(1 for other in set(names) if other in upstream) for name, names in upstream.items()}
     downstream: dict[str, list[str]] = {name: [] for name in upstream}
     for name, names in upstream.items():

@@ -1,8 +1,8 @@
 """Amounts as people write them, and as integers.
 
-cpu `2`, `0.5`, `"500m"` → millicores; sizes `1024`, `"512Mi"`, `"2G"` → bytes; durations `90`, `"90s"`, `"2h"`,
-`"7d"`, `"1h30m"` → seconds. Each parser raises `BadValue` with what would be right. The formatters give the
-shortest exact spelling, so that parsing it again returns the same number.
+cpu `2`, `0.5`, `"500m"` → millicores; sizes `1024`, `"512Mi"`, `"2G"` → bytes; durations `90`, `"90s"`,
+`"2h"`, `"7d"`, `"1h30m"` → seconds. Each parser raises `BadValue` with what would be right. The formatters
+give the shortest exact spelling, so that parsing it again returns the same number.
 """
 
 import re

@@ -1,0 +1,156 @@
+"""From an author's file to validated definitions and bundles; runs on the author's machine only."""
+
+import os
+import sys
+import traceback
+from dataclasses import dataclass, field
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from rmctl.spec import WorkflowSpec, parse_workflow
+
+from . import bundle, dag, yaml_loader
+from .dag import DAG, SdkError
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledWorkflow:
+    """A definition ready to push, and the bundle it needs (None when it ships no files)."""
+
+    spec: WorkflowSpec
+    bundle: bytes | None = None
+    files: list[str] = field(default_factory=list)
+
+    @property
+    def definition(self) -> dict[str, Any]:
+        """The canonical definition."""
+        return self.spec.definition
+
+
+def compile_file(path: str | os.PathLike[str]) -> list[CompiledWorkflow]:
+    """Every workflow of a `.py`, `.yaml` or `.yml` file.
+
+    Raises SdkError when the file cannot be used as it is written, and SpecError for a definition with faults.
+    """
+    file = Path(path).absolute()
+    if not file.is_file():
+        raise SdkError(f"{path}: there is no such file.")
+    if file.suffix == ".py":
+        return _compile_python(file)
+    if file.suffix in (".yaml", ".yml"):
+        return [_compile_yaml(file)]
+    raise SdkError(f"{path}: give a .py, .yaml or .yml file.")
+
+
+def _compile_yaml(file: Path) -> CompiledWorkflow:
+    try:
+        definition, patterns = yaml_loader.workflow(file.read_bytes())
+    except yaml_loader.YamlError as error:
+        raise SdkError(f"{file.name}: {error}") from None
+    tasks = definition.get("tasks")
+    named = [task.get("file") for task in tasks if isinstance(task, dict)] if isinstance(tasks, list) else []
+    patterns += [name for name in dict.fromkeys(named) if isinstance(name, str)]
+    return _finish(definition, bundle.find(file.parent, patterns))
+
+
+def _compile_python(file: Path) -> list[CompiledWorkflow]:
+    folder = file.parent
+    before = set(sys.modules)
+    dags = _execute(file)
+    if not dags:
+        raise SdkError(
+            f'{file.name}: there is no DAG in it; write `with DAG("name") as dag:` at its top level.'
+        )
+    helpers = _own_modules(folder, before)
+    compiled = []
+    for made in dags:
+        shipped = bundle.find(folder, made.files)
+
+        def file_of(function: Any, shipped: dict[str, Path] = shipped) -> str:
+            return _ship(function, folder, shipped)
+
+        definition = made.definition(file_of=file_of)
+        if any(task["kind"] == "python" for task in definition["tasks"]):
+            for path in (file, *helpers):
+                bundle.add(shipped, folder, path)
+        compiled.append(_finish(definition, shipped))
+    return compiled
+
+
+def _finish(definition: dict[str, Any], shipped: dict[str, Path]) -> CompiledWorkflow:
+    if not shipped:
+        return CompiledWorkflow(parse_workflow(definition))
+    content = bundle.pack(shipped)
+    return CompiledWorkflow(
+        parse_workflow({**definition, "bundle": bundle.digest(content)}), content, sorted(shipped)
+    )
+
+
+def _execute(file: Path) -> list[DAG]:
+    """Run the author's file and return the DAGs it made."""
+    stem = file.stem
+    name = f"task_{stem}" if stem in sys.modules or stem in sys.stdlib_module_names else stem
+    spec = spec_from_file_location(name, file)
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    sys.modules[name] = module
+    sys.path.insert(0, str(file.parent))
+    dag.created.clear()
+    try:
+        spec.loader.exec_module(module)
+        return list(dag.created)
+    except SdkError as error:
+        raise SdkError(f"{file.name}{_line(error, file)}: {error}") from None
+    except Exception as error:
+        trace = "".join(traceback.format_exception(type(error), error, _frames(error, file))).rstrip()
+        raise SdkError(f"{file.name} could not be run:\n{trace}") from None
+    finally:
+        dag.created.clear()
+        dag._open.clear()
+        sys.path.remove(str(file.parent))
+        del sys.modules[name]
+
+
+def _frames(error: BaseException, file: Path) -> Any:
+    """The traceback from the author's file on; all of it when that never ran (a syntax error)."""
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_code.co_filename != str(file):
+        frames = frames.tb_next
+    return frames
+
+
+def _line(error: BaseException, file: Path) -> str:
+    """`:12`, the innermost line of the author's file."""
+    line, frames = "", error.__traceback__
+    while frames is not None:
+        if frames.tb_frame.f_code.co_filename == str(file):
+            line = f":{frames.tb_lineno}"
+        frames = frames.tb_next
+    return line
+
+
+def _own_modules(folder: Path, before: set[str]) -> list[Path]:
+    """Modules beside the author's file that it imported: tasks will import them too."""
+    found = []
+    for name in sorted(set(sys.modules) - before):
+        source = getattr(sys.modules[name], "__file__", None)
+        if not isinstance(sys.modules[name], ModuleType) or not source or name.split(".")[0] == "rmctl":
+            continue
+        path = Path(source)
+        if path.suffix == ".py" and path.is_relative_to(folder) and "site-packages" not in path.parts:
+            found.append(path)
+            # Forgotten again, so that the next file's module of this name is its own.
+            del sys.modules[name]
+    return found
+
+
+def _ship(function: Any, folder: Path, shipped: dict[str, Path]) -> str:
+    """Take the function's file into the bundle; its name there."""
+    name = function.__name__
+    if function.__qualname__ != name or name == "<lambda>":
+        raise SdkError(
+            f"Task {name}: the function is defined inside another one; move it to the top of the file."
+        )
+    return bundle.add(shipped, folder, Path(function.__code__.co_filename))

@@ -1,0 +1,434 @@
+"""Writing a workflow in Python.
+
+    with DAG("etl", schedule="@daily", params={"limit": 10}) as dag:
+        rows = extract(limit=param("limit"))
+        parts = transform.expand(part=rows["parts"])
+        parts >> bash("notify", "echo done")
+
+Calling a `@task` function inside a `with DAG` block makes a task and returns its handle; anywhere else it is
+the plain function. This module runs in every Python task (the runner loads the author's file), so it imports
+nothing heavy: no pydantic, dataclasses, inspect or typing. Checks of a whole definition are `rmctl.spec`'s.
+"""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from datetime import date
+    from typing import Any, Self
+
+    Linkable = "Node | Sequence[Node]"
+
+_OPTIONS = (
+    "resources", "env", "secrets", "retries", "time_limit", "intent", "priority", "image", "count",
+    "trigger_rule", "map_limit",
+)  # fmt: skip
+_VARARGS, _VARKEYWORDS = 0x04, 0x08  # flags of a code object: *args, **kwargs
+
+_open: "list[DAG]" = []
+created: "list[DAG]" = []
+
+
+class SdkError(ValueError):
+    """A DAG is written in a way that cannot work; the message names the task and what to do."""
+
+
+def _current(what: str) -> "DAG":
+    if not _open:
+        raise SdkError(f"{what}: tasks are made inside a block `with DAG(...)`.")
+    return _open[-1]
+
+
+class DAG:
+    """A workflow: a context in which tasks are made. `files` are globs beside the file that ship with it."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        description: str = "",
+        schedule: "str | None" = None,
+        timezone: str = "UTC",
+        catchup: bool = False,
+        start_date: "str | date | None" = None,
+        max_active_runs: int = 16,
+        max_active_tasks: int = 0,
+        params: "Mapping[str, Any] | None" = None,
+        defaults: "Mapping[str, Any] | None" = None,
+        files: "Sequence[str]" = (),
+    ) -> None:
+        if isinstance(files, str):
+            raise SdkError(f"DAG {name}: files is a list of globs, for example files=[{files!r}].")
+        self.name = name
+        self.files = list(files)
+        self.tasks: dict[str, Task] = {}
+        self.fields: dict[str, Any] = {
+            "name": name,
+            "description": description,
+            "schedule": schedule,
+            "timezone": timezone,
+            "catchup": catchup,
+            "start_date": start_date
+            if start_date is None or isinstance(start_date, str)
+            else start_date.isoformat(),
+            "max_active_runs": max_active_runs,
+            "max_active_tasks": max_active_tasks,
+            "params": _params_schema(params or {}),
+            "defaults": _options(f"DAG {name}: defaults", defaults or {}),
+        }
+        created.append(self)
+
+    def __enter__(self) -> "Self":
+        _open.append(self)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        _open.remove(self)
+
+    def add(self, task: "Task", *, rename: bool) -> None:
+        """Take a task in; a taken id that the author did not choose gets `__1`, `__2` … Raises SdkError."""
+        if task.id in self.tasks:
+            if not rename:
+                raise SdkError(f"DAG {self.name}: there are two tasks {task.id}; give each its own id.")
+            number = 1
+            while f"{task.id}__{number}" in self.tasks:
+                number += 1
+            task.id = f"{task.id}__{number}"
+        self.tasks[task.id] = task
+
+    def definition(self, *, file_of: "Callable[[Any], str] | None" = None) -> "dict[str, Any]":
+        """The definition as JSON data, not validated yet. `file_of` names a function's file in the bundle."""
+        tasks = [task.definition(file_of) for task in self.tasks.values()]
+        return {"schema": 1, **self.fields, "tasks": tasks}
+
+
+class Node:
+    """What can stand on either side of `>>` and `<<`."""
+
+    __slots__ = ()
+
+    def _task(self) -> "Task":
+        raise NotImplementedError
+
+    def __rshift__(self, other: "Any") -> "Any":
+        _link([self], _nodes(other))
+        return other
+
+    def __lshift__(self, other: "Any") -> "Any":
+        _link(_nodes(other), [self])
+        return other
+
+    def __rrshift__(self, other: "Any") -> "Self":
+        _link(_nodes(other), [self])
+        return self
+
+    def __rlshift__(self, other: "Any") -> "Self":
+        _link([self], _nodes(other))
+        return self
+
+    def __iter__(self) -> "Any":
+        raise TypeError(
+            f"{self!r} is known only when the run gets there; use .expand(...) to make a task for each item"
+        )
+
+    def __bool__(self) -> bool:
+        raise TypeError(f"{self!r} is known only when the run gets there; a DAG cannot branch on it")
+
+
+class Task(Node):
+    """A task of a DAG, and a handle to its result: an argument as it is, or a part of it as `task["key"]`."""
+
+    __slots__ = ("arguments", "dag", "fields", "function", "id", "kind", "over", "script", "upstream")
+
+    def __init__(
+        self,
+        identifier: str,
+        kind: str,
+        *,
+        options: "Mapping[str, Any]",
+        script: "str | None" = None,
+        function: "Any" = None,
+        arguments: "Mapping[str, Any] | None" = None,
+        over: "Mapping[str, Any] | None" = None,
+        rename: bool = False,
+    ) -> None:
+        self.id = identifier
+        self.kind = kind
+        self.fields = _options(f"Task {identifier}", options)
+        self.script = script
+        self.function = function
+        self.arguments = dict(arguments or {})
+        self.over = dict(over or {})
+        self.upstream: dict[str, None] = {}
+        self.dag = _current(f"Task {identifier}")
+        for name, value in (*self.arguments.items(), *self.over.items()):
+            if isinstance(value, Node) and value._task().dag is not self.dag:
+                raise SdkError(f"Task {identifier}: argument {name} comes from another DAG.")
+        self.dag.add(self, rename=rename)
+
+    def _task(self) -> "Task":
+        return self
+
+    def __getitem__(self, key: "str | int") -> "Result":
+        return Result(self, key)
+
+    def __repr__(self) -> str:
+        return f"<result of task {self.id}>"
+
+    def definition(self, file_of: "Callable[[Any], str] | None" = None) -> "dict[str, Any]":
+        """The task as JSON data of a definition."""
+        fields = dict(self.fields)
+        limit = fields.pop("map_limit", None)
+        task: dict[str, Any] = {"id": self.id, "kind": self.kind, "upstream": list(self.upstream), **fields}
+        if self.kind == "bash":
+            task["script"] = self.script
+        elif self.kind == "python":
+            task["file"] = file_of(self.function) if file_of else self.function.__code__.co_filename
+            task["function"] = self.function.__name__
+        if self.arguments:
+            task["arguments"] = {name: self._argument(name, value) for name, value in self.arguments.items()}
+        if self.over:
+            task["map"] = {"over": {name: self._argument(name, value) for name, value in self.over.items()}}
+            if limit is not None:
+                task["map"]["limit"] = limit
+        return task
+
+    def _argument(self, name: str, value: "Any") -> "dict[str, Any]":
+        if isinstance(value, Param):
+            return {"param": value.name}
+        if isinstance(value, Result):
+            return {"result": value.task.id, "key": value.key}
+        if isinstance(value, Task):
+            return {"result": value.id}
+        return {"value": self._plain(name, value)}
+
+    def _plain(self, name: str, value: "Any") -> "Any":
+        """JSON data of a value; tuples become lists. Raises SdkError for handles inside."""
+        if isinstance(value, Node | Param):
+            raise SdkError(
+                f"Task {self.id}: argument {name} has {value!r} inside a list or object; "
+                "pass it as its own argument."
+            )
+        if isinstance(value, list | tuple):
+            return [self._plain(name, item) for item in value]
+        if isinstance(value, dict):
+            return {key: self._plain(name, item) for key, item in value.items()}
+        if value is not None and not isinstance(value, str | int | float | bool):
+            raise SdkError(
+                f"Task {self.id}: argument {name} is a {type(value).__name__}; "
+                "give text, numbers, lists and objects, which can be stored as JSON."
+            )
+        return value
+
+
+class Result(Node):
+    """A part of a task's result, picked by key when the run gets there."""
+
+    __slots__ = ("key", "task")
+
+    def __init__(self, task: Task, key: "str | int") -> None:
+        if isinstance(key, bool) or not isinstance(key, str | int):
+            raise SdkError(f"Task {task.id}: a result is picked by a name or a position, not by {key!r}.")
+        self.task = task
+        self.key = key
+
+    def _task(self) -> Task:
+        return self.task
+
+    def __getitem__(self, key: object) -> "Result":
+        raise SdkError(
+            f"{self!r}: only one key can be picked; pass this part on and pick inside the next task."
+        )
+
+    def __repr__(self) -> str:
+        return f"<result of task {self.task.id}[{self.key!r}]>"
+
+
+class Param:
+    """A parameter of the run, usable as an argument."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"<parameter {self.name}>"
+
+
+def param(name: str) -> Param:
+    """A parameter that the DAG declares in `params`, as an argument of a task."""
+    return Param(name)
+
+
+class TaskFunction:
+    """A function marked with `@task`; a plain call outside a DAG, a new task inside one."""
+
+    def __init__(
+        self, function: "Any", options: "Mapping[str, Any]", fixed: "Mapping[str, Any] | None" = None
+    ) -> None:
+        if not hasattr(function, "__code__"):
+            raise SdkError(f"@task marks functions, not {function!r}.")
+        self.function = function
+        self._settings = dict(options)
+        self._fixed = dict(fixed or {})
+        for name in ("__name__", "__qualname__", "__doc__", "__module__"):
+            setattr(self, name, getattr(function, name))
+        self.__wrapped__ = function
+
+    def __call__(self, *args: "Any", **kwargs: "Any") -> "Any":
+        if not _open:
+            return self.function(*args, **{**self._fixed, **kwargs})
+        return self._make(self._bind(args, {**self._fixed, **kwargs}), {})
+
+    def partial(self, **kwargs: "Any") -> "TaskFunction":
+        """The same function with some arguments given; followed by `.expand(...)`."""
+        return TaskFunction(self.function, self._settings, {**self._fixed, **kwargs})
+
+    def override(self, **options: "Any") -> "TaskFunction":
+        """The same function with other options, for example `id` or `resources`."""
+        return TaskFunction(self.function, {**self._settings, **options}, self._fixed)
+
+    def expand(self, **over: "Any") -> Task:
+        """One instance for each item of a list: a literal one, a parameter, or another task's result."""
+        name = self.function.__name__
+        if len(over) != 1:
+            raise SdkError(f"{name}.expand takes exactly one argument to map over, not {len(over)}.")
+        return self._make(self._bind((), {**self._fixed, **over}), over)
+
+    def _make(self, arguments: "dict[str, Any]", over: "Mapping[str, Any]") -> Task:
+        options = dict(self._settings)
+        chosen = options.pop("id", None)
+        return Task(
+            chosen or self.function.__name__,
+            "python",
+            options=options,
+            function=self.function,
+            arguments={name: value for name, value in arguments.items() if name not in over},
+            over=over,
+            rename=chosen is None,
+        )
+
+    def _bind(self, args: "tuple[Any, ...]", kwargs: "dict[str, Any]") -> "dict[str, Any]":
+        """Arguments by name. Raises SdkError for what the function does not take or still misses."""
+        function, code = self.function, self.function.__code__
+        count = code.co_argcount
+        names = code.co_varnames[:count]
+        by_name = names[code.co_posonlyargcount :] + code.co_varnames[count : count + code.co_kwonlyargcount]
+        where = f"Task {function.__name__}"
+        if code.co_posonlyargcount or code.co_flags & _VARARGS:
+            raise SdkError(
+                f"{where}: its arguments are given by name; remove * and positional-only arguments."
+            )
+        if len(args) > count:
+            raise SdkError(f"{where}: takes {count} positional arguments, {len(args)} are given.")
+        bound = dict(zip(names, args, strict=False))
+        for name, value in kwargs.items():
+            if name in bound:
+                raise SdkError(f"{where}: argument {name} is given twice.")
+            if name not in by_name and not code.co_flags & _VARKEYWORDS:
+                raise SdkError(f"{where}: has no argument {name}; it takes {', '.join(by_name) or 'none'}.")
+            bound[name] = value
+        optional = {*names[count - len(function.__defaults__ or ()) :], *(function.__kwdefaults__ or ())}
+        missing = [name for name in by_name if name not in bound and name not in optional]
+        if missing:
+            raise SdkError(f"{where}: {', '.join(missing)} must be given.")
+        return bound
+
+
+def task(function: "Any" = None, **options: "Any") -> "Any":
+    """Mark a function as a task: `@task`, or `@task(id=…, resources={"cpu": 2}, retries=3)`."""
+    if function is None:
+        return lambda marked: task(marked, **options)
+    _options(
+        f"@task {getattr(function, '__name__', function)}", {k: v for k, v in options.items() if k != "id"}
+    )
+    return TaskFunction(function, options)
+
+
+def bash(
+    identifier: str,
+    script: str,
+    *,
+    arguments: "Mapping[str, Any] | None" = None,
+    expand: "Mapping[str, Any] | None" = None,
+    **options: "Any",
+) -> Task:
+    """A task that runs a script with bash.
+
+    Arguments arrive as variables `RM_ARG_<NAME>` (text as it is, everything else as JSON; up to 32 KiB each)
+    and in the JSON file `RM_INPUTS`; `expand={"name": list}` makes an instance for each item.
+    """
+    return Task(identifier, "bash", options=options, script=script, arguments=arguments, over=expand)
+
+
+def empty(identifier: str, **options: "Any") -> Task:
+    """A task without a job: a joint in the graph, done as soon as it is ready."""
+    return Task(identifier, "empty", options=options)
+
+
+def chain(*steps: "Any") -> None:
+    """`chain(a, [b, c], d)` is `a >> [b, c] >> d`; two lists in a row are linked pair by pair."""
+    for left, right in zip(steps, steps[1:], strict=False):
+        before, after = _nodes(left), _nodes(right)
+        if isinstance(left, Node) or isinstance(right, Node):
+            _link(before, after)
+        elif len(before) == len(after):
+            for one, other in zip(before, after, strict=True):
+                _link([one], [other])
+        else:
+            raise SdkError(f"chain: lists of {len(before)} and {len(after)} tasks cannot be paired.")
+
+
+def _nodes(value: "Any") -> "list[Node]":
+    if isinstance(value, Node):
+        return [value]
+    if isinstance(value, list | tuple) and all(isinstance(item, Node) for item in value):
+        return list(value)
+    raise SdkError(f"Only tasks and lists of tasks can be linked, not {value!r}.")
+
+
+def _link(before: "Iterable[Node]", after: "Iterable[Node]") -> None:
+    firsts = list(before)
+    for last in after:
+        for first in firsts:
+            up, down = first._task(), last._task()
+            if up.dag is not down.dag:
+                raise SdkError(f"Tasks {up.id} and {down.id} belong to different DAGs.")
+            down.upstream[up.id] = None
+
+
+def _options(where: str, options: "Mapping[str, Any]") -> "dict[str, Any]":
+    """Options under their names of the definition; `retries=3` means `{"limit": 3}`. Raises SdkError."""
+    fields = {}
+    for name, value in options.items():
+        if name not in _OPTIONS:
+            raise SdkError(f"{where}: there is no option {name}; options are {', '.join(_OPTIONS)}.")
+        if value is None:
+            continue
+        fields[name] = {"limit": value} if name == "retries" and isinstance(value, int) else value
+    return fields
+
+
+def _params_schema(params: "Mapping[str, Any]") -> "dict[str, Any]":
+    """`{"limit": 5}` as JSON Schema; a value that is a schema already (it has a type) stays."""
+    if not params:
+        return {}
+    properties = {}
+    for name, value in params.items():
+        if isinstance(value, dict) and "type" in value:
+            properties[name] = value
+        else:
+            properties[name] = {"type": _type_name(name, value), "default": value}
+    return {"type": "object", "properties": properties}
+
+
+def _type_name(name: str, value: object) -> str:
+    if isinstance(value, bool):
+        return "boolean"
+    names = ((int, "integer"), (float, "number"), (str, "string"), (list, "array"), (dict, "object"))
+    for kind, text in names:
+        if isinstance(value, kind):
+            return text
+    raise SdkError(
+        f'Parameter {name}: give a default value or a schema such as {{"type": "string"}}, not {value!r}.'
+    )

@@ -1,0 +1,64 @@
+"""Inside a running task: where its artifacts go, and what it belongs to. Loaded by every task that asks."""
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from datetime import datetime
+    from pathlib import Path
+    from typing import Any
+
+
+def artifact(name: str) -> "Path":
+    """The path to write a file to that is kept with the run; folders in `name` are made.
+
+    Outside a task it is in the folder `artifacts` of the current one. Raises ValueError for a name that
+    leaves the folder.
+    """
+    from pathlib import Path
+
+    if not name or os.path.isabs(name) or ".." in name.replace("\\", "/").split("/"):
+        raise ValueError(f"artifact {name!r}: give a relative name such as 'report.html' or 'plots/a.png'")
+    path = Path(os.environ.get("RM_ARTIFACTS", "artifacts"), name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+class Context:
+    """What the running task belongs to; everything is empty outside a run."""
+
+    __slots__ = ("attempt", "job_id", "logical_time", "map_index", "params", "run_id", "task_id", "workflow")
+
+    def __init__(self) -> None:
+        env = os.environ
+        self.run_id: str = env.get("RM_RUN_ID", "")
+        self.workflow: str = env.get("RM_WORKFLOW", "")
+        self.task_id: str = env.get("RM_TASK_ID", "")
+        self.job_id: str = env.get("RM_JOB_ID", "")
+        self.attempt: str = env.get("RM_ATTEMPT", "")
+        index = env.get("RM_MAP_INDEX", "")
+        self.map_index: int | None = int(index) if index else None
+        self.logical_time: datetime | None = _time(env.get("RM_LOGICAL_TIME", ""))
+        self.params: dict[str, Any] = _json(env.get("RM_PARAMS", ""))
+
+
+def context() -> Context:
+    """Run, workflow, task, map index (None when not mapped), logical time and parameters of this task."""
+    return Context()
+
+
+def _time(text: str) -> "datetime | None":
+    if not text:
+        return None
+    from datetime import datetime
+
+    return datetime.fromisoformat(text)
+
+
+def _json(text: str) -> "dict[str, Any]":
+    if not text:
+        return {}
+    import json
+
+    parsed: dict[str, Any] = json.loads(text)
+    return parsed
