@@ -17,7 +17,7 @@ import msgspec
 
 from rmctl.agent import bundles, cgroups, containers, launch, output, process, sandbox
 from rmctl.agent.errors import PortalAway, PortalRefusal, Refused
-from rmctl.agent.journal import State, TaskFolder
+from rmctl.agent.journal import Spares, State, TaskFolder
 from rmctl.agent.logs import LogShipper
 from rmctl.agent.outbox import Outbox
 from rmctl.agent.portal import Portal
@@ -64,6 +64,8 @@ class Executor:
         self._active = asyncio.Event()
         self._idle = asyncio.Event()
         os.makedirs(self.root, mode=0o711, exist_ok=True)
+        # Only where a task can reach nothing but its own folders is an old folder as good as a new one.
+        self.spares = Spares(f"{data}/spare", box.owner(0), box.folder_modes) if box.bubblewrap else None
 
     # What the portal asks
 
@@ -135,7 +137,10 @@ class Executor:
         if task.ending is not None:
             return
         owner = self._owner(task)
-        task.folder.create(assignment, self.box.folder_modes, owner)
+        if self.spares and not assignment.image:
+            self.spares.create(task.folder, assignment)
+        else:
+            task.folder.create(assignment, self.box.folder_modes, owner)
         if archive:
             await asyncio.to_thread(
                 bundles.unpack, archive, task.folder.work, assignment.storage_bytes, owner
@@ -388,7 +393,7 @@ class Executor:
             self._idle.set()
 
     def _remove_folder(self, task: Task) -> None:
-        if not task.folder.remove_quickly():
+        if self.spares is None or task.assignment.image or not self.spares.keep(task.folder):
             self._in_background(asyncio.to_thread(task.folder.remove))
 
     def sweep(self, groups: list[str]) -> None:
@@ -466,8 +471,8 @@ def _limits(assignment: Assignment) -> cgroups.Limits:
 
 def _has_entries(folder: str) -> bool:
     try:
-        with os.scandir(folder) as entries:
-            return next(entries, None) is not None
+        # The task may have put a link in its place: then the upload is to say so.
+        return os.path.islink(folder) or bool(os.listdir(folder))
     except OSError:
         return False
 

@@ -8,14 +8,18 @@
     inputs.json          the inputs
     work/ tmp/ out/      what the task may write; `out/` holds `result.json` and `artifacts/`
 
-Files that the agent replaces are written beside and renamed, so a reader sees the old or the new one. Nothing
-is fsynced: a killed agent loses nothing that was written, and after a power failure the boot id differs, so
-every task of the old boot is reported lost whatever its files say.
+A file that was cut short while it was written does not decode and counts as absent. Nothing is fsynced: a
+killed agent loses nothing that was written, and after a power failure the boot id differs, so every task of the
+old boot is reported lost whatever its files say.
+
+Folders are used again (`Spares`): where thousands of short tasks make and delete a dozen inodes each, a file
+system like ext4, which avoids inodes deleted in the last seconds, spends more time on them than on the tasks.
 """
 
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -26,6 +30,8 @@ from rmctl.agent.protocol import Assignment
 
 T = TypeVar("T")
 
+MAX_SPARES = 64
+KEPT_FILES = frozenset({"assignment.msgpack", "state", "exit", "log", "inputs.json"})
 FOLDER_NAME = re.compile(r"([0-9]+)-([0-9]+)")
 
 
@@ -83,16 +89,50 @@ class TaskFolder:
         `owner` is the user that the task runs as, if not the agent's own. Raises OSError (a full disk, for
         one); the caller then calls `remove`."""
         os.mkdir(self.path, modes[0])
-        stored = msgspec.structs.replace(assignment, secrets={})
-        write_atomically(self.path + "/assignment.msgpack", msgspec.msgpack.encode(stored))
-        with open(self.inputs, "wb") as file:
-            file.write(msgspec.json.encode(assignment.inputs))
-        os.close(os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         for path in (self.work, self.temporary, self.out, self.artifacts):
             os.mkdir(path, modes[1])
+        os.close(os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         if owner is not None:
             for path in (self.work, self.temporary, self.out, self.artifacts, self.log):
                 os.chown(path, owner, owner)
+        self.fill(assignment)
+
+    def fill(self, assignment: Assignment) -> None:
+        """Write what was asked, without the secrets, and the inputs. Raises OSError."""
+        stored = msgspec.structs.replace(assignment, secrets={})
+        _write(self.path + "/assignment.msgpack", msgspec.msgpack.encode(stored), 0o600)
+        _write(self.inputs, msgspec.json.encode(assignment.inputs), 0o644)
+
+    def empty(self, mode: int) -> bool:
+        """Make the folder of an ended task as good as new; False when the task left something of its own.
+
+        The task owned these folders: what it may have put in their place is not followed, and permissions,
+        times and attributes that it may have set are not passed on to the next one.
+        """
+        try:
+            for path in (self.out, self.artifacts, self.work, self.temporary):
+                if not stat.S_ISDIR(os.lstat(path).st_mode):
+                    return False
+            for name in os.listdir(self.out):
+                if name == "result.json":
+                    os.unlink(self.result)
+                elif name != "artifacts":
+                    return False
+            if os.listdir(self.artifacts) or os.listdir(self.work) or os.listdir(self.temporary):
+                return False
+            for path in (self.out, self.artifacts, self.work, self.temporary, self.log):
+                if os.listxattr(path):
+                    return False
+                os.chmod(path, 0o600 if path == self.log else mode)
+                os.utime(path, (0, 0))
+            for name in os.listdir(self.path):
+                if name in KEPT_FILES:
+                    os.truncate(f"{self.path}/{name}", 0)
+                elif name not in ("work", "tmp", "out"):
+                    os.unlink(f"{self.path}/{name}")
+        except OSError:
+            return False
+        return True
 
     def assignment(self) -> Assignment | None:
         """The journalled assignment, or None when the folder was cut short before it was written."""
@@ -102,7 +142,7 @@ class TaskFolder:
         return _read(self.path + "/state", State)
 
     def write_state(self, state: State) -> None:
-        write_atomically(self.path + "/state", msgspec.msgpack.encode(state))
+        _write(self.path + "/state", msgspec.msgpack.encode(state), 0o600)
 
     def ending(self) -> str:
         try:
@@ -138,24 +178,40 @@ class TaskFolder:
         except FileNotFoundError:
             return 0
 
-    def remove_quickly(self) -> bool:
-        """Remove the folder if the task left nothing of its own behind; False when `remove` is needed."""
-        try:
-            for directory in (self.artifacts, self.work, self.temporary):
-                os.rmdir(directory)
-            for name in os.listdir(self.out):
-                os.unlink(f"{self.out}/{name}")
-            os.rmdir(self.out)
-            for name in os.listdir(self.path):
-                os.unlink(f"{self.path}/{name}")
-            os.rmdir(self.path)
-        except OSError:
-            return False
-        return True
-
     def remove(self) -> None:
         """Remove the folder with everything in it, also folders that the task made unreadable."""
         shutil.rmtree(self.path, onerror=_open_and_retry)
+
+
+class Spares:
+    """Emptied folders for the next tasks, all of one owner and mode."""
+
+    def __init__(self, root: str, owner: int | None, modes: tuple[int, int]) -> None:
+        self._root = root
+        self._owner = owner
+        self._modes = modes
+        self._free: list[str] = []
+        self._count = 0
+        shutil.rmtree(root, ignore_errors=True)
+        os.mkdir(root, 0o700)
+
+    def create(self, folder: TaskFolder, assignment: Assignment) -> None:
+        """Like `TaskFolder.create`, from a spare folder when there is one. Raises OSError."""
+        if self._free:
+            os.rename(self._free.pop(), folder.path)
+            folder.fill(assignment)
+        else:
+            folder.create(assignment, self._modes, self._owner)
+
+    def keep(self, folder: TaskFolder) -> bool:
+        """Take the folder back; False when it is to be removed instead."""
+        if len(self._free) >= MAX_SPARES or not folder.empty(self._modes[1]):
+            return False
+        self._count += 1
+        path = f"{self._root}/{self._count}"
+        os.rename(folder.path, path)
+        self._free.append(path)
+        return True
 
 
 def _open_and_retry(function: object, path: str, _: object) -> None:
@@ -190,6 +246,14 @@ def write_atomically(path: str, data: bytes, mode: int = 0o600, durable: bool = 
     finally:
         os.close(descriptor)
     os.rename(temporary, path)
+
+
+def _write(path: str, data: bytes, mode: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    try:
+        _write_all(descriptor, data)
+    finally:
+        os.close(descriptor)
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

@@ -49,6 +49,8 @@ def artifacts(folder: str) -> tuple[list[tuple[str, str]], list[str]]:
     """((name, path) of every plain file below `folder`, complaints about what is left out)."""
     found: list[tuple[str, str]] = []
     complaints: list[str] = []
+    if os.path.islink(folder):
+        return [], ["the artifact folder was replaced by a link, which is not followed"]
     waiting = [(folder, "")]
     while waiting:
         directory, prefix = waiting.pop()

@@ -116,7 +116,8 @@ def test_what_is_not_acknowledged_is_sent_again(own_agent: Agent) -> None:
     portal.acknowledging = False
     placement = agent.run("echo text; echo '[1]' > $RM_RESULT")
     portal.wait_for(
-        lambda: any(item.kind == "ended" for frame in portal.frames for item in frame.items), "the first report"
+        lambda: any(item.kind == "ended" for frame in portal.frames for item in frame.items),
+        "the first report",
     )
     assert agent.folder(placement).exists()
     portal.stop()

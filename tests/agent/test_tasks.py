@@ -136,6 +136,31 @@ def test_artifacts_are_stored_before_the_end_is_reported(agent: Agent) -> None:
     assert "'link' is not a plain file" in ended.detail and ended.reason == "exited"
 
 
+def test_an_artifact_folder_that_leads_away_is_not_followed(agent: Agent) -> None:
+    placement = agent.run("rmdir $RM_ARTIFACTS && ln -s /etc $RM_ARTIFACTS")
+    ended = agent.portal.ended(placement)
+    assert "not followed" in ended.detail
+    assert not [name for owner, name in agent.portal.artifacts if owner == placement]
+    assert os.stat("/etc").st_mode & 0o777 == 0o755
+
+
+def test_nothing_of_a_task_reaches_the_next_one(agent: Agent) -> None:
+    leave = "echo x > a; echo x > $TMPDIR/b; echo x > $RM_RESULT; echo noise; chmod 777 . $TMPDIR; exit 3"
+    quiet = "chmod 777 . $TMPDIR $(dirname $RM_RESULT); echo noise; echo 1 > $RM_RESULT"
+    for script in (leave, quiet, quiet):
+        placement = agent.run(script)
+        agent.portal.ended(placement)
+        agent.wait_forgotten(placement)
+    placements = [
+        agent.run("ls -A . $TMPDIR $(dirname $RM_RESULT); stat -c %a . $TMPDIR $(dirname $RM_RESULT)")
+        for _ in range(3)
+    ]
+    for placement in placements:
+        lines = agent.portal.log(placement).decode().split()
+        assert "a" not in lines and "b" not in lines and "777" not in lines and "result.json" not in lines
+        assert agent.portal.ended(placement).result is None
+
+
 def test_a_bundle_is_unpacked_and_cached(agent: Agent) -> None:
     digest = agent.portal.add_bundle(
         bundle(("src/main.py", b"print('from bundle')"), ("run.py", "src/main.py"))
