@@ -20,7 +20,7 @@ def amount_text(resource: str, amount: int) -> str:
     if resource == "cpu":
         return f"{_decimal(amount / 1000)} cpu"
     if resource == "gpu":
-        return f"{_decimal(amount / 1000)} GPU{'' if amount == 1000 else 's'}"
+        return f"{_decimal(amount / 1000)} GPU{'' if 0 < amount <= 1000 else 's'}"
     if resource in ("memory", "storage"):
         return f"{bytes_text(amount)} {resource}"
     return f"{amount} {resource}"

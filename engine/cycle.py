@@ -153,7 +153,9 @@ class _Cycle:
         heap: list[tuple[tuple[bool, float, float], int]] = []
         for queue, items in self.queues.items():
             if queue not in self.tree:
-                self._refuse_queue(items, _Refusal(Reason.NO_FLAVOR, "the tenant has no quota in any flavor."))
+                self._refuse_queue(
+                    items, _Refusal(Reason.NO_FLAVOR, "the tenant has no quota in any flavor.")
+                )
             elif queue in self.suspended:
                 self._refuse_queue(items, _Refusal(Reason.TENANT_SUSPENDED, "the tenant is suspended."))
             else:
@@ -175,7 +177,15 @@ class _Cycle:
     def _refuse(self, item: Candidate, refusal: _Refusal, position: int) -> None:
         self.verdicts.append(
             Verdict(
-                item.job, "pend", refusal.reason, refusal.detail, None, (), refusal.funnel, refusal.tried, position
+                item.job,
+                "pend",
+                refusal.reason,
+                refusal.detail,
+                None,
+                (),
+                refusal.funnel,
+                refusal.tried,
+                position,
             )
         )
 
@@ -233,7 +243,9 @@ class _Cycle:
         shortage = self.tree.ever_fits(item.queue, amounts)
         if shortage is not None:
             never_covered = shortage.limit == "not covered"
-            return _no_quota(flavor, shortage, Reason.NO_FLAVOR if never_covered else Reason.EXCEEDS_MAX_QUOTA)
+            return _no_quota(
+                flavor, shortage, Reason.NO_FLAVOR if never_covered else Reason.EXCEEDS_MAX_QUOTA
+            )
         key = (item.pool, flavor, shape)
         if key not in self.infeasible:
             self.infeasible[key] = feasibility(self.fleet, item.groups, allowed=nodes)

@@ -109,7 +109,9 @@ class Graph:
         cycle = self.find_cycle({name: node.upstream for name, node in self.tasks.items()})
         if cycle:
             raise ValueError(f"the tasks form a cycle: {' → '.join(cycle)}")
-        self.downstream: dict[str, tuple[str, ...]] = {name: tuple(below) for name, below in downstream.items()}
+        self.downstream: dict[str, tuple[str, ...]] = {
+            name: tuple(below) for name, below in downstream.items()
+        }
         # Tasks without upstream, and tasks that start at once: those and the ones with the rule `always`.
         self.roots = tuple(name for name, node in self.tasks.items() if not node.upstream)
         self.initial = tuple(

@@ -134,7 +134,9 @@ def candidates(fleet: Fleet, request: Request, allowed: Mask | None = None) -> t
     Nodes outside `allowed` are not counted at all: they are not the tenant's to see.
     """
     inside = np.ones(len(fleet), dtype=np.bool_) if allowed is None else allowed
-    asked = [(item.name, mask) for item in FILTERS.values() if (mask := item.check(fleet, request)) is not None]
+    asked = [
+        (item.name, mask) for item in FILTERS.values() if (mask := item.check(fleet, request)) is not None
+    ]
     misses = np.zeros(len(fleet), dtype=np.int16)
     for _, mask in asked:
         misses += ~mask
@@ -177,7 +179,9 @@ def _place_one(fleet: Fleet, request: Request, allowed: Mask | None) -> Placed |
     return Placed(((0, 0, node, cards),), scores)
 
 
-def _fill(scratch: Fleet, request: Request, count: int, allowed: Mask | None) -> list[tuple[int, tuple[int, ...]]]:
+def _fill(
+    scratch: Fleet, request: Request, count: int, allowed: Mask | None
+) -> list[tuple[int, tuple[int, ...]]]:
     """Nodes and cards for up to `count` equal members, charged to `scratch`.
 
     After each member only its own node is scored again. For equal members the greedy choice finds places for
@@ -203,7 +207,11 @@ def _fill(scratch: Fleet, request: Request, count: int, allowed: Mask | None) ->
 
 
 def _fits_row(fleet: Fleet, request: Request, node: int) -> bool:
-    if fleet.cpu[node] < request.cpu or fleet.memory[node] < request.memory or fleet.storage[node] < request.storage:
+    if (
+        fleet.cpu[node] < request.cpu
+        or fleet.memory[node] < request.memory
+        or fleet.storage[node] < request.storage
+    ):
         return False
     if not request.gpu_count:
         return True
@@ -258,7 +266,11 @@ def place_gang(fleet: Fleet, groups: Groups, *, allowed: Mask | None = None) -> 
     """All members of all groups, or why not. The fleet is not changed; see `take_members`."""
     if len(groups) == 1 and groups[0][1] == 1:
         placed = _place_one(fleet, groups[0][0], allowed)
-        return placed or feasibility(fleet, groups, allowed=allowed) or _waiting(fleet, groups, allowed, 0, 0, fleet)
+        return (
+            placed
+            or feasibility(fleet, groups, allowed=allowed)
+            or _waiting(fleet, groups, allowed, 0, 0, fleet)
+        )
     outcome = _place_many(fleet, groups, allowed)
     if isinstance(outcome, Placed):
         return outcome

@@ -227,16 +227,17 @@ class QuotaTree:
         return amount if self._children[node] else max(0, amount)
 
     def _available(self, node: int, fr: FlavorResource) -> int:
-        parent = self._parent[node]
-        used = self._usage[node].get(fr, 0)
-        if parent is None:
-            return self._subtree[node].get(fr, 0) - used
-        kept = self._kept[node].get(fr, 0)
-        above = self._available(parent, fr)
-        limit = self._limits[node].get(fr)
-        if limit is not None and limit.borrowing_limit is not None:
-            above = min(above, self._within_borrowing(node, fr, limit.borrowing_limit))
-        return max(0, kept - used) + above
+        path = [node]
+        while (parent := self._parent[path[-1]]) is not None:
+            path.append(parent)
+        root = path.pop()
+        amount = self._subtree[root].get(fr, 0) - self._usage[root].get(fr, 0)
+        for current in reversed(path):
+            limit = self._limits[current].get(fr)
+            if limit is not None and limit.borrowing_limit is not None:
+                amount = min(amount, self._within_borrowing(current, fr, limit.borrowing_limit))
+            amount += max(0, self._kept[current].get(fr, 0) - self._usage[current].get(fr, 0))
+        return amount
 
     def _within_borrowing(self, node: int, fr: FlavorResource, borrowing_limit: int) -> int:
         kept = self.kept(node, fr)
@@ -308,7 +309,7 @@ class QuotaTree:
         return self._nodes[current].name, "nominal" if current == node else "cohort"
 
     def share(self, node: int, extra: Mapping[FlavorResource, int] | None = None) -> Share:
-        """Fair share of a node below a parent, with `extra` added to its usage first.
+        """Fair share of a node below a parent, with `extra` added to its usage first where it has quota.
 
         Per resource, what is borrowed over all flavors in thousandths of what the parent could ever give; the
         largest counts, divided by the weight. Roots and nodes that borrow nothing have share 0.
@@ -316,10 +317,13 @@ class QuotaTree:
         parent = self._parent[node]
         if parent is None:
             return NOTHING_BORROWED
-        extra = extra or {}
+        subtree, usage = self._subtree[node], dict(self._usage[node])
+        for fr, amount in (extra or {}).items():
+            if fr in subtree:
+                usage[fr] = usage.get(fr, 0) + amount
         borrowed: dict[str, int] = {}
-        for fr in self._usage[node].keys() | extra.keys():
-            over = self.usage(node, fr) + extra.get(fr, 0) - self.subtree(node, fr)
+        for fr, used in usage.items():
+            over = used - subtree.get(fr, 0)
             if over > 0:
                 borrowed[fr[1]] = borrowed.get(fr[1], 0) + over
         if not borrowed:

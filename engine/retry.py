@@ -8,9 +8,7 @@ from random import Random
 LOSS_LIMIT = 10
 
 # End reasons of the agent protocol that count against the job's own retries.
-_FAILURES = frozenset(
-    {"time_limit", "memory_limit", "storage_limit", "pids_limit", "result_invalid"}
-)
+_FAILURES = frozenset({"time_limit", "memory_limit", "storage_limit", "pids_limit", "result_invalid"})
 
 
 def next_delay(policy: Mapping[str, float], failures: int, *, seed: int) -> float:
