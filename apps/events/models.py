@@ -58,3 +58,12 @@ class Event(models.Model):
 
     def __str__(self) -> str:
         return f"{self.id} {self.verb} {self.subject_type}:{self.subject_id}"
+
+
+class Stamp(models.Model):
+    """One row: how often configuration has changed (`apps.events.stamp`)."""
+
+    value = models.BigIntegerField(default=0)
+
+    def __str__(self) -> str:
+        return str(self.value)

@@ -13,6 +13,7 @@ from apps.core.errors import StaleState
 
 from .live import publish
 from .models import Event
+from .stamp import move_stamp, moves_stamp
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,8 @@ def record_all(actor: Actor, facts: Iterable[Fact], *, on_behalf_of: str = "") -
         topics.update(fact.topics)
     if rows:
         Event.objects.bulk_create(rows, batch_size=1000)
+        if moves_stamp(row.verb for row in rows):
+            move_stamp()
         publish(topics)
 
 

@@ -1,80 +1,119 @@
-"""The fleet as the engine sees it: arrays of nodes, with what is lent of them and what is taken."""
+"""The fleet as the engine sees it: what seldom changes is read once, what is taken is read each time."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from engine.fleet import Fleet, NodeRow
 
+from .membership import PoolMembers
 from .models import Gpu, Node
 from .states import LIVE, NodeState
 
-COLUMNS = (
-    "pk",
-    "name",
-    "state",
-    "labels",
-    "taints",
-    "cpu_millicores",
-    "memory_bytes",
-    "storage_bytes",
-    "allocated_cpu_millicores",
-    "allocated_memory_bytes",
-    "allocated_storage_bytes",
-    "running",
-    "runtimes",
-    "cluster__region",
-)
+STATES = [*LIVE, NodeState.LOST]
 
 
-def load_fleet(
-    *, shares: dict[int, int], trust: dict[int, int], ids: Sequence[int] | None = None, lock: bool = False
-) -> Fleet:
-    """The live nodes (or those with `ids`) as arrays, in id order; two reads whatever their number.
+@dataclass(frozen=True, slots=True)
+class Lent:
+    """A node's lent capacity with nothing taken, and which of its cards are lent (a share lends whole cards)."""
 
-    `shares` (per cent lent) and `trust` come from the contributions, by node; a node that is not lent has no
-    capacity. With `lock` the node rows are locked until the transaction ends, so what is read stays true.
-    """
-    nodes = Node.objects.filter(state__in=[*LIVE, NodeState.LOST]).order_by("pk")
-    if ids is not None:
-        nodes = nodes.filter(pk__in=ids)
-    if lock:
-        nodes = nodes.select_for_update(of=("self",))
-    values = list(nodes.values_list(*COLUMNS))
-    cards: dict[int, list[tuple[int, str, int, int]]] = {}
-    for node_id, index, model, memory, taken in (
-        Gpu.objects.filter(node__in=[row[0] for row in values])
-        .order_by("node_id", "index")
-        .values_list("node_id", "index", "model", "memory_bytes", "allocated_milli")
+    row: NodeRow
+    cards: tuple[int, ...]
+    kind: str
+
+
+def load_lent(pools: Iterable[PoolMembers]) -> dict[int, Lent]:
+    """Every live node by id, as far as its contributions lend it; a node that is not lent has no capacity."""
+    shares: dict[int, int] = {}
+    trust: dict[int, int] = {}
+    for pool in pools:
+        shares.update(pool.share_percent)
+        trust.update(pool.trust)
+    cards: dict[int, list[tuple[int, str, int]]] = {}
+    for node_id, index, model, memory in Gpu.objects.order_by("node_id", "index").values_list(
+        "node_id", "index", "model", "memory_bytes"
     ):
-        cards.setdefault(node_id, []).append((index, model, memory, taken))
-    rows = []
-    for pk, name, state, labels, taints, cpu, memory, storage, *rest in values:
-        used_cpu, used_memory, used_storage, running, runtimes, region = rest
+        cards.setdefault(node_id, []).append((index, model, memory))
+    found = {}
+    for pk, name, kind, labels, taints, cpu, memory, storage, runtimes, region in (
+        Node.objects.filter(state__in=STATES)
+        .order_by("pk")
+        .values_list(
+            "pk",
+            "name",
+            "cluster__kind",
+            "labels",
+            "taints",
+            "cpu_millicores",
+            "memory_bytes",
+            "storage_bytes",
+            "runtimes",
+            "cluster__region",
+        )
+    ):
         share = shares.get(pk, 0)
         cpu, memory, storage = (amount * share // 100 for amount in (cpu, memory, storage))
         mine = cards.get(pk, [])
-        free = [-1] * (max((index for index, *_ in mine), default=-1) + 1)
-        # A share of the cards is lent as whole cards.
-        for index, _, _, taken in mine[: len(mine) * share // 100]:
-            free[index] = 1000 - taken
+        lent = tuple(index for index, _, _ in mine[: len(mine) * share // 100])
+        row = NodeRow(
+            id=pk,
+            name=name,
+            cpu_free=cpu,
+            memory_free=memory,
+            storage_free=storage,
+            cpu_capacity=cpu,
+            memory_capacity=memory,
+            storage_capacity=storage,
+            gpu_free=[1000 if index in lent else -1 for index in range(max(lent, default=-1) + 1)],
+            gpu_model=mine[0][1] if mine else "",
+            gpu_memory=mine[0][2] if mine else 0,
+            labels=labels,
+            taints=taints,
+            trust=trust.get(pk, 0),
+            region=region or labels.get("region", ""),
+            runtimes=frozenset(runtimes),
+        )
+        found[pk] = Lent(row=row, cards=lent, kind=kind)
+    return found
+
+
+def load_fleet(lent: dict[int, Lent], *, ids: Sequence[int] | None = None, lock: bool = False) -> Fleet:
+    """The nodes (or those with `ids`) with what is free of them now, in id order.
+
+    With `lock` the node rows are locked until the transaction ends, so that what is read stays true; a card
+    changes only together with its node.
+    """
+    chosen = [pk for pk in (lent if ids is None else ids) if pk in lent]
+    nodes = Node.objects.filter(state__in=STATES).order_by("pk")
+    if ids is not None:
+        nodes = nodes.filter(pk__in=chosen)
+    if lock:
+        nodes = nodes.select_for_update(of=("self",))
+    taken: dict[int, dict[int, int]] = {}
+    values = list(
+        nodes.values_list(
+            "pk", "state", "allocated_cpu_millicores", "allocated_memory_bytes", "allocated_storage_bytes", "running"
+        )
+    )
+    if any(lent[pk].cards for pk in chosen):
+        for node_id, index, milli in Gpu.objects.filter(node__in=chosen, allocated_milli__gt=0).values_list(
+            "node_id", "index", "allocated_milli"
+        ):
+            taken.setdefault(node_id, {})[index] = milli
+    rows = []
+    for pk, state, cpu, memory, storage, running in values:
+        if pk not in lent:
+            continue
+        row, cards = lent[pk].row, taken.get(pk)
         rows.append(
-            NodeRow(
-                id=pk,
-                name=name,
-                cpu_free=cpu - used_cpu,
-                memory_free=memory - used_memory,
-                storage_free=storage - used_storage,
-                cpu_capacity=cpu,
-                memory_capacity=memory,
-                storage_capacity=storage,
-                gpu_free=free,
-                gpu_model=mine[0][1] if mine else "",
-                gpu_memory=mine[0][2] if mine else 0,
-                labels=labels,
-                taints=taints,
-                trust=trust.get(pk, 0),
-                region=region or labels.get("region", ""),
+            replace(
+                row,
+                cpu_free=row.cpu_free - cpu,
+                memory_free=row.memory_free - memory,
+                storage_free=row.storage_free - storage,
+                gpu_free=[free - cards.get(index, 0) if free >= 0 else -1 for index, free in enumerate(row.gpu_free)]
+                if cards
+                else row.gpu_free,
                 ready=state == NodeState.READY,
-                runtimes=frozenset(runtimes),
                 tasks=running,
             )
         )

@@ -8,7 +8,7 @@ from django.utils import timezone
 from apps.core.errors import FieldError, Invalid
 from apps.fleet.models import Pool
 from apps.fleet.queries import PoolMembers, pool_members
-from apps.fleet.snapshot import load_fleet
+from apps.fleet.snapshot import load_fleet, load_lent
 from apps.quotas.queries import load_tree
 from apps.tenants.models import Tenant
 from engine.placement import feasibility
@@ -41,7 +41,7 @@ def impossible(tenant: Tenant, spec: dict[str, Any], *, prefix: str = "") -> lis
     groups = groups_of(spec)
     problem = _quota_problem(tenant, pool, amounts_of(groups), prefix)
     if problem is None and pool.nodes:
-        fleet = load_fleet(shares=pool.share_percent, trust=pool.trust)
+        fleet = load_fleet(load_lent([pool]))
         lent = {node_id for node_id in pool.nodes if pool.lends(node_id, tenant.domain_id)}
         allowed = np.array([int(node_id) in lent for node_id in fleet.ids], dtype=np.bool_)
         # Nodes that are only cordoned or away now may be back when the job's turn comes.

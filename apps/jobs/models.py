@@ -35,7 +35,6 @@ class Job(models.Model):
     reason = models.CharField(max_length=30, blank=True, default="submitted")
     detail = models.TextField(blank=True, default="")
     tried = models.JSONField(default=list)
-    position = models.PositiveIntegerField(null=True)
     token = models.PositiveIntegerField(default=0)
     failures = models.PositiveIntegerField(default=0)
     losses = models.PositiveIntegerField(default=0)

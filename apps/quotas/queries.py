@@ -46,22 +46,29 @@ def list_quotas(actor: Actor) -> QuerySet[QuotaNode]:
     return policies.quotas.visible(actor).select_related("parent", "tenant")
 
 
-def load_tree() -> engine.QuotaTree:
-    """All nodes with limits and usage, as the engine's tree; three queries."""
+def load_nodes() -> list[engine.Node]:
+    """All nodes with their limits, as the engine's; two queries."""
     limits: dict[int, dict[engine.FlavorResource, engine.Limit]] = defaultdict(dict)
-    for limit in QuotaLimit.objects.order_by():
-        key = (limit.flavor, limit.resource)
-        limits[limit.node_id][key] = engine.Limit(limit.nominal, limit.borrowing_limit, limit.lending_limit)
-    usage: dict[int, dict[engine.FlavorResource, int]] = defaultdict(dict)
-    for used in QuotaUsage.objects.order_by().filter(used__gt=0):
-        usage[used.node_id][used.flavor, used.resource] = used.used
-    nodes = [
+    for node_id, flavor, resource, nominal, borrowing, lending in QuotaLimit.objects.order_by().values_list(
+        "node_id", "flavor", "resource", "nominal", "borrowing_limit", "lending_limit"
+    ):
+        limits[node_id][flavor, resource] = engine.Limit(nominal, borrowing, lending)
+    return [
         engine.Node(pk, parent, name, limits.get(pk, {}), weight)
         for pk, parent, name, weight in QuotaNode.objects.order_by("pk").values_list(
             "pk", "parent_id", "name", "weight"
         )
     ]
-    return engine.QuotaTree(nodes, usage)
+
+
+def load_tree(nodes: Iterable[engine.Node] | None = None) -> engine.QuotaTree:
+    """The engine's tree with the present usage; `nodes` where they have been read already."""
+    usage: dict[int, dict[engine.FlavorResource, int]] = defaultdict(dict)
+    for node_id, flavor, resource, used in (
+        QuotaUsage.objects.order_by().filter(used__gt=0).values_list("node_id", "flavor", "resource", "used")
+    ):
+        usage[node_id][flavor, resource] = used
+    return engine.QuotaTree(load_nodes() if nodes is None else nodes, usage)
 
 
 def rows_of(nodes: Iterable[QuotaNode], tree: engine.QuotaTree | None = None) -> list[QuotaRow]:

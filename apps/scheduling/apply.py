@@ -1,7 +1,7 @@
 """Apply: each grant is checked again with the engine's own check under row locks, then written."""
 
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -9,6 +9,7 @@ from django.db import transaction
 
 from apps.events.live import publish
 from apps.execution import backends
+from apps.fleet.snapshot import load_fleet
 from apps.jobs.commands import Given, Member, give_grants, pend
 from apps.jobs.models import Job
 from apps.jobs.requests import cache
@@ -19,31 +20,34 @@ from engine.cycle import Candidate, Verdict
 from engine.fleet import Fleet
 from engine.placement import NodeFree, fits_node
 
-from .models import Decision
-from .observe import Observed, charged, fleet_of
+from .configuration import configuration
+from .models import Cycle, Decision
+from .observe import Observed, charged
 
 # Live topics named one by one; with more, the pages of single jobs follow with their next refresh.
 TOPICS_MAX = 200
 
 
-@dataclass(frozen=True, slots=True)
-class Applied:
-    """What came of the verdicts."""
-
-    granted: int
-    refused: int
-    pending: int
+# A detail whose figures alone have changed is stored again at most this often; a new reason always is.
+DETAIL_SECONDS = 5.0
+_written: dict[int, float] = {}
 
 
-def apply(observed: Observed, verdicts: Sequence[Verdict], now: datetime) -> Applied:
-    """Write the verdicts: grants that still hold, and reasons that are new; returns the counts."""
+def apply(observed: Observed, verdicts: Sequence[Verdict], now: datetime, cycle: Cycle) -> int:
+    """Write the verdicts: grants that still hold, and reasons that are new; returns how many were granted.
+
+    `cycle` comes with the times of the steps before; it is stored with the grants.
+    """
     grants = [verdict for verdict in verdicts if verdict.outcome == "grant"]
-    granted = 0
+    began = time.perf_counter()
     if grants:
         with transaction.atomic():
-            granted = _grant(observed, grants, now)
-    pending = _pend(observed, [verdict for verdict in verdicts if verdict.outcome != "grant"], now)
-    return Applied(granted=granted, refused=len(grants) - granted, pending=pending)
+            cycle.granted = _grant(observed, grants, now)
+            cycle.refused = len(grants) - cycle.granted
+            cycle.apply_ms = (time.perf_counter() - began) * 1000
+            cycle.save(force_insert=True)
+    _pend(observed, [verdict for verdict in verdicts if verdict.outcome != "grant"], now)
+    return cycle.granted
 
 
 def _grant(observed: Observed, grants: Sequence[Verdict], now: datetime) -> int:
@@ -57,9 +61,9 @@ def _grant(observed: Observed, grants: Sequence[Verdict], now: datetime) -> int:
         .order_by("pk")
     }
     wanted = sorted({int(node_ids[member[2]]) for verdict in grants for member in verdict.members})
-    fleet = fleet_of(observed.members, ids=wanted, lock=True)
+    fleet = load_fleet(observed.configuration.lent, ids=wanted, lock=True)
     rows = {int(node_id): row for row, node_id in enumerate(fleet.ids)}
-    tree = load_tree()
+    tree = load_tree(configuration(now).quota_nodes)
     given, decisions = [], []
     for verdict in grants:
         job, candidate = jobs.get(verdict.job), candidates[verdict.job]
@@ -86,7 +90,8 @@ def _grant(observed: Observed, grants: Sequence[Verdict], now: datetime) -> int:
         )
     give_grants(given, now)
     Decision.objects.bulk_create(decisions)
-    backends.submit({member.node_id for item in given for member in item.members})
+    lent = observed.configuration.lent
+    backends.submit({member.node_id: lent[member.node_id].kind for item in given for member in item.members})
     return len(given)
 
 
@@ -149,19 +154,22 @@ def _given(
     )
 
 
-def _pend(observed: Observed, verdicts: Sequence[Verdict], now: datetime) -> int:
+def _pend(observed: Observed, verdicts: Sequence[Verdict], now: datetime) -> None:
     """Store reasons that differ from what is stored, in slices so that no lock is held long."""
-    fresh = []
-    decisions = []
+    clock = time.monotonic()
+    fresh, decisions = [], []
     for verdict in verdicts:
-        stored = observed.pending[verdict.job]
+        stored_reason, stored_detail = observed.pending[verdict.job]
         reason = str(verdict.reason)
-        tried = list(verdict.tried)
         detail = verdict.detail[:1].upper() + verdict.detail[1:]
-        if (reason, detail, verdict.position) == (stored.reason, stored.detail, stored.position):
+        if reason == stored_reason and (
+            detail == stored_detail or clock - _written.get(verdict.job, 0.0) < DETAIL_SECONDS
+        ):
             continue
-        fresh.append((verdict.job, reason, detail, tried, verdict.position))
-        if reason != stored.reason:
+        tried = list(verdict.tried)
+        fresh.append((verdict.job, reason, detail, tried))
+        _written[verdict.job] = clock
+        if reason != stored_reason:
             decisions.append(
                 Decision(job_id=verdict.job, at=now, outcome="pend", reason=reason, detail=detail, tried=tried)
             )
@@ -172,4 +180,6 @@ def _pend(observed: Observed, verdicts: Sequence[Verdict], now: datetime) -> int
         with transaction.atomic():
             Decision.objects.bulk_create(decisions, batch_size=1000)
             publish({"queue", *(f"job:{row[0]}" for row in fresh[:TOPICS_MAX])})
-    return len(verdicts)
+    if len(_written) > 4 * len(observed.pending) + 1000:
+        for job in _written.keys() - observed.pending.keys():
+            del _written[job]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 
 from apps.core.actors import Actor
 from apps.jobs.models import Job
@@ -24,8 +24,8 @@ class Why:
     title: str
     detail: str
     tried: list[dict[str, Any]]
+    # Its place in its tenant's queue, 1 is next; None when it is not pending.
     position: int | None
-    ahead: int
     decisions: list[Decision]
 
 
@@ -38,9 +38,11 @@ def why(actor: Actor, job_id: int) -> Why:
         nodes = ", ".join(dict.fromkeys(last.nodes)) if last else ""
         detail = f"Placed on {nodes} in flavor {last.flavor}." if last else job.detail
         tried = last.tried if last else []
-        return Why(job, "", f"The job is {job.state}", detail, tried, None, 0, decisions)
-    ahead = max(0, (job.position or 1) - 1)
-    return Why(job, job.reason, TITLES[Reason(job.reason)], job.detail, job.tried, job.position, ahead, decisions)
+        return Why(job, "", f"The job is {job.state}", detail, tried, None, decisions)
+    ahead = Job.objects.filter(tenant_id=job.tenant_id, state=JobState.PENDING).filter(
+        Q(priority__gt=job.priority) | Q(priority=job.priority, pk__lt=job.pk)
+    )
+    return Why(job, job.reason, TITLES[Reason(job.reason)], job.detail, job.tried, ahead.count() + 1, decisions)
 
 
 def recent_cycles() -> QuerySet[Cycle]:

@@ -25,16 +25,10 @@ def schedule() -> bool:
         return False
     read = time.perf_counter()
     verdicts = decide(observed.snapshot, now=now.timestamp(), limit=GRANTS_MAX)
-    decided = time.perf_counter()
-    applied = apply(observed, verdicts, now)
-    if applied.granted or applied.refused:
-        Cycle.objects.create(
-            at=now,
-            considered=len(verdicts),
-            granted=applied.granted,
-            refused=applied.refused,
-            observe_ms=(read - began) * 1000,
-            decide_ms=(decided - read) * 1000,
-            apply_ms=(time.perf_counter() - decided) * 1000,
-        )
-    return applied.granted >= GRANTS_MAX
+    cycle = Cycle(
+        at=now,
+        considered=len(verdicts),
+        observe_ms=(read - began) * 1000,
+        decide_ms=(time.perf_counter() - read) * 1000,
+    )
+    return apply(observed, verdicts, now, cycle) >= GRANTS_MAX

@@ -83,8 +83,8 @@ def give_grants(items: Sequence[Given], now: datetime) -> None:
     move_many(
         Job,
         JOB_EDGES,
-        [Move(item.job.pk, item.job.state, JobState.GRANTED, (item.job.token + 1, "", "", [], None)) for item in items],
-        ("token", "reason", "detail", "tried", "position"),
+        [Move(item.job.pk, item.job.state, JobState.GRANTED, (item.job.token + 1, "", "", [])) for item in items],
+        ("token", "reason", "detail", "tried"),
     )
     members = [member for item in items for member in item.members]
     allocate(members, +1)
@@ -147,11 +147,11 @@ def release_grants(grants: Sequence[Grant], members: Iterable[Any], now: datetim
     ledger.release((grant.quota_node_id, grant.flavor, grant.amounts) for grant in grants)
 
 
-def pend(rows: Sequence[tuple[int, str, str, list[Any], int | None]]) -> None:
-    """Store why jobs are still pending: (job, reason, detail, tried, position); only where still pending."""
+def pend(rows: Sequence[tuple[int, str, str, list[Any]]]) -> None:
+    """Store why jobs are still pending: (job, reason, detail, tried); only where still pending."""
     update_rows(
         Job,
-        ("reason", "detail", "tried", "position"),
+        ("reason", "detail", "tried"),
         [(*row, JobState.PENDING) for row in rows],
         guard="state",
     )

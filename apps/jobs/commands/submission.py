@@ -53,16 +53,24 @@ def submit(*, actor: Actor, tenant: Tenant, data: dict[str, Any]) -> Job:
         spec = parse_job(body).normalised()
     except SpecError as error:
         raise Invalid(str(error), code="invalid_spec", errors=error.errors) from None
-    named = {name for group in spec["groups"] for name in (group.get("secrets") or {}).values()}
-    if named:
-        known = set(Secret.objects.filter(tenant=tenant, name__in=named).values_list("name", flat=True))
-        if named - known:
-            missing = ", ".join(sorted(named - known))
-            raise Invalid.field("groups[0].secrets", f"tenant {tenant.slug} has no secret {missing}.", "unknown_secret")
+    _refuse_unknown_secrets(tenant, spec)
     spec["intent"]["pool"] = spec["intent"].get("pool") or default_pool()
     refuse_impossible(tenant, spec)
     item = Submission(spec=spec, origin="", name=spec["name"])
     return submit_many(actor=actor, tenant=tenant, owner_id=actor.user_id, items=[item])[0]
+
+
+def _refuse_unknown_secrets(tenant: Tenant, spec: dict[str, Any]) -> None:
+    named = [set((group.get("secrets") or {}).values()) for group in spec["groups"]]
+    if not any(named):
+        return
+    known = set(Secret.objects.filter(tenant=tenant, name__in=set().union(*named)).values_list("name", flat=True))
+    for index, names in enumerate(named):
+        if names - known:
+            missing = ", ".join(sorted(names - known))
+            raise Invalid.field(
+                f"groups[{index}].secrets", f"tenant {tenant.slug} has no secret {missing}.", "unknown_secret"
+            )
 
 
 def submit_many(

@@ -1,0 +1,65 @@
+"""What the scheduler derives from configuration, kept for as long as the configuration stands still."""
+
+import time
+from dataclasses import dataclass
+from datetime import datetime
+
+from apps.events.stamp import stamp
+from apps.fleet.membership import PoolMembers
+from apps.fleet.queries import pool_members
+from apps.fleet.snapshot import Lent, load_lent
+from apps.quotas.queries import load_nodes
+from apps.tenants.models import Tenant
+from engine import quota
+
+# Terms begin and end by the clock, without an event.
+KEEP_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class TenantRow:
+    """What scheduling needs to know of a tenant."""
+
+    quota_node: int | None
+    domain: int
+    suspended: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """Pools and their members, lent nodes, the quota tree's limits, and tenants."""
+
+    stamp: int
+    loaded_at: float
+    pools: dict[str, PoolMembers]
+    lent: dict[int, Lent]
+    quota_nodes: list[quota.Node]
+    tenants: dict[int, TenantRow]
+
+
+_kept: Configuration | None = None
+
+
+def configuration(now: datetime) -> Configuration:
+    """The present configuration; one read when nothing has changed.
+
+    The stamp is read before the rest, so a change in between only causes one more load.
+    """
+    global _kept
+    value, clock = stamp(), time.monotonic()
+    if _kept is None or _kept.stamp != value or not 0 <= clock - _kept.loaded_at < KEEP_SECONDS:
+        pools = pool_members(now)
+        _kept = Configuration(
+            stamp=value,
+            loaded_at=clock,
+            pools=pools,
+            lent=load_lent(pools.values()),
+            quota_nodes=load_nodes(),
+            tenants={
+                pk: TenantRow(quota_node, domain, suspended)
+                for pk, quota_node, domain, suspended in Tenant.objects.values_list(
+                    "pk", "quota__pk", "domain_id", "suspended"
+                )
+            },
+        )
+    return _kept
