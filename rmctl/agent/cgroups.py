@@ -204,7 +204,7 @@ def kill(groups: Iterable[str]) -> None:
     for pid in processes(groups):
         try:
             os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
+        except (ProcessLookupError, PermissionError):
             continue
 
 

@@ -209,7 +209,10 @@ class Spares:
             return False
         self._count += 1
         path = f"{self._root}/{self._count}"
-        os.rename(folder.path, path)
+        try:
+            os.rename(folder.path, path)
+        except OSError:
+            return False
         self._free.append(path)
         return True
 

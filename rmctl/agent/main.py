@@ -79,6 +79,7 @@ def run(url: str | None, data: str) -> int:
 
     `url` overrides the address that the node joined at. Raises AgentError when it cannot start.
     """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     lock, folder = _open(data)
     try:
         credential = _credential(folder)
