@@ -12,7 +12,8 @@ def update_rows(
     """Set `columns` of the rows whose primary key is the first item of each row; returns the keys updated.
 
     With `guard` (a column), the last item of each row is the value that this column must still have; a row
-    that has moved meanwhile is left alone and its key is not returned.
+    that has moved meanwhile is left alone and its key is not returned. Rows are locked in the order of their
+    keys, so that two such statements never wait for each other in a circle.
     """
     if not rows:
         return []
@@ -32,9 +33,11 @@ def update_rows(
     condition = f"t.{quote(fields[0].column)} = v.v0"  # type: ignore[union-attr]
     if guard:
         condition += f" AND t.{quote(fields[-1].column)} = v.{alias[-1]}"  # type: ignore[union-attr]
+    table, key = quote(meta.db_table), quote(fields[0].column)  # type: ignore[union-attr]
     sql = (
-        f"UPDATE {quote(meta.db_table)} AS t SET {assignments} "
-        f"FROM unnest({unnest}) AS v({', '.join(alias)}) WHERE {condition} RETURNING t.{quote(fields[0].column)}"  # type: ignore[union-attr]
+        f"UPDATE {table} AS t SET {assignments} FROM (SELECT v.* FROM unnest({unnest}) AS v({', '.join(alias)}) "
+        f"JOIN {table} AS l ON l.{key} = v.v0 ORDER BY l.{key} FOR NO KEY UPDATE OF l) AS v "
+        f"WHERE {condition} RETURNING t.{key}"
     )
     with connection.cursor() as cursor:
         cursor.execute(sql, parameters)

@@ -8,7 +8,7 @@ given back only when nothing of it runs any more.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from django.utils import timezone
 
@@ -60,12 +60,20 @@ class Ended:
     started_at: datetime | None = None
 
 
+Reported = TypeVar("Reported", Started, Ended)
+# Ends of members of which nothing need ever have run.
+NEVER_RAN = frozenset({"lost", "refused", "stopped"})
+
+
 def _locked(placement_ids: Iterable[int], node_id: int | None) -> dict[int, Placement]:
-    """The placements with their attempts and jobs, locked in job order; others' nodes are left out."""
+    """The placements with their attempts and jobs, locked in job order; others' nodes are left out.
+
+    Of each row the job is locked first: `cancel` holds the job when it asks for the attempt.
+    """
     rows = (
         Placement.objects.filter(pk__in=list(placement_ids))
         .select_related("attempt__job", "attempt__grant")
-        .select_for_update(of=("self", "attempt", "attempt__job"))
+        .select_for_update(of=("attempt__job", "attempt", "self"), no_key=True)
         .order_by("attempt__job_id", "pk")
     )
     if node_id is not None:
@@ -79,14 +87,18 @@ def _locked(placement_ids: Iterable[int], node_id: int | None) -> dict[int, Plac
 
 
 def start_placements(*, actor: Actor, node_id: int | None, items: Sequence[Started]) -> list[tuple[int, int]]:
-    """Take reports of starts in the caller's transaction; returns the refused (placement, token) pairs."""
+    """Take reports of starts in the caller's transaction; returns the refused (placement, token) pairs.
+
+    A repeated report, also of a member that has ended since, is neither refused nor stored twice.
+    """
     placements = _locked([item.placement for item in items], node_id)
     refused: list[tuple[int, int]] = []
     fresh: list[tuple[Started, Placement]] = []
-    for item in items:
+    for item in _distinct(items):
         placement = placements.get(item.placement)
         if placement is None or _stale(placement, item.token):
-            refused.append((item.placement, item.token))
+            if placement is None or not _repeated(placement, item.token):
+                refused.append((item.placement, item.token))
         elif placement.state == AttemptState.GRANTED:
             fresh.append((item, placement))
     move_many(
@@ -124,6 +136,20 @@ def _stale(placement: Placement, token: int) -> bool:
     return token != attempt.token or token != attempt.job.token or placement.state not in ATTEMPT_LIVE
 
 
+def _repeated(placement: Placement, token: int) -> bool:
+    """Whether the end of this very member is stored already, so that its agent only says again what it said."""
+    ended = placement.state in ATTEMPT_TERMINAL and placement.state != AttemptState.LOST
+    return ended and token == placement.attempt.token
+
+
+def _distinct(items: Sequence[Reported]) -> list[Reported]:
+    """The first report of each member: an agent that reconnects may say a thing twice in one batch."""
+    found: dict[tuple[int, int], Reported] = {}
+    for item in items:
+        found.setdefault((item.placement, item.token), item)
+    return list(found.values())
+
+
 def end_placements(*, actor: Actor, node_id: int | None, items: Sequence[Ended]) -> list[tuple[int, int]]:
     """Take reports of ends in the caller's transaction; returns the refused (placement, token) pairs.
 
@@ -133,13 +159,10 @@ def end_placements(*, actor: Actor, node_id: int | None, items: Sequence[Ended])
     placements = _locked([item.placement for item in items], node_id)
     refused: list[tuple[int, int]] = []
     accepted: list[tuple[Ended, Placement]] = []
-    for item in items:
+    for item in _distinct(items):
         placement = placements.get(item.placement)
-        if placement is None:
-            refused.append((item.placement, item.token))
-        elif _stale(placement, item.token):
-            repeated = placement.state in ATTEMPT_TERMINAL and placement.state != AttemptState.LOST
-            if not (repeated and item.token == placement.attempt.token):
+        if placement is None or _stale(placement, item.token):
+            if placement is None or not _repeated(placement, item.token):
                 refused.append((item.placement, item.token))
         else:
             accepted.append((item, placement))
@@ -159,7 +182,7 @@ def _end_members(accepted: Sequence[tuple[Ended, Placement]], now: datetime) -> 
             "cancelled": AttemptState.CANCELLED,
         }[verdict]
         values = (
-            placement.started_at or item.started_at or item.at,
+            placement.started_at or item.started_at or (None if item.reason in NEVER_RAN else item.at),
             item.at,
             item.exit_code,
             item.reason,
@@ -198,7 +221,10 @@ def _end_attempts(actor: Actor, accepted: Sequence[tuple[Ended, Placement]], now
     for attempt_id, attempt in touched.items():
         if all(member.state in ATTEMPT_TERMINAL for member in members[attempt_id]):
             done.append(attempt)
-        elif any(member.state in (AttemptState.FAILED, AttemptState.LOST) for member in members[attempt_id]):
+        elif not attempt.stop_reason and any(
+            member.state in ATTEMPT_TERMINAL and member.state != AttemptState.SUCCEEDED
+            for member in members[attempt_id]
+        ):
             failing.append(attempt)
     if failing:
         Attempt.objects.filter(pk__in=[attempt.pk for attempt in failing], stop_reason="").update(
