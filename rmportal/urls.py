@@ -9,6 +9,9 @@ api = [
     path("", include("apps.fleet.urls")),
     path("", include("apps.quotas.urls")),
     path("", include("apps.events.urls")),
+    path("", include("apps.jobs.urls")),
+    path("", include("apps.execution.urls")),
+    path("", include("apps.scheduling.urls")),
     path("schema", views.SchemaView.as_view()),
 ]
 

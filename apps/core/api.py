@@ -37,7 +37,16 @@ from .errors import FieldError, Invalid, TooLarge
 from .filters import FilterSet, apply_filters
 from .pagination import PARAMETERS, CursorPagination
 from .problems import exception_handler
-from .serializers import MAX_INTEGER, Integer, Nothing, StrictJsonParser, StrictSerializer, Text, suggestion
+from .serializers import (
+    MAX_INTEGER,
+    Integer,
+    Nothing,
+    ReasonBody,
+    StrictJsonParser,
+    StrictSerializer,
+    Text,
+    suggestion,
+)
 from .throttling import UserRateThrottle
 
 __all__ = [
@@ -46,6 +55,7 @@ __all__ = [
     "FilterSet",
     "Integer",
     "Operation",
+    "ReasonBody",
     "StrictSerializer",
     "Text",
     "UserRateThrottle",

@@ -108,15 +108,19 @@ def invalid(errors: list[FieldError]) -> dict[str, Any]:
 
 
 def field_errors(detail: Any, path: str = "") -> Iterator[FieldError]:
-    """Flatten the framework's nested errors into `errors[]` with dotted paths."""
+    """Flatten the framework's nested errors into `errors[]` with paths such as `groups[0].env`."""
     if isinstance(detail, Mapping):
         for name, inner in detail.items():
+            # A list field's errors are keyed by position, an object's own errors by these two names.
             here = "" if name in ("non_field_errors", "__all__") else str(name)
-            yield from field_errors(inner, ".".join(part for part in (path, here) if part))
+            if isinstance(name, int):
+                yield from field_errors(inner, f"{path}[{name}]")
+            else:
+                yield from field_errors(inner, ".".join(part for part in (path, here) if part))
     elif isinstance(detail, list | tuple):
         for position, inner in enumerate(detail):
             nested = isinstance(inner, Mapping)
-            yield from field_errors(inner, f"{path}.{position}" if nested else path)
+            yield from field_errors(inner, f"{path}[{position}]" if nested else path)
     else:
         yield FieldError(
             field=path, message=str(detail), code=str(getattr(detail, "code", None) or "invalid")

@@ -55,7 +55,7 @@ def check_json(value: Any, path: str = "", depth: int = 0) -> None:
             check_json(inner, f"{path}.{name}" if path else name, depth + 1)
     elif isinstance(value, list):
         for position, inner in enumerate(value):
-            check_json(inner, f"{path}.{position}" if path else str(position), depth + 1)
+            check_json(inner, f"{path or 'body'}[{position}]", depth + 1)
     elif isinstance(value, float):
         if not math.isfinite(value):
             raise Invalid.field(path, "is not a finite number.", "not_finite")
@@ -118,6 +118,12 @@ class Text(serializers.CharField):
         if not isinstance(data, str):
             self.fail("invalid")
         return str(super().to_internal_value(data))
+
+
+class ReasonBody(StrictSerializer):
+    """The body of a verb that may be given a reason, which its event keeps."""
+
+    reason = Text(max_length=1000, default="", allow_blank=True)
 
 
 class Nothing(StrictSerializer):

@@ -6,7 +6,7 @@ from typing import Any
 from rest_framework.request import Request
 
 from apps.core.actors import Actor
-from apps.core.api import ApiView, operation
+from apps.core.api import ApiView, ReasonBody, operation
 from apps.core.errors import FieldError, Invalid
 from apps.tenants import policies as tenant_policies
 from apps.tenants.models import Domain
@@ -32,7 +32,6 @@ from .serializers import (
     PoolAnswer,
     PoolBody,
     PoolChange,
-    ReasonBody,
     TermsBody,
 )
 
@@ -58,8 +57,11 @@ class ClusterDetail(ApiView):
 
     @operation(body=ClusterChange, answer=ClusterAnswer)
     def patch(self, request: Request, cluster_id: int) -> Any:
-        """Change where a cluster stands."""
-        return commands.update_cluster(actor=self.actor, cluster_id=cluster_id, **self.data)
+        """Change where a cluster stands, or whose it is."""
+        data = dict(self.data)
+        if "domain" in data:
+            data["domain"] = tenant_policies.domains.get(self.actor, slug=data["domain"])
+        return commands.update_cluster(actor=self.actor, cluster_id=cluster_id, **data)
 
     @operation()
     def delete(self, request: Request, cluster_id: int) -> None:

@@ -18,7 +18,8 @@ class ClusterBody(StrictSerializer):
 
 
 class ClusterChange(StrictSerializer):
-    region = Text(max_length=63, allow_blank=True)
+    region = Text(max_length=63, allow_blank=True, required=False)
+    domain = Text(max_length=63, required=False, help_text="Slug of the domain that is to own it.")
 
 
 class ClusterAnswer(serializers.ModelSerializer[Cluster]):
@@ -88,10 +89,6 @@ class NodeAnswer(serializers.ModelSerializer[Node]):
 class NodeChange(StrictSerializer):
     labels = serializers.DictField(child=Text(max_length=63, allow_blank=True), required=False)
     taints = TaintBody(many=True, required=False)
-
-
-class ReasonBody(StrictSerializer):
-    reason = Text(max_length=1000, default="", allow_blank=True)
 
 
 class CredentialAnswer(serializers.Serializer[Any]):

@@ -13,7 +13,7 @@ NODE_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,198}[A-Za-z0-9])?")
 MAX_LABELS = 64
 MAX_TAINTS = 32
 MAX_VALUES = 100
-TAINT_EFFECTS = ("NoSchedule",)
+TAINT_EFFECTS = ("NoSchedule", "NoExecute")
 
 
 def checked_label(field: str, key: Any, value: Any) -> None:
@@ -40,7 +40,7 @@ def checked_taints(taints: Any) -> list[dict[str, str]]:
         raise Invalid.field("taints", f"a list of at most {MAX_TAINTS} taints.")
     found: dict[tuple[str, str], dict[str, str]] = {}
     for position, taint in enumerate(taints):
-        field = f"taints.{position}"
+        field = f"taints[{position}]"
         if not isinstance(taint, Mapping):
             raise Invalid.field(field, "an object with key, value and effect.")
         _known(field, taint, ("key", "value", "effect"))

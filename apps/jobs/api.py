@@ -5,7 +5,7 @@ from typing import Any
 from rest_framework import serializers
 from rest_framework.request import Request
 
-from apps.core.api import ApiView, StrictSerializer, Text, operation
+from apps.core.api import ApiView, ReasonBody, operation
 from apps.core.errors import Invalid
 from apps.tenants.queries import tenant_named
 from rmctl.spec import JobSpec
@@ -13,10 +13,6 @@ from rmctl.spec import JobSpec
 from . import commands, policies
 from .filters import JobFilter
 from .models import Attempt, Job, Placement
-
-
-class ReasonBody(StrictSerializer):
-    reason = Text(max_length=1000, default="", allow_blank=True)
 
 
 class JobAnswer(serializers.ModelSerializer[Job]):
@@ -37,7 +33,6 @@ class JobAnswer(serializers.ModelSerializer[Job]):
             "held",
             "reason",
             "detail",
-            "position",
             "token",
             "failures",
             "losses",

@@ -121,10 +121,10 @@ def set_limits(*, actor: Actor, node_id: int, limits: Sequence[Mapping[str, Any]
     flavors = set(Flavor.objects.values_list("name", flat=True))
     rows: dict[tuple[str, str], QuotaLimit] = {}
     for position, limit in enumerate(limits):
-        errors += _limit_errors(f"limits.{position}", limit, flavors, root=node.parent_id is None)
+        errors += _limit_errors(f"limits[{position}]", limit, flavors, root=node.parent_id is None)
         key = (str(limit.get("flavor")), str(limit.get("resource")))
         if key in rows:
-            errors.append(_error(f"limits.{position}", f"{key[0]}/{key[1]} is there twice.", "repeated"))
+            errors.append(_error(f"limits[{position}]", f"{key[0]}/{key[1]} is there twice.", "repeated"))
         rows[key] = QuotaLimit(
             node=node,
             flavor=key[0],

@@ -32,7 +32,6 @@ class WhyAnswer(serializers.Serializer[Any]):
         child=serializers.DictField(), help_text="Per flavor: what stood in the way."
     )
     position = serializers.IntegerField(allow_null=True, help_text="Place in the queue, from 1.")
-    ahead = serializers.IntegerField()
     decisions = DecisionAnswer(many=True)
 
 

@@ -45,7 +45,7 @@ def checked_inventory(inventory: Mapping[str, Any]) -> Inventory:
     if len(indexes) > MAX_GPUS or len(set(indexes)) != len(indexes):
         raise Invalid.field("inventory.gpus", f"at most {MAX_GPUS} cards, each index once.")
     for position, gpu in enumerate(found.gpus):
-        field = f"inventory.gpus.{position}"
+        field = f"inventory.gpus[{position}]"
         if not 0 <= gpu.index < 32768 or not 0 <= gpu.memory_bytes <= MAX_AMOUNT:
             raise Invalid.field(field, "an index from 0 to 32767 and a memory that is not negative.")
         if not 0 < len(gpu.model) <= 100 or len(gpu.uuid) > 100:

@@ -88,7 +88,7 @@ def test_a_removed_node_makes_room_for_another_of_its_name(world: World) -> None
         ({"memory_bytes": 2**60}, "inventory.memory_bytes"),
         ({"cpu_millicores": "many"}, "inventory"),
         ({"gpus": [CARD, CARD]}, "inventory.gpus"),
-        ({"gpus": [{**CARD, "index": -1}]}, "inventory.gpus.0"),
+        ({"gpus": [{**CARD, "index": -1}]}, "inventory.gpus[0]"),
         ({"hostname": "a\x00b"}, "inventory.hostname"),
     ],
 )

@@ -163,10 +163,10 @@ def test_pools_are_the_operators(world: World) -> None:
         ({"a b": "c"}, None, "labels"),
         ({"a": "c d"}, None, "labels.a"),
         ({"a": 1}, None, "labels.a"),
-        (None, [{"key": "k", "effect": "Maybe"}], "taints.0.effect"),
-        (None, [{"key": "k"}, {"key": "k"}], "taints.1"),
-        (None, [{"key": "k", "colour": "red"}], "taints.0.colour"),
-        (None, ["k"], "taints.0"),
+        (None, [{"key": "k", "effect": "Maybe"}], "taints[0].effect"),
+        (None, [{"key": "k"}, {"key": "k"}], "taints[1]"),
+        (None, [{"key": "k", "colour": "red"}], "taints[0].colour"),
+        (None, ["k"], "taints[0]"),
     ],
 )
 def test_labels_and_taints_are_checked(world: World, labels: Any, taints: Any, field: str) -> None:
