@@ -23,10 +23,12 @@ from apps.jobs import commands as jobs
 from rmctl.agent import protocol
 
 from .commands import append_log, hello, take_reports
-from .dispatch import desired, never_started
+from .dispatch import difference
 from .listener import listener
 
 logger = logging.getLogger(__name__)
+
+COALESCE_SECONDS = 0.01
 
 
 class AgentConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
@@ -100,8 +102,12 @@ class AgentConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
 
     async def _store(self) -> None:
         """Take frames in order; reports that queued up meanwhile are stored in one transaction."""
+        clock = asyncio.get_running_loop().time
+        next_batch = 0.0
         while True:
             message = await self.inbox.get()
+            if clock() < next_batch:
+                await asyncio.sleep(next_batch - clock())
             batch = [message]
             while not self.inbox.empty() and len(batch) < 500:
                 batch.append(self.inbox.get_nowait())
@@ -119,6 +125,8 @@ class AgentConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
                     await self._store_log(message)
                 else:
                     await self._greet(message)
+            # A busy agent's frames are collected, so that one transaction stores many; a lone one never waits.
+            next_batch = clock() + COALESCE_SECONDS if len(batch) > 2 else 0.0
 
     async def _retry(self, function: Any, **arguments: Any) -> Any:
         """Run a command in a thread; a database that is away is waited for, the agent keeps what it has."""
@@ -172,20 +180,20 @@ class AgentConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             self.watch.take()
             if not self.greeted:
                 continue
-            difference = await self._retry(self._difference)
-            if difference.start or difference.stop:
-                for item in difference.start:
+            message = await self._retry(self._difference)
+            if message.start or message.stop:
+                for item in message.start:
                     self.held.add((item.placement, item.token))
                     self.sent.add((item.placement, item.token))
-                await self._send(difference)
+                await self._send(message)
 
     def _difference(self) -> protocol.Desired:
         assert self.node_id is not None
-        unborn = never_started(self.node_id, self.held)
-        if unborn:
+        found = difference(self.node_id, self.held)
+        if found.unborn:
             with transaction.atomic():
-                jobs.end_unborn(actor=self.actor, placement_ids=unborn)
-        return desired(self.node_id, self.held)
+                jobs.end_unborn(actor=self.actor, placement_ids=found.unborn)
+        return found.message
 
 
 def _fresh(function: Any, **arguments: Any) -> Any:

@@ -1,9 +1,8 @@
 """What a node's agent should have: the difference between the rows and what it holds."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
-
-from django.db.models import Q
 
 from apps.core.errors import Conflict
 from apps.jobs.models import Placement
@@ -16,41 +15,33 @@ LIVE = sorted(ATTEMPT_LIVE)
 START_BATCH = 200
 
 
-def desired(node_id: int, held: set[Key]) -> Desired:
-    """What to start and what to stop on a node whose agent holds `held`.
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What the agent lacks and holds too much, and members that were to stop before it ever took them."""
 
-    Two short reads when there is nothing to do; specs are read only for what is to be started.
-    """
-    live: dict[Key, tuple[str, str]] = {}
+    message: Desired
+    unborn: list[int]
+
+
+def difference(node_id: int, held: set[Key]) -> Difference:
+    """Compare the node's live rows with what its agent holds; one read when there is nothing to start."""
+    live: set[Key] = set()
+    stop: list[Stop] = []
+    wanted: list[int] = []
+    unborn: list[int] = []
     for pk, token, state, stop_reason in (
         Placement.objects.filter(node_id=node_id, state__in=LIVE)
         .order_by("pk")
         .values_list("pk", "attempt__token", "state", "attempt__stop_reason")
     ):
-        live[pk, token] = (state, stop_reason)
-    stop = [Stop(placement=pk, token=token, reason="not_wanted") for pk, token in held if (pk, token) not in live]
-    stop += [
-        Stop(placement=key[0], token=key[1], reason=reason)
-        for key, (_, reason) in live.items()
-        if reason and key in held
-    ]
-    wanted = [
-        key[0]
-        for key, (state, reason) in live.items()
-        if key not in held and state == AttemptState.GRANTED and not reason
-    ]
-    return Desired(start=assignments(wanted[:START_BATCH]), stop=stop)
-
-
-def never_started(node_id: int, held: set[Key]) -> list[int]:
-    """Members that are to stop but were never taken by the agent: nothing of them runs, so they have ended."""
-    return [
-        pk
-        for pk, token in Placement.objects.filter(
-            ~Q(attempt__stop_reason=""), node_id=node_id, state=AttemptState.GRANTED
-        ).values_list("pk", "attempt__token")
-        if (pk, token) not in held
-    ]
+        live.add((pk, token))
+        if (pk, token) in held:
+            if stop_reason:
+                stop.append(Stop(placement=pk, token=token, reason=stop_reason))
+        elif state == AttemptState.GRANTED:
+            (unborn if stop_reason else wanted).append(pk)
+    stop += [Stop(placement=pk, token=token, reason="not_wanted") for pk, token in held - live]
+    return Difference(Desired(start=assignments(wanted[:START_BATCH]), stop=stop), unborn)
 
 
 def assignments(placement_ids: Iterable[int]) -> list[Assignment]:
