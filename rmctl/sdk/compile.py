@@ -1,6 +1,7 @@
 """From an author's file to validated definitions and bundles; runs on the author's machine only."""
 
 import os
+import re
 import sys
 import traceback
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from rmctl.spec import WorkflowSpec, parse_workflow
+from rmctl.spec import FieldError, SpecError, WorkflowSpec, parse_workflow
 
 from . import bundle, dag, yaml_loader
 from .dag import DAG, SdkError
@@ -80,12 +81,22 @@ def _compile_python(file: Path) -> list[CompiledWorkflow]:
 
 
 def _finish(definition: dict[str, Any], shipped: dict[str, Path]) -> CompiledWorkflow:
-    if not shipped:
-        return CompiledWorkflow(parse_workflow(definition))
-    content = bundle.pack(shipped)
-    return CompiledWorkflow(
-        parse_workflow({**definition, "bundle": bundle.digest(content)}), content, sorted(shipped)
-    )
+    content = bundle.pack(shipped) if shipped else None
+    if content is not None:
+        definition = {**definition, "bundle": bundle.digest(content)}
+    try:
+        return CompiledWorkflow(parse_workflow(definition), content, sorted(shipped))
+    except SpecError as error:
+        raise SpecError([_named(fault, definition) for fault in error.errors]) from None
+
+
+def _named(fault: FieldError, definition: dict[str, Any]) -> FieldError:
+    """`tasks[3].upstream` says little to whoever wrote no list: the task's id stands in its place."""
+    match = re.match(r"tasks\[(\d+)\](.*)", fault["field"])
+    task = definition["tasks"][int(match[1])] if match else None
+    if match and isinstance(task, dict) and isinstance(task.get("id"), str):
+        return {**fault, "field": f"tasks.{task['id']}{match[2]}"}
+    return fault
 
 
 def _execute(file: Path) -> list[DAG]:

@@ -1,0 +1,273 @@
+"""The commands and their options. What a command needs is imported when it runs, so that help is quick."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rmctl.cli import failures
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="RMPortal: submit jobs, push and trigger workflows, watch them run.\n\n"
+    "Exit status: 0 done, 1 failed, 2 wrong usage or refused spec, 3 not found or not allowed, 4 portal not "
+    "reachable. The portal is configured by `rmctl login`, or by RMCTL_URL, RMCTL_TOKEN and RMCTL_TENANT.",
+)
+agent_app = typer.Typer(no_args_is_help=True, help="This machine as a node of the portal.")
+app.add_typer(agent_app, name="agent")
+
+
+def _json_mode(value: bool) -> bool:
+    failures.as_json = value
+    return value
+
+
+Json = Annotated[
+    bool, typer.Option("--json", callback=_json_mode, help="Print JSON for scripts, errors included.")
+]
+TenantOption = Annotated[str | None, typer.Option("--tenant", "-t", help="Slug of the tenant to act for.")]
+JobId = Annotated[int, typer.Argument(min=1, help="Number of the job.", metavar="JOB")]
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+) -> None:
+    """RMPortal: submit jobs, push and trigger workflows, watch them run."""
+    failures.as_json = False
+    if version:
+        import rmctl
+
+        typer.echo(f"rmctl {rmctl.__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def login(
+    url: Annotated[str, typer.Argument(help="Address of the portal.", metavar="URL")],
+    user: Annotated[
+        str | None, typer.Option("--user", "-u", help="User name; asked for when left out.")
+    ] = None,
+    token: Annotated[
+        str | None, typer.Option("--token", help="An API token; - reads it from standard input.")
+    ] = None,
+    tenant: TenantOption = None,
+    as_json: Json = False,
+) -> None:
+    """Sign in, and keep the address and a token for the commands that follow."""
+    from rmctl.cli import account
+
+    account.login(url, user, token, tenant, as_json)
+
+
+@app.command()
+def whoami(as_json: Json = False) -> None:
+    """Show who the token belongs to, and the roles."""
+    from rmctl.cli import account
+
+    account.whoami(as_json)
+
+
+def submit(
+    context: typer.Context,
+    command: Annotated[
+        list[str] | None, typer.Argument(help="The program and its arguments, after --.")
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", help="A job as YAML or JSON; options here override it.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the job.")] = None,
+    script: Annotated[str | None, typer.Option(help="A bash script instead of a command.")] = None,
+    cpu: Annotated[str | None, typer.Option(help="Cores, such as 2, 0.5 or 500m.")] = None,
+    memory: Annotated[str | None, typer.Option(help="Memory, such as 512Mi or 2Gi.")] = None,
+    storage: Annotated[str | None, typer.Option(help="Disk, such as 1Gi.")] = None,
+    gpu: Annotated[int | None, typer.Option(min=1, help="Number of GPUs.")] = None,
+    gpu_milli: Annotated[int | None, typer.Option(min=1, max=1000, help="Thousandths of one GPU.")] = None,
+    gpu_model: Annotated[list[str] | None, typer.Option(help="Accepted GPU model; repeat for more.")] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="Members that start together.")] = None,
+    image: Annotated[str | None, typer.Option(help="Container image.")] = None,
+    env: Annotated[list[str] | None, typer.Option("--env", "-e", help="NAME=VALUE; repeat for more.")] = None,
+    secret: Annotated[
+        list[str] | None, typer.Option(help="VARIABLE=SECRET of the tenant; repeat for more.")
+    ] = None,
+    ship: Annotated[
+        list[str] | None,
+        typer.Option("--ship", help="Files to take along: a glob in this folder; repeat for more."),
+    ] = None,
+    pool: Annotated[str | None, typer.Option(help="Pool to run in.")] = None,
+    label: Annotated[list[str] | None, typer.Option(help="KEY=VALUE that the node must have.")] = None,
+    priority: Annotated[int | None, typer.Option(help="Higher runs first, -1000 to 1000.")] = None,
+    time_limit: Annotated[str | None, typer.Option(help="Such as 90s, 10m or 2h.")] = None,
+    retries: Annotated[int | None, typer.Option(min=0, help="How often to try again.")] = None,
+    tenant: TenantOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, keep nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Submit a job and print its number, for example: rmctl submit --cpu 1 --memory 1Gi -- python x.py"""
+    from rmctl.cli import jobs
+
+    given = {
+        key: value for key, value in locals().items() if key not in ("context", "jobs", "as_json", "dry_run")
+    }
+    body = jobs.Request(**given)
+    if context.info_name == "run":
+        jobs.run(body, as_json)
+    else:
+        jobs.submit(body, dry_run, as_json)
+
+
+_PASS_ON: dict[str, Any] = {"allow_interspersed_args": False}
+app.command("submit", context_settings=_PASS_ON)(submit)
+app.command(
+    "run",
+    context_settings=_PASS_ON,
+    help="Submit a job, follow its log, and end with its exit status. Ctrl-C cancels the job.",
+)(submit)
+
+
+@app.command()
+def logs(
+    job: JobId,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
+    rank: Annotated[int, typer.Option(min=0, help="Member of the job.")] = 0,
+    attempt: Annotated[int | None, typer.Option(min=1, help="Attempt; the newest by default.")] = None,
+) -> None:
+    """Print the log of a job, byte for byte."""
+    from rmctl.cli import jobs
+
+    jobs.logs(job, follow, rank, attempt)
+
+
+@app.command()
+def why(job: JobId, as_json: Json = False) -> None:
+    """Say why a job waits, and what the scheduler tried."""
+    from rmctl.cli import jobs
+
+    jobs.why(job, as_json)
+
+
+@app.command()
+def cancel(
+    number: Annotated[int, typer.Argument(min=1, help="Number of the job, or of the run with --run.")],
+    run: Annotated[bool, typer.Option("--run", help="Cancel a workflow run.")] = False,
+    reason: Annotated[str, typer.Option(help="Kept in the event log.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Stop a job, or a workflow run."""
+    from rmctl.cli import jobs
+
+    jobs.cancel(number, run, reason, as_json)
+
+
+@app.command()
+def push(
+    file: Annotated[Path, typer.Argument(help="A workflow: .py, .yaml or .yml.")],
+    tenant: TenantOption = None,
+    check: Annotated[bool, typer.Option("--check", help="Only validate, here on this machine.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Compile the workflows of a file and make them the newest version."""
+    from rmctl.cli import workflows
+
+    workflows.push(file, tenant, check, as_json)
+
+
+@app.command()
+def trigger(
+    workflow: Annotated[str, typer.Argument(help="Name or number of the workflow.")],
+    param: Annotated[
+        list[str] | None, typer.Option("--param", "-p", help="NAME=VALUE; the value is JSON, or else text.")
+    ] = None,
+    note: Annotated[str, typer.Option(help="Shown with the run.")] = "",
+    wait: Annotated[
+        bool, typer.Option("--wait", "-w", help="Watch until the run ends; status 1 if it failed.")
+    ] = False,
+    tenant: TenantOption = None,
+    as_json: Json = False,
+) -> None:
+    """Start a run of a workflow."""
+    from rmctl.cli import workflows
+
+    workflows.trigger(workflow, param, note, wait, tenant, as_json)
+
+
+@app.command("list")
+def list_(
+    kind: Annotated[
+        str,
+        typer.Argument(help="jobs, workflows, runs, nodes, pools, quotas, tenants or events."),
+    ] = "jobs",
+    tenant: TenantOption = None,
+    state: Annotated[str | None, typer.Option(help="Only this state.")] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option("--filter", help="FIELD=VALUE, any filter of the API; repeat for more."),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many rows.")] = 50,
+    as_json: Json = False,
+) -> None:
+    """List what you can see, newest first."""
+    from rmctl.cli import listing
+
+    listing.show(kind, tenant, state, where, limit, as_json)
+
+
+@app.command()
+def nodes(
+    state: Annotated[str | None, typer.Option(help="Only this state.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many rows.")] = 200,
+    as_json: Json = False,
+) -> None:
+    """List the nodes with what they have and what is taken."""
+    from rmctl.cli import listing
+
+    listing.show("nodes", None, state, None, limit, as_json)
+
+
+@app.command()
+def top(
+    interval: Annotated[float, typer.Option(min=0.5, max=60, help="Seconds between two looks.")] = 2.0,
+    once: Annotated[bool, typer.Option("--once", help="Look once and stop.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Watch what the nodes use, until Ctrl-C."""
+    from rmctl.cli import listing
+
+    listing.top(interval, once, as_json)
+
+
+DataFolder = Annotated[
+    str, typer.Option("--data", help="Folder of the agent's journal, credential and tasks.")
+]
+
+
+@agent_app.command("join")
+def agent_join(
+    url: Annotated[str, typer.Argument(help="Address of the portal.", metavar="URL")],
+    token: Annotated[
+        str, typer.Option(help="One-time token of the cluster; - reads it from standard input.")
+    ],
+    name: Annotated[str | None, typer.Option(help="Name of the node; the host name by default.")] = None,
+    data: DataFolder = "./agent",
+    as_json: Json = False,
+) -> None:
+    """Make this machine a node: trade a one-time token for its own credential."""
+    from rmctl.cli import node
+
+    node.join(url, token, name, data, as_json)
+
+
+@agent_app.command("run")
+def agent_run(
+    url: Annotated[
+        str | None, typer.Option(help="Address of the portal, if it is not the one joined at.")
+    ] = None,
+    data: DataFolder = "./agent",
+) -> None:
+    """Run the agent until it is stopped; its tasks run on. Status 3: the portal revoked the node."""
+    from rmctl.cli import node
+
+    raise typer.Exit(node.run(url, data))
