@@ -1,4 +1,4 @@
-"""One cycle of the scheduler: which pending jobs get capacity, in which flavor and where, and why not the rest.
+"""One cycle of the scheduler: which pending jobs get capacity, in which flavor and where, and why others not.
 
 Within a cycle capacity and quota only shrink, so what failed once fails again: every refusal is remembered by
 what was asked, and thousands of equal jobs cost one look.
@@ -68,8 +68,8 @@ class Snapshot:
 class Verdict:
     """What was decided about one job.
 
-    `position` counts the jobs of its queue that stay pending, this one included; 0 for a grant. `tried` has an
-    entry per flavor in the order tried, `funnel` is that of the flavor whose reason is reported.
+    `position` counts the jobs of its queue that stay pending, this one included; 0 for a grant. `tried` has
+    an entry per flavor in the order tried, `funnel` is that of the flavor whose reason is reported.
     """
 
     job: int
@@ -110,7 +110,7 @@ def queue_order(candidates: Sequence[Candidate]) -> dict[int, list[Candidate]]:
 
 
 def queue_key(tree: QuotaTree, queue: int) -> tuple[bool, float, float]:
-    """Smaller goes first: queues that do not borrow, by their dominant share of nominal; then by fair share."""
+    """Smaller goes first: queues that do not borrow, by dominant share; the others by fair share."""
     dominant, borrows = 0.0, False
     for fr, limit in tree.nodes[queue].limits.items():
         used = tree.usage(queue, fr)
@@ -125,8 +125,8 @@ def queue_key(tree: QuotaTree, queue: int) -> tuple[bool, float, float]:
 def decide(snapshot: Snapshot, *, now: float, limit: int = 1000) -> list[Verdict]:
     """A verdict for every candidate, grants in the order in which they are to be applied.
 
-    At most `limit` jobs are granted. The queue with the smallest present share goes next; inside it a job that
-    cannot start does not block those behind it. Deterministic.
+    At most `limit` jobs are granted. The queue with the smallest present share goes next; inside it a job
+    that cannot start does not block those behind it. Deterministic.
     """
     return _Cycle(snapshot, now, limit).run()
 
@@ -190,7 +190,7 @@ class _Cycle:
         )
 
     def _serve(self, items: Sequence[Candidate], start: int, waiting: int) -> tuple[int, int]:
-        """Go through a queue up to its next grant; returns where to go on and how many stay pending so far."""
+        """Go through a queue up to its next grant; returns where to go on and how many stay pending."""
         for index in range(start, len(items)):
             item = items[index]
             if item.not_before > self.now:
@@ -216,7 +216,7 @@ class _Cycle:
         """Grant the job (None) or say why not: the mildest reason over its flavors, as one is enough."""
         flavors = self.flavors.get(item.pool)
         if flavors is None:
-            return _Refusal(Reason.NO_POOL, f"there is no pool {item.pool}.")
+            return _Refusal(Reason.NO_POOL, "the pool that the job names does not exist.")
         tried: list[dict[str, object]] = []
         refusals: list[_Refusal] = []
         shape = tuple((request.shape, count) for request, count in item.groups)
@@ -232,13 +232,13 @@ class _Cycle:
             refusals.append(outcome)
             tried.extend(outcome.tried)
         if not refusals:
-            return _Refusal(Reason.NO_FLAVOR, f"pool {item.pool} has no flavor.")
+            return _Refusal(Reason.NO_FLAVOR, "the pool that the job names has no flavor.")
         reason = mildest(refusal.reason for refusal in refusals)
         chosen = next(refusal for refusal in refusals if refusal.reason == reason)
         return _Refusal(reason, chosen.detail, chosen.funnel, tried)
 
     def _try(self, item: Candidate, flavor: str, nodes: Mask, shape: Hashable) -> Placed | _Refusal:
-        """A place in one flavor under quota, or why not; what only a change of configuration mends goes first."""
+        """A place in one flavor under quota, or why not; what does not pass by waiting is looked at first."""
         amounts = charge_of(item, flavor)
         shortage = self.tree.ever_fits(item.queue, amounts)
         if shortage is not None:
@@ -257,7 +257,7 @@ class _Cycle:
             return _no_quota(flavor, shortage, Reason.WAITING_FOR_QUOTA)
         blocked = self.unplaced.get(key)
         if blocked is None:
-            placed = place_gang(self.fleet, item.groups, allowed=nodes)
+            placed = place_gang(self.fleet, item.groups, allowed=nodes, feasible=True)
             if isinstance(placed, Placed):
                 return placed
             self.unplaced[key] = blocked = placed

@@ -55,7 +55,7 @@ class TaskNode:
 
 @dataclass(slots=True)
 class Counters:
-    """How the upstream tasks of one task ended so far; a mapped upstream counts once, when all of it ended."""
+    """How the upstream tasks of a task ended so far; a mapped upstream counts once, when all of it ended."""
 
     succeeded: int = 0
     failed: int = 0
@@ -138,7 +138,7 @@ class Graph:
 
     @staticmethod
     def find_cycle(upstream: Mapping[str, Iterable[str]]) -> list[str] | None:
-        """One cycle along the edges, its first task repeated at the end, or None. Unknown names are ignored."""
+        """One cycle along the edges, its first task repeated at the end, or None. Ignores unknown names."""
         downstream: dict[str, list[str]] = {name: [] for name in upstream}
         for name, before in upstream.items():
             for other in before:
@@ -165,7 +165,7 @@ class Graph:
         return None
 
     def critical_path(self, weights: Mapping[str, float] | None = None) -> float:
-        """The largest sum of weights along a path (1 for each task if not given): tasks in the longest chain."""
+        """The largest sum of weights (1 if not given) along a path: the longest chain."""
         longest: dict[str, float] = {}
         for name in self.order:
             before = max((longest[upstream] for upstream in self.tasks[name].upstream), default=0.0)
@@ -178,7 +178,7 @@ class Graph:
 
 
 def outcome(rule: str, counters: Counters) -> str:
-    """What a trigger rule says now: `wait`, `run`, `skip` or `upstream_failed`; ValueError for no such rule."""
+    """What a rule says now: `wait`, `run`, `skip` or `upstream_failed`; ValueError for an unknown rule."""
     succeeded, failed, skipped, total = counters.succeeded, counters.failed, counters.skipped, counters.total
     if rule not in RULES:
         raise ValueError(f"unknown trigger rule {rule!r}")
@@ -213,7 +213,7 @@ def outcome(rule: str, counters: Counters) -> str:
 
 
 def mapped_outcome(states: Sequence[TaskState]) -> TaskState:
-    """How a mapped task ended whose instances all ended: failed if any did, skipped if all were or none exist."""
+    """How a mapped task ended whose instances all ended: failed if any did, skipped if all were."""
     if any(state in FAILING for state in states):
         return TaskState.FAILED
     if all(state == TaskState.SKIPPED for state in states):

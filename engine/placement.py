@@ -17,6 +17,8 @@ __all__ = [
 ]  # fmt: skip
 
 Groups = Sequence[tuple[Request, int]]
+# How far it went: members placed, the group that failed, and the fleet as those members left it.
+_Failure = tuple[int, int, Fleet]
 # (group index, rank over all groups, node index, card indices)
 Member = tuple[int, int, int, tuple[int, ...]]
 
@@ -228,10 +230,10 @@ def _difficulty(fleet: Fleet, request: Request, allowed: Mask | None) -> tuple[f
     return (-request.gpu_count * request.gpu_milli, -max(parts), int(np.count_nonzero(mask)))
 
 
-def _place_many(fleet: Fleet, groups: Groups, allowed: Mask | None) -> Placed | tuple[int, int, Fleet]:
-    """Places for all groups, hardest first; otherwise (members placed, group that failed, what was left)."""
+def _place_many(fleet: Fleet, groups: Groups, allowed: Mask | None) -> Placed | _Failure:
+    """Places for all groups, hardest first."""
     order = sorted(range(len(groups)), key=lambda index: _difficulty(fleet, groups[index][0], allowed))
-    failure: tuple[int, int, Fleet] | None = None
+    failure: _Failure | None = None
     # Packing different groups greedily can get in its own way; spreading is the second try.
     for strategy in (None, "spread", "pack") if len(groups) > 1 else (None,):
         scratch, placed = fleet.fork(), 0
@@ -262,19 +264,21 @@ def _numbered(
     return Placed(tuple(members), {"nodes": len(used), "members": len(members)})
 
 
-def place_gang(fleet: Fleet, groups: Groups, *, allowed: Mask | None = None) -> Placed | Unplaced:
-    """All members of all groups, or why not. The fleet is not changed; see `take_members`."""
+def place_gang(
+    fleet: Fleet, groups: Groups, *, allowed: Mask | None = None, feasible: bool = False
+) -> Placed | Unplaced:
+    """All members of all groups, or why not. The fleet is not changed; see `take_members`.
+
+    With `feasible` the caller vouches that `feasibility` found no obstacle, so it is not asked again.
+    """
     if len(groups) == 1 and groups[0][1] == 1:
-        placed = _place_one(fleet, groups[0][0], allowed)
-        return (
-            placed
-            or feasibility(fleet, groups, allowed=allowed)
-            or _waiting(fleet, groups, allowed, 0, 0, fleet)
-        )
-    outcome = _place_many(fleet, groups, allowed)
+        outcome = _place_one(fleet, groups[0][0], allowed) or (0, 0, fleet)
+    else:
+        outcome = _place_many(fleet, groups, allowed)
     if isinstance(outcome, Placed):
         return outcome
-    return feasibility(fleet, groups, allowed=allowed) or _waiting(fleet, groups, allowed, *outcome)
+    never = None if feasible else feasibility(fleet, groups, allowed=allowed)
+    return never or _waiting(fleet, groups, allowed, *outcome)
 
 
 # Why not
@@ -297,8 +301,8 @@ def feasibility(fleet: Fleet, groups: Groups, *, allowed: Mask | None = None) ->
         if int(np.minimum(slots, count).sum()) < count:
             funnel, _ = candidates(fleet, request, allowed)
             detail = (
-                f"{count} members needed at once; the {matches} matching nodes hold at most {int(slots.sum())} "
-                "even when empty."
+                f"{count} members needed at once; the {matches} matching nodes hold at most "
+                f"{int(slots.sum())} even when empty."
             )
             return Unplaced(Reason.EXCEEDS_EVERY_NODE, funnel, detail)
     if len(groups) > 1:
@@ -342,7 +346,7 @@ def _no_match_text(request: Request, funnel: Funnel) -> str:
 
 
 def _dimensions(fleet: Fleet, request: Request, mask: Mask) -> list[tuple[str, int, int]]:
-    """(resource, needed, best on any one of the nodes) for each resource asked for; cards in whole numbers."""
+    """(resource, needed, best on any one of the nodes) for each resource asked for; cards by number."""
     found = [
         (name, need, int(free[mask].max(initial=0)))
         for name, need, free in (

@@ -93,7 +93,7 @@ def _paths(parents: Mapping[int, int | None], names: Mapping[int, str]) -> list[
         current: int | None = start
         while current is not None and current not in done:
             if current in on_path:
-                loop = path[path.index(current) :] + [current]
+                loop = [*path[path.index(current) :], current]
                 text = " → ".join(names[node] for node in loop)
                 raise ValueError(f"the quota tree has a cycle: {text}; a node cannot be below itself")
             path.append(current)
@@ -105,10 +105,11 @@ def _paths(parents: Mapping[int, int | None], names: Mapping[int, str]) -> list[
 
 
 class QuotaTree:
-    """The tree with its usage. Queries are O(depth); `add` and `remove` bubble up what a node does not keep."""
+    """The tree with its usage. Queries, `add` and `remove` are O(depth)."""
 
     __slots__ = (
-        "_children", "_frs", "_kept", "_limits", "_nodes", "_order", "_parent", "_potential", "_subtree", "_usage"
+        "_children", "_frs", "_kept", "_limits", "_nodes", "_order", "_parent", "_potential", "_subtree",
+        "_usage",
     )  # fmt: skip
 
     def __init__(self, nodes: Iterable[Node], usage: Mapping[int, Mapping[FlavorResource, int]]) -> None:
@@ -145,7 +146,7 @@ class QuotaTree:
             self.add(node_id, amounts)
 
     def _configure(self) -> None:
-        """Subtree and kept amounts from the leaves up, potentials from the roots down; sparse, 0 if absent."""
+        """Subtree and kept amounts from the leaves up, potentials from the roots down; absent means 0."""
         for node_id in reversed(self._order):
             limits = self._limits[node_id]
             subtree = {fr: limit.nominal for fr, limit in limits.items()}
@@ -194,7 +195,7 @@ class QuotaTree:
         return list(self._frs)
 
     def covers(self, node: int, fr: FlavorResource) -> bool:
-        """Whether the node itself has quota configured for the fr; without it the flavor does not serve it."""
+        """Whether the node itself has a limit for the fr; without one the flavor does not serve it."""
         return fr in self._limits[node]
 
     def subtree(self, node: int, fr: FlavorResource) -> int:
@@ -244,7 +245,7 @@ class QuotaTree:
         return self.subtree(node, fr) - kept - max(0, self.usage(node, fr) - kept) + borrowing_limit
 
     def add(self, node: int, amounts: Mapping[FlavorResource, int]) -> None:
-        """Charge amounts; all-or-nothing only for negative amounts, which raise ValueError before any effect."""
+        """Charge amounts to a node and, beyond what it keeps, to those above; ValueError if negative."""
         _not_negative(amounts)
         for fr, amount in amounts.items():
             current: int | None = node
@@ -255,7 +256,7 @@ class QuotaTree:
                 current = self._parent[current]
 
     def remove(self, node: int, amounts: Mapping[FlavorResource, int]) -> None:
-        """Give amounts back, the part borrowed from the parent first; ValueError if not that much is in use."""
+        """Give amounts back, what the parent sees of them first; ValueError if not that much is in use."""
         _not_negative(amounts)
         for fr, amount in amounts.items():
             if amount > self.usage(node, fr):

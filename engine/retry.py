@@ -27,10 +27,8 @@ def next_delay(policy: Mapping[str, float], failures: int, *, seed: int) -> floa
     if delay <= 0 or cap <= 0:
         return 0.0
     # Compared as logarithms, because a large number of failures would overflow the power.
-    if log(delay) + (failures - 1) * log(factor) >= log(cap):
-        base = cap
-    else:
-        base = delay * factor ** (failures - 1)
+    capped = log(delay) + (failures - 1) * log(factor) >= log(cap)
+    base = cap if capped else delay * factor ** (failures - 1)
     # Seeded, so that a decision can be repeated; this spreads load and protects nothing.
     offset = Random(f"{seed}:{failures}").uniform(-jitter, jitter)
     return float(min(cap, base * (1 + offset)))

@@ -139,7 +139,7 @@ def usage_report(case: Case) -> dict[str, Any]:
 
 
 def order(case: Case) -> dict[str, Any]:
-    """The order of the workloads of one queue. The caller of the engine says from when a job counts as old."""
+    """The order of the workloads of one queue; from when a job counts as old is the caller's choice."""
     if case["scope"] != "queue":
         raise Unsupported
     since_eviction = case.get("settings", {}).get("requeue_timestamp") == "eviction"

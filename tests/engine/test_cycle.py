@@ -285,8 +285,8 @@ def test_reasons_that_need_no_look_at_nodes() -> None:
     assert found == {
         1: (Reason.BACKOFF, "tried 2 times; the next try is in 2.5 s."),
         2: (Reason.TENANT_SUSPENDED, "the tenant is suspended."),
-        3: (Reason.NO_POOL, "there is no pool other."),
+        3: (Reason.NO_POOL, "the pool that the job names does not exist."),
         4: (Reason.NO_FLAVOR, "the tenant has no quota in any flavor."),
-        5: (Reason.NO_FLAVOR, "pool bare has no flavor."),
+        5: (Reason.NO_FLAVOR, "the pool that the job names has no flavor."),
     }
     assert decide(replace(snapshot, candidates=[]), now=10.0) == []

@@ -372,12 +372,11 @@ def test_a_soft_taint_keeps_nobody_away() -> None:
     ],
 )
 def test_the_check_under_row_locks_names_the_dimension(
-    change: dict[str, int], cards: tuple[int, ...], dimension: str | None
+    change: dict[str, Any], cards: tuple[int, ...], dimension: str | None
 ) -> None:
     free = NodeFree(cpu=1000, memory=GIB, storage=GIB, gpu={0: 500, 1: 1000})
-    request = Request(
-        **{"cpu": 1000, "memory": GIB, "storage": GIB, "gpu_count": 1, "gpu_milli": 500, **change}
-    )  # type: ignore[arg-type]
+    values = {"cpu": 1000, "memory": GIB, "storage": GIB, "gpu_count": 1, "gpu_milli": 500, **change}
+    request = Request(**values)
     assert fits_node(free, request, cards) == dimension
 
 
@@ -407,7 +406,7 @@ def test_equal_requests_are_equal_whatever_they_were_built_from() -> None:
     [{"cpu": -1}, {"gpu_count": 1, "gpu_milli": 0}, {"gpu_count": 1, "gpu_milli": 1001}, {"strategy": "x"}],
 )
 def test_a_request_that_makes_no_sense_is_refused(values: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="must be|cannot"):
+    with pytest.raises(ValueError, match=r"must be|cannot"):
         Request(**values)
 
 

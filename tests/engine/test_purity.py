@@ -7,10 +7,10 @@ import pytest
 
 FILES = sorted((Path(__file__).parents[2] / "engine").rglob("*.py"))
 ALLOWED = {
-    "collections", "copy", "dataclasses", "enum", "engine", "functools", "heapq", "itertools", "math", "numpy",
-    "random", "typing",
+    "collections", "copy", "dataclasses", "enum", "engine", "functools", "heapq", "itertools", "math",
+    "numpy", "random", "typing",
 }  # fmt: skip
-# Module-level functions of `random` and `numpy.random` share a hidden, unseeded state; `print` and `open` do I/O.
+# `print` and `open` do I/O; module-level functions of `random` and `numpy.random` share an unseeded state.
 FORBIDDEN_CALLS = {"open", "print", "input", "exec", "eval", "__import__", "id"}
 
 
