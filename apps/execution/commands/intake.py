@@ -1,5 +1,7 @@
 """What agents tell: greetings, reports, silence."""
 
+import json
+import math
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,9 +20,10 @@ from apps.fleet.states import NodeState
 from apps.jobs import commands as jobs
 from apps.jobs.models import Placement
 from apps.jobs.states import ATTEMPT_LIVE, AttemptState
-from rmctl.agent.protocol import Held, Hello, Report
+from rmctl.agent.protocol import MAX_RESULT_BYTES, Held, Hello, Report
 
 LIVE = sorted(ATTEMPT_LIVE)
+INT_MAX, BIGINT_MAX = 2**31 - 1, 2**63 - 1
 
 
 def _time(at: float, now: datetime) -> datetime:
@@ -60,26 +63,17 @@ def take_reports(*, actor: Actor, node_id: int, reports: Sequence[Report]) -> li
     """Store a batch of reports in one transaction; returns the (placement, token) pairs that are refused."""
     now = timezone.now()
     started = [
-        jobs.Started(report.placement, report.token, _time(report.at, now), report.pid, report.enforced)
+        jobs.Started(
+            report.placement,
+            report.token,
+            _time(report.at, now),
+            report.pid if report.pid is not None and 0 < report.pid <= INT_MAX else None,
+            _clean(report.enforced),
+        )
         for report in reports
         if report.kind == "started"
     ]
-    ended = [
-        jobs.Ended(
-            placement=report.placement,
-            token=report.token,
-            at=_time(report.at, now),
-            reason=report.reason or "exited",
-            exit_code=_exit_code(report),
-            detail=report.detail[:2000].replace("\x00", ""),
-            result=_clean(report.result),
-            log_size=report.log_size,
-            usage=msgspec.to_builtins(report.usage) if report.usage else {},
-            enforced=report.enforced,
-        )
-        for report in reports
-        if report.kind == "ended"
-    ]
+    ended = [_ended(report, now) for report in reports if report.kind == "ended"]
     with transaction.atomic():
         ending = {item.placement for item in ended}
         refused = jobs.start_placements(
@@ -87,6 +81,34 @@ def take_reports(*, actor: Actor, node_id: int, reports: Sequence[Report]) -> li
         )
         refused += jobs.end_placements(actor=actor, node_id=node_id, items=_with_starts(ended, started))
     return refused
+
+
+def _ended(report: Report, now: datetime) -> jobs.Ended:
+    """What an agent says about an end, in values that the rows can hold: one odd report must not block the rest."""
+    code = _exit_code(report)
+    reason, detail, result = report.reason or "exited", report.detail, None
+    if code == 0 and reason == "exited":
+        try:
+            result = _clean(report.result)
+            size = len(json.dumps(result, allow_nan=False))
+        except (TypeError, ValueError, RecursionError) as error:
+            reason, detail, result = "result_invalid", f"It is not JSON: {error}.", None
+        else:
+            if size > 2 * MAX_RESULT_BYTES:  # Agents count bytes of UTF-8; escaped text is longer.
+                reason, detail, result = "result_invalid", f"It has {size} bytes.", None
+    usage = msgspec.to_builtins(report.usage) if report.usage else {}
+    return jobs.Ended(
+        placement=report.placement,
+        token=report.token,
+        at=_time(report.at, now),
+        reason=reason,
+        exit_code=code,
+        detail=detail.replace("\x00", "")[:2000],
+        result=result,
+        log_size=max(0, min(report.log_size, BIGINT_MAX)),
+        usage={name: value for name, value in usage.items() if math.isfinite(value)},
+        enforced=_clean(report.enforced),
+    )
 
 
 def _with_starts(ended: Sequence[jobs.Ended], started: Sequence[jobs.Started]) -> list[jobs.Ended]:
@@ -109,9 +131,10 @@ def _with_starts(ended: Sequence[jobs.Ended], started: Sequence[jobs.Started]) -
 
 def _exit_code(report: Report) -> int | None:
     """The exit status; 128 + n for a process that signal n ended, as shells tell it."""
-    if report.exit_code is None and report.signal is not None:
-        return 128 + report.signal
-    return report.exit_code
+    code = report.exit_code
+    if code is None and report.signal is not None:
+        code = 128 + report.signal
+    return None if code is None else max(-INT_MAX, min(code, INT_MAX))
 
 
 def _clean(value: Any) -> Any:
