@@ -1,16 +1,25 @@
 """The scheduling loop: observe → decide → apply."""
 
+import logging
 import threading
 import time
+from datetime import timedelta
 
 from django.utils import timezone
 
 from apps.core.loops import loop
+from apps.core.models import IdempotencyRecord
+from apps.jobs.commands import repair
 from engine.cycle import decide
 
 from .apply import apply
 from .models import Cycle
 from .observe import observe
+
+logger = logging.getLogger(__name__)
+
+IDEMPOTENCY_AGE = timedelta(days=1)
+CYCLE_AGE = timedelta(days=7)
 
 # With a backlog, cycles start at most this often: each then grants what became free meanwhile, in one go.
 # A job that comes to an empty queue never waits for this.
@@ -38,9 +47,22 @@ def schedule() -> bool:
     cycle = Cycle(
         at=now,
         considered=len(verdicts),
+        granted=0,
         observe_ms=(read - began) * 1000,
         decide_ms=(time.perf_counter() - read) * 1000,
     )
     granted = apply(observed, verdicts, now, cycle)
     _next_cycle = started + BACKLOG_SECONDS if 0 < granted < len(verdicts) else 0.0
-    return granted >= GRANTS_MAX
+    # Refused grants count too, or a full cycle of which one no longer held would end the run of passes.
+    return granted > 0 and granted + cycle.refused >= GRANTS_MAX
+
+
+@loop("housekeep")
+def housekeep() -> bool:
+    """Once a minute: the ledger is compared with its grants, and records that have served their time go."""
+    now = timezone.now()
+    for difference in repair():
+        logger.error("The ledger differed from its grants and was set right: %s", difference)
+    IdempotencyRecord.objects.filter(created_at__lt=now - IDEMPOTENCY_AGE).delete()
+    Cycle.objects.filter(at__lt=now - CYCLE_AGE).delete()
+    return False

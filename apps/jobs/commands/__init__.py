@@ -5,7 +5,7 @@ Lock order: jobs by id → placements → nodes by id → cards → quota usage.
 
 from .attempts import Ended, Started, end_lost, end_placements, end_unborn, start_placements
 from .control import cancel, cancel_many, hold, release
-from .grants import Given, Member, give_grants, pend, renew_leases, stop_placements
+from .grants import Given, Member, give_grants, pend, renew_leases, repair, stop_placements
 from .submission import Submission, submit, submit_many
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "pend",
     "release",
     "renew_leases",
+    "repair",
     "start_placements",
     "stop_placements",
     "submit",

@@ -6,8 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
-from django.db import connection
-from django.db.models import Sum
+from django.db import connection, transaction
 
 from apps.core.actors import SYSTEM
 from apps.core.bulk import update_rows
@@ -157,20 +156,30 @@ def pend(rows: Sequence[tuple[int, str, str, list[Any]]]) -> None:
     )
 
 
-def renew_leases(node_placements: Iterable[int], now: datetime) -> None:
-    """Renew the leases of the grants that these placements belong to; agents' beats are the only caller."""
-    ids = list(node_placements)
-    if ids:
-        Grant.objects.filter(attempt__placements__in=ids, released_at__isnull=True).update(
-            lease_expires_at=now + timedelta(seconds=settings.LEASE_SECONDS)
-        )
+def renew_leases(held: Iterable[tuple[int, int]], now: datetime) -> None:
+    """Renew the leases of the grants of these (node, placement) pairs; agents' beats are the only caller.
+
+    A placement of another node renews nothing. A grant that somebody has locked is just ending: it is passed by.
+    """
+    pairs = sorted(set(held))
+    if pairs:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "UPDATE jobs_grant SET lease_expires_at = %s WHERE id IN ("
+                "SELECT g.id FROM unnest(%s::bigint[], %s::bigint[]) AS v(node, placement) "
+                "JOIN jobs_placement p ON p.id = v.placement AND p.node_id = v.node "
+                "JOIN jobs_attempt a ON a.id = p.attempt_id JOIN jobs_grant g ON g.id = a.grant_id "
+                "WHERE g.released_at IS NULL ORDER BY g.id FOR NO KEY UPDATE OF g SKIP LOCKED)",
+                [now + timedelta(seconds=settings.LEASE_SECONDS), *[list(column) for column in zip(*pairs, strict=True)]],
+            )
 
 
 def stop_placements(attempt_ids: Iterable[int], reason: str) -> None:
     """Ask for the processes of live attempts to be stopped; their end comes as a report."""
-    Attempt.objects.filter(pk__in=list(attempt_ids), state__in=sorted(ATTEMPT_LIVE), stop_reason="").update(
-        stop_reason=reason
-    )
+    live = Attempt.objects.filter(pk__in=list(attempt_ids), state__in=sorted(ATTEMPT_LIVE), stop_reason="")
+    # Locked in the order in which reports lock them.
+    locked = live.order_by("job_id").select_for_update(no_key=True).values("pk")
+    Attempt.objects.filter(pk__in=locked).update(stop_reason=reason)
 
 
 def node_topics(attempt_ids: Iterable[int]) -> dict[int, tuple[str, ...]]:
@@ -184,28 +193,77 @@ def node_topics(attempt_ids: Iterable[int]) -> dict[int, tuple[str, ...]]:
 
 
 def drift() -> list[str]:
-    """Where the sums kept on nodes and quota leaves differ from the unreleased grants; empty when exact."""
+    """Where the sums kept on nodes, cards and quota leaves differ from the unreleased grants; empty when exact."""
     problems = []
-    held = {
-        row["node_id"]: (row["cpu"], row["memory"])
-        for row in Placement.objects.filter(attempt__grant__released_at__isnull=True)
-        .values("node_id")
-        .annotate(cpu=Sum("cpu_millicores"), memory=Sum("memory_bytes"))
-    }
     with connection.cursor() as cursor:
-        cursor.execute("SELECT id, name, allocated_cpu_millicores, allocated_memory_bytes FROM fleet_node")
-        for node_id, name, cpu, memory in cursor.fetchall():
-            if (cpu, memory) != held.get(node_id, (0, 0)):
-                problems.append(f"node {name}: allocated {cpu}m/{memory}, granted {held.get(node_id, (0, 0))}")
         cursor.execute(
-            "SELECT u.node_id, u.flavor, u.resource, u.used, coalesce(g.amount, 0) FROM quotas_quotausage u "
-            "LEFT JOIN (SELECT quota_node_id, flavor, key, sum(value::bigint) AS amount FROM jobs_grant, "
+            "WITH held AS (SELECT p.* FROM jobs_placement p JOIN jobs_attempt a ON a.id = p.attempt_id "
+            "JOIN jobs_grant g ON g.id = a.grant_id WHERE g.released_at IS NULL), "
+            "nodes AS (SELECT node_id, sum(cpu_millicores) AS cpu, sum(memory_bytes) AS memory, "
+            "sum(storage_bytes) AS storage, count(*) AS members FROM held GROUP BY node_id), "
+            "cards AS (SELECT node_id, (share->>0)::int AS index, sum((share->>1)::int) AS milli "
+            "FROM held, jsonb_array_elements(gpus) AS share GROUP BY 1, 2) "
+            "SELECT n.name, 'allocated', ARRAY[n.allocated_cpu_millicores, n.allocated_memory_bytes, "
+            "n.allocated_storage_bytes, n.running], ARRAY[coalesce(h.cpu, 0), coalesce(h.memory, 0), "
+            "coalesce(h.storage, 0), coalesce(h.members, 0)] FROM fleet_node n LEFT JOIN nodes h ON h.node_id = n.id "
+            "UNION ALL SELECT n.name, 'card ' || c.index, ARRAY[c.allocated_milli], ARRAY[coalesce(h.milli, 0)] "
+            "FROM fleet_gpu c JOIN fleet_node n ON n.id = c.node_id "
+            "LEFT JOIN cards h ON (h.node_id, h.index) = (c.node_id, c.index)"
+        )
+        problems += [
+            f"node {name}: {what} {kept}, granted {[int(amount) for amount in granted]}"
+            for name, what, kept, granted in cursor.fetchall()
+            if kept != granted
+        ]
+        cursor.execute(
+            "SELECT coalesce(u.node_id, g.quota_node_id), coalesce(u.flavor, g.flavor), coalesce(u.resource, g.key), "
+            "coalesce(u.used, 0), coalesce(g.amount, 0) FROM quotas_quotausage u "
+            "FULL JOIN (SELECT quota_node_id, flavor, key, sum(value::bigint) AS amount FROM jobs_grant, "
             "jsonb_each_text(amounts) WHERE released_at IS NULL GROUP BY 1, 2, 3) g "
             "ON (g.quota_node_id, g.flavor, g.key) = (u.node_id, u.flavor, u.resource) "
-            "WHERE u.used <> coalesce(g.amount, 0)"
+            "WHERE coalesce(u.used, 0) <> coalesce(g.amount, 0)"
         )
         problems += [
             f"quota {node_id} {flavor}/{resource}: used {used}, granted {granted}"
             for node_id, flavor, resource, used, granted in cursor.fetchall()
         ]
+    return problems
+
+
+@transaction.atomic
+def repair() -> list[str]:
+    """Set the kept sums to those of the live grants, where they differ; returns what differed.
+
+    Nothing in the product makes them differ; this is for a database that was restored or edited by hand. The
+    difference is recorded as an event.
+    """
+    ledger.lock_trees()
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT id FROM fleet_node ORDER BY id FOR UPDATE")
+        problems = drift()
+        if not problems:
+            return []
+        cursor.execute(
+            "UPDATE fleet_node n SET allocated_cpu_millicores = coalesce(p.cpu, 0), "
+            "allocated_memory_bytes = coalesce(p.memory, 0), allocated_storage_bytes = coalesce(p.storage, 0), "
+            "running = coalesce(p.members, 0) FROM fleet_node m LEFT JOIN (SELECT l.node_id, "
+            "sum(l.cpu_millicores) AS cpu, sum(l.memory_bytes) AS memory, sum(l.storage_bytes) AS storage, "
+            "count(*) AS members FROM jobs_placement l JOIN jobs_attempt a ON a.id = l.attempt_id "
+            "JOIN jobs_grant g ON g.id = a.grant_id WHERE g.released_at IS NULL GROUP BY l.node_id) p "
+            "ON p.node_id = m.id WHERE n.id = m.id"
+        )
+        cursor.execute(
+            "UPDATE fleet_gpu c SET allocated_milli = coalesce(h.milli, 0) FROM fleet_gpu d LEFT JOIN "
+            "(SELECT l.node_id, (share->>0)::int AS index, sum((share->>1)::int) AS milli FROM jobs_placement l "
+            "JOIN jobs_attempt a ON a.id = l.attempt_id JOIN jobs_grant g ON g.id = a.grant_id, "
+            "jsonb_array_elements(l.gpus) AS share WHERE g.released_at IS NULL GROUP BY 1, 2) h "
+            "ON (h.node_id, h.index) = (d.node_id, d.index) WHERE c.id = d.id"
+        )
+        cursor.execute(
+            "UPDATE quotas_quotausage u SET used = coalesce(g.amount, 0) FROM quotas_quotausage v LEFT JOIN "
+            "(SELECT quota_node_id, flavor, key, sum(value::bigint) AS amount FROM jobs_grant, "
+            "jsonb_each_text(amounts) WHERE released_at IS NULL GROUP BY 1, 2, 3) g "
+            "ON (g.quota_node_id, g.flavor, g.key) = (v.node_id, v.flavor, v.resource) WHERE u.id = v.id"
+        )
+    record_all(SYSTEM, [Fact("ledger.repaired", "ledger", 0, facts={"differences": problems[:100]}, topics=("quota",))])
     return problems
