@@ -11,8 +11,11 @@ from django.db import Error, close_old_connections
 from django.utils import timezone
 
 from apps.core import redis
+from apps.core.actors import Actor
 from apps.events.live import publish_data
 from apps.fleet import commands as fleet
+from apps.fleet.models import Node
+from apps.fleet.states import NodeState
 from rmctl.agent.protocol import Beat
 
 from .commands import intake
@@ -58,6 +61,8 @@ class Listener:
                 await database_sync_to_async(self._write)(beats)
             except Error as error:
                 logger.warning("Beats could not be written down: %s", error)
+            except Exception:  # Whatever one beat holds: if this loop ended, every node would be taken for lost.
+                logger.exception("Beats could not be written down.")
             await asyncio.sleep(INTERVAL_SECONDS)  # The period of the loop itself.
 
     def _write(self, beats: dict[int, Beat]) -> None:
@@ -66,7 +71,10 @@ class Listener:
         if not beats:
             return
         fleet.nodes_seen(list(beats))
-        intake.renew(item for beat in beats.values() for item in beat.held)
+        # A machine that only slept comes back on its old connection, without a greeting.
+        for node in Node.objects.filter(pk__in=list(beats), state=NodeState.LOST):
+            fleet.mark_returned(actor=Actor(label=f"agent:{node.name}", node_id=node.pk), node_id=node.pk)
+        intake.renew((node_id, item) for node_id, beat in beats.items() for item in beat.held)
         samples = {str(node_id): msgspec.to_builtins(beat.telemetry) for node_id, beat in beats.items()}
         encoded = {node_id: json.dumps(sample) for node_id, sample in samples.items()}
         redis.hint("HSET", LATEST_KEY, *[part for pair in encoded.items() for part in pair])

@@ -15,7 +15,7 @@ from django.utils import timezone
 from apps.core.actors import SYSTEM, Actor
 from apps.events.live import publish
 from apps.fleet import commands as fleet
-from apps.fleet.models import Intake, Node
+from apps.fleet.models import Cluster, Intake, Node
 from apps.fleet.states import NodeState
 from apps.jobs import commands as jobs
 from apps.jobs.models import Placement
@@ -148,9 +148,11 @@ def _clean(value: Any) -> Any:
     return value
 
 
-def renew(held: Iterable[Held]) -> None:
-    """Renew the leases of what agents say they hold."""
-    jobs.renew_leases([item.placement for item in held if item.state != "ended"], timezone.now())
+def renew(held: Iterable[tuple[int, Held]]) -> None:
+    """Renew the leases of what agents (nodes by id) say they hold."""
+    jobs.renew_leases(
+        ((node_id, item.placement) for node_id, item in held if item.state != "ended"), timezone.now()
+    )
 
 
 def listening(*, now: datetime) -> None:
@@ -177,7 +179,7 @@ def expire(*, now: datetime) -> tuple[int, int]:
         silent = Node.objects.filter(
             Q(last_seen_at__lt=quiet) | Q(last_seen_at__isnull=True, joined_at__lt=quiet),
             state__in=[NodeState.READY, NodeState.CORDONED, NodeState.DRAINING],
-        )
+        ).exclude(cluster__kind=Cluster.Kind.FAKE)
         ids = list(silent.values_list("pk", flat=True))
         if ids:
             lost = fleet.mark_lost(
@@ -186,7 +188,7 @@ def expire(*, now: datetime) -> tuple[int, int]:
     lease = now - timedelta(seconds=settings.LEASE_SECONDS)
     over = Q(node__state=NodeState.REMOVED)
     if intake.up_since < lease:
-        over |= Q(attempt__grant__lease_expires_at__lt=now)
+        over |= Q(attempt__grant__lease_expires_at__lt=now) & ~Q(node__cluster__kind=Cluster.Kind.FAKE)
         # A gang's lease is renewed by any of its nodes; the member on a lost one is lost all the same.
         over |= Q(node__state=NodeState.LOST, node__last_seen_at__lt=lease)
     ended = 0
