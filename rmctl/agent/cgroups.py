@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 CONTROLLERS = ("cpu", "memory", "pids")
+# Version 1 counts the cpu time in a hierarchy of its own, which limits nothing.
+ACCOUNTING = "cpuacct"
 PERIOD_MICROSECONDS = 100_000
 AGENT_LEAF = "rmportal-agent"
 
@@ -40,7 +42,7 @@ class Cgroups:
     def create(self, task: str, limits: Limits) -> list[str]:
         """Make the task's groups and write its limits. Raises OSError; `remove` what was made then."""
         for folder in self.folders():
-            os.mkdir(f"{folder}/{task}")
+            os.makedirs(f"{folder}/{task}")
         for controller, (version, folder) in self.parents.items():
             for name, value in _settings(controller, version, limits):
                 try:
@@ -85,6 +87,7 @@ def _settings(controller: str, version: str, limits: Limits) -> list[tuple[str, 
             ("memory.swap.max", "0"),
             ("memory.oom.group", "1"),
         ],
+        (ACCOUNTING, "cgroup-v1"): [],
         ("pids", "cgroup-v1"): [("pids.max", str(limits.pids))],
         ("pids", "cgroup-v2"): [("pids.max", str(limits.pids))],
     }
@@ -154,7 +157,7 @@ def own_groups(proc: str = "/proc/self") -> dict[str, tuple[str, str]]:
     for line in Path(proc, "cgroup").read_text().splitlines():
         _, names, path = line.split(":", 2)
         for controller in names.split(","):
-            if controller in mounts and (controller in CONTROLLERS or controller == ""):
+            if controller in mounts and controller in (*CONTROLLERS, ACCOUNTING, ""):
                 version = "cgroup-v1" if controller else "cgroup-v2"
                 found[controller] = (version, _below(*mounts[controller], path))
     unified = found.pop("", None)
@@ -241,6 +244,17 @@ def memory_peak(groups: Iterable[str]) -> int:
             except OSError:
                 continue
     return 0
+
+
+def cpu_seconds(groups: Iterable[str]) -> float:
+    """Processor time that the task used; 0 where no group counts it."""
+    for group in groups:
+        try:
+            with open(f"{group}/cpuacct.usage", encoding="ascii") as file:
+                return int(file.read()) / 1e9
+        except OSError:
+            continue
+    return _counter(groups, ("cpu.stat",), "usage_usec") / 1e6
 
 
 def _counter(groups: Iterable[str], names: tuple[str, ...], key: str) -> int:

@@ -29,6 +29,7 @@ UPLOADS = 4
 # How often a portal that answers may fail to store an artifact before the task's end is reported without it.
 UPLOAD_FAILURES = 60
 POLL_SECONDS = 0.25
+SETTLE_TRIES = 20
 STORAGE_SECONDS = 3.0
 STORAGE_AFTER_SECONDS = 2.0
 KILL_AGAIN_SECONDS = 1.0
@@ -281,7 +282,7 @@ class Executor:
         now = time.time()
         process.kill_leftovers(task.state.pid, task.groups, task.is_child)
         if task.is_child:
-            ended = reap(task.state.pid, now)
+            ended = reap(task.state.pid, now, counts=not task.state.bubblewrap)
         else:
             status = task.folder.exit_status()
             ended = Exit(status[0] if status else None, now)
@@ -295,6 +296,7 @@ class Executor:
             process.kill(task.state.pid, task.groups)  # its shell vanished: the rest may still be there
         reason, detail = end_reason(task, ended.status)
         peak = cgroups.memory_peak(task.groups)
+        seconds = cgroups.cpu_seconds(task.groups) or ended.cpu_seconds
         self.sweep(task.groups)
         if task.unwanted:
             task.phase = "ended"
@@ -307,7 +309,7 @@ class Executor:
             if reason == "exited" and ended.status == 0:
                 reason, detail = "result_invalid", str(error)
         started_at = task.state.started_at if task.state else ended.at
-        used = Usage(max(0.0, ended.at - started_at), ended.cpu_seconds, peak, task.storage_bytes)
+        used = Usage(max(0.0, ended.at - started_at), seconds, peak, task.storage_bytes)
         code = ended.status
         number = code - 128 if code is not None and 128 < code <= 192 else None
         report = Report(
@@ -400,6 +402,14 @@ class Executor:
         """Remove groups, later again those in which something still dies."""
         self._busy_groups += cgroups.remove(groups)
         self._active.set()
+
+    async def settle_groups(self) -> None:
+        """Wait a moment for the groups of killed tasks, whose processes the kernel may still be clearing away."""
+        for _ in range(SETTLE_TRIES):
+            self._busy_groups = cgroups.remove(self._busy_groups)
+            if not self._busy_groups:
+                return
+            await asyncio.sleep(POLL_SECONDS / 5)
 
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
         running = asyncio.create_task(work)

@@ -62,6 +62,7 @@ def join(url: str, token: str, name: str, data: str) -> int:
         box, groups, runtime = _probe(folder)
         runtimes = ["process", *([runtime.name] if runtime else [])]
         inventory = Hardware(folder).inventory(runtimes, executor.isolation(box, groups))
+        cgroups.remove(groups.folders())
         answer = asked.join(token, name, msgspec.to_builtins(inventory))
         credential = msgspec.convert({"url": asked.url, **answer}, Credential)
         write_atomically(f"{folder}/credential.json", msgspec.json.encode(credential), durable=True)
@@ -145,6 +146,8 @@ async def _run(asked: Portal, folder: str) -> int:
         await work.stop_all(REVOKED_GRACE_SECONDS)
         return EXIT_REVOKED
     finally:
+        await work.settle_groups()
+        cgroups.remove(groups.folders())  # those with running tasks in them stay
         for task in waited:
             task.cancel()
         await asyncio.gather(*waited, return_exceptions=True)

@@ -70,13 +70,14 @@ class Exit:
     cpu_seconds: float = 0.0
 
 
-def reap(pid: int, at: float) -> Exit:
-    """Collect an ended child of the agent, with the resources that it and its descendants used."""
+def reap(pid: int, at: float, counts: bool) -> Exit:
+    """Collect an ended child of the agent. Its `cpu_seconds` include its descendants' if it waited for them
+    (`counts`), which bubblewrap does not do."""
     _, wait_status, used = os.wait4(pid, 0)
     code = os.waitstatus_to_exitcode(wait_status)
     status = code if code >= 0 else None
     # ru_maxrss would be the agent's own: a spawned process starts out in its parent's memory.
-    return Exit(status, at, used.ru_utime + used.ru_stime)
+    return Exit(status, at, used.ru_utime + used.ru_stime if counts else 0.0)
 
 
 def end_reason(task: Task, status: int | None) -> tuple[EndReason, str]:

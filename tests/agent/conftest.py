@@ -1,5 +1,6 @@
 """A real agent process for each module's tests, against a portal that lives in the test process."""
 
+import hashlib
 import itertools
 import os
 import shutil
@@ -88,6 +89,9 @@ class Agent:
                 process.kill(shell, [])
                 os.kill(shell, signal.SIGKILL)
         self.portal.stop()
+        name = "rmportal-" + hashlib.sha256(str(self.data).encode()).hexdigest()[:8]
+        left = [folder for _, folder in cgroups.own_groups().values() if os.path.exists(f"{folder}/{name}")]
+        assert not left, f"groups were left behind in {left}"
 
 
 def make_agent(root: Path) -> Agent:
@@ -141,12 +145,3 @@ def needs(agent: Agent) -> Callable[..., None]:
                 )
 
     return check
-
-
-@pytest.fixture
-def no_cgroup_left() -> Iterator[None]:
-    """No group of a task outlives it."""
-    yield
-    for _, folder in cgroups.own_groups().values():
-        for parent in Path(folder).glob("rmportal-*"):
-            assert parent.is_dir()

@@ -85,7 +85,7 @@ def test_cpu_is_limited(agent: Agent, needs: Needs) -> None:
     )
     ended = agent.portal.ended(placement)
     assert ended.usage is not None and ended.usage.wall_seconds > 1.0
-    assert ended.usage.cpu_seconds < 0.5 * ended.usage.wall_seconds
+    assert 0.1 < ended.usage.cpu_seconds < 0.4 * ended.usage.wall_seconds
 
 
 def test_one_large_file_is_stopped(agent: Agent) -> None:

@@ -76,7 +76,9 @@ def test_a_log_that_its_task_truncates_goes_on(tmp_path: Path) -> None:
     assert found.end((1, 1)) == 11
 
 
-def test_version_two_groups_are_made_with_their_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_version_two_groups_are_made_with_their_limits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # A plain folder stands for the kernel's; this machine may have version 1 only.
     parent = tmp_path / "rmportal"
     (parent / "7-1").mkdir(parents=True)
@@ -86,7 +88,7 @@ def test_version_two_groups_are_made_with_their_limits(tmp_path: Path, monkeypat
     for name in names:
         (parent / "7-1" / name).touch()
     (parent / "7-1").rename(tmp_path / "made")
-    monkeypatch.setattr(os, "mkdir", (tmp_path / "made").rename)
+    monkeypatch.setattr(os, "makedirs", (tmp_path / "made").rename)
     groups = found.create("7-1", cgroups.Limits(500, 2000, 1 << 20, 33))
     assert groups == [str(parent / "7-1")]
     values = {name: (parent / "7-1" / name).read_text() for name in names}

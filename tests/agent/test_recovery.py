@@ -19,8 +19,11 @@ from tests.agent.conftest import PROJECT, RUN, Agent, make_agent
 
 
 def shell_of(agent: Agent, placement: int) -> int:
-    pid = process.find_shell(str(agent.folder(placement)))
-    assert pid is not None
+    # The kernel lets the agent go on a moment before the new program's command line can be read.
+    find = process.find_shell
+    pid: int = agent.portal.wait_for(
+        lambda: find(str(agent.folder(placement))), f"the process of {placement}"
+    )
     return pid
 
 
