@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -30,6 +31,9 @@ def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     for name in ("logs", "artifacts", "bundles"):
         settings.STORAGES[name]["OPTIONS"]["location"] = folder / name
     storages._storages.clear()
+    Path(settings.STATIC_ROOT).mkdir(parents=True, exist_ok=True)  # WhiteNoise warns when it is missing.
+    # Limits have a test of their own; elsewhere they would make one test depend on another.
+    settings.REST_FRAMEWORK["DEFAULT_THROTTLE_RATES"] = dict.fromkeys(("user", "login", "join"), "100000/s")
     # Hashing a password as slowly as production does would be most of the suite's time.
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     yield

@@ -1,0 +1,100 @@
+"""One object of every kind that belongs to the tenant `vision`, by the name that routes give to its key."""
+
+from typing import Any
+
+from django.core.files.base import ContentFile
+from django.core.files.storage import storages
+from django.utils import timezone
+
+from apps.core.actors import SYSTEM
+from apps.events.models import Event
+from apps.execution.models import Artifact, Bundle, LogChunk
+from apps.fleet import commands as fleet
+from apps.jobs import commands as jobs
+from apps.jobs.models import Attempt, Grant, Job, Placement
+from apps.scheduling.models import Decision
+from apps.tenants import commands as tenants
+from apps.tenants.models import Membership, Secret
+from tests.personas import GIB, World
+
+SHA256 = "a" * 64
+
+
+def make_job(world: World, name: str = "train") -> Job:
+    """A pending job of the member in the tenant vision."""
+    data = {"name": name, "tenant": "vision", "groups": [{"command": ["true"]}]}
+    return jobs.submit(actor=world.actor("member"), tenant=world.vision, data=data)
+
+
+def run_job(world: World, job: Job, node: Any) -> Placement:
+    """Give the job a placement with a log and an artifact, as rows: no agent is there to make them."""
+    now = timezone.now()
+    amounts = {"cpu": 100, "memory": GIB // 8, "storage": GIB // 4}
+    grant = Grant.objects.create(
+        job=job,
+        quota_node=world.vision_quota,
+        flavor="cpu",
+        amounts=amounts,
+        created_at=now,
+        lease_expires_at=now,
+        released_at=now,
+    )
+    attempt = Attempt.objects.create(job=job, grant=grant, token=1, state="succeeded", created_at=now)
+    placement = Placement.objects.create(
+        attempt=attempt,
+        node=node,
+        cpu_millicores=100,
+        memory_bytes=GIB // 8,
+        storage_bytes=GIB // 4,
+        state="succeeded",
+        log_size=6,
+        log_expected=6,
+    )
+    storages["logs"].save(f"test/{placement.pk}", ContentFile(b"hello\n"))
+    LogChunk.objects.create(placement=placement, offset=0, length=6, path=f"test/{placement.pk}")
+    storages["artifacts"].save(f"test/{placement.pk}", ContentFile(b"report"))
+    Artifact.objects.create(
+        placement=placement,
+        name="out/report.html",
+        path=f"test/{placement.pk}",
+        size=6,
+        sha256=SHA256,
+        content_type="text/html",
+    )
+    Decision.objects.create(job=job, at=now, outcome="grant", flavor="cpu", nodes=[node.name])
+    return placement
+
+
+def make_objects(world: World) -> dict[str, Any]:
+    """Build one of everything; the keys are those of the routes (`job_id`, `slug`, …)."""
+    node, _ = world.join("vision-node")
+    job = make_job(world)
+    placement = run_job(world, job, node)
+    row, _ = fleet.create_join_token(actor=SYSTEM, cluster=world.cluster)
+    tenants.set_secret(actor=SYSTEM, tenant=world.vision, name="key", value="hidden")
+    Bundle.objects.create(tenant=world.vision, sha256=SHA256, size=1)
+    token, _ = tenants.create_token(actor=world.actor("member"), name="mine")
+    return {
+        "slug": "vision",
+        "membership_id": Membership.objects.get(user=world.users["member"]).pk,
+        "name": Secret.objects.get().name,
+        "token_id": token.pk,
+        "join_token_id": row.pk,
+        "cluster_id": world.cluster.pk,
+        "node_id": node.pk,
+        "contribution_id": world.cluster.contributions.get().pk,
+        "pool_id": world.pool.pk,
+        "flavor_id": world.flavor.pk,
+        "quota_id": world.vision_quota.pk,
+        "event_id": Event.objects.filter(tenant_id=world.vision.pk).latest("id").pk,
+        "job_id": job.pk,
+        "artifact_id": placement_artifact(placement),
+        "placement_id": placement.pk,
+        "sha256": SHA256,
+        "path": "out/report.html",
+    }
+
+
+def placement_artifact(placement: Placement) -> int:
+    """The id of the placement's one artifact."""
+    return Artifact.objects.get(placement=placement).pk

@@ -1,0 +1,205 @@
+"""Lists: pages by cursor, filters, unknown parameters, and a cost that does not grow."""
+
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from apps.core.actors import SYSTEM
+from apps.events.models import Event
+from apps.fleet import commands as fleet
+from apps.quotas import commands as quotas
+from apps.tenants import commands as tenants
+from tests.personas import World, make_user
+
+from .objects import make_job, run_job
+from .routes import api_routes
+
+LISTS = sorted(
+    route.path
+    for route in api_routes()
+    if (declared := route.operation("GET")) and declared.listing and not route.arguments
+)
+
+
+def path_of(link: str) -> str:
+    parts = urlsplit(link)
+    return f"{parts.path.removeprefix('/api/v1/')}?{parts.query}"
+
+
+def pages(client: Any, path: str, link: str = "next") -> list[list[int]]:
+    found = []
+    while path:
+        answer = client.get(path).json()
+        found.append([row["id"] for row in answer["results"]])
+        path = path_of(answer[link]) if answer[link] else ""
+    return found
+
+
+def test_pages_cover_everything_once_in_both_directions(api: Any, world: World) -> None:
+    for number in range(5):
+        tenants.create_domain(actor=SYSTEM, slug=f"d{number}")
+    client = api.operator
+    down = pages(client, "domains?limit=3")
+    assert [len(page) for page in down] == [3, 3, 1]
+    newest_first = [pk for page in down for pk in page]
+    assert newest_first == sorted(newest_first, reverse=True)
+    assert [pk for page in pages(client, "domains?limit=3&ordering=id") for pk in page] == newest_first[::-1]
+    last = client.get("domains?limit=3").json()
+    while last["next"]:
+        last = client.get(path_of(last["next"])).json()
+    back = pages(client, path_of(last["previous"]), "previous")
+    assert [page for page in back] == [newest_first[3:6], newest_first[0:3]]
+
+
+def test_a_page_stays_put_while_rows_are_added(api: Any) -> None:
+    client = api.operator
+    for number in range(4):
+        tenants.create_domain(actor=SYSTEM, slug=f"d{number}")
+    first = client.get("domains?limit=2").json()
+    tenants.create_domain(actor=SYSTEM, slug="meanwhile")
+    second = client.get(path_of(first["next"])).json()
+    assert max(row["id"] for row in second["results"]) < min(row["id"] for row in first["results"])
+
+
+@pytest.mark.parametrize("limit", ["0", "201", "-1", "x", "1.5", "", "99999999999", "१"])
+def test_a_bad_limit_is_refused_by_name(api: Any, limit: str) -> None:
+    answer = api.operator.get(f"domains?limit={limit}")
+    assert answer.status_code == 422 and answer.json()["errors"][0]["field"] == "limit"
+
+
+@pytest.mark.parametrize("cursor", ["x", "YQ", "YTE4NDQ2NzQ0MDczNzA5NTUxNjE1", "%00", "a1", "ä", "ew=="])
+def test_a_made_up_cursor_is_refused(api: Any, cursor: str) -> None:
+    answer = api.operator.get(f"domains?cursor={cursor}")
+    assert answer.status_code == 422 and answer.json()["errors"][0]["field"] == "cursor"
+
+
+def test_ordering_is_by_id_only(api: Any) -> None:
+    answer = api.operator.get("domains?ordering=slug")
+    assert answer.status_code == 422 and answer.json()["errors"][0]["field"] == "ordering"
+
+
+@pytest.mark.parametrize("path", LISTS)
+def test_unknown_parameters_are_refused_with_a_guess(api: Any, path: str) -> None:
+    answer = api.operator.get(f"{path.removeprefix('/api/v1/')}?limt=3")
+    assert answer.status_code == 422
+    problem = answer.json()["errors"][0]
+    assert (problem["field"], problem["code"]) == ("limt", "unknown_parameter")
+    assert "'limit'" in problem["message"]
+
+
+def grow(world: World, number: int) -> None:
+    """One more of everything that lists show, each with its own parents."""
+    domain = tenants.create_domain(actor=SYSTEM, slug=f"d{number}")
+    tenant = tenants.create_tenant(actor=SYSTEM, domain=domain, slug=f"t{number}")
+    user = make_user(f"user{number}")
+    tenants.add_member(actor=SYSTEM, username=user.get_username(), role="member", tenant=world.vision)
+    tenants.create_token(actor=world.actor("operator"), name=f"token {number}")
+    tenants.set_secret(actor=SYSTEM, tenant=world.vision, name=f"secret{number}", value="x")
+    cluster = fleet.create_cluster(actor=SYSTEM, domain=domain, name=f"c{number}")
+    fleet.create_contribution(actor=SYSTEM, cluster=cluster, consumers=[domain, world.alpha])
+    pool = fleet.create_pool(actor=SYSTEM, name=f"p{number}")
+    fleet.create_flavor(actor=SYSTEM, pool=pool, name=f"f{number}")
+    leaf = quotas.create_quota_node(actor=SYSTEM, name=f"q{number}", parent=world.cohort, tenant=tenant)
+    limits = [{"flavor": f"f{number}", "resource": "cpu", "nominal": 1}]
+    quotas.set_limits(actor=SYSTEM, node_id=leaf.pk, limits=limits)
+    node = world.node(f"n{number}", cluster, gpus=[{"index": 0, "model": "A100", "memory_bytes": 1}])
+    run_job(world, make_job(world, f"job{number}"), node)
+
+
+def test_lists_take_the_same_queries_for_three_rows_and_for_thirty(api: Any, world: World) -> None:
+    first = make_job(world)
+    inside = [
+        "tenants/vision/members",
+        "tenants/vision/secrets",
+        f"jobs/{first.pk}/attempts",
+        f"jobs/{first.pk}/artifacts",
+    ]
+    paths = [path.removeprefix("/api/v1/") for path in LISTS] + inside
+    client, counts = api.operator, []
+    for rows in (3, 30):
+        for number in range(rows):
+            grow(world, rows * 100 + number)
+        for path in paths:
+            client.get(f"{path}?limit=200")  # Whatever is kept after the first time is kept now.
+        found = {}
+        for path in paths:
+            with CaptureQueriesContext(connection) as captured:
+                answer = client.get(f"{path}?limit=200")
+            assert answer.status_code == 200, (path, answer.content)
+            found[path] = len(captured)
+        counts.append(found)
+    assert counts[0] == counts[1]
+    # Token, roles, the page, and a few for what hangs on it.
+    assert max(counts[1].values()) <= 8, counts[1]
+
+
+def test_a_page_far_down_a_large_table_costs_what_the_first_does(api: Any, world: World) -> None:
+    from django.utils import timezone
+
+    now = timezone.now()
+    Event.objects.bulk_create(
+        Event(at=now, actor="system", subject_type="job", subject_id=number, verb="job.submitted")
+        for number in range(20_000)
+    )
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE events_event")
+    deep = Event.objects.order_by("id")[100].pk
+    for condition in ("", f"WHERE id < {deep}"):
+        with connection.cursor() as cursor:
+            cursor.execute(
+                f"EXPLAIN (ANALYZE, FORMAT JSON) SELECT * FROM events_event {condition} "
+                "ORDER BY id DESC LIMIT 51"
+            )
+            plan = cursor.fetchone()[0][0]["Plan"]
+        while "Plans" in plan:
+            plan = plan["Plans"][0]
+        assert plan["Node Type"] == "Index Scan" and plan["Actual Rows"] <= 51
+    with CaptureQueriesContext(connection) as captured:
+        api.operator.get("events?limit=50")
+    assert not [query for query in captured if "COUNT(" in query["sql"].upper()]
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("nodes?state=broken", "state"),
+        ("nodes?label=zone", "label"),
+        ("events?subject=job:x", "subject"),
+        ("events?after=yesterday", "after"),
+        ("events?tenant=-1", "tenant"),
+        ("events?tenant=99999999999999999999", "tenant"),
+        ("events?verb=%00", "verb"),
+        ("jobs?state=asleep", "state"),
+        ("clusters?kind=magic", "kind"),
+    ],
+)
+def test_a_filter_that_cannot_be_read_is_refused_by_name(api: Any, query: str, field: str) -> None:
+    answer = api.operator.get(query)
+    assert answer.status_code == 422, answer.content
+    assert answer.json()["errors"][0]["field"] == field
+
+
+def test_filters_select(api: Any, world: World) -> None:
+    node = world.node("n1")
+    fleet.set_labels(actor=SYSTEM, node_id=node.pk, labels={"zone": "a"})
+    gone = world.node("n2")
+    fleet.remove_node(actor=SYSTEM, node_id=gone.pk)
+    client = api.operator
+
+    def names(query: str) -> list[str]:
+        return [row["name"] for row in client.get(f"nodes?{query}").json()["results"]]
+
+    assert names("") == ["n1"]
+    assert names("state=removed") == ["n2"]
+    assert names("state=removed&state=ready") == ["n2", "n1"]
+    assert names("label=zone=a") == ["n1"] and names("label=zone=b") == []
+    assert names("cluster=alpha-agents&region=eu&domain=alpha&name=N1") == ["n1"]
+    verbs = [row["verb"] for row in client.get(f"events?subject=node:{gone.pk}").json()["results"]]
+    assert verbs == ["node.removed", "node.joined"]
+    assert {row["verb"].split(".")[0] for row in client.get("events?verb=node.*").json()["results"]} == {
+        "node"
+    }
+    assert client.get("events?actor=agent:n1").json()["results"][0]["verb"] == "node.joined"
