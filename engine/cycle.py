@@ -7,6 +7,8 @@ what was asked, and thousands of equal jobs cost one look.
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
+from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 
@@ -30,7 +32,7 @@ from engine.reasons import Reason, mildest
 class Candidate:
     """A pending job. `amounts` are its totals by resource; `submitted` and `not_before` are epoch seconds.
 
-    Candidates of one queue and pool with the same `equivalence` ask for the same.
+    Candidates of one pool with the same `equivalence` have equal groups, and inside one queue equal amounts.
     """
 
     job: int
@@ -64,8 +66,7 @@ class Snapshot:
     suspended: frozenset[int] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What was decided about one job.
 
     `position` counts the jobs of its queue that stay pending, this one included; 0 for a grant. `tried` has
@@ -81,7 +82,7 @@ class Verdict:
     funnel: Funnel | None = None
     tried: Sequence[dict[str, object]] = ()
     position: int = 0
-    scores: Mapping[str, object] = field(default_factory=dict)
+    scores: Mapping[str, object] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,33 @@ class _Refusal:
     detail: str
     funnel: Funnel | None = None
     tried: Sequence[dict[str, object]] = ()
+
+
+@dataclass(slots=True)
+class _Kind:
+    """Jobs of one pool that ask for the same, whatever their queue: what placement has said about them.
+
+    `blocked` is by flavor and final for the cycle; in `infeasible` are the flavors that could not hold the
+    job even if they were empty. `refusals` is by the flavors that a queue has quota in, for queues with room
+    in all of them.
+    """
+
+    looked_at: set[str] = field(default_factory=set)
+    infeasible: set[str] = field(default_factory=set)
+    blocked: dict[str, _Refusal] = field(default_factory=dict)
+    refusals: dict[frozenset[str], _Refusal] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Room:
+    """Quota of one queue in one pool: the flavors it has any in, and what is free in every one of these.
+
+    `free` is right as long as `grants` is the number of grants so far.
+    """
+
+    covered: frozenset[str]
+    free: dict[str, int]
+    grants: int
 
 
 def queue_order(candidates: Sequence[Candidate]) -> dict[int, list[Candidate]]:
@@ -146,8 +174,8 @@ class _Cycle:
         self.granted = 0
         self.verdicts: list[Verdict] = []
         self.refusals: dict[Hashable, _Refusal] = {}
-        self.unplaced: dict[Hashable, Unplaced] = {}
-        self.infeasible: dict[Hashable, Unplaced | None] = {}
+        self.kinds: dict[Hashable, _Kind] = {}
+        self.rooms: dict[tuple[int, str], _Room] = {}
 
     def run(self) -> list[Verdict]:
         heap: list[tuple[tuple[bool, float, float], int]] = []
@@ -174,19 +202,9 @@ class _Cycle:
         for position, item in enumerate(items, 1):
             self._refuse(item, refusal, position)
 
-    def _refuse(self, item: Candidate, refusal: _Refusal, position: int) -> None:
+    def _refuse(self, item: Candidate, why: _Refusal, position: int) -> None:
         self.verdicts.append(
-            Verdict(
-                item.job,
-                "pend",
-                refusal.reason,
-                refusal.detail,
-                None,
-                (),
-                refusal.funnel,
-                refusal.tried,
-                position,
-            )
+            Verdict(item.job, "pend", why.reason, why.detail, None, (), why.funnel, why.tried, position)
         )
 
     def _serve(self, items: Sequence[Candidate], start: int, waiting: int) -> tuple[int, int]:
@@ -217,51 +235,91 @@ class _Cycle:
         flavors = self.flavors.get(item.pool)
         if flavors is None:
             return _Refusal(Reason.NO_POOL, "the pool that the job names does not exist.")
-        tried: list[dict[str, object]] = []
-        refusals: list[_Refusal] = []
-        shape = tuple((request.shape, count) for request, count in item.groups)
-        for flavor, nodes in flavors:
-            outcome = self._try(item, flavor, nodes, shape)
-            if isinstance(outcome, Placed):
-                if self.granted < self.limit:
-                    self._grant(item, flavor, nodes, outcome, tried)
-                    return None
-                detail = f"it fits, but {self.granted} jobs were granted before it in this cycle."
-                tried.append({"flavor": flavor, "outcome": "fits", "detail": detail})
-                return _Refusal(Reason.BEHIND_IN_QUEUE, detail, None, tried)
-            refusals.append(outcome)
-            tried.extend(outcome.tried)
-        if not refusals:
+        if not flavors:
             return _Refusal(Reason.NO_FLAVOR, "the pool that the job names has no flavor.")
-        reason = mildest(refusal.reason for refusal in refusals)
-        chosen = next(refusal for refusal in refusals if refusal.reason == reason)
-        return _Refusal(reason, chosen.detail, chosen.funnel, tried)
+        kind, room = self._kind(item), self._room(item)
+        roomy = all(
+            amount <= room.free.get(resource, -1) for resource, amount in item.amounts.items() if amount
+        )
+        if roomy and room.covered in kind.refusals:
+            return kind.refusals[room.covered]
+        refusals: list[_Refusal] = []
+        for flavor, nodes in flavors:
+            if flavor not in room.covered:
+                refusals.append(_no_flavor(flavor))
+                continue
+            outcome = self._try(item, kind, flavor, nodes, roomy)
+            if isinstance(outcome, _Refusal):
+                refusals.append(outcome)
+                continue
+            tried = [entry for refusal in refusals for entry in refusal.tried]
+            if self.granted < self.limit:
+                self._grant(item, flavor, nodes, outcome, tried)
+                return None
+            detail = f"it fits, but {self.granted} jobs were granted before it in this cycle."
+            tried.append({"flavor": flavor, "outcome": "fits", "detail": detail})
+            return _Refusal(Reason.BEHIND_IN_QUEUE, detail, None, tried)
+        combined = _combined(refusals)
+        if roomy:
+            kind.refusals[room.covered] = combined
+        return combined
 
-    def _try(self, item: Candidate, flavor: str, nodes: Mask, shape: Hashable) -> Placed | _Refusal:
+    def _kind(self, item: Candidate) -> _Kind:
+        name: Hashable = item.equivalence
+        if name is None:
+            name = tuple((request.shape, count) for request, count in item.groups)
+        kind = self.kinds.get((item.pool, name))
+        if kind is None:
+            kind = self.kinds[item.pool, name] = _Kind()
+        return kind
+
+    def _room(self, item: Candidate) -> _Room:
+        key = (item.queue, item.pool)
+        room = self.rooms.get(key)
+        if room is None:
+            with_quota = {flavor for flavor, _ in self.tree.nodes[item.queue].limits}
+            names = (flavor for flavor, _ in self.flavors[item.pool])
+            room = self.rooms[key] = _Room(frozenset(names) & with_quota, {}, -1)
+        if room.grants != self.granted:
+            room.grants = self.granted
+            limits = self.tree.nodes[item.queue].limits
+            room.free = {
+                resource: min(
+                    self.tree.available(item.queue, (flavor, resource))
+                    if (flavor, resource) in limits
+                    else -1
+                    for flavor in room.covered
+                )
+                for resource in {resource for flavor, resource in limits if flavor in room.covered}
+            }
+        return room
+
+    def _try(self, item: Candidate, kind: _Kind, flavor: str, nodes: Mask, roomy: bool) -> Placed | _Refusal:
         """A place in one flavor under quota, or why not; what does not pass by waiting is looked at first."""
-        amounts = charge_of(item, flavor)
-        shortage = self.tree.ever_fits(item.queue, amounts)
-        if shortage is not None:
-            never_covered = shortage.limit == "not covered"
-            return _no_quota(
-                flavor, shortage, Reason.NO_FLAVOR if never_covered else Reason.EXCEEDS_MAX_QUOTA
-            )
-        key = (item.pool, flavor, shape)
-        if key not in self.infeasible:
-            self.infeasible[key] = feasibility(self.fleet, item.groups, allowed=nodes)
-        never = self.infeasible[key]
-        if never is not None:
-            return _no_place(flavor, never)
-        shortage = self.tree.fits(item.queue, amounts)
-        if shortage is not None:
-            return _no_quota(flavor, shortage, Reason.WAITING_FOR_QUOTA)
-        blocked = self.unplaced.get(key)
-        if blocked is None:
+        if not roomy:
+            amounts = charge_of(item, flavor)
+            shortage = self.tree.ever_fits(item.queue, amounts)
+            if shortage is not None:
+                uncovered = shortage.limit == "not covered"
+                return _no_quota(
+                    flavor, shortage, Reason.NO_FLAVOR if uncovered else Reason.EXCEEDS_MAX_QUOTA
+                )
+        if flavor not in kind.looked_at:
+            kind.looked_at.add(flavor)
+            never = feasibility(self.fleet, item.groups, allowed=nodes)
+            if never is not None:
+                kind.infeasible.add(flavor)
+                kind.blocked[flavor] = _no_place(flavor, never)
+        if not roomy and flavor not in kind.infeasible:
+            shortage = self.tree.fits(item.queue, amounts)
+            if shortage is not None:
+                return _no_quota(flavor, shortage, Reason.WAITING_FOR_QUOTA)
+        if flavor not in kind.blocked:
             placed = place_gang(self.fleet, item.groups, allowed=nodes, feasible=True)
             if isinstance(placed, Placed):
                 return placed
-            self.unplaced[key] = blocked = placed
-        return _no_place(flavor, blocked)
+            kind.blocked[flavor] = _no_place(flavor, placed)
+        return kind.blocked[flavor]
 
     def _grant(
         self, item: Candidate, flavor: str, nodes: Mask, placed: Placed, tried: list[dict[str, object]]
@@ -279,6 +337,18 @@ class _Cycle:
 def charge_of(item: Candidate, flavor: str) -> dict[FlavorResource, int]:
     """What a grant in this flavor is charged."""
     return {(flavor, resource): amount for resource, amount in item.amounts.items()}
+
+
+def _combined(refusals: Sequence[_Refusal]) -> _Refusal:
+    reason = mildest(refusal.reason for refusal in refusals)
+    chosen = next(refusal for refusal in refusals if refusal.reason == reason)
+    tried = [entry for refusal in refusals for entry in refusal.tried]
+    return _Refusal(reason, chosen.detail, chosen.funnel, tried)
+
+
+def _no_flavor(flavor: str) -> _Refusal:
+    reason, detail = Reason.NO_FLAVOR, f"the tenant has no quota in flavor {flavor}."
+    return _Refusal(reason, detail, None, [{"flavor": flavor, "outcome": reason.value, "detail": detail}])
 
 
 def _no_quota(flavor: str, shortage: Shortage, reason: Reason) -> _Refusal:

@@ -107,11 +107,29 @@ class Request:
         return hash(self.shape)
 
 
+@dataclass(frozen=True, slots=True)
+class StaticAnswer:
+    """Nodes that pass all static filters, and the mask of each filter that was asked something."""
+
+    passing: Mask
+    masks: tuple[tuple[str, Mask], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CapacityAnswer:
+    """What the capacity filters said of one request, and how many filters each node fails in all."""
+
+    request: Request
+    version: int
+    masks: tuple[tuple[str, Mask], ...]
+    failed: Int16
+
+
 @dataclass(eq=False)
 class Fleet:
     """N nodes as arrays: amounts free now, capacities, and what does not change while a cycle runs.
 
-    Only the free amounts and `tasks` may be changed in place (`take`, `give`); for anything else build anew.
+    Only `take` and `give` may change it once it has been asked anything; for other changes build anew.
     """
 
     ids: Int64
@@ -134,9 +152,12 @@ class Fleet:
     flavor: list[frozenset[str]]
     runtimes: list[frozenset[str]]
     tasks: Int32
-    # Which nodes pass the static filters, by `Request.static_key`; shared with forks.
-    static_masks: dict[Hashable, Mask] = field(default_factory=dict, repr=False)
+    # What the static filters said, by `Request.static_key`; shared with forks.
+    static_answers: dict[Hashable, StaticAnswer] = field(default_factory=dict, repr=False)
     label_columns: dict[str, Coded] = field(default_factory=dict, repr=False)
+    # Counts the changes of free amounts; the last answer about them is good while it stays the same.
+    version: int = 0
+    capacity_answer: CapacityAnswer | None = field(default=None, repr=False)
 
     @classmethod
     def build(cls, rows: Sequence[NodeRow]) -> "Fleet":
@@ -193,6 +214,7 @@ class Fleet:
         twin.cpu, twin.memory, twin.storage = self.cpu_capacity, self.memory_capacity, self.storage_capacity
         whole = np.where(self.gpu_free == NO_CARD, NO_CARD, WHOLE_CARD).astype(np.int32)
         twin.gpu_free, twin.tasks = np.asfortranarray(whole), np.zeros_like(self.tasks)
+        twin.capacity_answer = None
         return twin
 
     def take(self, request: Request, node: int, cards: Sequence[int]) -> None:
@@ -204,6 +226,7 @@ class Fleet:
         self._change(request, node, cards, -1)
 
     def _change(self, request: Request, node: int, cards: Sequence[int], sign: int) -> None:
+        self.version += 1
         self.cpu[node] -= sign * request.cpu
         self.memory[node] -= sign * request.memory
         self.storage[node] -= sign * request.storage
@@ -266,11 +289,11 @@ class Fleet:
         """Nodes that belong to the flavor."""
         return np.array([name in flavors for flavors in self.flavor], dtype=np.bool_)
 
-    def remember(self, request: Request, mask: Mask) -> None:
-        """Keep which nodes pass the static filters for requests like this one."""
-        if len(self.static_masks) >= _CACHE_LIMIT:
-            self.static_masks.clear()
-        self.static_masks[request.static_key] = mask
+    def remember(self, request: Request, answer: StaticAnswer) -> None:
+        """Keep what the static filters said of requests like this one."""
+        if len(self.static_answers) >= _CACHE_LIMIT:
+            self.static_answers.clear()
+        self.static_answers[request.static_key] = answer
 
     def _warm(self) -> None:
         """Derive once what every twin would otherwise derive again."""

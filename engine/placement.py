@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from engine.amounts import amount_text
-from engine.filters import FILTERS, capacity_filters, cards_with, static_filters
-from engine.fleet import WHOLE_CARD, Fleet, Int64, Mask, NodeRow, Request
+from engine.filters import FILTERS, Filter, capacity_filters, cards_with, static_filters
+from engine.fleet import WHOLE_CARD, CapacityAnswer, Fleet, Int64, Mask, NodeRow, Request, StaticAnswer
 from engine.reasons import Reason
 from engine.scores import terms, total_score
 
@@ -104,30 +104,49 @@ def take_members(fleet: Fleet, groups: Groups, members: Sequence[Member]) -> Non
 # Which nodes
 
 
+def _static(fleet: Fleet, request: Request) -> StaticAnswer:
+    answer = fleet.static_answers.get(request.static_key)
+    if answer is None:
+        masks = _ask(_STATIC, fleet, request)
+        passing = np.ones(len(fleet), dtype=np.bool_)
+        for _, mask in masks:
+            passing = passing & mask
+        answer = StaticAnswer(passing, tuple(masks))
+        fleet.remember(request, answer)
+    return answer
+
+
+def _ask(filters: Sequence[Filter], fleet: Fleet, request: Request) -> list[tuple[str, Mask]]:
+    return [(item.name, mask) for item in filters if (mask := item.check(fleet, request)) is not None]
+
+
 def matching(fleet: Fleet, request: Request, allowed: Mask | None) -> Mask:
     """Nodes that pass every static filter; the caller must not change the mask."""
-    mask = fleet.static_masks.get(request.static_key)
-    if mask is None:
-        mask = np.ones(len(fleet), dtype=np.bool_)
-        for item in static_filters():
-            passing = item.check(fleet, request)
-            if passing is not None:
-                mask = mask & passing
-        fleet.remember(request, mask)
+    mask = _static(fleet, request).passing
     return mask if allowed is None else mask & allowed
 
 
 def _fitting(fleet: Fleet, request: Request, allowed: Mask | None) -> Mask:
     """Nodes that pass every filter now."""
     mask = matching(fleet, request, allowed)
-    for item in _CAPACITY:
-        passing = item.check(fleet, request)
-        if passing is not None:
-            mask = mask & passing
+    for _, passing in _capacity(fleet, request).masks:
+        mask = mask & passing
     return mask
 
 
-_CAPACITY = capacity_filters()
+def _capacity(fleet: Fleet, request: Request) -> CapacityAnswer:
+    """Asked for one flavor after the other, so the last answer is kept."""
+    answer = fleet.capacity_answer
+    if answer is None or answer.version != fleet.version or answer.request is not request:
+        masks = _ask(_CAPACITY, fleet, request)
+        failed = np.zeros(len(fleet), dtype=np.int16)
+        for _, mask in (*_static(fleet, request).masks, *masks):
+            failed += ~mask
+        answer = fleet.capacity_answer = CapacityAnswer(request, fleet.version, tuple(masks), failed)
+    return answer
+
+
+_STATIC, _CAPACITY = static_filters(), capacity_filters()
 
 
 def candidates(fleet: Fleet, request: Request, allowed: Mask | None = None) -> tuple[Funnel, Mask]:
@@ -136,13 +155,9 @@ def candidates(fleet: Fleet, request: Request, allowed: Mask | None = None) -> t
     Nodes outside `allowed` are not counted at all: they are not the tenant's to see.
     """
     inside = np.ones(len(fleet), dtype=np.bool_) if allowed is None else allowed
-    asked = [
-        (item.name, mask) for item in FILTERS.values() if (mask := item.check(fleet, request)) is not None
-    ]
-    misses = np.zeros(len(fleet), dtype=np.int16)
-    for _, mask in asked:
-        misses += ~mask
-    single = inside & (misses == 1)
+    capacity = _capacity(fleet, request)
+    asked = (*_static(fleet, request).masks, *capacity.masks)
+    single = inside & (capacity.failed == 1)
     left, before = inside, int(np.count_nonzero(inside))
     total, steps = before, []
     for name, mask in asked:
@@ -347,8 +362,9 @@ def _no_match_text(request: Request, funnel: Funnel) -> str:
 
 def _dimensions(fleet: Fleet, request: Request, mask: Mask) -> list[tuple[str, int, int]]:
     """(resource, needed, best on any one of the nodes) for each resource asked for; cards by number."""
+    nodes = np.flatnonzero(mask)
     found = [
-        (name, need, int(free[mask].max(initial=0)))
+        (name, need, int(free[nodes].max(initial=0)))
         for name, need, free in (
             ("cpu", request.cpu, fleet.cpu),
             ("memory", request.memory, fleet.memory),
@@ -357,7 +373,7 @@ def _dimensions(fleet: Fleet, request: Request, mask: Mask) -> list[tuple[str, i
         if need
     ]
     if request.gpu_count:
-        best = int(cards_with(fleet, request.gpu_milli)[mask].max(initial=0))
+        best = int(cards_with(fleet, request.gpu_milli)[nodes].max(initial=0))
         found.append(("gpu", request.gpu_count, best))
     return found
 

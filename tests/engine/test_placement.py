@@ -433,5 +433,5 @@ def test_kept_answers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     fleet = Fleet.build([row(0, labels={"a": "1"})])
     for number in range(10):
         place_gang(fleet, [(Request(labels={f"l{number}": ("x",)}), 1)])
-        assert len(fleet.static_masks) <= 3 and len(fleet.label_columns) <= 4
+        assert len(fleet.static_answers) <= 3 and len(fleet.label_columns) <= 4
     assert isinstance(place_gang(fleet, [(Request(labels={"a": ("1",)}), 1)]), Placed)
