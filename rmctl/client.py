@@ -248,10 +248,8 @@ class Client:
         return dict(self.get(f"jobs/{job_id}/why"))
 
     def attempts(self, job_id: int) -> list[dict[str, Any]]:
-        """The attempts of a job, oldest first."""
-        found = self.get(f"jobs/{job_id}/attempts")
-        rows: list[dict[str, Any]] = found["results"] if isinstance(found, dict) else found
-        return sorted(rows, key=lambda row: int(row["number"]))
+        """The attempts of a job, oldest first; their number is `token`."""
+        return sorted(self.pages(f"jobs/{job_id}/attempts"), key=lambda row: int(row["token"]))
 
     def log(
         self, job_id: int, *, offset: int = 0, rank: int = 0, attempt: int | None = None

@@ -203,7 +203,7 @@ def _follow(asked: Client, job_id: int, rank: int, *, silent: bool = False) -> d
                 told = said
                 stderr().print(f"pending: {clean(said)}", style="dim")
             for attempt in asked.attempts(job_id):
-                number = int(attempt["number"])
+                number = int(attempt["token"])
                 if number in finished:
                     continue
                 if shown and number not in shown:

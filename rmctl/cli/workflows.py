@@ -32,6 +32,7 @@ from rmctl.sdk.compile import CompiledWorkflow, compile_file
 LOOK_SECONDS = 0.3
 ENDED = ("succeeded", "failed", "cancelled")
 TAIL_LINES = 15
+TAIL_BYTES = 8192
 
 
 def push(file: Path, tenant: str | None, check: bool, as_json: bool) -> None:
@@ -202,7 +203,7 @@ def _summary(asked: Client, run: dict[str, Any], tasks: list[dict[str, Any]]) ->
 
 def _tail(asked: Client, job_id: int) -> None:
     try:
-        data, _ = asked.log(job_id)
+        data, _ = asked.log(job_id, offset=-TAIL_BYTES)
     except ApiError:
         return
     for line in data.decode(errors="replace").splitlines()[-TAIL_LINES:]:
