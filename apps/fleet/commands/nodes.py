@@ -141,6 +141,7 @@ def mark_returned(*, actor: Actor, node_id: int) -> None:
         wake("schedule")
 
 
+@transaction.atomic
 def nodes_seen(node_ids: Iterable[int]) -> None:
     """Note that the nodes were heard of now; rows are locked in the order in which grants lock them."""
     locked = Node.objects.filter(pk__in=list(node_ids)).order_by("pk").select_for_update(no_key=True).values("pk")

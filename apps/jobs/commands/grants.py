@@ -174,6 +174,7 @@ def renew_leases(held: Iterable[tuple[int, int]], now: datetime) -> None:
             )
 
 
+@transaction.atomic
 def stop_placements(attempt_ids: Iterable[int], reason: str) -> None:
     """Ask for the processes of live attempts to be stopped; their end comes as a report."""
     live = Attempt.objects.filter(pk__in=list(attempt_ids), state__in=sorted(ATTEMPT_LIVE), stop_reason="")
