@@ -158,6 +158,8 @@ class Fleet:
     # Counts the changes of free amounts; the last answer about them is good while it stays the same.
     version: int = 0
     capacity_answer: CapacityAnswer | None = field(default=None, repr=False)
+    # The last request for which it was counted how many such members each empty node holds.
+    slots: tuple[Request, Int64] | None = field(default=None, repr=False)
 
     @classmethod
     def build(cls, rows: Sequence[NodeRow]) -> "Fleet":

@@ -333,6 +333,8 @@ def feasibility(fleet: Fleet, groups: Groups, *, allowed: Mask | None = None) ->
 
 def _slots(fleet: Fleet, request: Request) -> Int64:
     """How many such members each node holds when it is empty."""
+    if fleet.slots is not None and fleet.slots[0] is request:
+        return fleet.slots[1]
     slots = np.full(len(fleet), np.iinfo(np.int32).max, dtype=np.int64)
     for need, capacity in (
         (request.cpu, fleet.cpu_capacity),
@@ -344,6 +346,7 @@ def _slots(fleet: Fleet, request: Request) -> Int64:
     if request.gpu_count:
         by_cards = fleet.cards * (WHOLE_CARD // request.gpu_milli) // request.gpu_count
         slots = np.minimum(slots, np.where(fleet.cards >= request.gpu_count, by_cards, 0))
+    fleet.slots = (request, slots)
     return slots
 
 

@@ -108,8 +108,8 @@ class QuotaTree:
     """The tree with its usage. Queries, `add` and `remove` are O(depth)."""
 
     __slots__ = (
-        "_children", "_frs", "_kept", "_limits", "_nodes", "_order", "_parent", "_potential", "_subtree",
-        "_usage",
+        "_below_root", "_bound", "_children", "_frs", "_kept", "_limits", "_nodes", "_order", "_parent",
+        "_potential", "_subtree", "_usage",
     )  # fmt: skip
 
     def __init__(self, nodes: Iterable[Node], usage: Mapping[int, Mapping[FlavorResource, int]]) -> None:
@@ -138,6 +138,9 @@ class QuotaTree:
         self._subtree: dict[int, dict[FlavorResource, int]] = {}
         self._kept: dict[int, dict[FlavorResource, int]] = {}
         self._potential: dict[int, dict[FlavorResource, int]] = {}
+        self._bound: dict[int, dict[FlavorResource, int]] = {}
+        # Made when first asked for: in a deep tree all of them would be quadratic.
+        self._below_root: dict[int, tuple[int, ...]] = {}
         self._configure()
         self._usage: dict[int, dict[FlavorResource, int]] = {node_id: {} for node_id in self._nodes}
         for node_id, amounts in usage.items():
@@ -163,6 +166,12 @@ class QuotaTree:
                     for fr, limit in limits.items()
                     if limit.lending_limit is not None
                 }
+            # The most that may come from the parent: what the node lends itself, and what it may borrow.
+            self._bound[node_id] = {
+                fr: subtree.get(fr, 0) - self._kept[node_id].get(fr, 0) + limit.borrowing_limit
+                for fr, limit in limits.items()
+                if limit.borrowing_limit is not None
+            }
         for node_id in self._order:
             parent = self._parent[node_id]
             if parent is None:
@@ -228,21 +237,26 @@ class QuotaTree:
         return amount if self._children[node] else max(0, amount)
 
     def _available(self, node: int, fr: FlavorResource) -> int:
+        path = self._below_root.get(node)
+        if path is None:
+            path = self._below_root[node] = self._path_below_root(node)
+        root = path[0]
+        amount = self._subtree[root].get(fr, 0) - self._usage[root].get(fr, 0)
+        for current in path[1:]:
+            over = self._usage[current].get(fr, 0) - self._kept[current].get(fr, 0)
+            bound = self._bound[current].get(fr)
+            if bound is not None:
+                amount = min(amount, bound - over if over > 0 else bound)
+            if over < 0:
+                amount -= over
+        return amount
+
+    def _path_below_root(self, node: int) -> tuple[int, ...]:
+        """The root and everything from there down to the node."""
         path = [node]
         while (parent := self._parent[path[-1]]) is not None:
             path.append(parent)
-        root = path.pop()
-        amount = self._subtree[root].get(fr, 0) - self._usage[root].get(fr, 0)
-        for current in reversed(path):
-            limit = self._limits[current].get(fr)
-            if limit is not None and limit.borrowing_limit is not None:
-                amount = min(amount, self._within_borrowing(current, fr, limit.borrowing_limit))
-            amount += max(0, self._kept[current].get(fr, 0) - self._usage[current].get(fr, 0))
-        return amount
-
-    def _within_borrowing(self, node: int, fr: FlavorResource, borrowing_limit: int) -> int:
-        kept = self.kept(node, fr)
-        return self.subtree(node, fr) - kept - max(0, self.usage(node, fr) - kept) + borrowing_limit
+        return tuple(reversed(path))
 
     def add(self, node: int, amounts: Mapping[FlavorResource, int]) -> None:
         """Charge amounts to a node and, beyond what it keeps, to those above; ValueError if negative."""
@@ -298,11 +312,10 @@ class QuotaTree:
         while (parent := self._parent[current]) is not None:
             limit = self._limits[current].get(fr)
             if limit is not None and limit.borrowing_limit is not None:
-                if empty:
-                    bound = self.subtree(current, fr) - self.kept(current, fr) + limit.borrowing_limit
-                    above = self.potential(parent, fr)
-                else:
-                    bound = self._within_borrowing(current, fr, limit.borrowing_limit)
+                bound = self._bound[current][fr]
+                above = self.potential(parent, fr)
+                if not empty:
+                    bound -= max(0, self.usage(current, fr) - self.kept(current, fr))
                     above = self._available(parent, fr)
                 if bound <= above:
                     return self._nodes[current].name, "borrowing limit"

@@ -7,8 +7,10 @@ from random import Random
 # A job whose nodes were lost or refused it this often is more likely the cause than the victim.
 LOSS_LIMIT = 10
 
-# End reasons of the agent protocol that count against the job's own retries.
-_FAILURES = frozenset({"time_limit", "memory_limit", "storage_limit", "pids_limit", "result_invalid"})
+# End reasons that count against the job's own retries: the agent protocol's, and the portal's own `secret_missing`.
+_FAILURES = frozenset(
+    {"time_limit", "memory_limit", "storage_limit", "pids_limit", "result_invalid", "secret_missing"}
+)
 
 
 def next_delay(policy: Mapping[str, float], failures: int, *, seed: int) -> float:
