@@ -12,6 +12,7 @@ api = [
     path("", include("apps.jobs.urls")),
     path("", include("apps.execution.urls")),
     path("", include("apps.scheduling.urls")),
+    path("", include("apps.workflows.urls")),
     path("schema", views.SchemaView.as_view()),
 ]
 

@@ -11,11 +11,12 @@ from .states import RUN_ACTIVE, TASK_ACTIVE, TASK_IN_FLIGHT, RunState, TaskState
 
 
 class Workflow(models.Model):
-    """A named DAG of a tenant; what it does is in its versions."""
+    """A named DAG of a tenant; what it does is in its versions, of which `current` is the one that new runs get."""
 
     tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="workflows")
     name = models.CharField(max_length=200)
     description = models.TextField(blank=True, default="")
+    current = models.ForeignKey("WorkflowVersion", null=True, on_delete=models.SET_NULL, related_name="+")
     paused = models.BooleanField(default=False)
     schedule = models.CharField(max_length=100, blank=True, default="")
     timezone = models.CharField(max_length=60, default="UTC")

@@ -1,0 +1,329 @@
+"""Apply: one pass of the advance loop, written in one transaction for all of its runs.
+
+Only this and `cancel_run` move tasks of a running run, and both hold the run's row; every state is guarded by
+the one that was read besides. Lock order: runs by id → tasks → jobs.
+"""
+
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.db import InterfaceError, OperationalError, transaction
+
+from apps.core import loops, redis
+from apps.core.actors import SYSTEM
+from apps.core.bulk import update_rows
+from apps.core.errors import Invalid, StaleState
+from apps.events.record import Fact, Move, move_many, record_all
+from apps.jobs.admission import default_pool
+from apps.jobs.commands import Submission, submit_many
+from apps.tenants.models import Tenant
+from engine.dag import TaskState as EngineState
+from engine.dag import run_outcome
+from rmctl.spec import SpecError
+
+from .commands.runs import run_fact
+from .models import Run, Task
+from .observe import (
+    Observed,
+    TaskRow,
+    Work,
+    count_in_flight,
+    count_instances,
+    load_all,
+    load_tasks,
+    task_states,
+    with_active_tasks,
+)
+from .plans import plan_of
+from .progress import Progress, Start
+from .results import load_results
+from .states import RUN_EDGES, TASK_EDGES, RunState, TaskState
+
+logger = logging.getLogger(__name__)
+
+# Where there is no such pool, jobs wait with a reason that says so.
+NO_POOL = "default"
+POOL_SECONDS = 5.0
+
+
+@dataclass(slots=True)
+class Applied:
+    """What a pass did: jobs made, runs ended, runs that could not be advanced."""
+
+    jobs: int = 0
+    ended: int = 0
+    failed: int = 0
+
+
+def apply(observed: Observed, now: datetime) -> Applied:
+    """Advance all runs together; when that fails each alone, so that one bad run holds up no other."""
+    if not observed.work:
+        return Applied()
+    try:
+        return _advance(observed.work, now)
+    except (OperationalError, InterfaceError):
+        raise
+    except Exception:
+        if len(observed.work) == 1:
+            logger.exception("Run %s could not be advanced", next(iter(observed.work)))
+            return Applied(failed=1)
+        logger.warning(
+            "Advancing %d runs together failed, trying each alone", len(observed.work), exc_info=True
+        )
+    total = Applied()
+    for run_id, work in observed.work.items():
+        fresh = _fresh(work)
+        one = apply(Observed({run_id: fresh}), now)
+        total.jobs, total.ended, total.failed = (
+            total.jobs + one.jobs,
+            total.ended + one.ended,
+            total.failed + one.failed,
+        )
+    return total
+
+
+def _fresh(work: Work) -> Work:
+    """The work as it was observed, without what a pass that was rolled back has changed in its rows."""
+    for item in work.news:
+        item.row.reset()
+    return work
+
+
+def _advance(work: Mapping[int, Work], now: datetime) -> Applied:
+    with transaction.atomic():
+        # A run that somebody else holds is being cancelled, or comes with the next pass.
+        runs = Run.objects.raw(
+            "SELECT * FROM workflows_run WHERE id = ANY(%s) AND state IN ('queued', 'running') "
+            "ORDER BY id FOR UPDATE SKIP LOCKED",
+            [list(work)],
+        )
+        batch = _Batch(runs, work, now)
+        batch.decide()
+        return batch.write()
+
+
+class _Batch:
+    """The runs of one transaction."""
+
+    def __init__(self, runs: Iterable[Run], work: Mapping[int, Work], now: datetime) -> None:
+        self.now, self.work = now, work
+        self.facts: list[Fact] = []
+        self.progress: dict[int, Progress] = {}
+        self.broken: dict[int, tuple[Run, str]] = {}
+        for run in runs:
+            try:
+                self.progress[run.pk] = Progress(run, plan_of(run.version_id), load_tasks, now)
+            except SpecError as error:
+                self.broken[run.pk] = (run, str(error))
+
+    def decide(self) -> None:
+        """Follow the news of every run as far as it goes."""
+        self._load()
+        for run_id, one in self.progress.items():
+            work = self.work[run_id]
+            one.take(work.news)
+            if work.start and one.run.state == RunState.QUEUED:
+                one.begin()
+        self._review()
+        while True:
+            for one in self.progress.values():
+                if one.finished:
+                    one.settle()
+            self._start()
+            if not any(one.finished for one in self.progress.values()):
+                return
+
+    def _load(self) -> None:
+        """The rows that the news touch, for all runs at once; all of a run that is limited or reviewed."""
+        wanted: dict[int, set[str]] = {}
+        whole: list[int] = []
+        for run_id, one in self.progress.items():
+            work = self.work[run_id]
+            wanted[run_id] = one.expect(work.news)
+            if work.start:
+                wanted[run_id] |= one.plan.at_start()
+            if work.review or one.plan.max_active_tasks:
+                whole.append(run_id)
+                del wanted[run_id]
+        rows = load_tasks(wanted)
+        if whole:
+            rows += load_all(whole)
+        for row in rows:
+            self.progress[row.run].add([row])
+
+    def _review(self) -> None:
+        limited = [run_id for run_id, one in self.progress.items() if one.plan.max_active_tasks]
+        in_flight = count_in_flight(limited) if limited else {}
+        for run_id, one in self.progress.items():
+            review = self.work[run_id].review and one.run.state == RunState.RUNNING
+            if one.plan.max_active_tasks:
+                # The jobs that have ended are still in flight in the database.
+                ended = sum(item.job_state not in ("running", None) for item in self.work[run_id].news)
+                one.slots = max(0, one.plan.max_active_tasks - in_flight.get(run_id, 0) + ended)
+            if review or (one.plan.max_active_tasks and one.run.state == RunState.RUNNING):
+                one.review(count_instances(run_id) if review else None)
+
+    def _start(self) -> None:
+        wanted: dict[int, set[str]] = {}
+        mapped = False
+        for run_id, one in self.progress.items():
+            names, some = one.wanted() if one.ready else (set(), False)
+            if names:
+                wanted[run_id], mapped = names, mapped or some
+        results = load_results(wanted, mapped) if wanted else {}
+        for run_id, one in self.progress.items():
+            if one.ready:
+                one.start(results.get(run_id, {}))
+
+    # Writing
+
+    def write(self) -> Applied:
+        """Store what was decided."""
+        jobs = self._submit()
+        self._write_tasks()
+        for run, detail in self.broken.values():
+            self._abandon(run, detail)
+        ended = self._write_runs()
+        record_all(SYSTEM, self.facts)
+        return Applied(jobs=jobs, ended=ended)
+
+    def _submit(self) -> int:
+        """Make the jobs, in one call for each tenant and owner."""
+        shares: dict[tuple[int, int | None], list[tuple[Run, Start]]] = {}
+        for one in self.progress.values():
+            key = (one.run.tenant_id, one.run.owner_id)
+            shares.setdefault(key, []).extend((one.run, start) for start in one.starts)
+        total = sum(len(share) for share in shares.values())
+        if total:
+            transaction.on_commit(_scheduler_is_next)
+        for (tenant_id, owner_id), share in shares.items():
+            for _, start in share:
+                start.spec["intent"]["pool"] = start.spec["intent"].get("pool") or _pool()
+            items = [Submission(start.spec, f"run:{run.pk}", start.spec["name"]) for run, start in share]
+            if items:
+                # Only its id is looked at; the row itself would be one more statement.
+                tenant = Tenant(pk=tenant_id)
+                jobs = submit_many(actor=SYSTEM, tenant=tenant, owner_id=owner_id, items=items)
+                for (_, start), job in zip(share, jobs, strict=True):
+                    start.row.job = job.pk
+        return total
+
+    def _write_tasks(self) -> None:
+        columns = (
+            "state", "width", "job", "succeeded", "failed", "skipped", "detail",
+            "queued_at", "started_at", "ended_at",
+        )  # fmt: skip
+        rows = [row for one in self.progress.values() for row in one.touched]
+        values = [
+            (
+                row.pk, str(row.state), row.width, row.job, row.succeeded, row.failed, row.skipped, row.detail,
+                row.queued_at, row.started_at, row.ended_at, str(row.source),
+            )
+            for row in rows
+        ]  # fmt: skip
+        if len(update_rows(Task, columns, values, guard="state")) != len(values):
+            raise StaleState("Tasks moved while their run was locked; nothing was changed.")
+        made = [row for one in self.progress.values() for row in one.made]
+        if made:
+            stored = Task.objects.bulk_create(
+                (
+                    Task(
+                        run_id=row.run,
+                        name=row.name,
+                        index=row.index,
+                        state=str(row.state),
+                        job_id=row.job,
+                        detail=row.detail,
+                        queued_at=row.queued_at,
+                        ended_at=row.ended_at,
+                    )
+                    for row in made
+                ),
+                batch_size=2000,
+            )
+            for row, task in zip(made, stored, strict=True):
+                row.pk = task.pk
+        for row in (*rows, *made):
+            if row.state != row.source:
+                self.facts.append(self._task_fact(row))
+
+    def _task_fact(self, row: TaskRow) -> Fact:
+        run = self.progress[row.run].run
+        facts = {"run": run.pk, "task": str(row)}
+        if row.job is not None:
+            facts["job"] = row.job
+        return Fact(
+            TASK_EDGES[row.source, row.state],
+            "task",
+            row.pk,
+            tenant_id=run.tenant_id,
+            facts=facts,
+            reason=row.detail,
+            topics=(f"run:{run.pk}",),
+        )
+
+    def _abandon(self, run: Run, detail: str) -> None:
+        """End what can be ended of a run whose definition this release no longer accepts."""
+        text = f"The definition of this version is no longer accepted: {detail}"
+        waiting = Task.objects.filter(run=run, state=TaskState.WAITING)
+        moves = [
+            Move(pk, TaskState.WAITING, TaskState.FAILED, (text, self.now))
+            for pk in waiting.values_list("pk", flat=True)
+        ]
+        move_many(Task, TASK_EDGES, moves, ("detail", "ended_at"))
+        for item in self.work[run.pk].news:
+            row = item.row
+            if item.job_state != "running":
+                target = TaskState.SUCCEEDED if item.job_state == "succeeded" else TaskState.FAILED
+                move_many(Task, TASK_EDGES, [Move(row.pk, row.state, target, (self.now,))], ("ended_at",))
+
+    def _write_runs(self) -> int:
+        """Start runs, and end those in which nothing is left to end; returns how many ended."""
+        quiet = {run_id for run_id, one in self.progress.items() if not one.starts} | self.broken.keys()
+        quiet -= with_active_tasks(quiet) if quiet else set()
+        moves = []
+        runs = [*(one.run for one in self.progress.values()), *(run for run, _ in self.broken.values())]
+        for run in runs:
+            state = run.state
+            if state == RunState.QUEUED and self.work[run.pk].start:
+                state = RunState.RUNNING
+                self.facts.append(run_fact(RUN_EDGES[run.state, state], run, {}))
+                run.started_at = self.now
+            if state == RunState.RUNNING and run.pk in quiet:
+                target = self._outcome(run)
+                self.facts.append(run_fact(RUN_EDGES[state, target], run, {}))
+                state, run.ended_at = target, self.now
+            if state != run.state:
+                moves.append((run.pk, str(state), run.started_at, run.ended_at, str(run.state)))
+        if len(update_rows(Run, ("state", "started_at", "ended_at"), moves, guard="state")) != len(moves):
+            raise StaleState("Runs moved while they were locked; nothing was changed.")
+        return sum(end is not None for _, _, _, end, _ in moves)
+
+    def _outcome(self, run: Run) -> str:
+        if run.pk in self.broken:
+            return RunState.FAILED
+        states = {name: EngineState(state) for name, state in task_states(run.pk).items()}
+        return run_outcome(self.progress[run.pk].plan.graph, states)
+
+
+_known_pool: tuple[float, str] = (float("-inf"), NO_POOL)
+
+
+def _pool() -> str:
+    """The pool of tasks that name none, looked up every few seconds."""
+    global _known_pool
+    if time.monotonic() - _known_pool[0] > POOL_SECONDS:
+        try:
+            name = default_pool()
+        except Invalid:
+            name = NO_POOL
+        _known_pool = (time.monotonic(), name)
+    return _known_pool[1]
+
+
+def _scheduler_is_next() -> None:
+    """Raise the scheduler's flag before `submit_many` would send for it: the loop that called runs it itself."""
+    redis.hint("SET", loops.FLAG.format("schedule"), "1", "PX", loops.FLAG_MILLISECONDS)

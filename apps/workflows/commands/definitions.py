@@ -1,0 +1,210 @@
+"""Pushing definitions, and switching the timetable of a workflow off and on."""
+
+import zlib
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.db import transaction
+from django.db.models import Max
+from django.utils import timezone
+
+from apps.core import loops
+from apps.core.actors import Actor
+from apps.core.errors import FieldError, Invalid
+from apps.core.locks import LockClass, lock_in_transaction
+from apps.events.record import Fact, record
+from apps.execution.models import Bundle
+from apps.jobs.admission import impossible
+from apps.jobs.commands.submission import equivalence
+from apps.tenants import policies as tenant_policies
+from apps.tenants.models import Secret, Tenant
+from rmctl.spec import SpecError, WorkflowSpec, parse_workflow
+
+from .. import policies
+from ..models import Workflow, WorkflowVersion
+from ..timetable import Timetable, start_of
+
+# Distinct requests that a push compares with quotas and nodes, the largest first; others wait with a reason.
+CHECKED_REQUESTS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class PushResult:
+    """The version that the definition is now; `created` is False when it was known already."""
+
+    workflow: Workflow
+    version: WorkflowVersion
+    created: bool
+
+
+@transaction.atomic
+def push(*, actor: Actor, tenant: Tenant, definition: dict[str, Any]) -> PushResult:
+    """Make a definition the current version of the workflow that it names.
+
+    The same definition again is the same version, also after others were pushed in between (it becomes the
+    current one). Pushes of one name come one after the other. Raises Invalid naming every wrong field, an
+    absent bundle or secret, and each task that no quota or no node could ever hold.
+    """
+    tenant_policies.tenants.require(actor, "push", tenant)
+    try:
+        spec = parse_workflow(definition)
+    except SpecError as error:
+        raise Invalid(str(error), code="invalid_spec", errors=error.errors) from None
+    lock_in_transaction(LockClass.WORKFLOW, zlib.crc32(f"{tenant.pk}/{spec.name}".encode()))
+    workflow = Workflow.objects.select_for_update().filter(tenant=tenant, name=spec.name).first()
+    version = (
+        WorkflowVersion.objects.filter(workflow=workflow, digest=spec.digest()).first() if workflow else None
+    )
+    if version is not None and workflow is not None and workflow.current_id == version.pk:
+        return PushResult(workflow, version, created=False)
+    _check(tenant, spec)
+    if workflow is None:
+        workflow = Workflow.objects.create(tenant=tenant, name=spec.name)
+        record(actor, _fact("workflow.created", workflow))
+    created = version is None
+    if version is None:
+        number = (workflow.versions.aggregate(last=Max("number"))["last"] or 0) + 1
+        version = WorkflowVersion.objects.create(
+            workflow=workflow,
+            number=number,
+            digest=spec.digest(),
+            definition=spec.definition,
+            owner_id=actor.user_id,
+        )
+    _make_current(workflow, version, spec, timezone.now())
+    verb = "workflow.pushed" if created else "workflow.version_selected"
+    record(actor, _fact(verb, workflow, version=version.number, digest=version.digest))
+    return PushResult(workflow, version, created=created)
+
+
+def _make_current(workflow: Workflow, version: WorkflowVersion, spec: WorkflowSpec, now: datetime) -> None:
+    """Copy what lists and the timetable read; the timetable begins anew only when it has changed."""
+    before = workflow.current.definition if workflow.current is not None else {}
+    definition = version.definition
+    workflow.current = version
+    workflow.description = spec.description
+    workflow.schedule = spec.schedule or ""
+    workflow.timezone = spec.timezone
+    workflow.catchup = spec.catchup
+    if any(before.get(name) != definition[name] for name in ("schedule", "timezone", "start_date")):
+        plan_timetable(workflow, now)
+    workflow.save()
+    loops.wake("timetable")
+
+
+def plan_timetable(workflow: Workflow, now: datetime) -> None:
+    """Set when the workflow's next scheduled run comes, from its current version; does not save."""
+    workflow.next_run_at = workflow.next_logical_time = None
+    if workflow.schedule and workflow.current is not None:
+        table = Timetable(workflow.schedule, workflow.timezone)
+        start = start_of(workflow.current.definition["start_date"], workflow.timezone)
+        interval = table.first(now, start, catchup=workflow.catchup)
+        workflow.next_logical_time, workflow.next_run_at = interval.start, interval.end
+
+
+def _check(tenant: Tenant, spec: WorkflowSpec) -> None:
+    """Refuse what could not run although the definition itself is right."""
+    errors: list[FieldError] = []
+    if spec.bundle is not None and not Bundle.objects.filter(tenant=tenant, sha256=spec.bundle).exists():
+        message = (
+            f"Tenant {tenant.slug} has no bundle {spec.bundle[:12]}…: upload it first (rmctl push does)."
+        )
+        errors.append(FieldError(field="bundle", message=message, code="unknown_bundle"))
+    properties = spec.params.get("properties", {})
+    needed = [name for name in spec.params.get("required", []) if "default" not in properties[name]]
+    if spec.schedule is not None and needed:
+        message = f"A scheduled run gives no parameters: add a default to {', '.join(needed)}."
+        errors.append(FieldError(field="params.required", message=message, code="no_default"))
+    errors += _unknown_secrets(tenant, spec)
+    errors += _impossible_tasks(tenant, spec)
+    if errors:
+        raise Invalid(f"{errors[0]['field']}: {errors[0]['message']}", code=errors[0]["code"], errors=errors)
+
+
+def _unknown_secrets(tenant: Tenant, spec: WorkflowSpec) -> list[FieldError]:
+    named = {
+        task.id: set((spec.compiled[task.id].base["groups"][0].get("secrets") or {}).values())
+        for task in spec.tasks
+    }
+    wanted = set().union(*named.values())
+    if not wanted:
+        return []
+    known = set(Secret.objects.filter(tenant=tenant, name__in=wanted).values_list("name", flat=True))
+    return [
+        FieldError(
+            field=f"tasks[{position}].secrets",
+            message=f"Tenant {tenant.slug} has no secret {', '.join(sorted(named[task.id] - known))}.",
+            code="unknown_secret",
+        )
+        for position, task in enumerate(spec.tasks)
+        if named[task.id] - known
+    ]
+
+
+def _impossible_tasks(tenant: Tenant, spec: WorkflowSpec) -> list[FieldError]:
+    """Tasks whose job could never start; equal requests are looked at once."""
+    alike: dict[str, list[int]] = {}
+    for position, task in enumerate(spec.tasks):
+        if task.kind != "empty":
+            alike.setdefault(equivalence(spec.compiled[task.id].base), []).append(position)
+    bases = [(spec.compiled[spec.tasks[positions[0]].id].base, positions) for positions in alike.values()]
+    errors: list[FieldError] = []
+    for base, positions in sorted(bases, key=lambda item: _size(item[0]), reverse=True)[:CHECKED_REQUESTS]:
+        for found in impossible(tenant, base):
+            field = found["field"].removeprefix("groups[0].")
+            errors += [
+                FieldError(
+                    field=f"tasks[{position}].{field}",
+                    message=f"Task {spec.tasks[position].id}: {found['message']}",
+                    code=found["code"],
+                )
+                for position in positions
+            ]
+    return errors
+
+
+def _size(base: dict[str, Any]) -> tuple[int, int, int]:
+    group = base["groups"][0]
+    resources = group["resources"]
+    cards = (resources.get("gpu") or {}).get("count", 0)
+    return (cards, resources["cpu_millicores"] * group["count"], resources["memory_bytes"] * group["count"])
+
+
+@transaction.atomic
+def pause(*, actor: Actor, workflow_id: int, reason: str = "") -> Workflow:
+    """Stop the timetable: no new scheduled run, and those in the queue wait. What runs goes on, and people
+    may still trigger. Pausing twice changes nothing."""
+    return _set_paused(actor, workflow_id, "pause", paused=True, reason=reason)
+
+
+@transaction.atomic
+def resume(*, actor: Actor, workflow_id: int, reason: str = "") -> Workflow:
+    """Let the timetable run again from where it stood: with catchup every interval that was missed, else the
+    latest. Resuming twice changes nothing."""
+    return _set_paused(actor, workflow_id, "resume", paused=False, reason=reason)
+
+
+def _set_paused(actor: Actor, workflow_id: int, action: str, *, paused: bool, reason: str) -> Workflow:
+    workflow = policies.workflows.get(actor, action, lock=True, pk=workflow_id)
+    if workflow.paused != paused:
+        workflow.paused = paused
+        if not paused and workflow.next_run_at is None:
+            plan_timetable(workflow, timezone.now())
+        workflow.save(update_fields=["paused", "next_run_at", "next_logical_time"])
+        record(actor, _fact("workflow.paused" if paused else "workflow.resumed", workflow, reason=reason))
+        if not paused:
+            loops.wake("timetable")
+            loops.wake("advance")
+    return workflow
+
+
+def _fact(verb: str, workflow: Workflow, *, reason: str = "", **facts: Any) -> Fact:
+    return Fact(
+        verb,
+        "workflow",
+        workflow.pk,
+        tenant_id=workflow.tenant_id,
+        facts={"name": workflow.name, **facts},
+        reason=reason,
+    )

@@ -1,0 +1,171 @@
+"""Making runs and cancelling them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from django.db import connection, transaction
+from django.utils import timezone
+
+from apps.core import loops
+from apps.core.actors import Actor
+from apps.core.errors import Conflict, Invalid, NotFound
+from apps.events.record import Fact, Move, move_many, record_all, transition
+from apps.jobs.commands import cancel_many
+from rmctl.spec import SpecError, check_params
+
+from .. import policies
+from ..models import Run, Task, Workflow, WorkflowVersion
+from ..plans import plan_of
+from ..states import RUN_EDGES, RUN_TERMINAL, TASK_ACTIVE, TASK_EDGES, RunState, TaskState
+
+
+@dataclass(frozen=True, slots=True)
+class NewRun:
+    """What a run is made from; `params` are complete and checked."""
+
+    logical_time: datetime
+    trigger: str
+    owner_id: int | None
+    params: Mapping[str, Any] = field(default_factory=dict)
+    note: str = ""
+
+
+@transaction.atomic
+def trigger(
+    *,
+    actor: Actor,
+    workflow_id: int,
+    params: Mapping[str, Any] | None = None,
+    note: str = "",
+    logical_time: datetime | None = None,
+    version: int | None = None,
+) -> Run:
+    """Queue a run of the current version, or of the version with this number, at a logical time (now).
+
+    Raises Invalid naming each parameter that the version does not accept.
+    """
+    workflow = policies.workflows.get(actor, "trigger", pk=workflow_id)
+    chosen = _version(workflow, version)
+    values = checked_params(chosen, params or {})
+    if len(note) > 500:
+        raise Invalid.field("note", "at most 500 characters.", "too_long")
+    now = timezone.now()
+    new = NewRun(logical_time or now, Run.Trigger.MANUAL, actor.user_id, values, note)
+    return create_runs(actor, workflow, chosen, [new], now)[0]
+
+
+def _version(workflow: Workflow, number: int | None) -> WorkflowVersion:
+    if number is None:
+        found = workflow.current
+    else:
+        found = workflow.versions.filter(number=number).first()
+    if found is None:
+        raise NotFound(f"Workflow {workflow.name} has no version {number or ''}.".replace(" .", "."))
+    return found
+
+
+def checked_params(version: WorkflowVersion, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of a run with defaults filled in. Raises Invalid."""
+    try:
+        return check_params(version.definition["params"], given)
+    except SpecError as error:
+        raise Invalid(str(error), code="invalid_params", errors=error.errors) from None
+
+
+def create_runs(
+    actor: Actor, workflow: Workflow, version: WorkflowVersion, items: Sequence[NewRun], now: datetime
+) -> list[Run]:
+    """Insert queued runs pinned to the version, with all of their tasks, and wake the advance loop."""
+    runs = Run.objects.bulk_create(
+        Run(
+            workflow=workflow,
+            version=version,
+            tenant_id=workflow.tenant_id,
+            owner_id=item.owner_id,
+            trigger=item.trigger,
+            logical_time=item.logical_time,
+            params=dict(item.params),
+            note=item.note,
+            created_at=now,
+        )
+        for item in items
+    )
+    with connection.cursor() as cursor:
+        # Tasks get their ids in topological order, so that lists by id read in the order of the work.
+        cursor.execute(
+            "INSERT INTO workflows_task (run_id, name, index, state, succeeded, failed, skipped, detail) "
+            "SELECT run.id, task.name, -1, %s, 0, 0, 0, '' "
+            "FROM unnest(%s::bigint[]) WITH ORDINALITY AS run(id, place), "
+            "unnest(%s::text[]) WITH ORDINALITY AS task(name, place) ORDER BY run.place, task.place",
+            [TaskState.WAITING, [run.pk for run in runs], list(plan_of(version.pk).graph.order)],
+        )
+    facts = {"workflow": workflow.name, "version": version.number}
+    record_all(
+        actor,
+        (
+            run_fact(
+                "run.created",
+                run,
+                {**facts, "trigger": run.trigger, "logical_time": run.logical_time.isoformat()},
+            )
+            for run in runs
+        ),
+    )
+    loops.wake("advance")
+    return runs
+
+
+@transaction.atomic
+def cancel_run(*, actor: Actor, run_id: int, reason: str = "") -> Run:
+    """End a run now: tasks that have not ended are cancelled, their jobs are stopped by the scheduler's side.
+
+    Raises Conflict for a run that has ended.
+    """
+    run = policies.runs.get(actor, "cancel", lock=True, pk=run_id)
+    if run.state in RUN_TERMINAL:
+        raise Conflict(f"Run {run.pk} has {run.state} already.", code="already_ended")
+    now = timezone.now()
+    tasks = list(
+        Task.objects.select_for_update()
+        .filter(run=run, state__in=sorted(TASK_ACTIVE))
+        .order_by("pk")
+        .only("pk", "run_id", "name", "index", "state", "job_id")
+    )
+    moves = [Move(task.pk, task.state, TaskState.CANCELLED, (now,)) for task in tasks]
+    move_many(Task, TASK_EDGES, moves, ("ended_at",))
+    record_all(
+        actor,
+        (
+            Fact(
+                "task.cancelled",
+                "task",
+                task.pk,
+                tenant_id=run.tenant_id,
+                facts={"run": run.pk, "task": str(task)},
+                reason=reason,
+            )
+            for task in tasks
+        ),
+    )
+    jobs = [task.job_id for task in tasks if task.job_id is not None]
+    if jobs:
+        cancel_many(actor=actor, job_ids=jobs, reason=reason or f"Run {run.pk} was cancelled.")
+    fact = run_fact("run.cancelled", run, {}, reason=reason)
+    transition(actor, run, RUN_EDGES, RunState.CANCELLED, fact, ended_at=now)
+    loops.wake("advance")  # Its place among the active runs is free.
+    return run
+
+
+def run_fact(verb: str, run: Run, facts: Mapping[str, Any], *, reason: str = "") -> Fact:
+    """A fact about a run; the pages of the run and of its workflow show it."""
+    return Fact(
+        verb,
+        "run",
+        run.pk,
+        tenant_id=run.tenant_id,
+        facts=facts,
+        reason=reason,
+        topics=(f"workflow:{run.workflow_id}",),
+    )

@@ -1,0 +1,30 @@
+"""Filters of the lists of workflows, runs and tasks, for the API and the console alike."""
+
+import django_filters
+
+from apps.core.filters import ChoicesFilter, FilterSet, IntegerFilter, TimeFilter
+
+from .models import Run
+from .states import RunState, TaskState
+
+
+class WorkflowFilter(FilterSet):
+    tenant = django_filters.CharFilter(field_name="tenant__slug", label="Slug of the tenant.")
+    name = django_filters.CharFilter(lookup_expr="icontains", label="Part of the name.")
+    paused = django_filters.BooleanFilter(label="Whether the timetable is off.")
+
+
+class RunFilter(FilterSet):
+    tenant = django_filters.CharFilter(field_name="tenant__slug", label="Slug of the tenant.")
+    workflow = IntegerFilter(field_name="workflow_id", label="Id of the workflow.")
+    state = ChoicesFilter(choices=RunState.choices, label="States.")
+    trigger = django_filters.ChoiceFilter(choices=Run.Trigger.choices, label="What made it.")
+    logical_after = TimeFilter(field_name="logical_time", lookup_expr="gte", label="Logical time from here.")
+    logical_before = TimeFilter(
+        field_name="logical_time", lookup_expr="lt", label="Logical time before here."
+    )
+
+
+class TaskFilter(FilterSet):
+    state = ChoicesFilter(choices=TaskState.choices, label="States.")
+    name = django_filters.CharFilter(label="Id of the task in its workflow.")

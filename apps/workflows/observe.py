@@ -1,0 +1,236 @@
+"""Observe: what the advance loop has to look at. Each statement reads a partial index over what is active, so
+its cost follows the work in flight and not the history."""
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from django.db import connection
+
+from .plans import plan_of
+from .states import TaskState
+
+# News and starting runs of one pass; the next pass follows at once when there are more.
+NEWS_MAX = 2000
+STARTS_MAX = 200
+REVIEWS_MAX = 100
+# Seconds between two searches for runs that wait for nothing.
+REVIEW_SECONDS = 5.0
+
+COLUMNS = (
+    "t.id, t.run_id, t.name, t.index, t.state, t.width, t.job_id, t.succeeded, t.failed, t.skipped, "
+    "t.detail, t.queued_at, t.started_at, t.ended_at"
+)
+
+
+@dataclass(slots=True)
+class TaskRow:
+    """A row of `Task` in memory; `source` is the state that is stored, `changed` whether it must be written."""
+
+    pk: int
+    run: int
+    name: str
+    index: int
+    state: str
+    width: int | None
+    job: int | None
+    succeeded: int
+    failed: int
+    skipped: int
+    detail: str
+    queued_at: datetime | None
+    started_at: datetime | None
+    ended_at: datetime | None
+    source: str = ""
+    changed: bool = False
+
+    def __post_init__(self) -> None:
+        self.source = self.state
+
+    def __str__(self) -> str:
+        return self.name if self.index < 0 else f"{self.name}[{self.index}]"
+
+    def reset(self) -> None:
+        """Take back what was done to a row whose transaction was rolled back; its counters were not touched."""
+        self.state, self.changed, self.ended_at, self.detail = self.source, False, None, ""
+
+    def move(self, state: str, at: datetime, detail: str | None = None) -> None:
+        """Take a new state; `at` is the time of that step."""
+        self.state, self.changed = state, True
+        if state == TaskState.QUEUED:
+            self.queued_at = at
+        elif state == TaskState.RUNNING:
+            self.started_at = at
+        else:
+            self.ended_at = at
+        if detail is not None:
+            self.detail = detail
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """A task in flight whose job has started, ended or vanished (`job_state` None)."""
+
+    row: TaskRow
+    job_state: str | None
+    exit_code: int | None
+    detail: str
+    started_at: datetime | None
+    ended_at: datetime | None
+
+
+@dataclass(slots=True)
+class Work:
+    """What one run needs in a pass."""
+
+    news: list[News] = field(default_factory=list)
+    start: bool = False
+    review: bool = False
+
+
+@dataclass(slots=True)
+class Observed:
+    """Work by run; `more` when a limit cut it off, `blocked` when runs wait for others to end."""
+
+    work: dict[int, Work]
+    more: bool = False
+    blocked: bool = False
+
+
+_reviewed_at = float("-inf")
+
+
+def observe(*, review: bool | None = None) -> Observed:
+    """Everything that is to be done now; `review` asks for (or, if False, leaves out) the periodic search."""
+    global _reviewed_at
+    observed = Observed(work={})
+    news = _news()
+    observed.more = len(news) == NEWS_MAX
+    for item in news:
+        observed.work.setdefault(item.row.run, Work()).news.append(item)
+    _starts(observed)
+    if review or (review is None and time.monotonic() - _reviewed_at > REVIEW_SECONDS):
+        _reviewed_at = time.monotonic()
+        for run_id in _stuck():
+            observed.work.setdefault(run_id, Work()).review = True
+    return observed
+
+
+def _fetch(sql: str, parameters: Iterable[Any] = ()) -> list[tuple[Any, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute(sql, list(parameters))
+        return cursor.fetchall()
+
+
+def _news() -> list[News]:
+    rows = _fetch(
+        f"SELECT {COLUMNS}, j.state, j.exit_code, j.detail, j.started_at, j.ended_at "
+        "FROM workflows_task t LEFT JOIN jobs_job j ON j.id = t.job_id "
+        "WHERE t.state IN ('queued', 'running') AND t.width IS NULL "
+        "AND (j.id IS NULL OR j.state IN ('succeeded', 'failed', 'cancelled') "
+        "OR (t.state = 'queued' AND j.state = 'running')) "
+        f"ORDER BY t.id LIMIT {NEWS_MAX}"
+    )
+    return [News(TaskRow(*row[:14]), row[14], row[15], row[16] or "", row[17], row[18]) for row in rows]
+
+
+def _starts(observed: Observed) -> None:
+    """Queued runs, in the order of their logical times, as far as their version's limit of active runs allows.
+
+    Scheduled runs of a paused workflow stay where they are.
+    """
+    rows = _fetch(
+        "SELECT q.id, q.version_id, q.place, coalesce(a.active, 0) FROM ("
+        " SELECT r.id, r.version_id, r.workflow_id, r.logical_time, row_number() OVER ("
+        "  PARTITION BY r.workflow_id ORDER BY r.logical_time, r.id) AS place"
+        " FROM workflows_run r JOIN workflows_workflow w ON w.id = r.workflow_id"
+        " WHERE r.state = 'queued' AND NOT (w.paused AND r.trigger = 'schedule')"
+        ") q LEFT JOIN ("
+        " SELECT workflow_id, count(*) AS active FROM workflows_run WHERE state = 'running' GROUP BY workflow_id"
+        ") a ON a.workflow_id = q.workflow_id "
+        "WHERE q.place + coalesce(a.active, 0) <= 1000 "
+        f"ORDER BY q.place, q.logical_time, q.id LIMIT {STARTS_MAX + 1}"
+    )
+    for run_id, version_id, place, active in rows[:STARTS_MAX]:
+        try:
+            limit = plan_of(version_id).max_active_runs
+        except ValueError:
+            limit = 1  # Its start will say what is wrong with the definition.
+        if place + active <= limit:
+            observed.work.setdefault(run_id, Work()).start = True
+        else:
+            observed.blocked = True
+    observed.more |= len(rows) > STARTS_MAX and any(work.start for work in observed.work.values())
+
+
+def _stuck() -> list[int]:
+    """Running runs of which no task has a job in flight: whatever they wait for, nobody will bring it."""
+    rows = _fetch(
+        "SELECT r.id FROM workflows_run r WHERE r.state = 'running' AND NOT EXISTS ("
+        " SELECT 1 FROM workflows_task t WHERE t.run_id = r.id AND t.state IN ('queued', 'running')"
+        " AND t.job_id IS NOT NULL) "
+        f"ORDER BY r.id LIMIT {REVIEWS_MAX}"
+    )
+    return [row[0] for row in rows]
+
+
+def load_tasks(wanted: Mapping[int, Iterable[str]]) -> list[TaskRow]:
+    """The tasks (not instances) with these names, by run."""
+    pairs = [(run, name) for run, names in wanted.items() for name in names]
+    if not pairs:
+        return []
+    rows = _fetch(
+        f"SELECT {COLUMNS} FROM unnest(%s::bigint[], %s::text[]) AS w(run_id, name) "
+        "JOIN workflows_task t ON t.run_id = w.run_id AND t.name = w.name AND t.index = -1",
+        [[run for run, _ in pairs], [name for _, name in pairs]],
+    )
+    return [TaskRow(*row) for row in rows]
+
+
+def load_all(runs: Iterable[int]) -> list[TaskRow]:
+    """Every task of the runs, and the instances that have no job yet."""
+    rows = _fetch(
+        f"SELECT {COLUMNS} FROM workflows_task t WHERE t.run_id = ANY(%s) "
+        "AND (t.index = -1 OR t.state = 'waiting') ORDER BY t.id",
+        [list(runs)],
+    )
+    return [TaskRow(*row) for row in rows]
+
+
+def count_instances(run: int) -> dict[str, dict[str, int]]:
+    """Ended instances of a run's mapped tasks: name → state → how many."""
+    rows = _fetch(
+        "SELECT name, state, count(*) FROM workflows_task WHERE run_id = %s AND index >= 0 GROUP BY name, state",
+        [run],
+    )
+    found: dict[str, dict[str, int]] = {}
+    for name, state, count in rows:
+        found.setdefault(name, {})[state] = count
+    return found
+
+
+def count_in_flight(runs: Iterable[int]) -> dict[int, int]:
+    """Tasks with a job in flight, by run."""
+    rows = _fetch(
+        "SELECT run_id, count(*) FROM workflows_task WHERE run_id = ANY(%s) "
+        "AND state IN ('queued', 'running') AND job_id IS NOT NULL GROUP BY run_id",
+        [list(runs)],
+    )
+    return dict(rows)
+
+
+def with_active_tasks(runs: Iterable[int]) -> set[int]:
+    """Those of the runs that have a task which has not ended."""
+    rows = _fetch(
+        "SELECT DISTINCT run_id FROM workflows_task WHERE run_id = ANY(%s) "
+        "AND state IN ('waiting', 'queued', 'running')",
+        [list(runs)],
+    )
+    return {row[0] for row in rows}
+
+
+def task_states(run: int) -> dict[str, str]:
+    """The state of every task of a run (mapped ones as a whole)."""
+    return dict(_fetch("SELECT name, state FROM workflows_task WHERE run_id = %s AND index = -1", [run]))

@@ -1,0 +1,74 @@
+"""A version ready to run: its graph and its compiled tasks, kept in memory by version."""
+
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from engine.dag import Graph, TaskNode
+from rmctl.spec import CompiledTask, WorkflowSpec, parse_workflow
+
+from .models import WorkflowVersion
+
+
+class Plan:
+    """What the advance loop needs of one version; immutable, shared by all of its runs."""
+
+    def __init__(self, spec: WorkflowSpec) -> None:
+        definition = spec.definition
+        self.tasks: dict[str, CompiledTask] = spec.compiled
+        self.graph = Graph(
+            {
+                task["id"]: TaskNode(
+                    rule=task["trigger_rule"], upstream=tuple(task["upstream"]), mapped="map" in task
+                )
+                for task in definition["tasks"]
+            }
+        )
+        self.params: dict[str, Any] = definition["params"]
+        self.max_active_runs: int = definition["max_active_runs"]
+        self.max_active_tasks: int = definition["max_active_tasks"]
+        self.zone = ZoneInfo(definition["timezone"])
+        # Tasks whose results each task reads, in its arguments or as the list that it is mapped over.
+        self.references = {name: _references(task) for name, task in self.tasks.items()}
+        self.position = {name: position for position, name in enumerate(self.graph.order)}
+        self._reach: dict[str, frozenset[str]] = {}
+
+    def reach(self, name: str) -> frozenset[str]:
+        """The tasks whose counters move when `name` succeeds: those behind it, and through empty tasks further."""
+        known = self._reach.get(name)
+        if known is None:
+            known = self._reach[name] = frozenset(self._walk(self.graph.downstream[name], through_all=False))
+        return known
+
+    def behind(self, names: Iterable[str]) -> set[str]:
+        """The tasks given and everything that depends on them."""
+        return self._walk(names, through_all=True)
+
+    def at_start(self) -> set[str]:
+        """The tasks that the start of a run touches."""
+        return self._walk(self.graph.initial, through_all=False)
+
+    def _walk(self, names: Iterable[str], *, through_all: bool) -> set[str]:
+        found: set[str] = set()
+        pending = list(names)
+        while pending:
+            name = pending.pop()
+            if name in found:
+                continue
+            found.add(name)
+            if through_all or self.tasks[name].kind == "empty":
+                pending.extend(self.graph.downstream[name])
+        return found
+
+
+def _references(task: CompiledTask) -> frozenset[str]:
+    sources: list[Mapping[str, Any]] = [*task.arguments.values(), *task.over.values()]
+    return frozenset(source["result"] for source in sources if "result" in source)
+
+
+@lru_cache(maxsize=256)
+def plan_of(version_id: int) -> Plan:
+    """The plan of a version. Raises SpecError when this release no longer accepts the definition."""
+    definition = WorkflowVersion.objects.values_list("definition", flat=True).get(pk=version_id)
+    return Plan(parse_workflow(definition))

@@ -1,0 +1,310 @@
+"""Decide: one run during a pass, from what ended to what starts. It reads rows through a loader, writes nothing.
+
+Tasks end and the engine's counters say what follows: tasks that are ready get a job, empty ones and those
+that need none (nothing to map over, an argument that cannot be resolved) end at once, and so on until
+nothing more ends.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from engine.dag import TERMINAL, Counters, advance, mapped_outcome, outcome
+from engine.dag import TaskState as EngineState
+from rmctl.spec import ArgumentError, CompiledTask
+
+from .models import Run
+from .observe import News, TaskRow
+from .plans import Plan
+from .results import EXPANSION_BYTES, INPUT_BYTES, RESULTS_BYTES, TooLarge, size
+from .states import TaskState
+
+Loader = Callable[[Mapping[int, Iterable[str]]], list[TaskRow]]
+Ready = tuple[str, int]  # Name and instance; -1 for a task or a mapped task as a whole.
+_ENDS = {"succeeded": TaskState.SUCCEEDED, "failed": TaskState.FAILED, "cancelled": TaskState.CANCELLED}
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A job to be made for a task or an instance."""
+
+    row: TaskRow
+    spec: dict[str, Any]
+
+
+class Progress:
+    """A run, the rows of it that this pass touches, and what becomes of them."""
+
+    def __init__(self, run: Run, plan: Plan, load: Loader, now: datetime) -> None:
+        self.run, self.plan, self.now = run, plan, now
+        self._load = load
+        self.rows: dict[str, TaskRow] = {}
+        self.instances: dict[Ready, TaskRow] = {}
+        self.made: list[TaskRow] = []
+        self.starts: list[Start] = []
+        self.finished: dict[str, EngineState] = {}
+        self.ready: list[Ready] = []
+        # Places for further jobs; None without a limit.
+        self.slots: int | None = None
+        self._counters: dict[str, Counters] = {}
+        self._logical_time = run.logical_time.astimezone(plan.zone).isoformat()
+
+    # What is known
+
+    def add(self, rows: Iterable[TaskRow]) -> None:
+        """Take rows that were loaded; what is known already stays as it is."""
+        for row in rows:
+            if row.index >= 0:
+                self.instances.setdefault((row.name, row.index), row)
+            elif row.name not in self.rows:
+                self.rows[row.name] = row
+                self._counters[row.name] = self._counters_of(row)
+
+    def _counters_of(self, row: TaskRow) -> Counters:
+        """Counters for the engine; none to wait for once a task is decided, so that it is not decided again."""
+        if row.state != TaskState.WAITING:
+            return Counters()
+        total = len(self.plan.graph.tasks[row.name].upstream)
+        return Counters(row.succeeded, row.failed, row.skipped, total)
+
+    def _need(self, names: Iterable[str]) -> None:
+        missing = [name for name in names if name not in self.rows]
+        if missing:
+            self.add(self._load({self.run.pk: missing}))
+
+    @property
+    def touched(self) -> Iterable[TaskRow]:
+        """Stored rows that have changed."""
+        return (
+            row for rows in (self.rows, self.instances) for row in rows.values() if row.changed and row.pk
+        )
+
+    # What happened
+
+    def expect(self, news: Iterable[News]) -> set[str]:
+        """Take the rows of the news; returns the tasks that have to be loaded before `take`."""
+        names: set[str] = set()
+        for item in news:
+            self.add([item.row])
+            if item.row.index >= 0:
+                names.add(item.row.name)
+            if item.job_state != "running":
+                names |= self.plan.reach(item.row.name)
+        return names - self.rows.keys()
+
+    def take(self, news: Iterable[News]) -> None:
+        """Let tasks follow their jobs."""
+        for item in news:
+            row = item.row
+            if item.job_state == "running":
+                row.move(TaskState.RUNNING, item.started_at or self.now)
+                self._group_runs(row)
+                continue
+            row.started_at = row.started_at or item.started_at
+            self._end(row, *_end_of(item), at=item.ended_at or self.now)
+
+    def _group_runs(self, row: TaskRow) -> None:
+        group = self.rows[row.name]
+        if row.index >= 0 and group.state == TaskState.QUEUED:
+            group.move(TaskState.RUNNING, row.started_at or self.now)
+
+    def _end(self, row: TaskRow, state: str, detail: str = "", *, at: datetime | None = None) -> None:
+        row.move(state, at or self.now, detail)
+        if row.index < 0:
+            self.finished[row.name] = EngineState(state)
+            return
+        group = self.rows[row.name]
+        column = "succeeded" if state == TaskState.SUCCEEDED else "failed"
+        setattr(group, column, getattr(group, column) + 1)
+        group.changed = True
+        self._end_group(group, at or self.now)
+
+    def _end_group(self, group: TaskRow, at: datetime) -> None:
+        if group.succeeded + group.failed + group.skipped < (group.width or 0):
+            return
+        states = [EngineState.FAILED] * bool(group.failed) + [EngineState.SUCCEEDED] * bool(group.succeeded)
+        detail = f"{group.failed} of {group.width} instances did not succeed." if group.failed else ""
+        self._end(group, mapped_outcome(states), detail, at=at)
+
+    # What follows
+
+    def begin(self) -> None:
+        """The run starts: everything that waits for nothing is ready."""
+        self.ready += [(name, -1) for name in self.plan.graph.initial]
+
+    def settle(self) -> None:
+        """Count everything that ended; fills `ready` and ends what is skipped."""
+        graph = self.plan.graph
+        finished, self.finished = self.finished, {}
+        first = {below for name in finished for below in graph.downstream[name]}
+        self._need(first)
+        trial = {name: replace(self._counters[name]) for name in first}
+        step = advance(graph, finished, trial)
+        if trial.keys() - first:
+            # Skips went further than what is loaded: again, with everything that they can reach.
+            reached = self.plan.behind(first)
+            self._need(reached)
+            trial = {name: replace(self._counters[name]) for name in reached}
+            step = advance(graph, finished, trial)
+        self._counters.update(trial)
+        for name in step.changed:
+            row, counters = self.rows[name], trial[name]
+            if row.state == TaskState.WAITING:
+                row.succeeded, row.failed, row.skipped = counters.succeeded, counters.failed, counters.skipped
+                row.changed = True
+        for name in step.skipped:
+            self.rows[name].move(TaskState.SKIPPED, self.now)
+        for name in step.upstream_failed:
+            self.rows[name].move(TaskState.UPSTREAM_FAILED, self.now)
+        self.ready += [(name, -1) for name in step.ready]
+
+    def review(self, instances: Mapping[str, Mapping[str, int]] | None) -> None:
+        """Find what is ready from the rows alone, all of which are loaded: what waited for a free place, and,
+        with the `instances` counted anew, whatever a run that has come to rest is missing."""
+        if instances is not None:
+            self._recount(instances)
+        for name in self.plan.graph.order:
+            row = self.rows[name]
+            if row.state != TaskState.WAITING or (name, -1) in self.ready:
+                continue
+            match outcome(self.plan.graph.tasks[name].rule, self._counters[name]):
+                case "run":
+                    self.ready.append((name, -1))
+                case "skip":
+                    self._end(row, TaskState.SKIPPED)
+                case "upstream_failed":
+                    self._end(row, TaskState.UPSTREAM_FAILED)
+        waiting = [key for key, row in self.instances.items() if row.state == TaskState.WAITING]
+        self.ready += sorted(waiting, key=lambda key: (self.plan.position[key[0]], key[1]))
+
+    def _recount(self, instances: Mapping[str, Mapping[str, int]]) -> None:
+        for name, counts in instances.items():
+            group = self.rows[name]
+            if group.state not in TERMINAL:
+                group.succeeded = counts.get("succeeded", 0)
+                group.failed = sum(counts.get(state, 0) for state in ("failed", "cancelled"))
+                group.changed = True
+                self._end_group(group, self.now)
+        for name, node in self.plan.graph.tasks.items():
+            row = self.rows[name]
+            if row.state != TaskState.WAITING:
+                continue
+            counters = self._counters[name] = Counters(total=len(node.upstream))
+            for upstream in node.upstream:
+                state = EngineState(self.rows[upstream].state)
+                if state in TERMINAL and upstream not in self.finished:
+                    counters.count(state, node.rule)
+            row.succeeded, row.failed, row.skipped = counters.succeeded, counters.failed, counters.skipped
+            row.changed = True
+
+    # What starts
+
+    def wanted(self) -> tuple[set[str], bool]:
+        """The tasks whose results `start` reads, and whether mapped ones are among them."""
+        if self.slots == 0:
+            return set(), False
+        names = {reference for name, _ in self.ready for reference in self.plan.references[name]}
+        return names, any(self.plan.tasks[name].mapped for name in names)
+
+    def start(self, results: Mapping[str, Any]) -> None:
+        """Start what is ready, as far as there are places; what needs no job ends at once."""
+        ready, self.ready = self.ready, []
+        for position, (name, index) in enumerate(ready):
+            if self.slots == 0:
+                self.ready = ready[position:]
+                return
+            task = self.plan.tasks[name]
+            row = self.rows[name] if index < 0 else self.instances[name, index]
+            try:
+                known = _usable(task, self.plan.references[name], results)
+                if task.kind == "empty":
+                    row.started_at = self.now
+                    self._end(row, TaskState.SUCCEEDED)
+                elif index >= 0:
+                    self._submit(
+                        row, task, task.resolve(known, self.run.params, item=self._items(task, known)[index])
+                    )
+                elif task.mapped:
+                    self._expand(row, task, known)
+                else:
+                    self._submit(row, task, task.resolve(known, self.run.params))
+            except ArgumentError as error:
+                self._end(row, TaskState.FAILED, str(error))
+
+    def _items(self, task: CompiledTask, results: Mapping[str, Any]) -> list[Any]:
+        return task.items(results, self.run.params)
+
+    def _submit(self, row: TaskRow, task: CompiledTask, inputs: Mapping[str, Any]) -> None:
+        if inputs and size(inputs) > INPUT_BYTES:
+            raise ArgumentError(
+                f"The arguments of {row} are larger than {INPUT_BYTES // 2**20} MiB: write files and pass their names."
+            )
+        spec = task.job(
+            inputs,
+            run_id=self.run.pk,
+            logical_time=self._logical_time,
+            map_index=row.index if row.index >= 0 else None,
+            params=self.run.params,
+        )
+        row.move(TaskState.QUEUED, self.now)
+        self.starts.append(Start(row, spec))
+        if self.slots is not None:
+            self.slots -= 1
+
+    def _expand(self, group: TaskRow, task: CompiledTask, results: Mapping[str, Any]) -> None:
+        items = self._items(task, results)
+        if not items:
+            self._end(group, TaskState.SKIPPED, "There was nothing to map over.")
+            return
+        common = task.resolve(results, self.run.params)
+        if size(common) * len(items) + size(items) > EXPANSION_BYTES:
+            raise ArgumentError(
+                f"The arguments of the {len(items)} instances of {task.id} are together larger than "
+                f"{EXPANSION_BYTES // 2**20} MiB: write files and pass their names."
+            )
+        [over] = task.over
+        group.width = len(items)
+        group.succeeded = group.failed = group.skipped = 0
+        group.move(TaskState.QUEUED, self.now)
+        for index, item in enumerate(items):
+            row = TaskRow(
+                0, self.run.pk, task.id, index, TaskState.WAITING, None, None, 0, 0, 0, "", None, None, None
+            )
+            self.instances[task.id, index] = row
+            self.made.append(row)
+            if self.slots == 0:
+                continue
+            try:
+                self._submit(row, task, {**common, over: item})
+            except ArgumentError as error:
+                self._end(row, TaskState.FAILED, str(error))
+
+
+def _end_of(item: News) -> tuple[str, str]:
+    """The state that a task takes from its job, with a detail for people."""
+    if item.job_state is None:
+        return TaskState.FAILED, "Its job was deleted before it had ended."
+    state = _ENDS[item.job_state]
+    if state == TaskState.SUCCEEDED:
+        return state, ""
+    if state == TaskState.CANCELLED:
+        return state, "Its job was cancelled."
+    if item.detail:
+        return state, item.detail
+    return (
+        state,
+        f"Its job exited with status {item.exit_code}." if item.exit_code is not None else "Its job failed.",
+    )
+
+
+def _usable(task: CompiledTask, names: Iterable[str], results: Mapping[str, Any]) -> dict[str, Any]:
+    """The results that a task reads. Raises ArgumentError when they are too large together."""
+    known = {name: results.get(name) for name in names}
+    for name, value in known.items():
+        if value is TooLarge:
+            raise ArgumentError(
+                f"{task.id} reads the results of {name}, which are together larger than "
+                f"{RESULTS_BYTES // 2**20} MiB: write files and pass their names."
+            )
+    return known

@@ -1,0 +1,192 @@
+"""What the routes of workflows take and answer."""
+
+from typing import Any
+
+from rest_framework import serializers
+
+from apps.core.api import Integer, StrictSerializer, Text
+
+from .models import Run, Task, Workflow, WorkflowVersion
+from .states import TaskState
+
+REASON = {"max_length": 1000, "default": "", "allow_blank": True}
+
+
+class DefinitionBody(StrictSerializer):
+    tenant = Text(max_length=63, required=False, help_text="Slug; may be left out by members of one tenant.")
+    definition = serializers.DictField(help_text="A workflow definition; its fields are checked one by one.")
+
+
+class TriggerBody(StrictSerializer):
+    params = serializers.DictField(default=dict, help_text="Parameters that the version declares.")
+    note = Text(max_length=500, default="", allow_blank=True)
+    logical_time = serializers.DateTimeField(required=False, help_text="Now by default.")
+    version = Integer(
+        min_value=1, required=False, help_text="Number of a version; the current one by default."
+    )
+
+
+class ReasonBody(StrictSerializer):
+    reason = Text(**REASON)
+
+
+class LatestRunAnswer(serializers.Serializer[Any]):
+    id = serializers.IntegerField()
+    state = serializers.CharField()
+    created_at = serializers.DateTimeField()
+
+
+class WorkflowAnswer(serializers.ModelSerializer[Workflow]):
+    tenant: Any = serializers.CharField(source="tenant.slug", read_only=True)
+    version = serializers.SerializerMethodField(help_text="Number of the current version.")
+    latest_run = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Workflow
+        fields = (
+            "id",
+            "tenant",
+            "name",
+            "description",
+            "version",
+            "paused",
+            "schedule",
+            "timezone",
+            "catchup",
+            "next_run_at",
+            "next_logical_time",
+            "latest_run",
+            "created_at",
+        )
+        read_only_fields = fields
+
+    def get_version(self, workflow: Workflow) -> int | None:
+        """Number of the current version."""
+        return workflow.current.number if workflow.current is not None else None
+
+    def get_latest_run(self, workflow: Workflow) -> LatestRunAnswer | None:  # type: ignore[return]
+        """The newest run, or null."""
+        pk = getattr(workflow, "latest_run_id", None)
+        if pk is None:
+            return None
+        found = {"id": pk, "state": workflow.latest_run_state, "created_at": workflow.latest_run_at}  # type: ignore[attr-defined]
+        return LatestRunAnswer(found).data  # type: ignore[return-value]
+
+
+class PushAnswer(serializers.Serializer[Any]):
+    id = serializers.IntegerField(help_text="Of the workflow.")
+    tenant = serializers.CharField()
+    name = serializers.CharField()
+    version = serializers.IntegerField(help_text="Number of the version.")
+    digest = serializers.CharField(help_text="SHA-256 of the canonical definition.")
+    created = serializers.BooleanField(help_text="False when this definition was known already.")
+
+
+class VersionAnswer(serializers.ModelSerializer[WorkflowVersion]):
+    owner: Any = serializers.CharField(source="owner.username", default=None, read_only=True, allow_null=True)
+
+    class Meta:
+        model = WorkflowVersion
+        fields: tuple[str, ...] = ("id", "number", "digest", "owner", "created_at")
+        read_only_fields = fields
+
+
+class VersionDetailAnswer(VersionAnswer):
+    definition: Any = serializers.DictField(read_only=True)
+
+    class Meta(VersionAnswer.Meta):
+        fields = (*VersionAnswer.Meta.fields, "definition")
+        read_only_fields = fields
+
+
+class RunAnswer(serializers.ModelSerializer[Run]):
+    tenant: Any = serializers.CharField(source="tenant.slug", read_only=True)
+    workflow: Any = serializers.IntegerField(source="workflow_id", read_only=True)
+    workflow_name = serializers.CharField(source="workflow.name", read_only=True)
+    version: Any = serializers.IntegerField(source="version.number", read_only=True)
+    owner: Any = serializers.CharField(source="owner.username", default=None, read_only=True, allow_null=True)
+    params: Any = serializers.DictField(read_only=True)
+
+    class Meta:
+        model = Run
+        fields: tuple[str, ...] = (
+            "id",
+            "tenant",
+            "workflow",
+            "workflow_name",
+            "version",
+            "state",
+            "trigger",
+            "logical_time",
+            "params",
+            "note",
+            "owner",
+            "created_at",
+            "started_at",
+            "ended_at",
+        )
+        read_only_fields = fields
+
+
+class RunDetailAnswer(RunAnswer):
+    counts = serializers.DictField(
+        child=serializers.IntegerField(), help_text="Tasks (instances of mapped ones) by state."
+    )
+    done = serializers.IntegerField()
+    total = serializers.IntegerField()
+
+    class Meta(RunAnswer.Meta):
+        fields = (*RunAnswer.Meta.fields, "counts", "done", "total")
+        read_only_fields = fields
+
+
+class TaskAnswer(serializers.ModelSerializer[Task]):
+    job: Any = serializers.IntegerField(source="job_id", read_only=True, allow_null=True)
+    job_state = serializers.CharField(source="job.state", default=None, read_only=True, allow_null=True)
+    exit_code = serializers.IntegerField(
+        source="job.exit_code", default=None, read_only=True, allow_null=True
+    )
+
+    class Meta:
+        model = Task
+        fields = (
+            "id",
+            "name",
+            "index",
+            "width",
+            "state",
+            "detail",
+            "job",
+            "job_state",
+            "exit_code",
+            "queued_at",
+            "started_at",
+            "ended_at",
+        )
+        read_only_fields = fields
+
+
+class NodeAnswer(serializers.Serializer[Any]):
+    id = serializers.CharField(help_text="Id of the task in its workflow.")
+    task = serializers.IntegerField()
+    kind = serializers.ChoiceField(choices=["bash", "python", "empty"])
+    rule = serializers.CharField()
+    mapped = serializers.BooleanField()
+    state = serializers.ChoiceField(choices=TaskState.choices)
+    job = serializers.IntegerField(allow_null=True)
+    detail = serializers.CharField()
+    width = serializers.IntegerField(allow_null=True, help_text="Instances, once a mapped task is expanded.")
+    counts = serializers.DictField(child=serializers.IntegerField(), help_text="Instances by state.")
+    started_at = serializers.CharField(allow_null=True)
+    ended_at = serializers.CharField(allow_null=True)
+
+
+class EdgeAnswer(serializers.Serializer[Any]):
+    source = serializers.CharField()
+    target = serializers.CharField()
+
+
+class GraphAnswer(serializers.Serializer[Any]):
+    nodes = NodeAnswer(many=True)
+    edges = EdgeAnswer(many=True)
+    levels = serializers.ListField(child=serializers.ListField(child=serializers.CharField()))

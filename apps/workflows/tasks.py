@@ -1,0 +1,27 @@
+"""The loops of workflows: runs advance as their jobs end, and the timetable makes scheduled runs."""
+
+from django.utils import timezone
+
+from apps.core import loops
+
+from .apply import apply
+from .commands import create_due_runs
+from .observe import observe
+
+
+@loops.loop("advance")
+def advance() -> bool:
+    """Move every run on as far as its jobs have come; returns whether there is more to do at once."""
+    now = timezone.now()
+    observed = observe()
+    applied = apply(observed, now)
+    if applied.jobs:
+        # In this thread, to save the new jobs a trip through the queue.
+        loops.run("schedule")
+    return (observed.more and not applied.failed) or (observed.blocked and applied.ended > 0)
+
+
+@loops.loop("timetable")
+def timetable() -> bool:
+    """Make the runs that are due."""
+    return create_due_runs(timezone.now())
