@@ -1,0 +1,329 @@
+"""Compositions that only pages need: sums and counts over what the actor may see. Every row comes through a policy."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db.models import Count, F, Min, Q, QuerySet, Sum, Window
+from django.db.models.functions import RowNumber
+from django.utils import timezone
+
+from apps.core.actors import Actor
+from apps.events.models import Event
+from apps.execution.queries import telemetry
+from apps.fleet import policies as fleet_policies
+from apps.fleet.models import Gpu, Node
+from apps.fleet.queries import list_nodes
+from apps.fleet.states import NodeState
+from apps.jobs import policies as job_policies
+from apps.jobs.models import Job
+from apps.jobs.states import JOB_ACTIVE, JobState
+from apps.tenants.models import Tenant
+from apps.workflows import policies as workflow_policies
+from apps.workflows.models import Run, Task, Workflow
+from engine.reasons import GRAVITY, TITLES, Reason
+
+from .graphs import TaskView
+
+HEAT_LEVELS = 9
+# A fleet of at most this many nodes is shown as cards, a larger one as a map.
+CARDS_MAX = 8
+HEAT_MAX = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """Allocated of the capacity of nodes that are ready."""
+
+    resource: str
+    label: str
+    used: int
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReasonCount:
+    """How many jobs are pending for one primary reason."""
+
+    reason: str
+    title: str
+    count: int
+
+
+def narrowed(rows: QuerySet[Any], tenant: Tenant | None) -> QuerySet[Any]:
+    """The rows of the tenant that the person has chosen to look at, or all of them."""
+    return rows if tenant is None else rows.filter(tenant=tenant)
+
+
+def visible_jobs(actor: Actor, tenant: Tenant | None) -> QuerySet[Job]:
+    """Jobs that the actor may see, narrowed to the chosen tenant."""
+    return narrowed(job_policies.jobs.visible(actor), tenant)
+
+
+def node_counts(actor: Actor) -> dict[str, int]:
+    """Nodes by state, removed ones left out."""
+    rows = fleet_policies.nodes.visible(actor).exclude(state=NodeState.REMOVED)
+    return dict(rows.order_by().values_list("state").annotate(count=Count("pk")))
+
+
+def fleet_use(actor: Actor) -> list[Use]:
+    """Allocated and capacity of the ready nodes, by resource; cards only where there are any."""
+    ready = fleet_policies.nodes.visible(actor).filter(state=NodeState.READY)
+    sums = ready.aggregate(
+        cpu=Sum("cpu_millicores", default=0),
+        cpu_used=Sum("allocated_cpu_millicores", default=0),
+        memory=Sum("memory_bytes", default=0),
+        memory_used=Sum("allocated_memory_bytes", default=0),
+    )
+    cards = Gpu.objects.filter(node__in=ready.order_by().values("pk")).aggregate(
+        count=Count("pk"), used=Sum("allocated_milli", default=0)
+    )
+    found = [
+        Use("cpu", "CPU", sums["cpu_used"], sums["cpu"]),
+        Use("memory", "Memory", sums["memory_used"], sums["memory"]),
+    ]
+    if cards["count"]:
+        found.append(Use("gpu", "GPU", cards["used"], cards["count"] * 1000))
+    return found
+
+
+def job_counts(actor: Actor, tenant: Tenant | None) -> dict[str, int]:
+    """Active jobs by state, from the partial index of active jobs."""
+    rows = visible_jobs(actor, tenant).filter(state__in=sorted(JOB_ACTIVE))
+    return dict(rows.order_by().values_list("state").annotate(count=Count("pk")))
+
+
+def pending_reasons(actor: Actor, tenant: Tenant | None) -> list[ReasonCount]:
+    """Pending jobs by primary reason, the gravest first."""
+    rows = visible_jobs(actor, tenant).filter(state=JobState.PENDING)
+    counts = dict(rows.order_by().values_list("reason").annotate(count=Count("pk")))
+    gravity = {reason.value: rank for rank, reason in enumerate(GRAVITY)}
+    return [
+        ReasonCount(reason, TITLES[Reason(reason)], count)
+        for reason, count in sorted(counts.items(), key=lambda item: -gravity.get(item[0], 0))
+    ]
+
+
+def ended_since(actor: Actor, tenant: Tenant | None, since: datetime) -> dict[str, int]:
+    """Jobs that have ended since then, by state."""
+    rows = visible_jobs(actor, tenant).filter(ended_at__gte=since)
+    return dict(rows.order_by().values_list("state").annotate(count=Count("pk")))
+
+
+def success_rate(actor: Actor, tenant: Tenant | None) -> tuple[float | None, dict[str, int]]:
+    """Share of the jobs of the last 24 hours that succeeded, those that people cancelled left out."""
+    counts = ended_since(actor, tenant, timezone.now() - timedelta(hours=24))
+    good, bad = counts.get(JobState.SUCCEEDED, 0), counts.get(JobState.FAILED, 0)
+    return (good / (good + bad) if good + bad else None), counts
+
+
+@dataclass(frozen=True, slots=True)
+class LiveNode:
+    """A node with its latest sample."""
+
+    node: Node
+    sample: dict[str, Any]
+
+    @property
+    def cpu_percent(self) -> float:
+        """Busy cpu; 0 without a sample."""
+        return float(self.sample.get("cpu_percent", 0.0))
+
+    @property
+    def memory_used(self) -> int:
+        """Used memory in bytes; 0 without a sample."""
+        return int(self.sample.get("memory_used", 0))
+
+    @property
+    def memory_total(self) -> int:
+        """Memory in bytes as the agent sees it, else as it was taken into the inventory."""
+        return int(self.sample.get("memory_total", 0)) or self.node.memory_bytes
+
+    @property
+    def level(self) -> int:
+        """Heat from 0 to 9."""
+        return min(HEAT_LEVELS, -int(-self.cpu_percent // 11))
+
+    @property
+    def cards(self) -> list[Gpu]:
+        """Its GPUs."""
+        return list(self.node.gpus.all())
+
+    @property
+    def cards_used(self) -> int:
+        """Thousandths of cards that are allocated."""
+        return sum(card.allocated_milli for card in self.cards)
+
+    @property
+    def cards_most(self) -> int:
+        """Thousandths of cards that there are."""
+        return 1000 * len(self.cards)
+
+
+def with_telemetry(nodes: Iterable[Node]) -> list[LiveNode]:
+    """The nodes with their latest samples, read at once."""
+    found = list(nodes)
+    samples = telemetry([node.pk for node in found if node.state != NodeState.LOST])
+    return [LiveNode(node, samples.get(node.pk, {})) for node in found]
+
+
+@dataclass(frozen=True, slots=True)
+class HeatGroup:
+    """The nodes of one cluster on the fleet map."""
+
+    cluster: str
+    nodes: list[LiveNode]
+
+
+def fleet_map(actor: Actor) -> list[HeatGroup]:
+    """Every node that is not removed, by cluster; at most HEAT_MAX."""
+    rows = list_nodes(actor).exclude(state=NodeState.REMOVED).order_by("cluster__name", "pk")
+    groups: dict[str, list[LiveNode]] = {}
+    for live in with_telemetry(rows[:HEAT_MAX]):
+        groups.setdefault(live.node.cluster.name, []).append(live)
+    return [HeatGroup(cluster, nodes) for cluster, nodes in groups.items()]
+
+
+def search_jobs(rows: QuerySet[Job], words: str) -> QuerySet[Job]:
+    """Jobs whose name contains the words, or whose id they are."""
+    if not words:
+        return rows
+    found = Q(name__icontains=words)
+    if words.isascii() and words.isdigit() and len(words) < 19:
+        found |= Q(pk=int(words))
+    return rows.filter(found)
+
+
+def queue_order(rows: QuerySet[Job]) -> QuerySet[Job]:
+    """Pending jobs as the scheduler takes them within one tenant: priority, then age."""
+    return rows.order_by(F("priority").desc(), "submitted_at", "pk")
+
+
+@dataclass(frozen=True, slots=True)
+class TenantRow:
+    """A tenant with its active jobs by state."""
+
+    tenant: Tenant
+    pending: int
+    running: int
+
+
+def tenant_rows(actor: Actor, tenants: list[Tenant]) -> list[TenantRow]:
+    """Each tenant with what it has in flight, in one query for all."""
+    rows = job_policies.jobs.visible(actor).filter(state__in=sorted(JOB_ACTIVE))
+    counts: dict[int, dict[str, int]] = {}
+    for tenant_id, state, count in (
+        rows.order_by().values_list("tenant_id", "state").annotate(count=Count("pk"))
+    ):
+        counts.setdefault(tenant_id, {})[state] = count
+    return [
+        TenantRow(
+            tenant,
+            pending=counts.get(tenant.pk, {}).get(JobState.PENDING, 0),
+            running=sum(
+                count for state, count in counts.get(tenant.pk, {}).items() if state != JobState.PENDING
+            ),
+        )
+        for tenant in tenants
+    ]
+
+
+def narrowed_events(rows: QuerySet[Event], tenant: Tenant | None) -> QuerySet[Event]:
+    """The events of the chosen tenant, or all of them."""
+    return rows if tenant is None else rows.filter(tenant_id=tenant.pk)
+
+
+def recent_runs(actor: Actor, tenant: Tenant | None) -> QuerySet[Run]:
+    """Runs that the actor may see, newest first."""
+    rows = narrowed(workflow_policies.runs.visible(actor), tenant)
+    return (
+        rows.select_related("workflow", "tenant", "owner", "version")
+        .defer("version__definition")
+        .order_by("-pk")
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A run in the strip of a workflow's latest runs; height from 1 to 9 by how long it took."""
+
+    run: Run
+    height: int
+
+
+def latest_runs(actor: Actor, workflows: Iterable[Workflow], count: int) -> dict[int, list[Bar]]:
+    """The newest runs of each workflow, oldest of them first, in one query for all."""
+    ranked = (
+        workflow_policies.runs.visible(actor)
+        .filter(workflow__in=list(workflows))
+        .annotate(place=Window(RowNumber(), partition_by="workflow_id", order_by=F("id").desc()))
+    )
+    found: dict[int, list[Run]] = {}
+    for run in ranked.filter(place__lte=count).order_by("pk"):
+        found.setdefault(run.workflow_id, []).append(run)
+    return {pk: _bars(runs) for pk, runs in found.items()}
+
+
+def _bars(runs: list[Run]) -> list[Bar]:
+    now = timezone.now()
+    seconds = [
+        ((run.ended_at or now) - run.started_at).total_seconds() if run.started_at else 0.0 for run in runs
+    ]
+    longest = max(seconds, default=0.0) or 1.0
+    return [Bar(run, max(1, round(9 * took / longest))) for run, took in zip(runs, seconds, strict=True)]
+
+
+def run_tasks(run: Run) -> list[TaskView]:
+    """Each task of a run that the caller may see, in topological order; instances only as counts."""
+    kinds = {task["id"]: task for task in run.version.definition["tasks"]}
+    views: dict[str, TaskView] = {}
+    for task in Task.objects.filter(run=run, index=-1).order_by("pk"):
+        definition = kinds.get(task.name, {})
+        views[task.name] = TaskView(
+            name=task.name,
+            state=task.state,
+            kind=definition.get("kind", ""),
+            width=task.width,
+            mapped="map" in definition,
+            job_id=task.job_id,
+            detail=task.detail,
+            queued_at=task.queued_at,
+            started_at=task.started_at,
+            ended_at=task.ended_at,
+        )
+    instances = Task.objects.filter(run=run, index__gte=0).order_by()
+    for name, state, count, started in instances.values_list("name", "state").annotate(
+        count=Count("pk"), started=Min("started_at")
+    ):
+        view = views[name]
+        view.counts[state] = count
+        if started is not None and (view.started_at is None or started < view.started_at):
+            view.started_at = started
+    return list(views.values())
+
+
+def task_counts(tasks: Iterable[TaskView]) -> dict[str, int]:
+    """Tasks of a run by state, each instance of a mapped one counted for itself."""
+    counts: dict[str, int] = {}
+    for task in tasks:
+        for state, count in (task.counts or {task.state: 1}).items():
+            counts[state] = counts.get(state, 0) + count
+    return counts
+
+
+@dataclass(frozen=True, slots=True)
+class GridRow:
+    """One task over the latest runs: its state in each, or none where that run had no such task."""
+
+    name: str
+    states: list[str]
+
+
+def run_grid(runs: list[Run]) -> list[GridRow]:
+    """Task × run for the runs given, oldest first."""
+    states: dict[str, dict[int, str]] = {}
+    rows = Task.objects.filter(run__in=[run.pk for run in runs], index=-1).order_by("run_id", "pk")
+    for run_id, name, state in rows.values_list("run_id", "name", "state"):
+        states.setdefault(name, {})[run_id] = state
+    return [GridRow(name, [found.get(run.pk, "none") for run in runs]) for name, found in states.items()]

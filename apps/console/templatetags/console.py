@@ -1,0 +1,383 @@
+"""Words and small pieces that every page is made of: times, amounts, states, icons and bars."""
+
+import json
+from datetime import datetime
+from typing import Any
+
+from django import template
+from django.templatetags.static import static
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from engine.reasons import TITLES, Reason
+
+register = template.Library()
+
+SPRITE = "vendor/lucide-static-1.62.0/icons.svg"
+UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+# From this fraction on a bar warns, and from this one on it is full.
+WARN, FULL = 0.75, 0.9
+
+
+@register.filter(name="bytes")
+def bytes_(amount: float | None) -> str:
+    """`1610612736` → `1.5 GiB`."""
+    if amount is None:
+        return "–"
+    size, unit = float(amount), 0
+    while abs(size) >= 1024 and unit < len(UNITS) - 1:
+        size, unit = size / 1024, unit + 1
+    whole = size == int(size) or abs(size) >= 100 or unit == 0
+    return f"{size:.0f} {UNITS[unit]}" if whole else f"{size:.1f} {UNITS[unit]}"
+
+
+@register.filter
+def cores(millicores: int | None) -> str:
+    """Millicores as cores: `500` → `0.5`, `2000` → `2`."""
+    return "–" if millicores is None else f"{millicores / 1000:,.2f}".rstrip("0").rstrip(".")
+
+
+@register.filter
+def cards(milli: int | None) -> str:
+    """Thousandths of a card as cards: `1500` → `1.5`."""
+    return cores(milli)
+
+
+@register.filter
+def amount(value: int | None, resource: str) -> str:
+    """An amount of cpu, memory, storage or gpu in the unit that people use."""
+    if value is None:
+        return "–"
+    if resource in ("memory", "storage"):
+        return bytes_(value)
+    return cores(value)
+
+
+@register.filter
+def unit(resource: str) -> str:
+    """What an amount of the resource counts; bytes carry their unit themselves."""
+    return {"cpu": "cores", "gpu": "cards"}.get(resource, "")
+
+
+@register.filter
+def duration(seconds: float | None) -> str:
+    """Seconds as people say them, in step with `static/js/format.js`."""
+    if seconds is None:
+        return "–"
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 10:
+        return f"{int(seconds * 10) / 10:.1f} s"
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"
+
+
+def relative(moment: datetime, now: datetime) -> str:
+    """`3 min ago` or `in 2 h`."""
+    seconds = (now - moment).total_seconds()
+    away = abs(seconds)
+    if away < 5:
+        return "now"
+    for limit, size, name in (
+        (60, 1, "s"),
+        (3600, 60, "min"),
+        (86400, 3600, "h"),
+        (float("inf"), 86400, "d"),
+    ):
+        if away < limit:
+            text = f"{int(away // size)} {name}"
+            break
+    return f"{text} ago" if seconds >= 0 else f"in {text}"
+
+
+@register.simple_tag
+def ago(moment: datetime | None, missing: str = "–") -> SafeString | str:
+    """A time relative to now that stays true while the page is open."""
+    if moment is None:
+        return missing
+    return format_html(
+        '<time datetime="{}" title="{}" data-behavior="ago">{}</time>',
+        moment.isoformat(),
+        moment.strftime("%Y-%m-%d %H:%M:%S UTC"),
+        relative(moment, timezone.now()),
+    )
+
+
+@register.simple_tag
+def took(start: datetime | None, end: datetime | None, missing: str = "–") -> SafeString | str:
+    """How long it took; a duration that runs on when it has not ended."""
+    if start is None:
+        return missing
+    if end is not None:
+        return duration(max(0.0, (end - start).total_seconds()))
+    return format_html(
+        '<time datetime="{}" data-behavior="ago" data-count class="num">{}</time>',
+        start.isoformat(),
+        duration(max(0.0, (timezone.now() - start).total_seconds())),
+    )
+
+
+@register.simple_tag
+def icon(name: str, extra: str = "") -> SafeString:
+    """An icon of the sprite, silent for screen readers: the text beside it says what it means."""
+    return format_html(
+        '<svg class="icon {}" aria-hidden="true"><use href="{}#{}"></use></svg>', extra, static(SPRITE), name
+    )
+
+
+@register.filter
+def words(value: object) -> str:
+    """`upstream_failed` → `upstream failed`."""
+    return str(value).replace("_", " ")
+
+
+ACRONYMS = {name.lower(): name for name in ("CPU", "GPU", "OS", "PIDs")}
+
+
+@register.filter
+def sentence(value: object) -> str:
+    """`waiting_for_quota` → `Waiting for quota`."""
+    text = words(value)
+    first, blank, rest = text.partition(" ")
+    return f"{ACRONYMS.get(first, first[:1].upper() + first[1:])}{blank}{rest}"
+
+
+@register.simple_tag
+def status(state: str, label: str = "", pill: bool = False) -> SafeString:
+    """A state as a coloured dot and its word."""
+    return format_html(
+        '<span class="status{}" data-state="{}">{}</span>',
+        " status--pill" if pill else "",
+        state,
+        label or sentence(state),
+    )
+
+
+@register.simple_tag
+def dot(state: str) -> SafeString:
+    """A state's dot alone, for lists whose text says the state."""
+    return format_html('<span class="dot" data-state="{}"></span>', state)
+
+
+def fraction(value: float | None, most: float | None) -> float:
+    """value / most between 0 and 1; 0 where nothing can be used."""
+    if not value or not most or most < 0:
+        return 0.0
+    return max(0.0, min(1.0, value / most))
+
+
+@register.simple_tag
+def bar(
+    value: float | None, most: float | None, tone: str = "", size: str = "", label: str = "", metric: str = ""
+) -> SafeString:
+    """A bar of value / most. Without a tone it warns from 75 % and is red from 90 %."""
+    part = fraction(value, most)
+    tone = tone or ("full" if part >= FULL else "warn" if part >= WARN else "")
+    return format_html(
+        '<svg class="bar{}" role="img" aria-label="{}"{}><rect width="{}%"{}></rect></svg>',
+        f" bar--{size}" if size else "",
+        label or f"{part * 100:.0f} %",
+        format_html(' data-metric="{}"', metric) if metric else "",
+        f"{part * 100:.1f}",
+        format_html(' class="is-{}"', tone) if tone else "",
+    )
+
+
+@register.simple_tag
+def parts_bar(total: int, size: str = "", **counts: int) -> SafeString:
+    """A bar of several parts, each named by its tone (`ok=3 running=1 failed=0`)."""
+    position, rects = 0.0, SafeString("")
+    for tone, count in counts.items():
+        width = fraction(count, total) * 100
+        if width:
+            rects += format_html(
+                '<rect x="{}%" width="{}%" class="is-{}"></rect>', f"{position:.2f}", f"{width:.2f}", tone
+            )
+        position += width
+    spoken = ", ".join(f"{count} {tone}" for tone, count in counts.items() if count) or "nothing yet"
+    return format_html(
+        '<svg class="bar{}" role="img" aria-label="{}">{}</svg>',
+        f" bar--{size}" if size else "",
+        spoken,
+        rects,
+    )
+
+
+@register.simple_tag
+def meter(used: int, most: int, resource: str) -> SafeString:
+    """Used of most, in words and as a bar."""
+    return format_html(
+        '<div class="meter"><div class="meter__text"><span><strong>{}</strong> / {}</span><span>{}</span></div>{}</div>',
+        amount(used, resource),
+        amount(most, resource),
+        f"{fraction(used, most) * 100:.0f} %",
+        bar(used, most),
+    )
+
+
+@register.filter
+def pretty(value: Any) -> str:
+    """JSON for people."""
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+@register.filter
+def compact(value: Any) -> str:
+    """JSON on one line."""
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+@register.filter
+def listed(value: Any) -> str:
+    """A list as words with commas; anything else as it is."""
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+# Facts that the subject's name says already.
+NAMES = ("name", "username", "slug")
+
+
+@register.filter
+def facts_line(facts: Any) -> str:
+    """The facts of an event on one line, without what is empty."""
+    told = (
+        (key, value) for key, value in facts.items() if key not in NAMES and value not in (None, "", [], {})
+    )
+    return "  ".join(f"{key}={value if isinstance(value, str) else compact(value)}" for key, value in told)
+
+
+@register.filter
+def percent(value: float | None) -> str:
+    """0.973 → `97.3 %`; whole numbers stay whole."""
+    if value is None:
+        return "–"
+    text = f"{value * 100:.1f}".removesuffix(".0")
+    return f"{text} %"
+
+
+@register.filter
+def get(mapping: Any, key: object) -> Any:
+    """`mapping[key]`, or nothing."""
+    return mapping.get(key) if hasattr(mapping, "get") else None
+
+
+@register.filter
+def initials(name: str) -> str:
+    """One or two letters that stand for a name."""
+    parts = [part for part in name.replace(".", " ").replace("-", " ").replace("_", " ").split() if part]
+    return "".join(part[0] for part in parts[:2]) or "?"
+
+
+@register.simple_tag(takes_context=True)
+def link_with(context: template.Context, **changes: object) -> str:
+    """The present address with some query parameters changed; an empty value takes one away, paging starts anew."""
+    query = context["request"].GET.copy()
+    for name in ("before", "after"):
+        query.pop(name, None)
+    for name, value in changes.items():
+        if value in ("", None):
+            query.pop(name, None)
+        else:
+            query[name] = str(value)
+    encoded = query.urlencode()
+    return f"?{encoded}" if encoded else context["request"].path
+
+
+# The colour of an event: by the last word of its verb, where it says how something went.
+EVENT_STATES = {
+    "succeeded": "succeeded",
+    "failed": "failed",
+    "lost": "lost",
+    "started": "running",
+    "granted": "running",
+    "cancelled": "cancelled",
+    "cancelling": "cancelling",
+    "requeued": "pending",
+    "suspended": "suspended",
+    "removed": "removed",
+    "revoked": "revoked",
+    "cordoned": "cordoned",
+    "draining": "draining",
+    "returned": "ready",
+    "joined": "ready",
+}
+SUBJECT_PAGES = {"job": "job", "node": "node", "run": "run", "workflow": "workflow"}
+
+
+@register.simple_tag
+def event_dot(verb: str) -> SafeString:
+    """A dot in the colour of what happened."""
+    return dot(EVENT_STATES.get(verb.rpartition(".")[2], "none"))
+
+
+@register.simple_tag
+def subject(event: Any) -> SafeString | str:
+    """What an event is about, as a link where it has a page."""
+    kind, number = event.subject_type, event.subject_id
+    name = event.facts.get("name") or event.facts.get("username") or event.facts.get("slug")
+    text = f"{name}" if name else f"{words(kind)} {number}"
+    page = SUBJECT_PAGES.get(kind)
+    if page is None:
+        return text
+    return format_html('<a class="above" href="{}">{}</a>', reverse(f"console:{page}", args=[number]), text)
+
+
+@register.simple_tag
+def event_text(event: Any) -> SafeString:
+    """One line: what, to what, by whom."""
+    noun, _, verb = event.verb.partition(".")
+    return format_html(
+        '{} {} <span class="muted">{} · {}</span>',
+        sentence(noun),
+        subject(event),
+        words(verb),
+        event.actor.removeprefix("user:"),
+    )
+
+
+@register.simple_tag
+def reason_title(reason: str) -> str:
+    """The title of a pending reason for people."""
+    return TITLES[Reason(reason)] if reason else ""
+
+
+@register.simple_tag
+def cycle_total(cycle: Any) -> str:
+    """Milliseconds of a whole scheduling cycle."""
+    return f"{cycle.observe_ms + cycle.decide_ms + cycle.apply_ms:.1f} ms"
+
+
+@register.simple_tag
+def quota_bar(line: Any) -> SafeString:
+    """Own use, what is borrowed, what could still be had, and a mark where the nominal quota ends."""
+    cell, scale = line["cell"], line["scale"]
+    own = 100 * line["own"] / scale
+    borrowed = 100 * cell.borrowed / scale
+    reach = 100 * max(0, min(scale, cell.used + max(0, cell.available)) - cell.used) / scale
+    return format_html(
+        '<svg class="bar bar--l" role="img" aria-label="{} used of {} nominal">'
+        '<rect width="{}%"></rect><rect x="{}%" width="{}%" class="is-warn"></rect>'
+        '<rect x="{}%" width="{}%" class="is-ghost"></rect><rect x="{}%" width="2" class="is-mark"></rect></svg>',
+        amount(cell.used, cell.resource),
+        amount(cell.nominal, cell.resource),
+        f"{own:.2f}",
+        f"{own:.2f}",
+        f"{borrowed:.2f}",
+        f"{own + borrowed:.2f}",
+        f"{reach:.2f}",
+        min(99.0, float(line["nominal_at"])),
+    )
+
+
+@register.simple_tag(takes_context=True)
+def subject_link(context: template.Context, event: Any) -> str:
+    """The log filtered to what this event is about."""
+    return link_with(context, subject=f"{event.subject_type}:{event.subject_id}")

@@ -1,0 +1,1 @@
+"""Pages, split by area: each view parses, asks a query or gives a command, and renders."""

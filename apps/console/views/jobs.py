@@ -1,0 +1,256 @@
+"""Jobs: the list, one job with its log, the queue with its reasons, and the form that submits one."""
+
+from typing import Any
+
+from django.contrib import messages
+from django.db.models import Prefetch
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.urls import reverse
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+
+from apps.core.actors import Actor
+from apps.core.errors import DomainError
+from apps.events.queries import events_of
+from apps.execution.queries import job_artifacts
+from apps.fleet.queries import list_pools
+from apps.jobs import commands, policies
+from apps.jobs.models import Attempt, Job, Placement
+from apps.jobs.states import JobState
+from apps.scheduling.queries import recent_cycles, why
+from apps.tenants import policies as tenant_policies
+from apps.tenants.queries import tenant_named
+from engine.reasons import Reason
+
+from .. import forms, queries
+from ..context import chosen_tenant, visible_tenants
+from ..pages import choice, number, page, page_of, show, text
+
+ATTEMPTS = 10
+RANKS = 64
+EVENTS = 20
+QUEUE = 200
+TABS = (
+    ("", "All"),
+    (JobState.PENDING, "Pending"),
+    (JobState.RUNNING, "Running"),
+    (JobState.SUCCEEDED, "Succeeded"),
+    (JobState.FAILED, "Failed"),
+    (JobState.CANCELLED, "Cancelled"),
+)
+
+
+@require_safe
+@page
+def jobs(request: HttpRequest, actor: Actor) -> HttpResponse:
+    """Jobs, newest first, by state, words, owner and origin."""
+    tenant = chosen_tenant(request, actor)
+    state = choice(request, "state", JobState.values)
+    origin = choice(request, "origin", ("people", "workflows"))
+    words = text(request, "q")
+    rows = queries.search_jobs(queries.visible_jobs(actor, tenant), words).select_related("tenant", "owner")
+    if state:
+        rows = rows.filter(state=state)
+    if origin:
+        rows = rows.filter(origin="") if origin == "people" else rows.exclude(origin="")
+    if choice(request, "owner", ("me",)):
+        rows = rows.filter(owner_id=actor.user_id)
+    counts = queries.job_counts(actor, tenant)
+    context = {
+        "crumbs": [{"label": "Jobs"}],
+        "page": page_of(request, rows.defer("spec", "tried", "result")),
+        "tabs_of_states": [(value, label, counts.get(value)) for value, label in TABS],
+        "state": state,
+        "topics": _list_topics(request, actor),
+    }
+    return show(request, "console/jobs/page.html", context, {"job-list": "console/jobs/_list.html"})
+
+
+def _list_topics(request: HttpRequest, actor: Actor) -> str:
+    """What announces changes of the jobs that the actor sees: one topic, or those of their tenants."""
+    tenant = chosen_tenant(request, actor)
+    if tenant is not None:
+        return f"tenant:{tenant.pk}"
+    if actor.operator or actor.auditor:
+        return "queue events"
+    return " ".join(f"tenant:{item.pk}" for item in visible_tenants(request, actor))
+
+
+def _job(actor: Actor, job_id: int) -> Job:
+    rows = policies.jobs.visible(actor).select_related("tenant", "owner")
+    return rows.filter(pk=job_id).first() or policies.jobs.get(actor, pk=job_id)
+
+
+@require_safe
+@page
+def job(request: HttpRequest, actor: Actor, job_id: int) -> HttpResponse:
+    """One job: its life so far, why it waits, where it runs under which limits, its log and what it left."""
+    found = _job(actor, job_id)
+    placements = Placement.objects.select_related("node").order_by("group", "rank")
+    attempts = list(
+        Attempt.objects.filter(job=found)
+        .prefetch_related(Prefetch("placements", placements))
+        .order_by("-token")[:ATTEMPTS]
+    )
+    shown = _shown_placement(request, attempts)
+    context = {
+        "crumbs": [{"label": "Jobs", "url": reverse("console:jobs")}, {"label": f"{found.name} #{found.pk}"}],
+        "job": found,
+        "steps": _steps(found, attempts),
+        "why": explained(actor, found),
+        "attempts": attempts,
+        "ranks": RANKS,
+        "shown": shown,
+        "artifacts": job_artifacts(actor, found.pk),
+        "events": events_of(actor, "job", found.pk)[:EVENTS],
+        "run_id": found.origin.removeprefix("run:") if found.origin.startswith("run:") else "",
+        "may": {
+            action: policies.jobs.allows(actor, action, found) for action in ("cancel", "hold", "release")
+        },
+        "may_submit": tenant_policies.tenants.allows(actor, "submit", found.tenant),
+    }
+    partials = {
+        "job-head": "console/jobs/_head.html",
+        "job-body": "console/jobs/_body.html",
+        "job-side": "console/jobs/_side.html",
+    }
+    return show(request, "console/jobs/detail.html", context, partials)
+
+
+def _shown_placement(request: HttpRequest, attempts: list[Attempt]) -> Placement | None:
+    """The member whose log is shown: the asked one, else the first of the newest attempt."""
+    token, rank, group = (
+        number(request, "attempt"),
+        number(request, "rank") or 0,
+        number(request, "group") or 0,
+    )
+    attempt = next((item for item in attempts if token in (None, item.token)), None)
+    if attempt is None:
+        return None
+    members = attempt.placements.all()
+    return next((item for item in members if (item.group, item.rank) == (group, rank)), None)
+
+
+def _steps(job: Job, attempts: list[Attempt]) -> list[dict[str, Any]]:
+    """The lifecycle as a line of points: each done, now, or still to come."""
+    newest = attempts[0] if attempts else None
+    granted = newest.created_at if newest and job.state != JobState.PENDING else None
+    started = job.started_at if job.state not in (JobState.PENDING, JobState.GRANTED) else None
+    now = {"pending": "Queued", "granted": "Granted", "running": "Running", "cancelling": "Running"}.get(
+        job.state
+    )
+    steps = [
+        {"name": "Submitted", "at": job.submitted_at, "state": "succeeded"},
+        {"name": "Queued", "at": job.submitted_at, "state": "pending"},
+        {"name": "Granted", "at": granted, "state": "granted"},
+        {"name": "Running", "at": started, "state": "running"},
+        {
+            "name": job.get_state_display() if job.ended_at else "Ended",
+            "at": job.ended_at,
+            "state": job.state if job.ended_at else "waiting",
+        },
+    ]
+    for step in steps:
+        step["is"] = "now" if step["name"] == now else "done" if step["at"] else ""
+        if step["is"] == "done" and step["state"] in ("pending", "granted", "running"):
+            step["state"] = "succeeded"
+    return steps
+
+
+def explained(actor: Actor, job: Job) -> dict[str, Any] | None:
+    """Why the job is where it is, with each funnel ready to draw; nothing for a job that has ended."""
+    if job.ended_at is not None:
+        return None
+    found = why(actor, job.pk)
+    tried = []
+    for entry in found.tried:
+        steps = entry.get("funnel") or []
+        total = steps[0]["remaining"] + steps[0]["rejected"] if steps else 0
+        tried.append({**entry, "total": total})
+    return {
+        "reason": found.reason,
+        "title": found.title,
+        "detail": found.detail,
+        "position": found.position,
+        "tried": tried,
+    }
+
+
+@require_POST
+@page
+def job_action(request: HttpRequest, actor: Actor, job_id: int, action: str) -> HttpResponse:
+    """Cancel, hold or release a job."""
+    if action == "cancel":
+        commands.cancel(actor=actor, job_id=job_id, reason=request.POST.get("reason", "")[:500])
+    elif action == "hold":
+        commands.hold(actor=actor, job_id=job_id)
+    else:
+        commands.release(actor=actor, job_id=job_id)
+    said = {"cancel": "is being cancelled", "hold": "is on hold", "release": "is in the queue again"}
+    messages.success(request, f"Job {job_id} {said[action]}.")
+    return redirect("console:job", job_id=job_id)
+
+
+@require_safe
+@page
+def queue(request: HttpRequest, actor: Actor) -> HttpResponse:
+    """Pending jobs in their order, each with its reason; and how the scheduler's last cycles went."""
+    tenant = chosen_tenant(request, actor)
+    reason = choice(request, "reason", [item.value for item in Reason])
+    rows = queries.visible_jobs(actor, tenant).filter(state=JobState.PENDING).select_related("tenant")
+    if reason:
+        rows = rows.filter(reason=reason)
+    reasons = queries.pending_reasons(actor, tenant)
+    pending = list(queries.queue_order(rows.defer("spec", "result"))[:QUEUE])
+    context = {
+        "crumbs": [{"label": "Queue"}],
+        "reasons": reasons,
+        "total": sum(item.count for item in reasons),
+        "reason": reason,
+        "pending": pending,
+        "cycles": recent_cycles()[:8],
+        "limit": QUEUE,
+    }
+    return show(request, "console/queue/page.html", context, {"queue-list": "console/queue/_list.html"})
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@page
+def job_submit(request: HttpRequest, actor: Actor) -> HttpResponse:
+    """The form of a job; refusals stand beside their fields and everything typed stays."""
+    tenants = [
+        (tenant.slug, tenant.name)
+        for tenant in visible_tenants(request, actor)
+        if tenant_policies.tenants.allows(actor, "submit", tenant)
+    ]
+    form = forms.job_form(tenants, [pool.name for pool in list_pools(actor)])
+    kind = "script"
+    if request.method == "POST":
+        values = request.POST.dict()
+        form.fill(values)
+        kind = values.get("kind", "script")
+        try:
+            tenant = tenant_named(actor, values.get("tenant"))
+            made = commands.submit(actor=actor, tenant=tenant, data=forms.job_data(values))
+        except DomainError as error:
+            form.refuse(error, forms.JOB_PATHS)
+        else:
+            messages.success(request, f"Job {made.pk} is submitted.")
+            return redirect("console:job", job_id=made.pk)
+    else:
+        source = number(request, "from")
+        chosen = chosen_tenant(request, actor)
+        if source is not None:
+            earlier = _job(actor, source)
+            values = forms.job_values(earlier.spec)
+            form.fill({**values, "tenant": earlier.tenant.slug})
+            kind = values["kind"]
+        elif chosen is not None:
+            form["tenant"].value = chosen.slug
+    context = {
+        "crumbs": [{"label": "Jobs", "url": reverse("console:jobs")}, {"label": "Submit a job"}],
+        "form": form,
+        "kind": kind,
+        "may_submit": bool(tenants),
+    }
+    return show(request, "console/jobs/submit.html", context, status=422 if request.method == "POST" else 200)

@@ -1,0 +1,249 @@
+"""Workflows and runs: lists, the graph of a version, the graph of a run as it goes, triggering and cancelling."""
+
+from typing import Any
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import redirect
+from django.urls import reverse
+from django.utils import timezone
+from django.views.decorators.http import require_POST, require_safe
+
+from apps.core.actors import Actor
+from apps.core.errors import DomainError, NotFound
+from apps.execution.queries import job_artifacts
+from apps.jobs.models import Placement
+from apps.workflows import commands, policies
+from apps.workflows.models import Run, Task, Workflow
+from apps.workflows.states import RunState
+
+from .. import figures, forms, graphs, queries
+from ..context import chosen_tenant
+from ..pages import choice, page, page_of, show, text
+
+STRIP = 24
+GRID = 25
+INSTANCES = 200
+RUN_TABS = (
+    ("", "All"),
+    (RunState.RUNNING, "Running"),
+    (RunState.QUEUED, "Queued"),
+    (RunState.SUCCEEDED, "Succeeded"),
+    (RunState.FAILED, "Failed"),
+    (RunState.CANCELLED, "Cancelled"),
+)
+
+
+@require_safe
+@page
+def workflows(request: HttpRequest, actor: Actor) -> HttpResponse:
+    """Workflows with their schedule and how their latest runs went."""
+    rows = queries.narrowed(policies.workflows.visible(actor), chosen_tenant(request, actor))
+    words = text(request, "q")
+    if words:
+        rows = rows.filter(name__icontains=words)
+    found = page_of(request, rows.select_related("tenant", "current").defer("current__definition"))
+    latest = queries.latest_runs(actor, found.rows, STRIP)
+    context = {
+        "crumbs": [{"label": "Workflows"}],
+        "page": found,
+        "rows": [{"workflow": item, "bars": latest.get(item.pk, [])} for item in found.rows],
+    }
+    return show(
+        request, "console/workflows/page.html", context, {"workflow-list": "console/workflows/_list.html"}
+    )
+
+
+def _workflow(actor: Actor, workflow_id: int) -> Workflow:
+    rows = policies.workflows.visible(actor).select_related("tenant", "current")
+    found = rows.filter(pk=workflow_id).first()
+    if found is None:
+        raise NotFound(f"There is no workflow {workflow_id} that you can see.")
+    return found
+
+
+@require_safe
+@page
+def workflow(request: HttpRequest, actor: Actor, workflow_id: int) -> HttpResponse:
+    """One workflow: its graph, its runs, its versions, and the form that triggers it."""
+    return _show_workflow(request, actor, _workflow(actor, workflow_id), None)
+
+
+def _show_workflow(
+    request: HttpRequest, actor: Actor, found: Workflow, form: forms.Form | None
+) -> HttpResponse:
+    runs = queries.recent_runs(actor, None).filter(workflow=found)
+    latest = list(runs[:GRID])[::-1]
+    schema = found.current.definition["params"] if found.current else {}
+    context = {
+        "crumbs": [{"label": "Workflows", "url": reverse("console:workflows")}, {"label": found.name}],
+        "workflow": found,
+        "page": page_of(request, runs, 20),
+        "grid_runs": latest,
+        "grid": queries.run_grid(latest) if latest else [],
+        "versions": found.versions.select_related("owner").defer("definition")[:20],
+        "form": form or forms.params_form(schema),
+        "opened": form is not None,
+        "may": {
+            action: policies.workflows.allows(actor, action, found)
+            for action in ("trigger", "pause", "resume")
+        },
+    }
+    partials = {
+        "workflow-head": "console/workflows/_head.html",
+        "workflow-runs": "console/workflows/_runs.html",
+    }
+    return show(request, "console/workflows/detail.html", context, partials, status=422 if form else 200)
+
+
+@require_safe
+@page
+def workflow_graph(request: HttpRequest, actor: Actor, workflow_id: int) -> HttpResponse:
+    """The graph of the current version."""
+    found = _workflow(actor, workflow_id)
+    if found.current is None:
+        raise NotFound(f"Workflow {found.name} has no version yet.")
+    return JsonResponse(graphs.of_version(found.current.definition))
+
+
+@require_safe
+@page
+def workflow_figure(request: HttpRequest, actor: Actor, workflow_id: int) -> HttpResponse:
+    """How long the latest runs took."""
+    found = policies.workflows.get(actor, pk=workflow_id)
+    runs = queries.recent_runs(actor, None).filter(
+        workflow=found, ended_at__isnull=False, started_at__isnull=False
+    )
+    took = [(run.pk, run.state, (run.ended_at - run.started_at).total_seconds()) for run in runs[:40]]
+    return JsonResponse(figures.run_durations(took[::-1]))
+
+
+@require_POST
+@page
+def workflow_action(request: HttpRequest, actor: Actor, workflow_id: int, action: str) -> HttpResponse:
+    """Trigger, pause or resume a workflow; wrong parameters stand beside their fields."""
+    if action == "trigger":
+        return _trigger(request, actor, _workflow(actor, workflow_id))
+    if action == "pause":
+        changed = commands.pause(actor=actor, workflow_id=workflow_id)
+        messages.success(request, f"{changed.name} is paused: its timetable makes no new runs.")
+    else:
+        changed = commands.resume(actor=actor, workflow_id=workflow_id)
+        messages.success(request, f"{changed.name} follows its timetable again.")
+    return redirect("console:workflow", workflow_id=workflow_id)
+
+
+def _trigger(request: HttpRequest, actor: Actor, found: Workflow) -> HttpResponse:
+    schema = found.current.definition["params"] if found.current else {}
+    values = request.POST.dict()
+    try:
+        params = forms.params_data(schema, values)
+        run = commands.trigger(actor=actor, workflow_id=found.pk, params=params, note=values.get("note", ""))
+    except DomainError as error:
+        form = forms.params_form(schema)
+        form.fill(values)
+        form.refuse(error, forms.params_paths(schema))
+        return _show_workflow(request, actor, found, form)
+    messages.success(request, f"Run {run.pk} of {found.name} is queued.")
+    return redirect("console:run", run_id=run.pk)
+
+
+@require_safe
+@page
+def runs(request: HttpRequest, actor: Actor) -> HttpResponse:
+    """Runs of every workflow, newest first."""
+    state = choice(request, "state", RunState.values)
+    words = text(request, "q")
+    rows = queries.recent_runs(actor, chosen_tenant(request, actor))
+    if state:
+        rows = rows.filter(state=state)
+    if words:
+        rows = rows.filter(workflow__name__icontains=words)
+    context = {
+        "crumbs": [{"label": "Runs"}],
+        "page": page_of(request, rows),
+        "state": state,
+        "tabs_of_states": RUN_TABS,
+    }
+    return show(request, "console/runs/page.html", context, {"run-list": "console/runs/_list.html"})
+
+
+def _run(actor: Actor, run_id: int) -> Run:
+    rows = policies.runs.visible(actor).select_related("workflow", "tenant", "owner", "version")
+    found = rows.filter(pk=run_id).first()
+    if found is None:
+        raise NotFound(f"There is no run {run_id} that you can see.")
+    return found
+
+
+@require_safe
+@page
+def run(request: HttpRequest, actor: Actor, run_id: int) -> HttpResponse:
+    """One run: its graph, its progress, its tasks."""
+    found = _run(actor, run_id)
+    tasks = queries.run_tasks(found)
+    counts = queries.task_counts(tasks)
+    total = sum(counts.values())
+    context = {
+        "crumbs": [
+            {"label": "Workflows", "url": reverse("console:workflows")},
+            {"label": found.workflow.name, "url": reverse("console:workflow", args=[found.workflow_id])},
+            {"label": f"Run {found.pk}"},
+        ],
+        "run": found,
+        "tasks": tasks,
+        "counts": counts,
+        "total": total,
+        "bad": sum(counts.get(state, 0) for state in ("failed", "upstream_failed", "cancelled")),
+        "ended": total - sum(counts.get(state, 0) for state in ("waiting", "queued", "running")),
+        "may_cancel": policies.runs.allows(actor, "cancel", found) and found.ended_at is None,
+        "may_trigger": policies.workflows.allows(actor, "trigger", found.workflow),
+    }
+    partials = {"run-head": "console/runs/_head.html", "run-tasks": "console/runs/_tasks.html"}
+    return show(request, "console/runs/detail.html", context, partials)
+
+
+@require_safe
+@page
+def run_graph(request: HttpRequest, actor: Actor, run_id: int) -> HttpResponse:
+    """The graph of a run with the present state of each task."""
+    found = _run(actor, run_id)
+    tasks = queries.run_tasks(found)
+    panels = {task.name: reverse("console:run-task", args=[found.pk, task.name]) for task in tasks}
+    answer = JsonResponse(graphs.of_run(found.version.definition, tasks, panels, timezone.now()))
+    answer["Cache-Control"] = "no-store"
+    return answer
+
+
+@require_safe
+@page
+def run_task(request: HttpRequest, actor: Actor, run_id: int, name: str) -> HttpResponse:
+    """The panel of one task: its instances, or its job with the log."""
+    found = _run(actor, run_id)
+    rows = Task.objects.filter(run=found, name=name).select_related("job").order_by("index")
+    group = rows.filter(index=-1).first()
+    if group is None:
+        raise NotFound(f"Run {run_id} has no task {name}.")
+    context: dict[str, Any] = {"run": found, "task": group}
+    if group.width is not None:
+        context["instances"] = list(rows.filter(index__gte=0)[:INSTANCES])
+        context["limit"] = INSTANCES
+    elif group.job is not None:
+        newest = (
+            Placement.objects.filter(attempt__job=group.job)
+            .select_related("node", "attempt")
+            .order_by("-attempt__token", "rank")
+        )
+        context["job"] = group.job
+        context["shown"] = newest.first()
+        context["artifacts"] = job_artifacts(actor, group.job.pk)
+    return show(request, "console/runs/_task.html", context)
+
+
+@require_POST
+@page
+def run_cancel(request: HttpRequest, actor: Actor, run_id: int) -> HttpResponse:
+    """End a run now."""
+    commands.cancel_run(actor=actor, run_id=run_id)
+    messages.success(request, f"Run {run_id} is cancelled.")
+    return redirect("console:run", run_id=run_id)

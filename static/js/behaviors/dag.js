@@ -1,0 +1,181 @@
+// A workflow's graph: laid out by dagre, drawn as SVG, repainted in place when its run is announced. data-source
+// answers {"tasks": [{id, label, sub, state, width, counts, panel}], "edges": [[from, to], …]}. A task opens its
+// panel (an htmx partial) in the element that data-panel names.
+
+import { register } from "../registry.js";
+import { Graph, layout } from "../../vendor/dagre-3.1.3/dagre.esm.js";
+
+const SVG = "http://www.w3.org/2000/svg";
+const WIDTH = 196;
+const HEIGHT = 52;
+const MAPPED = 64;
+const MARGIN = 24;
+const SMALLEST = 0.5;
+const ORDER = ["succeeded", "running", "failed", "skipped"];
+
+function make(name, attributes = {}, children = []) {
+  const element = document.createElementNS(SVG, name);
+  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+  element.append(...children);
+  return element;
+}
+
+function shorten(text, most) {
+  return text.length > most ? `${text.slice(0, most - 1)}…` : text;
+}
+
+class Dag {
+  constructor(element) {
+    this.element = element;
+    this.abort = new AbortController();
+    this.nodes = new Map();
+    const { signal } = this.abort;
+    element.addEventListener("live", () => this.load(), { signal });
+    element.addEventListener("click", (event) => this.open(event.target.closest(".dag__node")), { signal });
+    element.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" && event.key !== " ") return;
+      const node = event.target.closest(".dag__node");
+      if (!node) return;
+      event.preventDefault();
+      this.open(node);
+    }, { signal });
+    this.resizer = new ResizeObserver(() => this.fit());
+    this.resizer.observe(element);
+    this.load();
+  }
+
+  async load() {
+    if (this.loading) {
+      this.again = true;
+      return;
+    }
+    this.loading = true;
+    try {
+      do {
+        this.again = false;
+        const response = await fetch(this.element.dataset.source, { signal: this.abort.signal });
+        if (!response.ok) return;
+        this.show(await response.json());
+      } while (this.again);
+    } catch (error) {
+      if (error.name !== "AbortError") this.element.dataset.failed = "1";
+    } finally {
+      this.loading = false;
+    }
+  }
+
+  show(graph) {
+    const shape = JSON.stringify([graph.tasks.map((task) => [task.id, task.width !== null]), graph.edges]);
+    if (shape !== this.shape) {
+      this.shape = shape;
+      this.draw(graph);
+    }
+    for (const task of graph.tasks) this.paint(task);
+    const states = new Map(graph.tasks.map((task) => [task.id, task.state]));
+    for (const edge of this.edges) {
+      const [from, to] = [states.get(edge.dataset.from), states.get(edge.dataset.to)];
+      edge.dataset.state = from === "succeeded" ? (to === "running" || to === "queued" ? "running" : "succeeded") : "waiting";
+    }
+  }
+
+  draw({ tasks, edges }) {
+    const down = this.element.clientWidth < 560;
+    const graph = new Graph();
+    graph.setGraph({ rankdir: down ? "TB" : "LR", nodesep: 20, ranksep: down ? 36 : 56, marginx: MARGIN, marginy: MARGIN });
+    graph.setDefaultEdgeLabel(() => ({}));
+    for (const task of tasks) graph.setNode(task.id, { width: WIDTH, height: task.width === null ? HEIGHT : MAPPED });
+    for (const [from, to] of edges) graph.setEdge(from, to);
+    layout(graph);
+    const size = graph.graph();
+    this.size = { width: size.width || 1, height: size.height || 1 };
+    this.edges = edges.map(([from, to]) => this.edge(from, to, graph.edge(from, to).points, down));
+    this.nodes = new Map(tasks.map((task) => [task.id, this.node(task, graph.node(task.id))]));
+    this.svg = make("svg", { viewBox: `0 0 ${this.size.width} ${this.size.height}`, role: "group", "aria-label": "Tasks of the workflow and what they wait for" }, [
+      ...this.edges,
+      ...this.nodes.values(),
+    ]);
+    this.element.replaceChildren(this.svg);
+    this.fit();
+  }
+
+  fit() {
+    if (!this.svg) return;
+    const room = this.element.clientWidth;
+    const scale = Math.max(SMALLEST, Math.min(1, room / this.size.width));
+    this.svg.setAttribute("width", this.size.width * scale);
+    this.svg.setAttribute("height", this.size.height * scale);
+  }
+
+  edge(from, to, points, down) {
+    const first = points[0];
+    let path = `M${first.x},${first.y}`;
+    for (let index = 1; index < points.length; index += 1) {
+      const [a, b] = [points[index - 1], points[index]];
+      const middle = down ? (a.y + b.y) / 2 : (a.x + b.x) / 2;
+      path += down ? ` C${a.x},${middle} ${b.x},${middle} ${b.x},${b.y}` : ` C${middle},${a.y} ${middle},${b.y} ${b.x},${b.y}`;
+    }
+    const edge = make("path", { class: "dag__edge", d: path });
+    edge.dataset.from = from;
+    edge.dataset.to = to;
+    return edge;
+  }
+
+  node(task, { x, y, width, height }) {
+    const [left, top] = [x - width / 2, y - height / 2];
+    const node = make("g", { class: "dag__node", transform: `translate(${left},${top})`, tabindex: "0", role: "button" });
+    node.dataset.task = task.id;
+    if (task.width !== null) {
+      node.append(make("rect", { class: "dag__stack", x: 5, y: -5, width, height, rx: 9 }));
+    }
+    node.append(
+      make("rect", { class: "dag__box", width, height, rx: 9 }),
+      make("circle", { class: "dag__dot", cx: 17, cy: 20, r: 4.5 }),
+      make("text", { class: "dag__label", x: 31, y: 24.5 }, [shorten(task.label, 21)]),
+      make("text", { class: "dag__sub", x: 31, y: 41 }),
+      make("title"),
+    );
+    if (task.width !== null) {
+      node.append(make("rect", { class: "dag__track", x: 31, y: 50, width: width - 46, height: 4, rx: 2 }));
+      for (const state of ORDER) {
+        const part = make("rect", { class: "dag__part", x: 31, y: 50, width: 0, height: 4, rx: 2 });
+        part.dataset.state = state;
+        node.append(part);
+      }
+    }
+    return node;
+  }
+
+  paint(task) {
+    const node = this.nodes.get(task.id);
+    node.dataset.state = task.state;
+    node.dataset.panel = task.panel ?? "";
+    const said = `${task.label}: ${task.state.replace("_", " ")}${task.sub ? `, ${task.sub}` : ""}`;
+    node.setAttribute("aria-label", said);
+    node.querySelector("title").textContent = said;
+    node.querySelector(".dag__sub").textContent = shorten(task.sub, 27);
+    if (task.width === null) return;
+    const room = WIDTH - 46;
+    let x = 31;
+    for (const state of ORDER) {
+      const part = node.querySelector(`.dag__part[data-state="${state}"]`);
+      const width = task.width ? (room * (task.counts[state] ?? 0)) / task.width : 0;
+      part.setAttribute("x", x);
+      part.setAttribute("width", width);
+      x += width;
+    }
+  }
+
+  open(node) {
+    if (!node?.dataset.panel) return;
+    for (const other of this.nodes.values()) other.removeAttribute("aria-current");
+    node.setAttribute("aria-current", "true");
+    htmx.ajax("GET", node.dataset.panel, { target: this.element.dataset.panel, swap: "innerHTML" });
+  }
+
+  stop() {
+    this.abort.abort();
+    this.resizer.disconnect();
+  }
+}
+
+register("dag", { mount: (element) => new Dag(element), unmount: (_element, dag) => dag.stop() });
