@@ -249,6 +249,8 @@ SPECTACULAR_SETTINGS = {
         "NodeState": "apps.fleet.states.NodeState",
         "JobState": "apps.jobs.states.JobState",
         "AttemptState": "apps.jobs.states.AttemptState",
+        "RunState": "apps.workflows.states.RunState",
+        "TaskState": "apps.workflows.states.TaskState",
         "QuotaResource": "apps.quotas.models.Resource",
         "ClusterKind": "apps.fleet.models.Cluster.Kind",
         "Role": "apps.tenants.models.Role",

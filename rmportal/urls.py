@@ -1,10 +1,10 @@
 """Every address of the portal: the REST API under /api/v1/, sign-in under /accounts/, pages at the root."""
 
-from django.urls import include, path
+from django.urls import URLPattern, URLResolver, include, path
 
 from . import views
 
-api = [
+api: list[URLPattern | URLResolver] = [
     path("", include("apps.tenants.urls")),
     path("", include("apps.fleet.urls")),
     path("", include("apps.quotas.urls")),

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from tests.personas import World
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "schemathesis: requests made up from the OpenAPI document")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Logs, artifacts and bundles of the tests go to a folder of their own."""

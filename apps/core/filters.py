@@ -50,4 +50,5 @@ def apply_filters(filters: type[FilterSet], query: Mapping[str, Any], rows: Quer
             for item in items
         ]
         raise Invalid(f"{errors[0]['field']}: {errors[0]['message']}", errors=errors)
-    return found.qs
+    passed: QuerySet[Any] = found.qs
+    return passed

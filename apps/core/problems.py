@@ -94,7 +94,7 @@ def _framework(exc: exceptions.APIException) -> tuple[dict[str, Any], dict[str, 
     if getattr(exc, "auth_header", None):
         headers["WWW-Authenticate"] = exc.auth_header  # type: ignore[attr-defined]
     if isinstance(exc, exceptions.Throttled):
-        headers["Retry-After"] = str(max(1, int(exc.wait or 1)))
+        headers["Retry-After"] = str(max(1, int(getattr(exc, "wait", None) or 1)))
     if isinstance(exc, exceptions.ParseError):
         code = "malformed_json"
     return problem(exc.status_code, str(exc.detail), code=code), headers

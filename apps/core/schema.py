@@ -62,7 +62,7 @@ class Schema(AutoSchema):
     def declared(self) -> Operation:
         """The operation of the method that is being described."""
         found = getattr(getattr(self.view, self.method.lower()), "operation", None)
-        assert found is not None, f"{type(self.view).__name__}.{self.method.lower()} is not an @operation"
+        assert isinstance(found, Operation), f"{type(self.view).__name__} declares no {self.method.lower()}"
         return found
 
     def is_excluded(self) -> bool:

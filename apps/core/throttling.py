@@ -29,7 +29,8 @@ class UserRateThrottle(BaseThrottle):
 
     def allow_request(self, request: Request, view: Any) -> bool:
         scope = getattr(view, "rate_scope", "user")
-        limit, seconds = parse_rate(settings.REST_FRAMEWORK["DEFAULT_THROTTLE_RATES"][scope])
+        rates: Any = settings.REST_FRAMEWORK["DEFAULT_THROTTLE_RATES"]
+        limit, seconds = parse_rate(rates[scope])
         now = time.time()
         self.reset = seconds - int(now) % seconds
         # The address is the connection's: the server, told which proxies it may trust, has set it.
@@ -41,7 +42,9 @@ class UserRateThrottle(BaseThrottle):
         key = f"rmportal:rate:{scope}:{who}:{int(now) // seconds}"
         try:
             with core_redis.client().pipeline(transaction=False) as pipeline:
-                used, _ = pipeline.incr(key).expire(key, seconds).execute()
+                pipeline.incr(key)
+                pipeline.expire(key, seconds)
+                used, _ = pipeline.execute()
         except (redis.exceptions.RedisError, OSError):
             return True
         request._rate = (limit, max(0, limit - int(used)), self.reset)  # type: ignore[attr-defined]

@@ -41,4 +41,4 @@ class EventFilter(FilterSet):
 
     def only_settled(self, rows: QuerySet[Event], _name: str, value: bool) -> QuerySet[Event]:
         """Below the horizon of transactions that are still open."""
-        return rows.settled() if value else rows  # type: ignore[attr-defined,no-any-return]
+        return rows.settled() if value else rows  # type: ignore[attr-defined]

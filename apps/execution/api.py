@@ -141,7 +141,7 @@ class Bundles(ApiView):
         query=BundleQuery,
         answer=BundleAnswer,
         status=201,
-        stream="application/gzip",
+        stream="application/octet-stream",
         dry_run=False,
         idempotency=False,
     )

@@ -45,7 +45,7 @@ class AgentAuthentication(authentication.BaseAuthentication):
         return 'Agent realm="rmportal"'
 
 
-class AgentScheme(OpenApiAuthenticationExtension):  # type: ignore[misc,no-untyped-call]
+class AgentScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
     target_class = AgentAuthentication
     name = "agent"
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from apps.core.actors import Actor
-from apps.core.policies import Policy, operator
+from apps.core.policies import M, Policy, operator
 from apps.tenants.models import Tenant
 from apps.tenants.policies import provider_of
 
@@ -74,7 +74,7 @@ class NodePolicy(Policy[Node]):
         return rows.filter(Q(cluster__domain_id__in=list(actor.domain_roles)) | lent_to(actor, "cluster_id"))
 
 
-class OfCluster(Policy[Contribution]):
+class OfCluster(Policy[M]):
     """What hangs on a cluster and only its governors and auditors see."""
 
     rules: ClassVar = {
@@ -83,19 +83,19 @@ class OfCluster(Policy[Contribution]):
     }
     scopes: ClassVar = {"update": "admin", "delete": "admin"}
 
-    def _visible(self, actor: Actor, rows: QuerySet[Contribution]) -> QuerySet[Contribution]:
+    def _visible(self, actor: Actor, rows: QuerySet[M]) -> QuerySet[M]:
         if actor.operator or actor.auditor:
             return rows.all()
         return rows.filter(cluster__domain_id__in=list(actor.domain_roles))
 
 
-class ContributionPolicy(OfCluster):
+class ContributionPolicy(OfCluster[Contribution]):
     model = Contribution
     noun = "contribution"
 
 
-class JoinTokenPolicy(OfCluster):
-    model = JoinToken  # type: ignore[assignment]
+class JoinTokenPolicy(OfCluster[JoinToken]):
+    model = JoinToken
     noun = "join token"
 
 

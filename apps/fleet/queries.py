@@ -34,7 +34,7 @@ def list_contributions(actor: Actor) -> QuerySet[Contribution]:
 
 def list_join_tokens(actor: Actor) -> QuerySet[JoinToken]:
     """Join tokens (never the token itself) with cluster and the node that used them."""
-    return policies.join_tokens.visible(actor).select_related("cluster", "node")  # type: ignore[return-value]
+    return policies.join_tokens.visible(actor).select_related("cluster", "node")
 
 
 def list_pools(actor: Actor) -> QuerySet[Pool]:

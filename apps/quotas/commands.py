@@ -129,7 +129,7 @@ def set_limits(*, actor: Actor, node_id: int, limits: Sequence[Mapping[str, Any]
             node=node,
             flavor=key[0],
             resource=key[1],
-            nominal=limit.get("nominal"),
+            nominal=limit.get("nominal", 0),
             borrowing_limit=limit.get("borrowing_limit"),
             lending_limit=limit.get("lending_limit"),
         )

@@ -146,7 +146,7 @@ class Me(ApiView):
     def get(self, request: Request) -> Any:
         """Who this credential belongs to, and its roles."""
         actor = self.actor
-        roles = Membership.objects.filter(user_id=actor.user_id).select_related("tenant", "domain")
+        roles = Membership.objects.filter(user=request.user).select_related("tenant", "domain")
         return {
             "username": request.user.get_username(),
             "email": getattr(request.user, "email", ""),

@@ -5,7 +5,7 @@ from typing import Any
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apps.core.api import ApiView, operation
+from apps.core.api import ApiView, ReasonBody, operation
 from apps.tenants.queries import tenant_named
 
 from . import commands, queries
@@ -14,7 +14,6 @@ from .serializers import (
     DefinitionBody,
     GraphAnswer,
     PushAnswer,
-    ReasonBody,
     RunAnswer,
     RunDetailAnswer,
     TaskAnswer,

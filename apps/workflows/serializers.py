@@ -2,14 +2,13 @@
 
 from typing import Any
 
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from apps.core.api import Integer, StrictSerializer, Text
 
 from .models import Run, Task, Workflow, WorkflowVersion
 from .states import TaskState
-
-REASON = {"max_length": 1000, "default": "", "allow_blank": True}
 
 
 class DefinitionBody(StrictSerializer):
@@ -24,10 +23,6 @@ class TriggerBody(StrictSerializer):
     version = Integer(
         min_value=1, required=False, help_text="Number of a version; the current one by default."
     )
-
-
-class ReasonBody(StrictSerializer):
-    reason = Text(**REASON)
 
 
 class LatestRunAnswer(serializers.Serializer[Any]):
@@ -64,6 +59,7 @@ class WorkflowAnswer(serializers.ModelSerializer[Workflow]):
         """Number of the current version."""
         return workflow.current.number if workflow.current is not None else None
 
+    @extend_schema_field(LatestRunAnswer(allow_null=True))
     def get_latest_run(self, workflow: Workflow) -> LatestRunAnswer | None:  # type: ignore[return]
         """The newest run, or null."""
         pk = getattr(workflow, "latest_run_id", None)
@@ -166,7 +162,7 @@ class TaskAnswer(serializers.ModelSerializer[Task]):
         read_only_fields = fields
 
 
-class NodeAnswer(serializers.Serializer[Any]):
+class GraphNodeAnswer(serializers.Serializer[Any]):
     id = serializers.CharField(help_text="Id of the task in its workflow.")
     task = serializers.IntegerField()
     kind = serializers.ChoiceField(choices=["bash", "python", "empty"])
@@ -187,6 +183,6 @@ class EdgeAnswer(serializers.Serializer[Any]):
 
 
 class GraphAnswer(serializers.Serializer[Any]):
-    nodes = NodeAnswer(many=True)
+    nodes = GraphNodeAnswer(many=True)
     edges = EdgeAnswer(many=True)
     levels = serializers.ListField(child=serializers.ListField(child=serializers.CharField()))

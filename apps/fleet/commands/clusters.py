@@ -110,7 +110,7 @@ def create_join_token(
 def revoke_join_token(*, actor: Actor, token_id: int) -> None:
     """Take back a token that nobody has used; a used one stays as the record of the joining."""
     token = policies.join_tokens.get(actor, "delete", lock=True, pk=token_id)
-    if token.used_at is not None:  # type: ignore[attr-defined]
+    if token.used_at is not None:
         raise Conflict("This token was used: remove the node instead.", code="in_use")
     record(actor, Fact("join_token.revoked", "join_token", token.pk, domain_id=token.cluster.domain_id))
     token.delete()
