@@ -1,4 +1,8 @@
-"""Reports on their way to the portal: sent at once, what comes within milliseconds together, until acknowledged.
+"""Reports on their way to the portal, kept until acknowledged.
+
+The end of a task is sent at once; its start waits a moment, so that a short task is one report of both. One
+frame is under way at a time: what comes while the portal stores it goes together in the next one, so a busy
+agent's frames grow by themselves.
 
 The journal is the durable copy: a restarted agent makes the same reports again from its task folders. Results
 stay on disk and are read when their frame is built, so an outage with many ended tasks costs no memory.
@@ -15,7 +19,8 @@ from rmctl.agent.output import ResultInvalid, read_result
 from rmctl.agent.protocol import Report, ReportKind, Reports
 
 COALESCE_SECONDS = 0.002
-FRAMES_IN_FLIGHT = 4
+START_SECONDS = 0.02
+FRAMES_IN_FLIGHT = 1
 ITEMS_PER_FRAME = 500
 RESULT_BYTES_PER_FRAME = 1024 * 1024
 
@@ -49,6 +54,7 @@ class Outbox:
         self._send: Callable[[Reports], None] | None = None
         self._sequence = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._flush_at = 0.0
         self._flushed_at = 0.0
 
     def add(self, report: Report, result_path: str = "", result_size: int = 0) -> None:
@@ -56,7 +62,7 @@ class Outbox:
         if name not in self._pending:
             self._pending[name] = Entry(report, result_path, result_size)
             self._queue.append(name)
-            self._schedule()
+            self._schedule(START_SECONDS if report.kind == "started" else 0.0)
 
     def forget(self, key: Key) -> None:
         """Drop the reports of a placement that the portal no longer wants to hear of."""
@@ -79,10 +85,18 @@ class Outbox:
                 self._acknowledged(*name)
         self._schedule()
 
-    def _schedule(self) -> None:
-        if self._timer is None and self._queue and self._send is not None:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_at(max(loop.time(), self._flushed_at + COALESCE_SECONDS), self._flush)
+    def _schedule(self, patience: float = 0.0) -> None:
+        """Flush after `patience` seconds at the latest, and not sooner than a moment after the last flush."""
+        if not self._queue or self._send is None or len(self._in_flight) >= FRAMES_IN_FLIGHT:
+            return
+        loop = asyncio.get_running_loop()
+        at = max(loop.time() + patience, self._flushed_at + COALESCE_SECONDS)
+        if self._timer is not None:
+            if self._flush_at <= at:
+                return
+            self._timer.cancel()
+        self._flush_at = at
+        self._timer = loop.call_at(at, self._flush)
 
     def _flush(self) -> None:
         self._timer = None

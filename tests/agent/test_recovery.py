@@ -118,10 +118,7 @@ def test_what_is_not_acknowledged_is_sent_again(own_agent: Agent) -> None:
     agent, portal = own_agent, own_agent.portal
     portal.acknowledging = False
     placement = agent.run("echo text; echo '[1]' > $RM_RESULT")
-    portal.wait_for(
-        lambda: any(item.kind == "ended" for frame in portal.frames for item in frame.items),
-        "the first report",
-    )
+    portal.wait_for(lambda: any(frame.items for frame in portal.frames), "the first report")
     assert agent.folder(placement).exists()
     portal.stop()
     portal.logs.clear()
