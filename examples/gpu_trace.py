@@ -370,7 +370,7 @@ def page(summary, table, sections):
     lead = (
         f"All pods of the trace together ask for {summary['expected']:,.0f} GPUs, {sharing:.0%} of the "
         f"GPU pods for a part of one card; {waiting:,} pods had not been placed when it ended. The tightest "
-        f"model is {tightest['model']}: {tightest['expected'] / tightest['gpus']:.0%} of its cards are asked for."
+        f"model is {tightest['model']}: {tightest['expected'] / tightest['gpus']:.0%} of its cards asked for."
     )
     cells = "".join(f'<div class="kpi"><b>{value}</b><span>{text}</span></div>' for value, text in kpis)
     lines = "".join(

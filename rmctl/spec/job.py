@@ -56,10 +56,14 @@ class GpuRequest(Strict):
 class Resources(Strict):
     """What one member of a group gets; `cpu` is guaranteed, `cpu_limit` is the most it may use."""
 
-    cpu: Cpu = 100
+    cpu: Cpu = Field(default=100, json_schema_extra={"default": "100m"})
     cpu_limit: Cpu | None = None
-    memory: Annotated[Size, AfterValidator(_enough)] = 128 * MIB
-    storage: Annotated[Size, AfterValidator(_enough)] = 256 * MIB
+    memory: Annotated[Size, AfterValidator(_enough)] = Field(
+        default=128 * MIB, json_schema_extra={"default": "128Mi"}
+    )
+    storage: Annotated[Size, AfterValidator(_enough)] = Field(
+        default=256 * MIB, json_schema_extra={"default": "256Mi"}
+    )
     pids: int = Field(default=256, ge=1, le=1_000_000)
     gpu: GpuRequest | None = None
 
@@ -113,9 +117,9 @@ class Retries(Strict):
     """How often a failed job is tried again, after delay × factor^n seconds, at most max_delay, ± jitter."""
 
     limit: int = Field(default=0, ge=0, le=100)
-    delay: Duration = 5
+    delay: Duration = Field(default=5, json_schema_extra={"default": "5s"})
     factor: float = Field(default=2.0, ge=1, le=100)
-    max_delay: Duration = 300
+    max_delay: Duration = Field(default=300, json_schema_extra={"default": "5m"})
     jitter: float = Field(default=0.2, ge=0, le=1)
 
 
@@ -167,7 +171,7 @@ class JobSpec(Strict):
     groups: list[GroupSpec] = Field(min_length=1, max_length=100)
     intent: Intent = Field(default_factory=Intent)
     priority: int = Field(default=0, ge=-1000, le=1000)
-    time_limit: Seconds = 3600
+    time_limit: Seconds = Field(default=3600, json_schema_extra={"default": "1h"})
     retries: Retries = Field(default_factory=lambda: Retries())
     bundle: Digest | None = None
     inputs: dict[str, Any] = Field(default_factory=dict)

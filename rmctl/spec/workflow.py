@@ -74,7 +74,7 @@ class JobFields(Strict):
     env: Environment = Field(default_factory=dict)
     secrets: Secrets = Field(default_factory=dict)
     retries: Retries = Field(default_factory=lambda: Retries())
-    time_limit: Seconds = 3600
+    time_limit: Seconds = Field(default=3600, json_schema_extra={"default": "1h"})
     intent: Intent = Field(default_factory=lambda: Intent())
     priority: int = Field(default=0, ge=-1000, le=1000)
     image: Image | None = None
