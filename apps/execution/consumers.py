@@ -7,13 +7,14 @@ holds and sends the difference, so a lost hint or a lost frame delays a start an
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.conf import settings
-from django.db import OperationalError, close_old_connections, transaction
+from django.db import InterfaceError, OperationalError, close_old_connections, transaction
 
 from apps.core.actors import Actor
 from apps.core.errors import DomainError
@@ -23,12 +24,10 @@ from apps.jobs import commands as jobs
 from rmctl.agent import protocol
 
 from .commands import append_log, hello, take_reports
-from .dispatch import difference
+from .dispatch import START_BATCH, difference
 from .listener import listener
 
 logger = logging.getLogger(__name__)
-
-COALESCE_SECONDS = 0.01
 
 
 class AgentConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
@@ -46,11 +45,15 @@ class AgentConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             await self.close(code=protocol.CLOSE_UNAUTHORISED)
             return
         self.node_id = node.pk
+        self.credential = credential.strip()
         self.actor = Actor(label=f"agent:{node.name}", node_id=node.pk)
         self.held: set[tuple[int, int]] = set()
         # Sent, but not yet in a beat of the agent.
         self.sent: set[tuple[int, int]] = set()
+        # Held only until their reports and logs are stored: there is nothing to stop any more.
+        self.over: frozenset[tuple[int, int]] = frozenset()
         self.greeted = False
+        self.beaten = False
         self.inbox: asyncio.Queue[protocol.Reports | protocol.Log | protocol.Hello] = asyncio.Queue(maxsize=1000)
         listener.arrived(node.pk, self)
         hub.watch(self.watch, [f"node:{node.pk}"])
@@ -62,17 +65,36 @@ class AgentConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
                 lease_seconds=settings.LEASE_SECONDS,
             )
         )
-        self.tasks = [asyncio.create_task(self._store()), asyncio.create_task(self._dispatch())]
+        self.tasks = [
+            asyncio.create_task(self._until_broken(self._store)),
+            asyncio.create_task(self._until_broken(self._dispatch)),
+        ]
 
-    async def disconnect(self, code: int) -> None:
+    async def _until_broken(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Run one half of the connection; when it fails, close, so that the agent comes back and says it all again."""
+        try:
+            await work()
+        except DomainError as error:
+            logger.warning("Agent of node %s was refused: %s", self.node_id, error)
+            await self.close(code=1008)
+        except Exception:
+            logger.exception("The connection of node %s failed.", self.node_id)
+            await self.close(code=1011)
+
+    def _cancel(self) -> None:
         for task in self.tasks:
             task.cancel()
+
+    async def disconnect(self, code: int) -> None:
+        self._cancel()
         hub.unwatch(self.watch)
         if self.node_id is not None:
             listener.left(self.node_id, self)
 
     async def replaced(self) -> None:
-        """A newer connection of this node has come."""
+        """A newer connection of this node has come; this one does nothing more, even if its peer is silent."""
+        self._cancel()
+        hub.unwatch(self.watch)
         await self.close(code=protocol.CLOSE_REPLACED)
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
@@ -87,6 +109,7 @@ class AgentConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         if isinstance(message, protocol.Beat):
             listener.heard(self.node_id, message)
             self._holds(message.held)
+            self.beaten = True
             self.watch.changed.set()
         else:
             await self.inbox.put(message)
@@ -94,6 +117,7 @@ class AgentConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
     def _holds(self, held: list[protocol.Held]) -> None:
         """What the agent says it holds is the truth about it, except for what was sent a moment ago."""
         told = {(item.placement, item.token) for item in held}
+        self.over = frozenset((item.placement, item.token) for item in held if item.state == "ended")
         self.sent -= told
         self.held = told | self.sent
 
@@ -102,12 +126,8 @@ class AgentConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
 
     async def _store(self) -> None:
         """Take frames in order; reports that queued up meanwhile are stored in one transaction."""
-        clock = asyncio.get_running_loop().time
-        next_batch = 0.0
         while True:
             message = await self.inbox.get()
-            if clock() < next_batch:
-                await asyncio.sleep(next_batch - clock())
             batch = [message]
             while not self.inbox.empty() and len(batch) < 500:
                 batch.append(self.inbox.get_nowait())
@@ -125,8 +145,6 @@ class AgentConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
                     await self._store_log(message)
                 else:
                     await self._greet(message)
-            # A busy agent's frames are collected, so that one transaction stores many; a lone one never waits.
-            next_batch = clock() + COALESCE_SECONDS if len(batch) > 2 else 0.0
 
     async def _retry(self, function: Any, **arguments: Any) -> Any:
         """Run a command in a thread; a database that is away is waited for, the agent keeps what it has."""
@@ -134,7 +152,7 @@ class AgentConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         while True:
             try:
                 return await database_sync_to_async(_fresh)(function, **arguments)
-            except OperationalError as error:
+            except (OperationalError, InterfaceError) as error:
                 logger.warning("Database is away, an agent's message waits %.1f s: %s", pause, error)
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, 2.0)
@@ -142,7 +160,7 @@ class AgentConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
     async def _greet(self, message: protocol.Hello) -> None:
         await self._retry(hello, actor=self.actor, node_id=self.node_id, message=message)
         self.sent = set()
-        self.held = {(item.placement, item.token) for item in message.held}
+        self._holds(message.held)
         self.greeted = True
         self.watch.changed.set()
 
@@ -180,20 +198,41 @@ class AgentConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             self.watch.take()
             if not self.greeted:
                 continue
-            message = await self._retry(self._difference)
+            if self.beaten:
+                self.beaten = False
+                known = await self._retry(node_of_credential, credential=self.credential)
+                if known is None:
+                    await self.close(code=protocol.CLOSE_UNAUTHORISED)
+                    return
+            # A copy: what is stored while the rows are read must not make a member look as if it were missing.
+            message = await self._retry(self._difference, held=frozenset(self.held), over=self.over)
             if message.start or message.stop:
-                for item in message.start:
-                    self.held.add((item.placement, item.token))
-                    self.sent.add((item.placement, item.token))
-                await self._send(message)
+                started = {(item.placement, item.token) for item in message.start}
+                self.held |= started
+                self.sent |= started
+                self.sent -= {(item.placement, item.token) for item in message.stop}
+                await self._send_desired(message)
+            if len(message.start) >= START_BATCH:
+                self.watch.changed.set()
 
-    def _difference(self) -> protocol.Desired:
+    def _difference(self, held: frozenset[tuple[int, int]], over: frozenset[tuple[int, int]]) -> protocol.Desired:
         assert self.node_id is not None
-        found = difference(self.node_id, self.held)
-        if found.unborn:
+        found = difference(self.node_id, held, over)
+        if found.unborn or found.unstartable:
             with transaction.atomic():
                 jobs.end_unborn(actor=self.actor, placement_ids=found.unborn)
+                jobs.end_unstartable(actor=self.actor, details=found.unstartable)
         return found.message
+
+    async def _send_desired(self, message: protocol.Desired) -> None:
+        """In as many frames as the agent takes: assignments carry their inputs."""
+        frame = protocol.encode(message)
+        if len(frame) <= protocol.MAX_FRAME_BYTES or len(message.start) < 2:
+            await self.send(bytes_data=frame)
+            return
+        half = len(message.start) // 2
+        await self._send_desired(protocol.Desired(message.start[:half], message.stop))
+        await self._send_desired(protocol.Desired(message.start[half:]))
 
 
 def _fresh(function: Any, **arguments: Any) -> Any:

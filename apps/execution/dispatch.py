@@ -1,6 +1,8 @@
 """What a node's agent should have: the difference between the rows and what it holds."""
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +12,8 @@ from apps.jobs.states import ATTEMPT_LIVE, AttemptState
 from apps.tenants.queries import secret_values
 from rmctl.agent.protocol import Assignment, Desired, GpuShare, Stop
 
+logger = logging.getLogger(__name__)
+
 Key = tuple[int, int]  # placement, token
 LIVE = sorted(ATTEMPT_LIVE)
 START_BATCH = 200
@@ -17,14 +21,21 @@ START_BATCH = 200
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What the agent lacks and holds too much, and members that were to stop before it ever took them."""
+    """What the agent lacks and holds too much.
+
+    `unborn` were to stop before it ever took them; `unstartable` say why they cannot be started at all.
+    """
 
     message: Desired
     unborn: list[int]
+    unstartable: dict[int, str]
 
 
-def difference(node_id: int, held: set[Key]) -> Difference:
-    """Compare the node's live rows with what its agent holds; one read when there is nothing to start."""
+def difference(node_id: int, held: AbstractSet[Key], over: AbstractSet[Key] = frozenset()) -> Difference:
+    """Compare the node's live rows with what its agent holds; one read when there is nothing to start.
+
+    `over` are those of the held whose process has ended already.
+    """
     live: set[Key] = set()
     stop: list[Stop] = []
     wanted: list[int] = []
@@ -36,41 +47,58 @@ def difference(node_id: int, held: set[Key]) -> Difference:
     ):
         live.add((pk, token))
         if (pk, token) in held:
-            if stop_reason:
+            if stop_reason and (pk, token) not in over:
                 stop.append(Stop(placement=pk, token=token, reason=stop_reason))
         elif state == AttemptState.GRANTED:
             (unborn if stop_reason else wanted).append(pk)
-    stop += [Stop(placement=pk, token=token, reason="not_wanted") for pk, token in held - live]
-    return Difference(Desired(start=assignments(wanted[:START_BATCH]), stop=stop), unborn)
+    stop += [Stop(placement=pk, token=token, reason="not_wanted") for pk, token in held - live - over]
+    start, unstartable = assignments(wanted[:START_BATCH])
+    return Difference(Desired(start=start, stop=stop), unborn, unstartable)
 
 
-def assignments(placement_ids: Iterable[int]) -> list[Assignment]:
-    """The assignments of the placements, with their secrets; read in one query (and one per tenant with secrets)."""
-    ids = list(placement_ids)
-    if not ids:
-        return []
-    rows = (
-        Placement.objects.filter(pk__in=ids)
-        .select_related("attempt__job__tenant")
-        .order_by("pk")
+def assignments(placement_ids: Sequence[int]) -> tuple[list[Assignment], dict[int, str]]:
+    """The assignments of the placements with their secrets, and why some cannot be made.
+
+    Read in one query, and one per tenant with secrets.
+    """
+    if not placement_ids:
+        return [], {}
+    rows = list(
+        Placement.objects.filter(pk__in=placement_ids).select_related("attempt__job__tenant").order_by("pk")
     )
-    return [_assignment(placement) for placement in rows]
+    wanted: dict[int, set[str]] = {}
+    for placement in rows:
+        names = _group(placement).get("secrets") or {}
+        wanted.setdefault(placement.attempt.job.tenant_id, set()).update(names.values())
+    known: dict[int, dict[str, str]] = {}
+    for tenant_id, names in wanted.items():
+        try:
+            known[tenant_id] = secret_values(tenant_id, names) if names else {}
+        except Conflict as error:
+            logger.warning("Secrets of tenant %s: %s", tenant_id, error)
+            known[tenant_id] = {}
+    found, missing = [], {}
+    for placement in rows:
+        values = known[placement.attempt.job.tenant_id]
+        absent = sorted(set((_group(placement).get("secrets") or {}).values()) - values.keys())
+        if absent:
+            missing[placement.pk] = f"The tenant has no readable secret {', '.join(absent)}: set it again."
+        else:
+            found.append(_assignment(placement, values))
+    return found, missing
 
 
-def _assignment(placement: Placement) -> Assignment:
+def _group(placement: Placement) -> dict[str, Any]:
+    group: dict[str, Any] = placement.attempt.job.spec["groups"][placement.group]
+    return group
+
+
+def _assignment(placement: Placement, values: Mapping[str, str]) -> Assignment:
     attempt = placement.attempt
     job = attempt.job
     spec = job.spec
-    group = spec["groups"][placement.group]
+    group = _group(placement)
     resources = group["resources"]
-    named: dict[str, str] = group.get("secrets") or {}
-    secrets: dict[str, str] = {}
-    if named:
-        try:
-            values = secret_values(job.tenant_id, set(named.values()))
-        except Conflict:
-            values = {}
-        secrets = {variable: values[name] for variable, name in named.items() if name in values}
     return Assignment(
         placement=placement.pk,
         token=attempt.token,
@@ -83,7 +111,7 @@ def _assignment(placement: Placement) -> Assignment:
         rank=placement.rank,
         size=sum(member["count"] for member in spec["groups"]),
         env=group.get("env") or {},
-        secrets=secrets,
+        secrets={variable: values[name] for variable, name in (group.get("secrets") or {}).items()},
         cpu_millicores=placement.cpu_millicores,
         cpu_limit_millicores=resources["cpu_limit_millicores"],
         memory_bytes=placement.memory_bytes,

@@ -3,7 +3,7 @@
 Lock order: jobs by id → placements → nodes by id → cards → quota usage.
 """
 
-from .attempts import Ended, Started, end_lost, end_placements, end_unborn, start_placements
+from .attempts import Ended, Started, end_lost, end_placements, end_unborn, end_unstartable, start_placements
 from .control import cancel, cancel_many, hold, release
 from .grants import Given, Member, give_grants, pend, renew_leases, repair, stop_placements
 from .submission import Submission, submit, submit_many
@@ -19,6 +19,7 @@ __all__ = [
     "end_lost",
     "end_placements",
     "end_unborn",
+    "end_unstartable",
     "give_grants",
     "hold",
     "pend",

@@ -5,7 +5,7 @@ is refused, and the agent ends such a process. An attempt ends when its last mem
 given back only when nothing of it runs any more.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -62,7 +62,7 @@ class Ended:
 
 Reported = TypeVar("Reported", Started, Ended)
 # Ends of members of which nothing need ever have run.
-NEVER_RAN = frozenset({"lost", "refused", "stopped"})
+NEVER_RAN = frozenset({"lost", "refused", "stopped", "secret_missing"})
 
 
 def _locked(placement_ids: Iterable[int], node_id: int | None) -> dict[int, Placement]:
@@ -360,6 +360,7 @@ def _explain_end(placement: Placement) -> str:
         "stopped": "Stopped on request.",
         "lost": "Its process was lost with its node or agent.",
         "refused": "The node could not start it.",
+        "secret_missing": "It could not be started.",
         "result_invalid": "Its result is not valid JSON of at most 256 KiB.",
     }.get(placement.end_reason, f"Ended: {placement.end_reason}.")
     return f"{said} {placement.detail}".strip()
@@ -390,6 +391,18 @@ def end_unborn(*, actor: Actor, placement_ids: Sequence[int]) -> None:
         (Ended(placement.pk, placement.attempt.token, now, "stopped", detail="It had not started."), placement)
         for placement in _locked(placement_ids, None).values()
         if placement.state == AttemptState.GRANTED and placement.attempt.stop_reason
+    ]
+    _end_members(accepted, now)
+    _end_attempts(actor, accepted, now)
+
+
+def end_unstartable(*, actor: Actor, details: Mapping[int, str]) -> None:
+    """Fail members that can't be handed to their agent, each with what is wrong; nothing of them ever ran."""
+    now = timezone.now()
+    accepted = [
+        (Ended(placement.pk, placement.attempt.token, now, "secret_missing", detail=details[placement.pk]), placement)
+        for placement in _locked(details, None).values()
+        if placement.state == AttemptState.GRANTED
     ]
     _end_members(accepted, now)
     _end_attempts(actor, accepted, now)

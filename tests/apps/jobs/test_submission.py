@@ -1,6 +1,5 @@
 """What a person can rely on when submitting: a clear refusal that leaves nothing behind, or a job with a reason."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,7 +10,6 @@ from apps.events.models import Event
 from apps.jobs import commands as jobs
 from apps.jobs.models import Job
 from apps.tenants import commands as tenants
-from engine.reasons import Reason
 from tests.personas import GIB, World
 from tests.work import cycle, fresh, job_data, simulated_node, submit
 
