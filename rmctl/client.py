@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import httpx
 
@@ -261,31 +261,23 @@ class Client:
         size = int(response.headers.get("X-Log-Size", offset + len(response.content)))
         return response.content, complete and offset + len(response.content) >= size
 
-    def upload_bundle(self, content: bytes, tenant: str) -> str:
+    def upload_bundle(self, content: bytes, tenant: str | None = None) -> str:
         """Store a bundle; its SHA-256."""
         sha256: str = _json(self.request("POST", "bundles", content=content, params={"tenant": tenant}))[
             "sha256"
         ]
         return sha256
 
-    def push(
-        self, definition: Mapping[str, Any], tenant: str, *, dry_run: bool = False
-    ) -> tuple[dict[str, Any], bool]:
-        """(the workflow's row, whether a new version was made)."""
-        response = self.request(
-            "POST",
-            "workflows",
-            body={"tenant": tenant, "definition": definition},
-            params={"dry_run": 1} if dry_run else None,
-        )
-        return dict(_json(response)), response.status_code == 201
+    def push(self, definition: Mapping[str, Any], tenant: str | None = None) -> dict[str, Any]:
+        """Make a definition the newest version: workflow id, version, digest, and `created` (false: known)."""
+        body = {"definition": definition, **({"tenant": tenant} if tenant else {})}
+        return dict(self.post("workflows", body))
 
     def workflow(self, name: str, tenant: str | None = None) -> dict[str, Any]:
         """A workflow by name or id. Raises ApiError (404) for none, ConfigError for a name of several."""
         if name.isdecimal():
             return dict(self.get(f"workflows/{name}"))
-        rows = self.pages("workflows", tenant=tenant)
-        found = [row for row in rows if row["name"] == name]
+        found = [row for row in self.pages("workflows", tenant=tenant, name=name) if row["name"] == name]
         if not found:
             where = f" in tenant {tenant}" if tenant else ""
             raise ApiError(404, "not_found", f"There is no workflow {name}{where} that you can see.", [])
@@ -301,18 +293,20 @@ class Client:
         """One run."""
         return dict(self.get(f"runs/{run_id}"))
 
-    def run_tasks(self, run_id: int) -> list[dict[str, Any]]:
-        """The tasks of a run, in the order of the definition."""
-        return list(self.pages(f"runs/{run_id}/tasks", ordering="id"))
+    def run_graph(self, run_id: int) -> list[dict[str, Any]]:
+        """The tasks of a run as nodes of its graph; instances of a mapped one are counted by state in it."""
+        nodes: list[dict[str, Any]] = self.get(f"runs/{run_id}/graph")["nodes"]
+        return nodes
+
+    def run_tasks(
+        self, run_id: int, *, state: str | None = None, limit: int | None = None
+    ) -> list[dict[str, Any]]:
+        """The tasks and instances of a run, oldest first."""
+        return list(self.pages(f"runs/{run_id}/tasks", limit=limit, ordering="id", state=state))
 
     def cancel_run(self, run_id: int, reason: str = "") -> dict[str, Any]:
         """Stop a run and its jobs."""
         return dict(self.post(f"runs/{run_id}/cancel", {"reason": reason} if reason else {}) or {})
-
-
-def path_part(text: str) -> str:
-    """A name as one part of an address."""
-    return quote(text, safe="")
 
 
 def _json(response: httpx.Response) -> Any:

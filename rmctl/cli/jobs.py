@@ -109,9 +109,9 @@ def _submit(asked: Client, request: Request, *, dry_run: bool = False) -> dict[s
     body = request.body()
     shipped = bundle.pack(bundle.find(Path.cwd(), request.ship)) if request.ship else None
     parse_job({**body, "bundle": bundle.digest(shipped)} if shipped else body)
-    body["tenant"] = tenant_of(asked, body.get("tenant"))
+    _put(body, tenant=tenant_of(body.get("tenant")))
     if shipped and not dry_run:
-        body["bundle"] = asked.upload_bundle(shipped, body["tenant"])
+        body["bundle"] = asked.upload_bundle(shipped, body.get("tenant"))
     if dry_run:
         return dict(asked.post("jobs", body, dry_run=1))
     return asked.submit(body)

@@ -47,17 +47,25 @@ def _job(row: Row) -> list[tuple[object, ...]]:
 
 
 def _workflow(row: Row) -> list[tuple[object, ...]]:
-    version = row.get("version")
-    number = version.get("number") if isinstance(version, dict) else version
     plan = "paused" if row.get("paused") else row.get("schedule") or "by hand"
-    return [(row["id"], row["name"], row.get("tenant"), number, plan, ago(row.get("next_run_at")))]
+    return [
+        (row["id"], row["name"], row.get("tenant"), row.get("version"), plan, ago(row.get("next_run_at")))
+    ]
 
 
 def _run(row: Row) -> list[tuple[object, ...]]:
-    workflow = row.get("workflow")
-    name = workflow.get("name") if isinstance(workflow, dict) else row.get("workflow_name") or workflow
-    return [(row["id"], name, state(row["state"]), row.get("trigger"), row.get("logical_time"), took(row),
-             ago(row.get("created_at")))]  # fmt: skip
+    when, created = row.get("logical_time"), ago(row.get("created_at"))
+    return [
+        (
+            row["id"],
+            row.get("workflow_name"),
+            state(row["state"]),
+            row.get("trigger"),
+            when,
+            took(row),
+            created,
+        )
+    ]
 
 
 def _gpus(row: Row) -> str:

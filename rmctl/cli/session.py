@@ -15,19 +15,11 @@ def client() -> "Client":
     return Client.from_config()
 
 
-def tenant_of(asked: "Client", named: str | None) -> str:
-    """The tenant to act for: the one named, the configured one, or the only one the person belongs to."""
+def tenant_of(named: str | None) -> str | None:
+    """The tenant to act for: the one named, or the configured one; without either the portal takes the only one."""
     from rmctl.client import load_config
 
-    tenant = named or load_config().tenant
-    if tenant:
-        return tenant
-    tenants = sorted({role["tenant"] for role in asked.me()["roles"] if role.get("tenant")})
-    if len(tenants) == 1:
-        return str(tenants[0])
-    if not tenants:
-        raise UsageError("You belong to no tenant: ask its admin to add you, or name one with --tenant.")
-    raise UsageError(f"You belong to {', '.join(tenants)}: name one with --tenant (or set RMCTL_TENANT).")
+    return named or load_config().tenant or None
 
 
 def pairs(given: list[str] | None, option: str) -> dict[str, str]:

@@ -5,6 +5,7 @@ import re
 import sys
 import time
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ LOOK_SECONDS = 0.3
 ENDED = ("succeeded", "failed", "cancelled")
 TAIL_LINES = 15
 TAIL_BYTES = 8192
+SHOWN_FAILURES = 4
 
 
 def push(file: Path, tenant: str | None, check: bool, as_json: bool) -> None:
@@ -43,26 +45,22 @@ def push(file: Path, tenant: str | None, check: bool, as_json: bool) -> None:
         return
     answers = []
     with client() as asked:
-        tenant = tenant_of(asked, tenant)
+        tenant = tenant_of(tenant)
         for workflow in compiled:
             if workflow.bundle is not None:
                 asked.upload_bundle(workflow.bundle, tenant)
-            row, made = asked.push(workflow.definition, tenant)
-            answers.append({**row, "changed": made})
+            answers.append(asked.push(workflow.definition, tenant))
             if not as_json:
-                _pushed(asked, workflow, row, made)
+                _pushed(asked, workflow, answers[-1])
     if as_json:
         print_json(answers)
 
 
-def _pushed(asked: Client, workflow: CompiledWorkflow, row: dict[str, Any], made: bool) -> None:
-    version = row.get("version")
-    number = version.get("number") if isinstance(version, dict) else version
-    which = f"version {number}" if number is not None else workflow.spec.digest()[:12]
+def _pushed(asked: Client, workflow: CompiledWorkflow, row: dict[str, Any]) -> None:
     files = f", {len(workflow.files)} files" if workflow.files else ""
-    said = f"{which} pushed ({len(workflow.spec.tasks)} tasks{files})" if made else f"unchanged, {which}"
-    link = f": {asked.url}/workflows/{row['id']}/" if "id" in row else ""
-    stdout().print(f"{workflow.spec.name}: {said}{link}")
+    tasks = f"{len(workflow.spec.tasks)} tasks{files}"
+    said = f"version {row['version']} ({tasks})" if row["created"] else f"unchanged, version {row['version']}"
+    stdout().print(f"{workflow.spec.name}: {said}: {asked.url}/workflows/{row['id']}/")
 
 
 def _checked(file: Path, compiled: list[CompiledWorkflow], as_json: bool) -> None:
@@ -84,7 +82,7 @@ def trigger(
     """Start a run, and watch it to its end when asked to."""
     params = {key: _value(text) for key, text in pairs(given, "--param").items()}
     with client() as asked:
-        workflow = asked.workflow(name, tenant)
+        workflow = asked.workflow(name, tenant_of(tenant))
         run = asked.trigger(int(workflow["id"]), params, note)
         link = f"{asked.url}/runs/{run['id']}/"
         if not wait:
@@ -95,11 +93,11 @@ def trigger(
             return
         if not as_json:
             stdout().print(f"run {run['id']} of {clean(workflow['name'])}: {link}")
-        run, tasks = _watch(asked, int(run["id"]), quiet=as_json)
+        run = _watch(asked, int(run["id"]), quiet=as_json)
         if as_json:
-            print_json({**run, "tasks": tasks})
+            print_json({**run, "tasks": asked.run_tasks(int(run["id"]))})
         else:
-            _summary(asked, run, tasks)
+            _summary(asked, run)
     sys.exit(0 if run["state"] == "succeeded" else FAILED)
 
 
@@ -115,58 +113,43 @@ def _value(text: str) -> Any:
         return text
 
 
-def _watch(asked: Client, run_id: int, *, quiet: bool) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """(run, tasks) at the end, showing progress: a live table for a person, a line per change for a pipe."""
-    if quiet or not interactive():
-        seen: dict[tuple[str, int], str] = {}
+def _watch(asked: Client, run_id: int, *, quiet: bool) -> dict[str, Any]:
+    """The run at its end. Shows progress: a live table for a person, a line per change for a pipe."""
+    seen: dict[str, str] = {}
+    live = Live(console=stdout(), auto_refresh=False) if interactive() and not quiet else None
+    with live or nullcontext():
         while True:
-            run, tasks = asked.run(run_id), asked.run_tasks(run_id)
-            if not quiet:
-                _print_changes(tasks, seen)
+            # The run is read first: once it has ended, the graph read after it is final too.
+            run = asked.run(run_id)
+            if live is not None:
+                live.update(_progress(run, asked.run_graph(run_id)), refresh=True)
+            elif not quiet:
+                _print_changes(asked.run_graph(run_id), seen)
             if run["state"] in ENDED:
-                return run, tasks
-            time.sleep(LOOK_SECONDS)
-    with Live(console=stdout(), auto_refresh=False, transient=False) as live:
-        while True:
-            # The run is read first: once it has ended, the tasks read after it are final too.
-            run, tasks = asked.run(run_id), asked.run_tasks(run_id)
-            live.update(_progress(run, tasks), refresh=True)
-            if run["state"] in ENDED:
-                return run, tasks
+                return run
             time.sleep(LOOK_SECONDS)
 
 
-def _print_changes(tasks: list[dict[str, Any]], seen: dict[tuple[str, int], str]) -> None:
-    for task in tasks:
-        key = (task["name"], int(task.get("index", -1)))
-        if seen.get(key) != task["state"] and (key in seen or task["state"] != "waiting"):
-            duration = took(task) if task["state"] in ("succeeded", "failed") else ""
-            stdout().print(
-                Text(f"{_label(task):<30} ").append(state(task["state"])).append(f" {duration}".rstrip())
-            )
-        seen[key] = task["state"]
+def _print_changes(nodes: list[dict[str, Any]], seen: dict[str, str]) -> None:
+    for node in nodes:
+        before, now = seen.get(node["id"], "waiting"), node["state"]
+        seen[node["id"]] = now
+        if now != before:
+            counts = Counter(node.get("counts") or {})
+            instances = f"{counts['succeeded']}/{node['width']}" if node.get("width") else ""
+            line = Text(f"{clean(node['id']):<30} ").append(state(now))
+            stdout().print(line.append(f"  {took(node)}  {instances}".rstrip()))
 
 
-def _label(task: dict[str, Any]) -> str:
-    index = int(task.get("index", -1))
-    return clean(task["name"] if index < 0 else f"{task['name']}[{index}]")
-
-
-def _progress(run: dict[str, Any], tasks: list[dict[str, Any]]) -> Table:
-    """A row per task of the definition; instances of a mapped one are counted in it."""
-    instances: dict[str, Counter[str]] = {}
-    for task in tasks:
-        if int(task.get("index", -1)) >= 0:
-            instances.setdefault(task["name"], Counter())[task["state"]] += 1
+def _progress(run: dict[str, Any], nodes: list[dict[str, Any]]) -> Table:
+    """A row per task; instances of a mapped one are counted in it."""
     rows: list[tuple[object, ...]] = []
-    for task in tasks:
-        if int(task.get("index", -1)) >= 0:
-            continue
-        counts = instances.get(task["name"]) or Counter({task["state"]: 1})
-        rows.append((clean(task["name"]), state(task["state"]), _blocks(counts), took(task)))
-    done = sum(1 for task in tasks if task["state"] in (*ENDED, "skipped", "upstream_failed"))
+    for node in nodes:
+        counts = Counter(node.get("counts") or {node["state"]: 1})
+        rows.append((node["id"], state(node["state"]), _blocks(counts), took(node)))
     rows.append(("", "", "", ""))
-    rows.append((Text("run", style="bold"), state(run["state"]), f"{done} of {len(tasks)} tasks", took(run)))
+    done = f"{run['done']} of {run['total']} tasks"
+    rows.append((Text("run", style="bold"), state(run["state"]), done, took(run)))
     return table(("task", "state", "progress", "time"), rows)
 
 
@@ -183,22 +166,19 @@ def _blocks(counts: Counter[str], width: int = 24) -> Text:
     return made.append(f" {counts['succeeded']}/{total}") if total > 1 else made
 
 
-def _summary(asked: Client, run: dict[str, Any], tasks: list[dict[str, Any]]) -> None:
-    """The verdict; for a failed run the failed tasks with the end of their logs."""
+def _summary(asked: Client, run: dict[str, Any]) -> None:
+    """The verdict; for a failed run the first failed tasks with the end of their logs."""
     stdout().print(
         Text(f"run {run['id']} ").append(state(run["state"])).append(f" in {took(run) or span(0)}")
     )
-    failed = [
-        task for task in tasks if task["state"] == "failed" and (task.get("job") or not task.get("width"))
-    ]
-    for task in failed[:3]:
-        stderr().print(f"{_label(task)}: {clean(task.get('detail') or 'failed')}", style="red")
-        job = task.get("job")
-        job_id = job.get("id") if isinstance(job, dict) else job
-        if job_id:
-            _tail(asked, int(job_id))
-    if len(failed) > 3:
-        stderr().print(f"and {len(failed) - 3} more failed tasks")
+    if run["state"] != "failed":
+        return
+    for task in asked.run_tasks(int(run["id"]), state="failed", limit=SHOWN_FAILURES):
+        index = int(task["index"])
+        name = task["name"] if index < 0 else f"{task['name']}[{index}]"
+        stderr().print(f"{clean(name)}: {clean(task.get('detail') or 'failed')}", style="red")
+        if task.get("job"):
+            _tail(asked, int(task["job"]))
 
 
 def _tail(asked: Client, job_id: int) -> None:

@@ -10,6 +10,8 @@ the plain function. This module runs in every Python task (the runner loads the 
 nothing heavy: no pydantic, dataclasses, inspect or typing. Checks of a whole definition are `rmctl.spec`'s.
 """
 
+from itertools import pairwise
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -368,7 +370,7 @@ def empty(identifier: str, **options: "Any") -> Task:
 
 def chain(*steps: "Any") -> None:
     """`chain(a, [b, c], d)` is `a >> [b, c] >> d`; two lists in a row are linked pair by pair."""
-    for left, right in zip(steps, steps[1:], strict=False):
+    for left, right in pairwise(steps):
         before, after = _nodes(left), _nodes(right)
         if isinstance(left, Node) or isinstance(right, Node):
             _link(before, after)

@@ -47,7 +47,7 @@ def parse(text: str | bytes) -> Any:
             f"The file has {len(text) / 2**20:.1f} MiB; at most {MAX_BYTES // 2**20} MiB are read."
         )
     try:
-        data = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+        data = yaml.load(text, _Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         problem = error.problem or "cannot be read"

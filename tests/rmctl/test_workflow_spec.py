@@ -1,6 +1,7 @@
 """Workflow definitions: canonical form, every kind of fault, and the jobs their tasks become."""
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -350,7 +351,7 @@ def test_a_cycle_is_one_and_is_found_when_there_is_one(upstream: dict[str, list[
             order.update(ready)
     else:
         assert cycle[0] == cycle[-1] and len(set(cycle)) == len(cycle) - 1
-        assert all(before in upstream[after] for before, after in zip(cycle, cycle[1:], strict=False))
+        assert all(before in upstream[after] for before, after in pairwise(cycle))
 
 
 def test_params_of_a_run() -> None:
