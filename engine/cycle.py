@@ -181,9 +181,7 @@ class _Cycle:
         heap: list[tuple[tuple[bool, float, float], int]] = []
         for queue, items in self.queues.items():
             if queue not in self.tree:
-                self._refuse_queue(
-                    items, _Refusal(Reason.NO_FLAVOR, "the tenant has no quota in any flavor.")
-                )
+                self._refuse_queue(items, _Refusal(Reason.NO_FLAVOR, "the tenant has no quota in any flavor."))
             elif queue in self.suspended:
                 self._refuse_queue(items, _Refusal(Reason.TENANT_SUSPENDED, "the tenant is suspended."))
             else:
@@ -238,9 +236,7 @@ class _Cycle:
         if not flavors:
             return _Refusal(Reason.NO_FLAVOR, "the pool that the job names has no flavor.")
         kind, room = self._kind(item), self._room(item)
-        roomy = all(
-            amount <= room.free.get(resource, -1) for resource, amount in item.amounts.items() if amount
-        )
+        roomy = all(amount <= room.free.get(resource, -1) for resource, amount in item.amounts.items() if amount)
         if roomy and room.covered in kind.refusals:
             return kind.refusals[room.covered]
         refusals: list[_Refusal] = []
@@ -285,9 +281,7 @@ class _Cycle:
             limits = self.tree.nodes[item.queue].limits
             room.free = {
                 resource: min(
-                    self.tree.available(item.queue, (flavor, resource))
-                    if (flavor, resource) in limits
-                    else -1
+                    self.tree.available(item.queue, (flavor, resource)) if (flavor, resource) in limits else -1
                     for flavor in room.covered
                 )
                 for resource in {resource for flavor, resource in limits if flavor in room.covered}
@@ -301,9 +295,7 @@ class _Cycle:
             shortage = self.tree.ever_fits(item.queue, amounts)
             if shortage is not None:
                 uncovered = shortage.limit == "not covered"
-                return _no_quota(
-                    flavor, shortage, Reason.NO_FLAVOR if uncovered else Reason.EXCEEDS_MAX_QUOTA
-                )
+                return _no_quota(flavor, shortage, Reason.NO_FLAVOR if uncovered else Reason.EXCEEDS_MAX_QUOTA)
         if flavor not in kind.looked_at:
             kind.looked_at.add(flavor)
             never = feasibility(self.fleet, item.groups, allowed=nodes)
@@ -321,9 +313,7 @@ class _Cycle:
             kind.blocked[flavor] = _no_place(flavor, placed)
         return kind.blocked[flavor]
 
-    def _grant(
-        self, item: Candidate, flavor: str, nodes: Mask, placed: Placed, tried: list[dict[str, object]]
-    ) -> None:
+    def _grant(self, item: Candidate, flavor: str, nodes: Mask, placed: Placed, tried: list[dict[str, object]]) -> None:
         funnel, _ = candidates(self.fleet, item.groups[0][0], nodes)
         take_members(self.fleet, item.groups, placed.members)
         self.tree.add(item.queue, charge_of(item, flavor))

@@ -109,14 +109,10 @@ class Graph:
         cycle = self.find_cycle({name: node.upstream for name, node in self.tasks.items()})
         if cycle:
             raise ValueError(f"the tasks form a cycle: {' → '.join(cycle)}")
-        self.downstream: dict[str, tuple[str, ...]] = {
-            name: tuple(below) for name, below in downstream.items()
-        }
+        self.downstream: dict[str, tuple[str, ...]] = {name: tuple(below) for name, below in downstream.items()}
         # Tasks without upstream, and tasks that start at once: those and the ones with the rule `always`.
         self.roots = tuple(name for name, node in self.tasks.items() if not node.upstream)
-        self.initial = tuple(
-            name for name, node in self.tasks.items() if not node.upstream or node.rule == "always"
-        )
+        self.initial = tuple(name for name, node in self.tasks.items() if not node.upstream or node.rule == "always")
         self.leaves = tuple(name for name, below in self.downstream.items() if not below)
         self.levels, self.order = self._layers()
 
@@ -221,9 +217,7 @@ def mapped_outcome(states: Sequence[TaskState]) -> TaskState:
     return TaskState.SUCCEEDED
 
 
-def advance(
-    graph: Graph, finished: Mapping[str, TaskState], counters: MutableMapping[str, Counters]
-) -> Advance:
+def advance(graph: Graph, finished: Mapping[str, TaskState], counters: MutableMapping[str, Counters]) -> Advance:
     """Count tasks that ended into those behind them, and follow skips and upstream failures all the way.
 
     `counters` is changed in place; a task that is not in it starts from zero. Each ended task must be given

@@ -114,9 +114,7 @@ def _runtime(fleet: Fleet, request: Request) -> Mask | None:
 
 
 def _model_words(request: Request) -> str:
-    return (
-        f"a GPU of model {' or '.join(sorted(request.gpu_models))}" if request.gpu_models else "having a GPU"
-    )
+    return f"a GPU of model {' or '.join(sorted(request.gpu_models))}" if request.gpu_models else "having a GPU"
 
 
 @filter("gpu_model", _model_words, static=True)

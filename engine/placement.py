@@ -196,9 +196,7 @@ def _place_one(fleet: Fleet, request: Request, allowed: Mask | None) -> Placed |
     return Placed(((0, 0, node, cards),), scores)
 
 
-def _fill(
-    scratch: Fleet, request: Request, count: int, allowed: Mask | None
-) -> list[tuple[int, tuple[int, ...]]]:
+def _fill(scratch: Fleet, request: Request, count: int, allowed: Mask | None) -> list[tuple[int, tuple[int, ...]]]:
     """Nodes and cards for up to `count` equal members, charged to `scratch`.
 
     After each member only its own node is scored again. For equal members the greedy choice finds places for
@@ -224,11 +222,7 @@ def _fill(
 
 
 def _fits_row(fleet: Fleet, request: Request, node: int) -> bool:
-    if (
-        fleet.cpu[node] < request.cpu
-        or fleet.memory[node] < request.memory
-        or fleet.storage[node] < request.storage
-    ):
+    if fleet.cpu[node] < request.cpu or fleet.memory[node] < request.memory or fleet.storage[node] < request.storage:
         return False
     if not request.gpu_count:
         return True
@@ -268,9 +262,7 @@ def _place_many(fleet: Fleet, groups: Groups, allowed: Mask | None) -> Placed | 
     return failure
 
 
-def _numbered(
-    fleet: Fleet, groups: Groups, places: Mapping[int, Sequence[tuple[int, tuple[int, ...]]]]
-) -> Placed:
+def _numbered(fleet: Fleet, groups: Groups, places: Mapping[int, Sequence[tuple[int, tuple[int, ...]]]]) -> Placed:
     members: list[Member] = []
     for index in range(len(groups)):
         for node, cards in places[index]:
@@ -402,9 +394,7 @@ def _short_text(fleet: Fleet, request: Request, mask: Mask, *, empty: bool) -> s
     return f"needs {FILTERS[name].words(request)} on one node; {where} has {have} {state}."
 
 
-def _waiting(
-    fleet: Fleet, groups: Groups, allowed: Mask | None, placed: int, index: int, left: Fleet
-) -> Unplaced:
+def _waiting(fleet: Fleet, groups: Groups, allowed: Mask | None, placed: int, index: int, left: Fleet) -> Unplaced:
     """The present shortage: of the group that failed, given what the members before it would take."""
     request = groups[index][0]
     funnel, _ = candidates(left, request, allowed)

@@ -8,9 +8,7 @@ from random import Random
 LOSS_LIMIT = 10
 
 # End reasons that count against the job's own retries: the agent protocol's, and the portal's own `secret_missing`.
-_FAILURES = frozenset(
-    {"time_limit", "memory_limit", "storage_limit", "pids_limit", "result_invalid", "secret_missing"}
-)
+_FAILURES = frozenset({"time_limit", "memory_limit", "storage_limit", "pids_limit", "result_invalid", "secret_missing"})
 
 
 def next_delay(policy: Mapping[str, float], failures: int, *, seed: int) -> float:

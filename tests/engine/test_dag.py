@@ -77,17 +77,13 @@ def graphs(draw: st.DrawFn) -> Graph:
     tasks = {}
     for number in range(count):
         before = draw(st.sets(st.integers(0, number - 1), max_size=4)) if number else set()
-        tasks[f"t{number}"] = TaskNode(
-            draw(st.sampled_from(sorted(RULES))), tuple(f"t{n}" for n in sorted(before))
-        )
+        tasks[f"t{number}"] = TaskNode(draw(st.sampled_from(sorted(RULES))), tuple(f"t{n}" for n in sorted(before)))
     names = draw(st.permutations(sorted(tasks)))
     return Graph({name: tasks[name] for name in names})
 
 
 @given(graphs(), st.integers(0, 2**32), st.booleans())
-def test_a_run_always_ends_and_every_decision_equals_a_full_rescan(
-    graph: Graph, seed: int, batches: bool
-) -> None:
+def test_a_run_always_ends_and_every_decision_equals_a_full_rescan(graph: Graph, seed: int, batches: bool) -> None:
     chance = random.Random(seed)
     states = dict.fromkeys(graph.tasks, TaskState.WAITING)
     counters: dict[str, Counters] = {}

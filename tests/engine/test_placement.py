@@ -122,12 +122,8 @@ def assert_places_are_valid(
         assert all(checks[name] for name in STATIC_NAMES)
         assert fits_node(free[node], request, cards) is None
         left = free[node]
-        gpu = {
-            card: amount - (request.gpu_milli if card in cards else 0) for card, amount in left.gpu.items()
-        }
-        free[node] = NodeFree(
-            left.cpu - request.cpu, left.memory - request.memory, left.storage - request.storage, gpu
-        )
+        gpu = {card: amount - (request.gpu_milli if card in cards else 0) for card, amount in left.gpu.items()}
+        free[node] = NodeFree(left.cpu - request.cpu, left.memory - request.memory, left.storage - request.storage, gpu)
 
 
 def state(fleet: Fleet) -> list[Any]:
@@ -149,9 +145,7 @@ def test_equal_members_are_placed_exactly_when_there_is_room(
     before = state(fleet)
     outcome = place_gang(fleet, [(request, count)], allowed=np.array(allowed))
     assert state(fleet) == before
-    room = sum(
-        holds(node, request, empty=False) for node, inside in zip(rows, allowed, strict=True) if inside
-    )
+    room = sum(holds(node, request, empty=False) for node, inside in zip(rows, allowed, strict=True) if inside)
     assert isinstance(outcome, Placed) == (room >= count)
     if isinstance(outcome, Placed):
         assert_places_are_valid(rows, [(request, count)], outcome, allowed)
@@ -435,3 +429,22 @@ def test_kept_answers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         place_gang(fleet, [(Request(labels={f"l{number}": ("x",)}), 1)])
         assert len(fleet.static_answers) <= 3 and len(fleet.label_columns) <= 4
     assert isinstance(place_gang(fleet, [(Request(labels={"a": ("1",)}), 1)]), Placed)
+
+
+def test_members_with_several_shares_use_the_emptiest_cards_first() -> None:
+    """Taking the two half-empty cards first would leave the second member only one card."""
+    fleet = Fleet.build([row(0, gpu_free=[500, 1000, 500])])
+    outcome = place_gang(fleet, [(Request(gpu_count=2, gpu_milli=500), 2)])
+    assert isinstance(outcome, Placed)
+    assert [member[3] for member in outcome.members] == [(0, 1), (1, 2)]
+
+
+def test_what_was_taken_is_seen_by_the_next_question() -> None:
+    fleet, request = Fleet.build([row(0, cpu_capacity=1000)]), Request(cpu=600)
+    outcome = place_gang(fleet, [(request, 1)])
+    assert isinstance(outcome, Placed)
+    take_members(fleet, [(request, 1)], outcome.members)
+    assert unplaced(fleet, (request, 1)).reason == Reason.WAITING_FOR_CAPACITY
+    assert candidates(fleet, request)[0].remaining == 0
+    fleet.give(request, 0, ())
+    assert isinstance(place_gang(fleet, [(request, 1)]), Placed)

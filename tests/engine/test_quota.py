@@ -96,19 +96,14 @@ def test_remove_undoes_add_and_a_copy_is_independent(nodes: list[Node], data: st
     before = [(tree.usage(node.id, fr), tree.available(node.id, fr)) for node in nodes for fr in (CPU, GPU)]
     twin = tree.copy()
     changes = [
-        (data.draw(st.sampled_from(leaves(nodes))), {CPU: data.draw(amount), GPU: data.draw(amount)})
-        for _ in range(5)
+        (data.draw(st.sampled_from(leaves(nodes))), {CPU: data.draw(amount), GPU: data.draw(amount)}) for _ in range(5)
     ]
     for leaf, amounts in changes:
         twin.add(leaf, amounts)
-    assert before == [
-        (tree.usage(node.id, fr), tree.available(node.id, fr)) for node in nodes for fr in (CPU, GPU)
-    ]
+    assert before == [(tree.usage(node.id, fr), tree.available(node.id, fr)) for node in nodes for fr in (CPU, GPU)]
     for leaf, amounts in data.draw(st.permutations(changes)):
         twin.remove(leaf, amounts)
-    assert before == [
-        (twin.usage(node.id, fr), twin.available(node.id, fr)) for node in nodes for fr in (CPU, GPU)
-    ]
+    assert before == [(twin.usage(node.id, fr), twin.available(node.id, fr)) for node in nodes for fr in (CPU, GPU)]
 
 
 @given(trees(), st.lists(st.tuples(st.integers(0, 7), st.integers(1, 9)), max_size=20))
@@ -250,9 +245,7 @@ def test_a_deep_tree_is_no_problem() -> None:
         ([Node(1, None, "a", {})], {1: {CPU: -1}}, "negative"),
     ],
 )
-def test_nonsense_is_refused(
-    nodes: list[Node], usage: dict[int, dict[FlavorResource, int]], message: str
-) -> None:
+def test_nonsense_is_refused(nodes: list[Node], usage: dict[int, dict[FlavorResource, int]], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         QuotaTree(nodes, usage)
 
@@ -285,9 +278,7 @@ def test_explain_gives_the_arithmetic_from_the_root_down() -> None:
 
 
 @given(trees((CPU, GPU)), st.data())
-def test_a_share_is_zero_without_borrowing_and_grows_with_usage(
-    nodes: list[Node], data: st.DataObject
-) -> None:
+def test_a_share_is_zero_without_borrowing_and_grows_with_usage(nodes: list[Node], data: st.DataObject) -> None:
     tree = QuotaTree(nodes, {})
     for leaf in leaves(nodes):
         last = tree.share(leaf)

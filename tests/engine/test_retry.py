@@ -57,6 +57,7 @@ def test_a_bad_policy_is_refused(change: dict[str, float]) -> None:
         ("storage_limit", None, "failure"),
         ("pids_limit", None, "failure"),
         ("result_invalid", 0, "failure"),
+        ("secret_missing", None, "failure"),
         ("stopped", None, "cancelled"),
         ("lost", None, "lost"),
         ("refused", None, "lost"),

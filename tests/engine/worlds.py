@@ -108,9 +108,7 @@ def node_rows(draw: st.DrawFn, most: int = 5) -> list[NodeRow]:
                 gpu_free=cards,
                 gpu_model=draw(st.sampled_from(["A100", "T4"])) if cards else "",
                 labels={"zone": draw(st.sampled_from("ab"))} if draw(st.booleans()) else {},
-                taints=[{"key": "k", "value": "v", "effect": "NoSchedule"}]
-                if not draw(st.integers(0, 4))
-                else [],
+                taints=[{"key": "k", "value": "v", "effect": "NoSchedule"}] if not draw(st.integers(0, 4)) else [],
                 trust=draw(st.integers(0, 2)),
                 region=draw(st.sampled_from(["eu", "us"])),
                 ready=draw(st.integers(0, 6)) > 0,
@@ -167,11 +165,9 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
         for node in draw(trees(frs))
     ]
     queues = [*leaves(nodes), 99] if not draw(st.integers(0, 9)) else leaves(nodes)
-    kinds = draw(
-        st.lists(
-            st.lists(st.tuples(requests(), st.integers(1, 3)), min_size=1, max_size=2), min_size=1, max_size=4
-        )
-    )
+    single = st.tuples(requests(), st.just(1)).map(lambda group: [group])
+    gang = st.lists(st.tuples(requests(), st.integers(1, 3)), min_size=1, max_size=2)
+    kinds = draw(st.lists(single | gang, min_size=1, max_size=4))
     items = [
         candidate(
             job,
