@@ -120,12 +120,14 @@ class Sandbox:
         python_path = "" if environment.package_is_installed() else "/task/lib"
         view = environment.View("/task/work", "/tmp", "/task/out", "/task/inputs.json", python_path)
         safe, loader = environment.split(environment.build(assignment, view))
-        arguments = [*self.fixed, "--size", str(assignment.memory_bytes), "--tmpfs", "/dev/shm"]
+        # First of all, so that an interpreter or a package below the system's /tmp is mounted into the task's.
+        arguments = ["--bind", folder.temporary, "/tmp", *self.fixed]
+        arguments += ["--size", str(assignment.memory_bytes), "--tmpfs", "/dev/shm"]
         if assignment.gpus:
             arguments += _gpu_devices()
         arguments += ["--chmod", "1777", "/dev/shm"]
         arguments += ["--bind", folder.work, "/task/work", "--bind", folder.out, "/task/out"]
-        arguments += ["--bind", folder.temporary, "/tmp", "--ro-bind", folder.inputs, "/task/inputs.json"]
+        arguments += ["--ro-bind", folder.inputs, "/task/inputs.json"]
         arguments += ["--remount-ro", "/", "--chdir", "/task/work"]
         for name, value in safe.items():
             arguments += ["--setenv", name, value]
@@ -253,11 +255,12 @@ def probe(data: str) -> Sandbox:
 
 def _works(sandbox: Sandbox, data: str) -> bool:
     script = (
-        'import os, rmctl; open(os.environ["RM_RESULT"], "w").write(open(os.environ["RM_INPUTS"]).read())'
+        "import os, sys, rmctl; assert sys.prefix == sys.argv[1], sys.prefix; "
+        'open(os.environ["RM_RESULT"], "w").write(open(os.environ["RM_INPUTS"]).read())'
     )
     assignment = Assignment(
         placement=0, token=0, job=0, attempt=0, name="probe", tenant="",
-        command=[sys.executable, "-c", script],
+        command=["python", "-c", script, sys.prefix],
     )  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="probe-", dir=data) as root:
         os.chmod(root, 0o711)
