@@ -130,6 +130,8 @@ class Client:
             headers=headers,
             timeout=httpx.Timeout(30, connect=10, write=120),
             transport=transport,
+            # A proxy of the environment is for the outside; it knows another "localhost".
+            trust_env=parts.hostname not in ("localhost", "127.0.0.1", "::1"),
         )
 
     @classmethod
@@ -333,6 +335,8 @@ def _checked(response: httpx.Response) -> httpx.Response:
         body = None
     if not isinstance(body, dict):
         body = {}
-    detail = body.get("detail") or f"{response.url} answered {response.status_code} {response.reason_phrase}."
+    elsewhere = f" It points to {response.headers['Location']}." if "Location" in response.headers else ""
+    said = f"{response.url} answered {response.status_code} {response.reason_phrase}.{elsewhere}"
+    detail = body.get("detail") or said
     errors = [error for error in body.get("errors") or [] if isinstance(error, dict)]
     raise ApiError(response.status_code, str(body.get("code", "")), str(detail), errors)

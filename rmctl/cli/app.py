@@ -201,7 +201,7 @@ def list_(
         typer.Argument(help="jobs, workflows, runs, nodes, pools, quotas, tenants or events."),
     ] = "jobs",
     tenant: TenantOption = None,
-    state: Annotated[str | None, typer.Option(help="Only this state.")] = None,
+    state: Annotated[str | None, typer.Option(help="Only this state, or several: pending,running.")] = None,
     where: Annotated[
         list[str] | None,
         typer.Option("--filter", help="FIELD=VALUE, any filter of the API; repeat for more."),

@@ -61,7 +61,7 @@ def _write(message: str, errors: Sequence[Any] = (), *, code: str = "", status: 
     console.print(line, soft_wrap=True)
     for fault in errors:
         where, said = clean(str(fault.get("field", ""))), clean(str(fault.get("message", "")))
-        if said and said != message:
+        if said and said not in message:
             console.print(
                 Text("  ").append(where, style="cyan").append(f"{': ' if where else ''}{said}"),
                 soft_wrap=True,

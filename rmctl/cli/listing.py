@@ -149,7 +149,7 @@ def show(
     """One list as a table or JSON."""
     if kind not in KINDS:
         raise UsageError(f"There is no list of {kind}.{did_you_mean(kind, KINDS)} Lists: {', '.join(KINDS)}.")
-    filters = {"tenant": tenant, "state": wanted, **pairs(where, "--filter")}
+    filters = {"tenant": tenant, "state": wanted.split(",") if wanted else None, **pairs(where, "--filter")}
     with client() as asked:
         rows = list(
             asked.pages(kind, limit=limit, **{name: value for name, value in filters.items() if value})

@@ -19,7 +19,8 @@ class Asked:
         parts = urlsplit(target)
         self.method = method
         self.path = parts.path.removeprefix("/api/v1/")
-        self.query = {name: values[0] for name, values in parse_qs(parts.query).items()}
+        self.all_query = parse_qs(parts.query)
+        self.query = {name: values[0] for name, values in self.all_query.items()}
         self.headers = headers
         self.content = content
 

@@ -253,6 +253,8 @@ def test_lists_are_tables_or_json(portal: FakePortal, rm: Any) -> None:
     assert header.split() == ["id", "name", "tenant", "state", "priority", "time", "submitted", "detail"]
     assert line.split()[:4] == ["7", "ev[31mil", "vision", "pending"]
     assert rm("list", "jobs", "--json").json[0]["id"] == 7
+    rm("list", "jobs", "--state", "pending,running")
+    assert portal.asked[-1].all_query["state"] == ["pending", "running"]
 
 
 ROWS = {

@@ -39,6 +39,22 @@ def test_an_answer_that_is_no_problem_document_is_still_explained(portal: FakePo
         asked.me()
 
 
+def test_a_portal_that_moved_is_named(portal: FakePortal) -> None:
+    portal.on("GET me", (301, b"", {"Location": "https://portal.example.org/api/v1/me"}))
+    with (
+        Client(portal.url) as asked,
+        pytest.raises(ApiError, match=r"301.*points to https://portal\.example\.org"),
+    ):
+        asked.me()
+
+
+def test_a_local_portal_is_asked_without_a_proxy(portal: FakePortal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    portal.on("GET me", (200, {"username": "mia"}))
+    with Client(portal.url) as asked:
+        assert asked.me() == {"username": "mia"}
+
+
 def test_a_post_is_repeated_with_the_same_key() -> None:
     keys: list[str] = []
     pauses: list[float] = []
