@@ -42,9 +42,15 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def split(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Our own arguments, and those that a command hands on untouched: all after a leading --help or --data DIR."""
+    """Our own arguments, and those that a command hands on untouched: all after a leading --help or --data DIR.
+
+    For manage.py, which has no --data of its own, that may stand anywhere.
+    """
     if not arguments or arguments[0] not in PASSING:
         return arguments, []
+    if arguments[0] == "manage" and "--data" in arguments[2:]:
+        place = arguments.index("--data")
+        arguments[1:1] = [arguments.pop(place) for _ in range(min(2, len(arguments) - place))]
     end = 1
     if arguments[1:2] == ["--data"]:
         end = 3

@@ -143,8 +143,9 @@ class Environment:
         environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
         tail: list[str] = []
         collected = 0
-        with open(self.folder / LOG, "a") as log:
-            pip = subprocess.Popen(
+        with (
+            open(self.folder / LOG, "a") as log,
+            subprocess.Popen(
                 command,
                 cwd=self.root,
                 env=environment,
@@ -152,7 +153,8 @@ class Environment:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
-            )
+            ) as pip,
+        ):
             assert pip.stdout is not None
             for line in pip.stdout:
                 log.write(line)
@@ -162,7 +164,7 @@ class Environment:
                     step.note(f"{collected}: {line.split()[1].split('=')[0]}")
                 elif line.startswith("Installing"):
                     step.note("installing")
-        if pip.wait():
+        if pip.returncode:
             told = "\n  ".join(tail)
             raise Refusal(f"pip could not install the packages ({self.folder / LOG} has all of it):\n  {told}", 1)
 

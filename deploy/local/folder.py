@@ -1,5 +1,6 @@
 """The data folder: whose it is, who uses it now, and what stands where in it."""
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -36,6 +37,8 @@ class DataFolder:
         self.state_file = self.run / "state.json"
         self.pids_file = self.run / "pids.json"
         self.pid_file = self.run / "portal.pid"
+        # Seconds that processes of a killed server get to notice by themselves.
+        self.patience = 5.0
         self._lock: int | None = None
 
     def exists(self) -> bool:
@@ -133,7 +136,7 @@ class DataFolder:
             (self.run / f"{name}.pid").unlink(missing_ok=True)
         # Backends outlive a killed postmaster for a moment and would keep a new one from starting.
         for folder in (self.postgres, self.redis):
-            end_all(inside(folder), (0, 5.0), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0))
+            end_all(inside(folder), (0, self.patience), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0))
         return list(found)
 
     def end_tasks(self) -> int:
@@ -159,7 +162,8 @@ class DataFolder:
             folder = Path(tempfile.gettempdir()) / f"rmportal-{digest}-{name}"
             if len(os.fsencode(folder / LONGEST_SOCKET)) > SOCKET_PATH_LIMIT:
                 folder = Path("/tmp") / folder.name
-        folder.mkdir(mode=0o700, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
         found = folder.lstat()
         # As root the folder may belong to the account of PostgreSQL, which root gave it to.
         if not stat.S_ISDIR(found.st_mode) or (os.geteuid() != 0 and found.st_uid != os.geteuid()):

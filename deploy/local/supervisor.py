@@ -81,7 +81,7 @@ class Supervisor:
 
     # Services
 
-    async def start(self, service: Service, timeout: float = 60.0) -> None:
+    async def start(self, service: Service, patience: float = 60.0) -> None:
         """Start a service and wait until it is ready; Refusal with the end of its log when it ends or is too slow."""
         member = self.members[service.name] = Member(service)
         rotate(self.log_folder / f"{service.name}.log")
@@ -91,10 +91,10 @@ class Supervisor:
             return
         ended = asyncio.create_task(member.ended.wait())
         try:
-            await asyncio.wait({watch, ended}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({watch, ended}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
             if member.state == "ready":
                 return
-            why = "ended while starting" if member.ended.is_set() else f"was not ready after {timeout:.0f} s"
+            why = "ended while starting" if member.ended.is_set() else f"was not ready after {patience:g} s"
             log = self.log_folder / f"{service.name}.log"
             await self.stop(service.name)
             raise Refusal(f"{service.name} {why}. The end of {log}:\n{tail(log, 15)}", 1)

@@ -67,7 +67,7 @@ def table(rows: list[dict[str, object]]) -> list[str]:
         lines.append(
             f"{row['name']:<10}{row['pid'] or '-':>8}  {row['state']:<11}{row['restarts']:>8}{age:>10}{size:>12}"
         )
-    return [*lines, f"{'total':<49}{total / 2**20:>6.1f} MiB"]
+    return [*lines, f"{'total':<49}{f'{total / 2**20:.1f} MiB':>12}"]
 
 
 def duration(seconds: float) -> str:
