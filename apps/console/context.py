@@ -14,7 +14,7 @@ THEMES = (("system", "System", "monitor"), ("light", "Light", "sun"), ("dark", "
 TENANT_COOKIE = "tenant"
 
 # (title, [(label, icon, url name, first part of the path)])
-NAVIGATION = (
+NAVIGATION: tuple[tuple[str, list[tuple[str, str, str, str]]], ...] = (
     ("", [("Overview", "layout-dashboard", "overview", "/")]),
     (
         "Work",
@@ -47,7 +47,7 @@ def console(request: HttpRequest) -> dict[str, Any]:
         return context
     actor = request_actor(request)
     tenants = visible_tenants(request, actor)
-    navigation = [
+    navigation: list[dict[str, Any]] = [
         {
             "title": title,
             "items": [

@@ -41,8 +41,8 @@ def layout(unit: str, **changes: Any) -> dict[str, Any]:
             "font": {"color": "var(--text)", "size": 12},
         },
         "showlegend": False,
-        "xaxis": {**axis, "showgrid": False, "type": "date", "nticks": 6},
-        "yaxis": {**axis, "ticksuffix": unit, "rangemode": "tozero", "nticks": 5},
+        "xaxis": {**axis, "showgrid": False, "type": "date", "nticks": 5, "tickformat": "%H:%M:%S"},
+        "yaxis": {**axis, "ticksuffix": unit, "rangemode": "tozero", "nticks": 5, "automargin": True},
         **changes,
     }
 
@@ -113,9 +113,7 @@ def gpus(samples: Sequence[Sample]) -> Figure:
     data = []
     for position, index in enumerate(indexes):
         # A card is (index, utilisation, memory used, temperature, power).
-        values = [
-            next((card[1] for card in sample.get("gpus", ()) if card[0] == index), None) for sample in samples
-        ]
+        values = [next((card[1] for card in sample.get("gpus", ()) if card[0] == index), None) for sample in samples]
         data.append(line(times, values, f"card {index}", colours[position % len(colours)]))
     figure = _with_legend(layout(" %"))
     figure["yaxis"]["range"] = [0, 100]
@@ -125,7 +123,9 @@ def gpus(samples: Sequence[Sample]) -> Figure:
 def run_durations(runs: Sequence[tuple[int, str, float]]) -> Figure:
     """Seconds of a workflow's latest runs as bars, oldest first: (run, state, seconds)."""
     figure = layout(" s", bargap=0.25, hovermode="closest")
-    figure["xaxis"] |= {"type": "category", "showticklabels": len(runs) <= 12}
+    # Room for a dozen at least, so that a first run is a bar and not a wall.
+    room = [-0.5, max(len(runs), 12) - 0.5]
+    figure["xaxis"] |= {"type": "category", "showticklabels": len(runs) <= 12, "range": room, "tickformat": ""}
     bars = {
         "type": "bar",
         "x": [f"#{run}" for run, _, _ in runs],

@@ -69,23 +69,18 @@ class Form:
 
     def refuse(self, error: DomainError, paths: Mapping[str, str]) -> None:
         """Put each fault beside its field; what no field stands for goes on top."""
-        faults: Iterable[FieldError] = error.errors or [
-            FieldError(field="", message=error.detail, code=error.code)
-        ]
+        faults: Iterable[FieldError] = error.errors or [FieldError(field="", message=error.detail, code=error.code)]
         for fault in faults:
             name = owner(fault["field"], paths)
             if name in self.fields:
                 self.fields[name].error = fault["message"]
             else:
-                where = f"{fault['field']}: " if fault["field"] else ""
-                self.problems.append(f"{where}{fault['message']}")
+                self.problems.append(fault["message"])
 
 
 def owner(path: str, paths: Mapping[str, str]) -> str:
     """The form field that stands for a path of the input: the longest match; "" when none does."""
-    found = [
-        name for name, known in paths.items() if path == known or path.startswith((f"{known}.", f"{known}["))
-    ]
+    found = [name for name, known in paths.items() if path == known or path.startswith((f"{known}.", f"{known}["))]
     return max(found, key=lambda name: len(paths[name]), default="")
 
 
@@ -117,9 +112,7 @@ def job_form(tenants: Sequence[tuple[str, str]], pools: Sequence[str]) -> Form:
         ),
         Field("count", "Members", value="1", mono=True, help="Equal members that start together."),
         Field("pool", "Pool", "select", choices=[("", "The default"), *((name, name) for name in pools)]),
-        Field(
-            "placement", "Placement", "select", choices=[("pack", "Pack"), ("spread", "Spread")], value="pack"
-        ),
+        Field("placement", "Placement", "select", choices=[("pack", "Pack"), ("spread", "Spread")], value="pack"),
         Field(
             "labels",
             "Required node labels",
@@ -154,9 +147,7 @@ def job_data(values: Mapping[str, str]) -> dict[str, Any]:
     read = _Reader(values, errors)
     group: dict[str, Any] = {
         "count": read.integer("count", 1),
-        "resources": read.present(
-            cpu=read.text("cpu"), memory=read.text("memory"), storage=read.text("storage")
-        ),
+        "resources": read.present(cpu=read.text("cpu"), memory=read.text("memory"), storage=read.text("storage")),
         "env": read.pairs("env"),
         "secrets": read.pairs("secrets"),
     }
@@ -254,9 +245,7 @@ def job_values(spec: Mapping[str, Any]) -> dict[str, str]:
         "gpu_models": ", ".join(gpu.get("models") or []),
         "pool": intent.get("pool") or "",
         "placement": intent.get("placement") or "pack",
-        "labels": "\n".join(
-            f"{key}={','.join(values)}" for key, values in intent["require"]["labels"].items()
-        ),
+        "labels": "\n".join(f"{key}={','.join(values)}" for key, values in intent["require"]["labels"].items()),
         "env": "\n".join(f"{key}={value}" for key, value in group["env"].items()),
         "secrets": "\n".join(f"{key}={value}" for key, value in group["secrets"].items()),
         "priority": str(spec["priority"]),

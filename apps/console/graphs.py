@@ -27,9 +27,7 @@ class TaskView:
     @property
     def done(self) -> int:
         """Instances that have ended."""
-        return sum(
-            count for state, count in self.counts.items() if state not in ("waiting", "queued", "running")
-        )
+        return sum(count for state, count in self.counts.items() if state not in ("waiting", "queued", "running"))
 
     @property
     def failed(self) -> int:
@@ -49,9 +47,7 @@ class TaskView:
             if self.width is None:
                 return "mapped, not expanded yet" if self.state == "waiting" else self.state.replace("_", " ")
             failed = f", {self.failed} failed" if self.failed else ""
-            return f"{self.done} of {self.width}{failed}" + (
-                f" · {duration(took)}" if took is not None else ""
-            )
+            return f"{self.done} of {self.width}{failed}" + (f" · {duration(took)}" if took is not None else "")
         word = self.state.replace("_", " ")
         return word if took is None else f"{word} · {duration(took)}"
 

@@ -1,39 +1,37 @@
 """What every page's view shares: who asks, how refusals look, one page of a list, and live partials."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
 from django.contrib import messages
 from django.contrib.auth.views import redirect_to_login
 from django.db.models import Model, QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, QueryDict
+from django.http.response import HttpResponseBase
 from django.shortcuts import redirect, render
 from django.utils.cache import patch_vary_headers
 from django.utils.http import url_has_allowed_host_and_scheme
 
-from apps.core.actors import Actor
 from apps.core.errors import DomainError, Forbidden, Invalid, NotFound
 from apps.core.serializers import MAX_INTEGER
 from apps.tenants.actors import request_actor
 
 PAGE_SIZE = 50
+PAGING = ("before", "after", "page")
 M = TypeVar("M", bound=Model)
 
 
-class View(Protocol):
-    """An ordinary function view that is also given the actor."""
-
-    def __call__(self, request: HttpRequest, actor: Actor, /, **arguments: Any) -> HttpResponse: ...
+View = Callable[..., HttpResponseBase]
 
 
-def page(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+def page(view: View) -> View:
     """Give the view its actor; send nobody to the sign-in page; turn a DomainError into an answer for people."""
 
     @wraps(view)
-    def wrapped(request: HttpRequest, **arguments: Any) -> HttpResponse:
+    def wrapped(request: HttpRequest, **arguments: Any) -> HttpResponseBase:
         if not request.user.is_authenticated:
             return _sign_in(request)
         try:
@@ -63,13 +61,7 @@ def refusal(request: HttpRequest, error: DomainError) -> HttpResponse:
     if request.method == "POST" and not isinstance(error, NotFound):
         messages.error(request, error.detail)
         return back(request)
-    template = (
-        "404.html"
-        if isinstance(error, NotFound)
-        else "403.html"
-        if isinstance(error, Forbidden)
-        else "400.html"
-    )
+    template = "404.html" if isinstance(error, NotFound) else "403.html" if isinstance(error, Forbidden) else "400.html"
     status = error.status if error.status in (403, 404) else 400
     return render(request, template, {"detail": error.detail}, status=status)
 
@@ -77,9 +69,7 @@ def refusal(request: HttpRequest, error: DomainError) -> HttpResponse:
 def back(request: HttpRequest, fallback: str = "/") -> HttpResponse:
     """Return to the page that the form was on (`next`, else the referrer), never to another site."""
     for target in (request.POST.get("next", ""), request.headers.get("Referer", "")):
-        if target and url_has_allowed_host_and_scheme(
-            target, {request.get_host()}, require_https=request.is_secure()
-        ):
+        if target and url_has_allowed_host_and_scheme(target, {request.get_host()}, require_https=request.is_secure()):
             return redirect(target)
     return redirect(fallback)
 
@@ -103,17 +93,31 @@ def show(
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[M]):
-    """Rows of one page of a list, with the addresses of its neighbours."""
+    """Rows of one page of a list, with the addresses of its neighbours and what they are called."""
 
     rows: list[M]
-    newer: str | None
-    older: str | None
+    before: str | None
+    after: str | None
+    words: tuple[str, str] = ("Newer", "Older")
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[M]:
         return iter(self.rows)
 
     def __len__(self) -> int:
         return len(self.rows)
+
+
+def numbered_page(request: HttpRequest, rows: QuerySet[M], *ordering: str, size: int = PAGE_SIZE) -> Page[M]:
+    """A page of a list of moderate length in an order of its own (by name), from `?page=N`."""
+    place = max(1, min(number(request, "page") or 1, 100_000))
+    start = (place - 1) * size
+    found = list(rows.order_by(*ordering)[start : start + size + 1])
+    return Page(
+        rows=found[:size],
+        before=_link(request, page=place - 1) if place > 1 else None,
+        after=_link(request, page=place + 1) if len(found) > size else None,
+        words=("Previous", "Next"),
+    )
 
 
 def page_of(request: HttpRequest, rows: QuerySet[M], size: int = PAGE_SIZE) -> Page[M]:
@@ -128,17 +132,17 @@ def page_of(request: HttpRequest, rows: QuerySet[M], size: int = PAGE_SIZE) -> P
         has_newer, has_older = before is not None, len(found) > size
         found = found[:size]
     if not found:
-        return Page(rows=[], newer=_link(request) if before is not None else None, older=None)
+        return Page(rows=[], before=_link(request) if before is not None else None, after=None)
     return Page(
         rows=found,
-        newer=_link(request, after=found[0].pk) if has_newer else None,
-        older=_link(request, before=found[-1].pk) if has_older else None,
+        before=_link(request, after=found[0].pk) if has_newer else None,
+        after=_link(request, before=found[-1].pk) if has_older else None,
     )
 
 
 def _link(request: HttpRequest, **position: int) -> str:
     query = request.GET.copy()
-    for name in ("before", "after"):
+    for name in PAGING:
         query.pop(name, None)
     for name, value in position.items():
         query[name] = str(value)
@@ -153,6 +157,14 @@ def number(request: HttpRequest, name: str) -> int | None:
     if not (raw.isascii() and raw.isdigit() and len(raw) < 20 and int(raw) <= MAX_INTEGER):
         raise Invalid.field(name, f"{raw!r} is not a whole number.")
     return int(raw)
+
+
+def given(request: HttpRequest) -> QueryDict:
+    """The query without fields that were left empty."""
+    query = request.GET.copy()
+    for name in [name for name, values in query.lists() if not any(value.strip() for value in values)]:
+        del query[name]
+    return query
 
 
 def choice(request: HttpRequest, name: str, accepted: Any) -> str:

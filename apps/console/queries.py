@@ -142,8 +142,10 @@ class LiveNode:
 
     @property
     def level(self) -> int:
-        """Heat from 0 to 9."""
-        return min(HEAT_LEVELS, -int(-self.cpu_percent // 11))
+        """Heat from 0 to 9: how busy its cpu is, or, where nothing is measured, how much of it is allocated."""
+        allocated = 100 * self.node.allocated_cpu_millicores / max(1, self.node.cpu_millicores)
+        percent = self.cpu_percent if self.sample else allocated
+        return min(HEAT_LEVELS, -int(-percent // 11))
 
     @property
     def cards(self) -> list[Gpu]:
@@ -196,8 +198,10 @@ def search_jobs(rows: QuerySet[Job], words: str) -> QuerySet[Job]:
 
 
 def queue_order(rows: QuerySet[Job]) -> QuerySet[Job]:
-    """Pending jobs as the scheduler takes them within one tenant: priority, then age."""
-    return rows.order_by(F("priority").desc(), "submitted_at", "pk")
+    """Pending jobs as the scheduler takes them within one tenant, priority, then age, with their position there."""
+    order = [F("priority").desc(), F("pk").asc()]
+    position = Window(RowNumber(), partition_by="tenant_id", order_by=order)
+    return rows.annotate(position=position).order_by(*order)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,17 +217,13 @@ def tenant_rows(actor: Actor, tenants: list[Tenant]) -> list[TenantRow]:
     """Each tenant with what it has in flight, in one query for all."""
     rows = job_policies.jobs.visible(actor).filter(state__in=sorted(JOB_ACTIVE))
     counts: dict[int, dict[str, int]] = {}
-    for tenant_id, state, count in (
-        rows.order_by().values_list("tenant_id", "state").annotate(count=Count("pk"))
-    ):
+    for tenant_id, state, count in rows.order_by().values_list("tenant_id", "state").annotate(count=Count("pk")):
         counts.setdefault(tenant_id, {})[state] = count
     return [
         TenantRow(
             tenant,
             pending=counts.get(tenant.pk, {}).get(JobState.PENDING, 0),
-            running=sum(
-                count for state, count in counts.get(tenant.pk, {}).items() if state != JobState.PENDING
-            ),
+            running=sum(count for state, count in counts.get(tenant.pk, {}).items() if state != JobState.PENDING),
         )
         for tenant in tenants
     ]
@@ -237,11 +237,7 @@ def narrowed_events(rows: QuerySet[Event], tenant: Tenant | None) -> QuerySet[Ev
 def recent_runs(actor: Actor, tenant: Tenant | None) -> QuerySet[Run]:
     """Runs that the actor may see, newest first."""
     rows = narrowed(workflow_policies.runs.visible(actor), tenant)
-    return (
-        rows.select_related("workflow", "tenant", "owner", "version")
-        .defer("version__definition")
-        .order_by("-pk")
-    )
+    return rows.select_related("workflow", "tenant", "owner", "version").defer("version__definition").order_by("-pk")
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,9 +263,7 @@ def latest_runs(actor: Actor, workflows: Iterable[Workflow], count: int) -> dict
 
 def _bars(runs: list[Run]) -> list[Bar]:
     now = timezone.now()
-    seconds = [
-        ((run.ended_at or now) - run.started_at).total_seconds() if run.started_at else 0.0 for run in runs
-    ]
+    seconds = [((run.ended_at or now) - run.started_at).total_seconds() if run.started_at else 0.0 for run in runs]
     longest = max(seconds, default=0.0) or 1.0
     return [Bar(run, max(1, round(9 * took / longest))) for run, took in zip(runs, seconds, strict=True)]
 

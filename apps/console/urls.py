@@ -28,9 +28,7 @@ urlpatterns = [
     path("jobs/", jobs.jobs, name="jobs"),
     path("jobs/submit/", jobs.job_submit, name="job-submit"),
     path("jobs/<int:job_id>/", jobs.job, name="job"),
-    re_path(
-        r"^jobs/(?P<job_id>\d{1,18})/(?P<action>cancel|hold|release)$", jobs.job_action, name="job-action"
-    ),
+    re_path(r"^jobs/(?P<job_id>\d{1,18})/(?P<action>cancel|hold|release)$", jobs.job_action, name="job-action"),
     path("workflows/", workflows.workflows, name="workflows"),
     path("workflows/<int:workflow_id>/", workflows.workflow, name="workflow"),
     path("workflows/<int:workflow_id>/graph", workflows.workflow_graph, name="workflow-graph"),

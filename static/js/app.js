@@ -20,6 +20,11 @@ Object.assign(Idiomorph.defaults.callbacks, {
   beforeAttributeUpdated: (name, node) => !(name === "open" && node instanceof HTMLDetailsElement),
 });
 
+// Filters left empty do not belong into the address.
+document.addEventListener("htmx:configRequest", ({ detail }) => {
+  if (detail.verb !== "get") return;
+  for (const [name, value] of [...detail.formData.entries()]) if (value === "") detail.formData.delete(name);
+});
 document.addEventListener("htmx:responseError", ({ detail }) => {
   const problem = detail.xhr.getResponseHeader("X-Problem");
   toast(problem ? decodeURIComponent(problem) : `The portal answered ${detail.xhr.status}. Try again.`, "failed");

@@ -1,6 +1,7 @@
 """Words and small pieces that every page is made of: times, amounts, states, icons and bars."""
 
 import json
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -13,12 +14,15 @@ from django.utils.safestring import SafeString
 
 from engine.reasons import TITLES, Reason
 
+from ..pages import PAGING
+
 register = template.Library()
 
 SPRITE = "vendor/lucide-static-1.62.0/icons.svg"
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
-# From this fraction on a bar warns, and from this one on it is full.
-WARN, FULL = 0.75, 0.9
+# From this fraction on more of it hurts, and from this one on it is nearly gone (memory, not cpu or allocation:
+# there, full is what one wants). In step with `static/js/behaviors/telemetry.js`.
+WARN, FULL = 0.85, 0.95
 
 
 @register.filter(name="bytes")
@@ -178,9 +182,10 @@ def fraction(value: float | None, most: float | None) -> float:
 def bar(
     value: float | None, most: float | None, tone: str = "", size: str = "", label: str = "", metric: str = ""
 ) -> SafeString:
-    """A bar of value / most. Without a tone it warns from 75 % and is red from 90 %."""
+    """A bar of value / most. The tone `pressure` warns from 85 % and is red from 95 %."""
     part = fraction(value, most)
-    tone = tone or ("full" if part >= FULL else "warn" if part >= WARN else "")
+    if tone == "pressure":
+        tone = "full" if part >= FULL else "warn" if part >= WARN else "running"
     return format_html(
         '<svg class="bar{}" role="img" aria-label="{}"{}><rect width="{}%"{}></rect></svg>',
         f" bar--{size}" if size else "",
@@ -215,7 +220,8 @@ def parts_bar(total: int, size: str = "", **counts: int) -> SafeString:
 def meter(used: int, most: int, resource: str) -> SafeString:
     """Used of most, in words and as a bar."""
     return format_html(
-        '<div class="meter"><div class="meter__text"><span><strong>{}</strong> / {}</span><span>{}</span></div>{}</div>',
+        '<div class="meter"><div class="meter__text"><span><strong>{}</strong> / {}</span><span>{}</span></div>'
+        "{}</div>",
         amount(used, resource),
         amount(most, resource),
         f"{fraction(used, most) * 100:.0f} %",
@@ -248,19 +254,20 @@ NAMES = ("name", "username", "slug")
 @register.filter
 def facts_line(facts: Any) -> str:
     """The facts of an event on one line, without what is empty."""
-    told = (
-        (key, value) for key, value in facts.items() if key not in NAMES and value not in (None, "", [], {})
-    )
+    told = ((key, value) for key, value in facts.items() if key not in NAMES and value not in (None, "", [], {}))
     return "  ".join(f"{key}={value if isinstance(value, str) else compact(value)}" for key, value in told)
 
 
 @register.filter
-def percent(value: float | None) -> str:
-    """0.973 → `97.3 %`; whole numbers stay whole."""
-    if value is None:
-        return "–"
-    text = f"{value * 100:.1f}".removesuffix(".0")
-    return f"{text} %"
+def hundredths(value: float) -> str:
+    """0.973 → `97.3`, for a value whose per cent sign stands beside it; whole numbers stay whole."""
+    return f"{value * 100:.1f}".removesuffix(".0")
+
+
+@register.filter
+def peak_memory(usage: Mapping[str, Any]) -> str:
+    """The most memory that a placement used, if its node measured it."""
+    return bytes_(usage.get("memory_peak_bytes"))
 
 
 @register.filter
@@ -280,7 +287,7 @@ def initials(name: str) -> str:
 def link_with(context: template.Context, **changes: object) -> str:
     """The present address with some query parameters changed; an empty value takes one away, paging starts anew."""
     query = context["request"].GET.copy()
-    for name in ("before", "after"):
+    for name in PAGING:
         query.pop(name, None)
     for name, value in changes.items():
         if value in ("", None):
@@ -318,16 +325,21 @@ def event_dot(verb: str) -> SafeString:
     return dot(EVENT_STATES.get(verb.rpartition(".")[2], "none"))
 
 
+def subject_name(event: Any) -> str:
+    """What an event is about, by name where its facts have one, else by number."""
+    facts = event.facts
+    name = facts.get("name") or facts.get("task") or facts.get("username") or facts.get("slug")
+    return str(name) if name else f"#{event.subject_id}"
+
+
 @register.simple_tag
 def subject(event: Any) -> SafeString | str:
-    """What an event is about, as a link where it has a page."""
-    kind, number = event.subject_type, event.subject_id
-    name = event.facts.get("name") or event.facts.get("username") or event.facts.get("slug")
-    text = f"{name}" if name else f"{words(kind)} {number}"
-    page = SUBJECT_PAGES.get(kind)
+    """The subject's name, as a link where it has a page."""
+    page = SUBJECT_PAGES.get(event.subject_type)
     if page is None:
-        return text
-    return format_html('<a class="above" href="{}">{}</a>', reverse(f"console:{page}", args=[number]), text)
+        return subject_name(event)
+    url = reverse(f"console:{page}", args=[event.subject_id])
+    return format_html('<a class="above" href="{}">{}</a>', url, subject_name(event))
 
 
 @register.simple_tag

@@ -1,7 +1,7 @@
 """What tasks kept, shown in the browser: reports, pictures and text, without any of the portal's rights."""
 
 from django.core.files.storage import storages
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.views.decorators.http import require_safe
 
@@ -22,7 +22,7 @@ POLICY = (
 
 @require_safe
 @page
-def artifact(request: HttpRequest, actor: Actor, artifact_id: int) -> HttpResponse | HttpResponseBase:
+def artifact(request: HttpRequest, actor: Actor, artifact_id: int) -> HttpResponseBase:
     """One artifact, in place where a browser can show it."""
     found = policies.artifacts.get(actor, pk=artifact_id)
     shown = found.content_type.startswith(SHOWN)

@@ -25,7 +25,7 @@ from apps.fleet.states import NodeState
 from apps.jobs.states import ATTEMPT_LIVE
 
 from .. import figures, queries
-from ..pages import page, page_of, show
+from ..pages import given, numbered_page, page, show
 
 EVENTS = 12
 PLACEMENTS = 50
@@ -41,8 +41,8 @@ FIGURES: dict[str, Callable[[list[dict[str, Any]]], figures.Figure]] = {
 @page
 def nodes(request: HttpRequest, actor: Actor) -> HttpResponse:
     """Nodes with live bars."""
-    filtered = apply_filters(NodeFilter, request.GET, list_nodes(actor))
-    found = page_of(request, filtered)
+    filtered = apply_filters(NodeFilter, given(request), list_nodes(actor))
+    found = numbered_page(request, filtered, "cluster__name", "name", "pk")
     clusters = list(list_clusters(actor))
     context = {
         "crumbs": [{"label": "Nodes"}],
@@ -87,8 +87,7 @@ def node(request: HttpRequest, actor: Actor, node_id: int) -> HttpResponse:
         "earlier": placements.exclude(state__in=sorted(ATTEMPT_LIVE))[:10],
         "events": events_of(actor, "node", found.pk)[:EVENTS],
         "may": {
-            action: policies.nodes.allows(actor, action, found)
-            for action in ("cordon", "uncordon", "drain", "remove")
+            action: policies.nodes.allows(actor, action, found) for action in ("cordon", "uncordon", "drain", "remove")
         },
     }
     partials = {"node-head": "console/nodes/_head.html", "node-body": "console/nodes/_body.html"}
@@ -164,10 +163,7 @@ def pools(request: HttpRequest, actor: Actor) -> HttpResponse:
             memory=Sum("memory_bytes", default=0),
             memory_used=Sum("allocated_memory_bytes", default=0),
         )
-        flavors = [
-            {"flavor": flavor, "nodes": len(flavor_nodes.get(flavor.name, ()))}
-            for flavor in pool.flavors.all()
-        ]
+        flavors = [{"flavor": flavor, "nodes": len(flavor_nodes.get(flavor.name, ()))} for flavor in pool.flavors.all()]
         rows.append({"pool": pool, "nodes": len(inside.nodes), "sums": sums, "flavors": flavors})
     context = {
         "crumbs": [{"label": "Pools"}],

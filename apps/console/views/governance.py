@@ -23,7 +23,7 @@ from apps.tenants.queries import list_members, list_secrets, list_tenants, list_
 from .. import queries
 from ..context import chosen_tenant
 from ..forms import Field, Form
-from ..pages import page, page_of, show
+from ..pages import page, page_of, show, text
 
 TOKEN_DAYS = (("7", "7 days"), ("30", "30 days"), ("90", "90 days"), ("365", "1 year"))
 TOKEN_SCOPES = (
@@ -62,9 +62,7 @@ def _quota_lines(row: QuotaRow) -> dict[str, Any]:
     for cell in row.cells:
         scale = max(cell.nominal, cell.potential, cell.used, 1)
         own = max(0, cell.used - cell.borrowed)
-        cells.append(
-            {"cell": cell, "own": own, "scale": scale, "nominal_at": f"{100 * cell.nominal / scale:.2f}"}
-        )
+        cells.append({"cell": cell, "own": own, "scale": scale, "nominal_at": f"{100 * cell.nominal / scale:.2f}"})
     return {"row": row, "cells": cells}
 
 
@@ -101,9 +99,7 @@ def _show_tenant(
         "jobs": queries.job_counts(actor, found),
         "member_form": member or _member_form(),
         "secret_form": secret or _secret_form(),
-        "may": {
-            action: allows(actor, action, found) for action in ("manage_members", "manage_secrets", "suspend")
-        },
+        "may": {action: allows(actor, action, found) for action in ("manage_members", "manage_secrets", "suspend")},
     }
     return show(request, "console/tenants/detail.html", context, status=422 if member or secret else 200)
 
@@ -181,11 +177,7 @@ def _number(values: dict[str, str], name: str) -> int:
 def events(request: HttpRequest, actor: Actor) -> HttpResponse:
     """The event log, newest first."""
     chosen = chosen_tenant(request, actor)
-    asked = {
-        name: value
-        for name, value in request.GET.items()
-        if name in ("verb", "subject", "actor") and value.strip()
-    }
+    asked = {name: value for name in ("verb", "subject", "actor") if (value := text(request, name))}
     rows = apply_filters(EventFilter, asked, queries.narrowed_events(list_events(actor), chosen))
     context = {
         "crumbs": [{"label": "Events"}],

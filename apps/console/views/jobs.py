@@ -104,9 +104,7 @@ def job(request: HttpRequest, actor: Actor, job_id: int) -> HttpResponse:
         "artifacts": job_artifacts(actor, found.pk),
         "events": events_of(actor, "job", found.pk)[:EVENTS],
         "run_id": found.origin.removeprefix("run:") if found.origin.startswith("run:") else "",
-        "may": {
-            action: policies.jobs.allows(actor, action, found) for action in ("cancel", "hold", "release")
-        },
+        "may": {action: policies.jobs.allows(actor, action, found) for action in ("cancel", "hold", "release")},
         "may_submit": tenant_policies.tenants.allows(actor, "submit", found.tenant),
     }
     partials = {
@@ -132,28 +130,31 @@ def _shown_placement(request: HttpRequest, attempts: list[Attempt]) -> Placement
 
 
 def _steps(job: Job, attempts: list[Attempt]) -> list[dict[str, Any]]:
-    """The lifecycle as a line of points: each done, now, or still to come."""
-    newest = attempts[0] if attempts else None
-    granted = newest.created_at if newest and job.state != JobState.PENDING else None
-    started = job.started_at if job.state not in (JobState.PENDING, JobState.GRANTED) else None
-    now = {"pending": "Queued", "granted": "Granted", "running": "Running", "cancelling": "Running"}.get(
-        job.state
-    )
-    steps = [
-        {"name": "Submitted", "at": job.submitted_at, "state": "succeeded"},
-        {"name": "Queued", "at": job.submitted_at, "state": "pending"},
-        {"name": "Granted", "at": granted, "state": "granted"},
-        {"name": "Running", "at": started, "state": "running"},
-        {
-            "name": job.get_state_display() if job.ended_at else "Ended",
-            "at": job.ended_at,
-            "state": job.state if job.ended_at else "waiting",
-        },
+    """The lifecycle as a line of points: each done (with how long after the one before), now, or to come."""
+    newest = attempts[0] if attempts and job.state != JobState.PENDING else None
+    waiting = job.state == JobState.PENDING
+    started = job.started_at if newest and job.state != JobState.GRANTED else None
+    points = [
+        ("Submitted", job.submitted_at),
+        ("Queued" if waiting else "Granted", newest.created_at if newest else None),
+        ("Running" if started or not newest else "Starting", started),
+        (job.get_state_display() if job.ended_at else "Ended", job.ended_at),
     ]
-    for step in steps:
-        step["is"] = "now" if step["name"] == now else "done" if step["at"] else ""
-        if step["is"] == "done" and step["state"] in ("pending", "granted", "running"):
-            step["state"] = "succeeded"
+    steps: list[dict[str, Any]] = []
+    before = job.submitted_at
+    for index, (name, at) in enumerate(points):
+        step: dict[str, Any] = {"name": name, "at": at, "is": "done" if at else "", "state": "succeeded", "after": None}
+        if at and index:
+            step["after"] = max(0.0, (at - before).total_seconds())
+            before = at
+        steps.append(step)
+    if job.ended_at:
+        steps[-1]["state"] = job.state
+    else:
+        # The first point that has not come yet is where it is now; a running job is at its last one.
+        place = next(index for index, step in enumerate(steps) if not step["at"])
+        place = place - 1 if job.state in (JobState.RUNNING, JobState.CANCELLING) else place
+        steps[place] |= {"is": "now", "state": job.state, "since": before, "after": None}
     return steps
 
 

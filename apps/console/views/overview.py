@@ -108,9 +108,7 @@ def palette(request: HttpRequest, actor: Actor) -> HttpResponse:
 
 def _found(actor: Actor, tenant: Tenant | None, words: str) -> list[tuple[str, list[dict[str, Any]]]]:
     nodes = fleet_policies.nodes.visible(actor).filter(name__icontains=words).exclude(state="removed")
-    workflows = queries.narrowed(workflow_policies.workflows.visible(actor), tenant).filter(
-        name__icontains=words
-    )
+    workflows = queries.narrowed(workflow_policies.workflows.visible(actor), tenant).filter(name__icontains=words)
     jobs = queries.search_jobs(queries.visible_jobs(actor, tenant), words)
     return [
         (

@@ -19,7 +19,7 @@ from apps.workflows.states import RunState
 
 from .. import figures, forms, graphs, queries
 from ..context import chosen_tenant
-from ..pages import choice, page, page_of, show, text
+from ..pages import choice, numbered_page, page, page_of, show, text
 
 STRIP = 24
 GRID = 25
@@ -42,16 +42,15 @@ def workflows(request: HttpRequest, actor: Actor) -> HttpResponse:
     words = text(request, "q")
     if words:
         rows = rows.filter(name__icontains=words)
-    found = page_of(request, rows.select_related("tenant", "current").defer("current__definition"))
+    rows = rows.select_related("tenant", "current").defer("current__definition")
+    found = numbered_page(request, rows, "name", "pk")
     latest = queries.latest_runs(actor, found.rows, STRIP)
     context = {
         "crumbs": [{"label": "Workflows"}],
         "page": found,
         "rows": [{"workflow": item, "bars": latest.get(item.pk, [])} for item in found.rows],
     }
-    return show(
-        request, "console/workflows/page.html", context, {"workflow-list": "console/workflows/_list.html"}
-    )
+    return show(request, "console/workflows/page.html", context, {"workflow-list": "console/workflows/_list.html"})
 
 
 def _workflow(actor: Actor, workflow_id: int) -> Workflow:
@@ -69,9 +68,7 @@ def workflow(request: HttpRequest, actor: Actor, workflow_id: int) -> HttpRespon
     return _show_workflow(request, actor, _workflow(actor, workflow_id), None)
 
 
-def _show_workflow(
-    request: HttpRequest, actor: Actor, found: Workflow, form: forms.Form | None
-) -> HttpResponse:
+def _show_workflow(request: HttpRequest, actor: Actor, found: Workflow, form: forms.Form | None) -> HttpResponse:
     runs = queries.recent_runs(actor, None).filter(workflow=found)
     latest = list(runs[:GRID])[::-1]
     schema = found.current.definition["params"] if found.current else {}
@@ -84,10 +81,7 @@ def _show_workflow(
         "versions": found.versions.select_related("owner").defer("definition")[:20],
         "form": form or forms.params_form(schema),
         "opened": form is not None,
-        "may": {
-            action: policies.workflows.allows(actor, action, found)
-            for action in ("trigger", "pause", "resume")
-        },
+        "may": {action: policies.workflows.allows(actor, action, found) for action in ("trigger", "pause", "resume")},
     }
     partials = {
         "workflow-head": "console/workflows/_head.html",
@@ -111,10 +105,12 @@ def workflow_graph(request: HttpRequest, actor: Actor, workflow_id: int) -> Http
 def workflow_figure(request: HttpRequest, actor: Actor, workflow_id: int) -> HttpResponse:
     """How long the latest runs took."""
     found = policies.workflows.get(actor, pk=workflow_id)
-    runs = queries.recent_runs(actor, None).filter(
-        workflow=found, ended_at__isnull=False, started_at__isnull=False
-    )
-    took = [(run.pk, run.state, (run.ended_at - run.started_at).total_seconds()) for run in runs[:40]]
+    runs = queries.recent_runs(actor, None).filter(workflow=found, ended_at__isnull=False, started_at__isnull=False)
+    took = [
+        (run.pk, run.state, (run.ended_at - run.started_at).total_seconds())
+        for run in runs[:40]
+        if run.started_at and run.ended_at
+    ]
     return JsonResponse(figures.run_durations(took[::-1]))
 
 

@@ -24,6 +24,14 @@ function shorten(text, most) {
   return text.length > most ? `${text.slice(0, most - 1)}…` : text;
 }
 
+// The points of an edge, from the middle of one box's side to the middle of the other's.
+function anchored(graph, from, to, down) {
+  const [a, b] = [graph.node(from), graph.node(to)];
+  const bends = graph.edge(from, to).points.slice(1, -1);
+  if (down) return [{ x: a.x, y: a.y + a.height / 2 }, ...bends, { x: b.x, y: b.y - b.height / 2 }];
+  return [{ x: a.x + a.width / 2, y: a.y }, ...bends, { x: b.x - b.width / 2, y: b.y }];
+}
+
 class Dag {
   constructor(element) {
     this.element = element;
@@ -88,7 +96,7 @@ class Dag {
     layout(graph);
     const size = graph.graph();
     this.size = { width: size.width || 1, height: size.height || 1 };
-    this.edges = edges.map(([from, to]) => this.edge(from, to, graph.edge(from, to).points, down));
+    this.edges = edges.map(([from, to]) => this.edge(from, to, anchored(graph, from, to, down), down));
     this.nodes = new Map(tasks.map((task) => [task.id, this.node(task, graph.node(task.id))]));
     this.svg = make("svg", { viewBox: `0 0 ${this.size.width} ${this.size.height}`, role: "group", "aria-label": "Tasks of the workflow and what they wait for" }, [
       ...this.edges,

@@ -10,6 +10,7 @@ const METRICS = {
     text: (sample) => `${Math.round(sample.cpu_percent ?? 0)} %`,
   },
   memory: {
+    pressure: true,
     percent: (sample) => (sample.memory_total ? (100 * (sample.memory_used ?? 0)) / sample.memory_total : 0),
     text: (sample) => bytes(sample.memory_used ?? 0),
   },
@@ -26,7 +27,7 @@ function show(element, sample) {
     }
     const percent = Math.max(0, Math.min(100, metric.percent(sample)));
     rect.setAttribute("width", `${percent.toFixed(1)}%`);
-    rect.setAttribute("class", percent >= 90 ? "is-full" : percent >= 75 ? "is-warn" : "");
+    rect.setAttribute("class", metric.pressure && percent >= 95 ? "is-full" : metric.pressure && percent >= 85 ? "is-warn" : "is-running");
   }
   if (element.dataset.level !== undefined) {
     element.dataset.level = String(Math.min(9, Math.ceil((sample.cpu_percent ?? 0) / 11)));
