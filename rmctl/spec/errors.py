@@ -21,7 +21,11 @@ class SpecError(ValueError):
     """A job or workflow was refused; `errors` names every fault that was found, not only the first."""
 
     def __init__(self, errors: list[FieldError]) -> None:
-        self.errors = errors
+        # What was sent may hold half surrogate pairs; whoever reports it has to be able to encode it.
+        self.errors = errors = [
+            field_error(_encodable(error["field"]), _encodable(error["message"]), error["code"])
+            for error in errors
+        ]
         first = errors[0]
         text = f"{first['field']}: {first['message']}" if first["field"] else first["message"]
         if len(errors) > 1:
@@ -41,6 +45,10 @@ class BadValue(ValueError):
 def field_error(field: str, message: str, code: str) -> FieldError:
     """One entry of `SpecError.errors`."""
     return {"field": field, "message": message, "code": code}
+
+
+def _encodable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def path(parts: Iterable[int | str]) -> str:

@@ -124,6 +124,9 @@ def validated(model: type[Model], data: Any) -> Model:
         parsed = model.model_validate(data)
     except ValidationError as error:
         errors = from_validation(error, model).errors
+    except UnicodeError:
+        # Pydantic stops at half a surrogate pair; below it is named.
+        errors = []
     named = {error["field"] for error in errors}
     errors += [fault for fault in json_faults(data) if fault["field"] not in named]
     if errors or parsed is None:

@@ -256,7 +256,8 @@ def parse_workflow(data: Any) -> WorkflowSpec:
     except SpecError as error:
         errors += error.errors
     schema = data.get("params")
-    if isinstance(schema, Mapping):
+    # A schema that is nested too deeply has been refused above; walking it could only overflow the stack.
+    if isinstance(schema, Mapping) and not any(error["code"] == "too_deep" for error in errors):
         errors += params.schema_faults(schema)
     tasks = data.get("tasks")
     if not isinstance(tasks, list) or len(tasks) <= MAX_TASKS:
