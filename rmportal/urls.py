@@ -20,6 +20,7 @@ urlpatterns = [
     path("healthz", views.healthz),
     path("api/v1/", include(api)),
     path("accounts/", include("allauth.urls")),
+    path("", include("apps.console.urls")),
 ]
 
 handler400 = views.bad_request
