@@ -121,7 +121,7 @@ def observe(*, review: bool | None = None) -> Observed:
 def _fetch(sql: str, parameters: Iterable[Any] = ()) -> list[tuple[Any, ...]]:
     with connection.cursor() as cursor:
         cursor.execute(sql, list(parameters))
-        return cursor.fetchall()
+        return [tuple(row) for row in cursor.fetchall()]
 
 
 def _news() -> list[News]:

@@ -57,7 +57,7 @@ def _oversized(pairs: list[tuple[int, str]]) -> list[tuple[int, str]]:
             "GROUP BY t.run_id, t.name HAVING sum(octet_length(j.result::text)) > %s",
             [[run for run, _ in pairs], [name for _, name in pairs], RESULTS_BYTES],
         )
-        return cursor.fetchall()
+        return [(run, name) for run, name in cursor.fetchall()]
 
 
 def size(value: Any) -> int:

@@ -77,7 +77,7 @@ def _due(workflow: Workflow, now: datetime, room: int) -> tuple[list[Interval], 
     interval = Interval(workflow.next_logical_time, workflow.next_run_at)
     if not workflow.catchup and table.following(interval).end <= now:
         interval = table.complete(now)
-    found = []
+    found: list[Interval] = []
     while interval.end <= now and len(found) < room:
         found.append(interval)
         interval = table.following(interval)
