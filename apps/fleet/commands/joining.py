@@ -155,6 +155,10 @@ def _refuse_connected(node: Node) -> None:
         )
 
 
+# Agents tell the free space, which moves a little all the time; a smaller change is not one of capacity.
+STORAGE_SLACK = 0.1
+
+
 @transaction.atomic
 def update_inventory(
     *, actor: Actor, node_id: int, inventory: Mapping[str, Any], boot_id: str, version: str
@@ -164,6 +168,8 @@ def update_inventory(
     node = policies.nodes.get(actor, "report", lock=True, pk=node_id)
     before = _capacity(node, list(node.gpus.order_by("index")))
     values = {**_columns(found), "boot_id": boot_id[:64], "agent_version": version[:40]}
+    if abs(values["storage_bytes"] - node.storage_bytes) <= node.storage_bytes * STORAGE_SLACK:
+        values["storage_bytes"] = node.storage_bytes
     for column, value in values.items():
         setattr(node, column, value)
     node.last_seen_at = timezone.now()

@@ -79,12 +79,11 @@ class Command(BaseCommand):
 
 
 def machine_limits(share: float = 1.0) -> list[dict[str, Any]]:
-    """A nominal quota of `share` of this machine, in the default flavor."""
+    """A nominal quota of `share` of this machine, in the default flavor; cards get theirs when a node with some joins."""
     amounts = {
         "cpu": (psutil.cpu_count() or 1) * 1000,
         "memory": psutil.virtual_memory().total,
         "storage": psutil.disk_usage(str(settings.DATA if settings.DATA.exists() else "/")).total,
-        "gpu": 64_000,
     }
     return [
         {"flavor": "default", "resource": resource, "nominal": int(amount * share)}
