@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import warnings
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -9,6 +10,8 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "rmportal.settings")
 
 from django.core.asgi import get_asgi_application
 
+# WhiteNoise answers static files synchronously; they are small, and browsers keep them by their hashed names.
+warnings.filterwarnings("ignore", message="StreamingHttpResponse must consume synchronous iterators")
 django_application = get_asgi_application()
 
 from channels.auth import AuthMiddlewareStack
