@@ -12,6 +12,8 @@ Sample = Mapping[str, Any]
 
 GIB = 2**30
 MIB = 2**20
+# The line that follows the pointer.
+SPIKE = {"spikecolor": "var(--line-strong)", "spikethickness": 1, "spikedash": "solid"}
 STATE_COLOURS = {
     "succeeded": "var(--fill-green)",
     "failed": "var(--fill-red)",
@@ -41,7 +43,7 @@ def layout(unit: str, **changes: Any) -> dict[str, Any]:
             "font": {"color": "var(--text)", "size": 12},
         },
         "showlegend": False,
-        "xaxis": {**axis, "showgrid": False, "type": "date", "nticks": 5, "tickformat": "%H:%M:%S"},
+        "xaxis": {**axis, **SPIKE, "showgrid": False, "type": "date", "nticks": 5, "tickformat": "%H:%M:%S"},
         "yaxis": {**axis, "ticksuffix": unit, "rangemode": "tozero", "nticks": 5, "automargin": True},
         **changes,
     }

@@ -1,6 +1,6 @@
 """What every page's view shares: who asks, how refusals look, one page of a list, and live partials."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Generic, TypeVar
@@ -157,6 +157,13 @@ def number(request: HttpRequest, name: str) -> int | None:
     if not (raw.isascii() and raw.isdigit() and len(raw) < 20 and int(raw) <= MAX_INTEGER):
         raise Invalid.field(name, f"{raw!r} is not a whole number.")
     return int(raw)
+
+
+def known(action: str, actions: Container[str]) -> str:
+    """The last part of an address, if it is one that is known; raises NotFound."""
+    if action not in actions:
+        raise NotFound(f"There is nothing called {action} here.")
+    return action
 
 
 def given(request: HttpRequest) -> QueryDict:

@@ -1,6 +1,6 @@
 """Addresses of the pages."""
 
-from django.urls import path, re_path
+from django.urls import path
 
 from .views import artifacts, fleet, governance, jobs, overview, workflows
 
@@ -12,13 +12,13 @@ urlpatterns = [
     path("nodes/", fleet.nodes, name="nodes"),
     path("nodes/join/", fleet.create_join_token, name="join-token"),
     path("nodes/<int:node_id>/", fleet.node, name="node"),
-    re_path(
-        r"^nodes/(?P<node_id>\d{1,18})/figures/(?P<name>cpu|memory|network|gpus)$",
+    path(
+        "nodes/<int:node_id>/figures/<str:name>",
         fleet.node_figure,
         name="node-figure",
     ),
-    re_path(
-        r"^nodes/(?P<node_id>\d{1,18})/(?P<action>cordon|uncordon|drain|remove)$",
+    path(
+        "nodes/<int:node_id>/<str:action>",
         fleet.node_action,
         name="node-action",
     ),
@@ -28,13 +28,13 @@ urlpatterns = [
     path("jobs/", jobs.jobs, name="jobs"),
     path("jobs/submit/", jobs.job_submit, name="job-submit"),
     path("jobs/<int:job_id>/", jobs.job, name="job"),
-    re_path(r"^jobs/(?P<job_id>\d{1,18})/(?P<action>cancel|hold|release)$", jobs.job_action, name="job-action"),
+    path("jobs/<int:job_id>/<str:action>", jobs.job_action, name="job-action"),
     path("workflows/", workflows.workflows, name="workflows"),
     path("workflows/<int:workflow_id>/", workflows.workflow, name="workflow"),
     path("workflows/<int:workflow_id>/graph", workflows.workflow_graph, name="workflow-graph"),
     path("workflows/<int:workflow_id>/durations", workflows.workflow_figure, name="workflow-figure"),
-    re_path(
-        r"^workflows/(?P<workflow_id>\d{1,18})/(?P<action>trigger|pause|resume)$",
+    path(
+        "workflows/<int:workflow_id>/<str:action>",
         workflows.workflow_action,
         name="workflow-action",
     ),
@@ -46,8 +46,8 @@ urlpatterns = [
     path("quotas/", governance.quotas, name="quotas"),
     path("tenants/", governance.tenants, name="tenants"),
     path("tenants/<slug:slug>/", governance.tenant, name="tenant"),
-    re_path(
-        r"^tenants/(?P<slug>[a-z0-9-]{1,63})/(?P<action>add-member|remove-member|set-secret|delete-secret|suspend|resume)$",
+    path(
+        "tenants/<slug:slug>/<str:action>",
         governance.tenant_action,
         name="tenant-action",
     ),

@@ -25,7 +25,7 @@ from apps.fleet.states import NodeState
 from apps.jobs.states import ATTEMPT_LIVE
 
 from .. import figures, queries
-from ..pages import given, numbered_page, page, show
+from ..pages import given, known, numbered_page, page, show
 
 EVENTS = 12
 PLACEMENTS = 50
@@ -99,7 +99,7 @@ def node(request: HttpRequest, actor: Actor, node_id: int) -> HttpResponse:
 def node_figure(request: HttpRequest, actor: Actor, node_id: int, name: str) -> HttpResponse:
     """A chart of the node's last minutes."""
     found = policies.nodes.get(actor, pk=node_id)
-    answer = JsonResponse(FIGURES[name](telemetry_history(found.pk)))
+    answer = JsonResponse(FIGURES[known(name, FIGURES)](telemetry_history(found.pk)))
     answer["Cache-Control"] = "no-store"
     return answer
 
@@ -109,7 +109,7 @@ def node_figure(request: HttpRequest, actor: Actor, node_id: int, name: str) -> 
 def node_action(request: HttpRequest, actor: Actor, node_id: int, action: str) -> HttpResponse:
     """Cordon, uncordon, drain or remove a node."""
     reason = request.POST.get("reason", "")[:500]
-    if action == "uncordon":
+    if known(action, ("cordon", "uncordon", "drain", "remove")) == "uncordon":
         commands.uncordon_node(actor=actor, node_id=node_id, reason=reason)
     elif action == "cordon":
         commands.cordon_node(actor=actor, node_id=node_id, reason=reason)

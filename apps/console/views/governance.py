@@ -23,7 +23,7 @@ from apps.tenants.queries import list_members, list_secrets, list_tenants, list_
 from .. import queries
 from ..context import chosen_tenant
 from ..forms import Field, Form
-from ..pages import page, page_of, show, text
+from ..pages import known, page, page_of, show, text
 
 TOKEN_DAYS = (("7", "7 days"), ("30", "30 days"), ("90", "90 days"), ("365", "1 year"))
 TOKEN_SCOPES = (
@@ -150,7 +150,7 @@ def tenant_action(request: HttpRequest, actor: Actor, slug: str, action: str) ->
             commands.delete_secret(actor=actor, tenant=found, name=values.get("name", ""))
             messages.success(request, "The secret is deleted.")
         else:
-            suspended = action == "suspend"
+            suspended = known(action, ("suspend", "resume")) == "suspend"
             commands.set_tenant_suspended(actor=actor, tenant_id=found.pk, suspended=suspended)
             said = "is suspended: nothing new starts" if suspended else "may start jobs again"
             messages.success(request, f"{found.name} {said}.")

@@ -24,7 +24,7 @@ from engine.reasons import Reason
 
 from .. import forms, queries
 from ..context import chosen_tenant, visible_tenants
-from ..pages import choice, number, page, page_of, show, text
+from ..pages import choice, known, number, page, page_of, show, text
 
 ATTEMPTS = 10
 RANKS = 64
@@ -181,7 +181,7 @@ def explained(actor: Actor, job: Job) -> dict[str, Any] | None:
 @page
 def job_action(request: HttpRequest, actor: Actor, job_id: int, action: str) -> HttpResponse:
     """Cancel, hold or release a job."""
-    if action == "cancel":
+    if known(action, ("cancel", "hold", "release")) == "cancel":
         commands.cancel(actor=actor, job_id=job_id, reason=request.POST.get("reason", "")[:500])
     elif action == "hold":
         commands.hold(actor=actor, job_id=job_id)

@@ -19,7 +19,7 @@ from apps.workflows.states import RunState
 
 from .. import figures, forms, graphs, queries
 from ..context import chosen_tenant
-from ..pages import choice, numbered_page, page, page_of, show, text
+from ..pages import choice, known, numbered_page, page, page_of, show, text
 
 STRIP = 24
 GRID = 25
@@ -118,7 +118,7 @@ def workflow_figure(request: HttpRequest, actor: Actor, workflow_id: int) -> Htt
 @page
 def workflow_action(request: HttpRequest, actor: Actor, workflow_id: int, action: str) -> HttpResponse:
     """Trigger, pause or resume a workflow; wrong parameters stand beside their fields."""
-    if action == "trigger":
+    if known(action, ("trigger", "pause", "resume")) == "trigger":
         return _trigger(request, actor, _workflow(actor, workflow_id))
     if action == "pause":
         changed = commands.pause(actor=actor, workflow_id=workflow_id)

@@ -1,0 +1,162 @@
+"""Every page × every persona: nobody gets in, strangers learn nothing, members see what is theirs."""
+
+from typing import Any
+
+import pytest
+from django.urls import URLPattern, reverse
+
+from apps.console.urls import urlpatterns
+from tests.api.objects import make_objects
+from tests.personas import PERSONAS, World
+
+from .conftest import People, fragment
+
+# Pages that show the same frame to everybody who has signed in; their rows are limited by policies.
+LISTS = {
+    "overview",
+    "palette",
+    "nodes",
+    "pools",
+    "queue",
+    "jobs",
+    "job-submit",
+    "workflows",
+    "runs",
+    "quotas",
+    "tenants",
+    "events",
+    "tokens",
+}
+# Pages of one object of the tenant vision: a stranger's answer is 404.
+OF_VISION = {
+    "artifact",
+    "job",
+    "workflow",
+    "workflow-graph",
+    "workflow-figure",
+    "run",
+    "run-graph",
+    "run-task",
+    "tenant",
+}
+# Alpha lends its nodes to every domain, so that members of other tenants see them too.
+LENT = {"node", "node-figure"}
+# Only POST: one request each in test_changes_are_refused.
+CHANGES = {
+    "tenant-switch",
+    "join-token",
+    "node-action",
+    "job-action",
+    "workflow-action",
+    "run-cancel",
+    "tenant-action",
+    "token-revoke",
+}
+INSIDERS = ("operator", "admin", "member", "auditor")
+
+
+def address(name: str, objects: dict[str, Any], **more: Any) -> str:
+    """The page's address with the arguments that it takes."""
+    known = {**objects, "name": "check" if name == "run-task" else "cpu", **more}
+    pattern = next(item for item in urlpatterns if isinstance(item, URLPattern) and item.name == name)
+    return reverse(f"console:{name}", kwargs={key: known[key] for key in pattern.pattern.converters})
+
+
+def test_every_route_has_its_place() -> None:
+    names = {item.name for item in urlpatterns}
+    assert names == LISTS | OF_VISION | LENT | CHANGES
+
+
+@pytest.mark.parametrize("name", sorted(LISTS | OF_VISION | LENT))
+def test_pages_by_persona(world: World, people: People, name: str) -> None:
+    objects = make_objects(world)
+    path = address(name, objects)
+    for persona in PERSONAS:
+        answer = people.as_(persona).get(path)
+        if answer.streaming:
+            assert b"".join(answer.streaming_content) == b"report"
+        if persona == "anonymous":
+            assert answer.status_code == 302, persona
+            assert answer["Location"].startswith("/accounts/login/?next="), persona
+        elif name in LISTS or persona in INSIDERS:
+            assert answer.status_code == 200, persona
+        elif name in OF_VISION or persona == "nobody":
+            assert answer.status_code == 404, persona
+        else:
+            assert answer.status_code == 200, persona
+
+
+@pytest.mark.parametrize("name", sorted(OF_VISION | LENT))
+def test_what_is_not_there(people: People, name: str) -> None:
+    nowhere = dict.fromkeys(("artifact_id", "job_id", "workflow_id", "run_id", "node_id"), 2**62)
+    path = address(name, {**nowhere, "slug": "no-such-tenant"})
+    assert people.operator.get(path).status_code == 404
+
+
+@pytest.mark.parametrize("persona", ["stranger", "nobody"])
+def test_lists_tell_strangers_nothing(world: World, people: People, persona: str) -> None:
+    objects = make_objects(world)
+    for name in ("jobs", "runs", "workflows", "events", "overview", "queue"):
+        page = people.as_(persona).get(reverse(f"console:{name}")).content.decode()
+        assert f'href="/jobs/{objects["job_id"]}/"' not in page, name
+        assert f'href="/runs/{objects["run_id"]}/"' not in page, name
+        assert f'href="/workflows/{objects["workflow_id"]}/"' not in page, name
+    found = people.as_(persona).get(reverse("console:palette"), {"q": "train"}).content.decode()
+    assert "train" not in found.replace("“train”", "")
+
+
+CHANGE_ARGUMENTS = [("node-action", {"action": action}) for action in ("cordon", "uncordon", "drain", "remove")] + [
+    *(("job-action", {"action": action}) for action in ("cancel", "hold", "release")),
+    *(("workflow-action", {"action": action}) for action in ("trigger", "pause", "resume")),
+    *(
+        ("tenant-action", {"action": action})
+        for action in ("add-member", "remove-member", "set-secret", "delete-secret", "suspend", "resume")
+    ),
+    ("run-cancel", {}),
+    ("token-revoke", {}),
+    ("join-token", {}),
+]
+
+
+@pytest.mark.parametrize(("name", "arguments"), CHANGE_ARGUMENTS)
+def test_changes_are_refused(world: World, people: People, name: str, arguments: dict[str, str]) -> None:
+    """A stranger, somebody without a role and a mere reader change nothing through the console."""
+    from apps.events.models import Event
+
+    objects = make_objects(world)
+    path = address(name, objects, **arguments)
+    body = {
+        "cluster": world.cluster.name,
+        "username": "nina",
+        "role": "member",
+        "membership": objects["membership_id"],
+        "name": "key",
+        "value": "x",
+    }
+    before = Event.objects.count()
+    for persona in ("stranger", "nobody", "auditor", "anonymous"):
+        answer = people.as_(persona).post(path, body)
+        assert answer.status_code in (302, 404, 422), (persona, answer.status_code)
+        assert Event.objects.count() == before, f"{persona} changed something"
+    assert people.operator.get(path).status_code in (405, 404)
+
+
+def test_an_unknown_action_is_not_there(world: World, people: People) -> None:
+    objects = make_objects(world)
+    for name in ("node-action", "job-action", "workflow-action", "tenant-action"):
+        assert people.operator.post(address(name, objects, action="explode")).status_code == 404, name
+    assert people.operator.get(f"/nodes/{objects['node_id']}/figures/secrets").status_code == 404
+
+
+def test_a_fragment_sends_the_whole_page_to_the_sign_in(people: People) -> None:
+    answer = fragment(people.anonymous, "/jobs/", "job-list")
+    assert answer.status_code == 204
+    assert answer["HX-Redirect"].startswith("/accounts/login/")
+
+
+def test_forms_need_their_token(world: World) -> None:
+    from django.test import Client
+
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(world.users["operator"], backend="django.contrib.auth.backends.ModelBackend")
+    assert client.post("/tokens/", {"name": "x", "scopes": "read", "expires_at": "7"}).status_code == 403

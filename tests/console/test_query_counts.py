@@ -1,0 +1,53 @@
+"""How many queries a page takes: the same for few rows as for many, and never above a limit."""
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from tests import work
+from tests.api.objects import make_job, make_objects, make_run
+from tests.personas import World
+
+from .conftest import People
+
+LIMITS = {
+    "/": 24,
+    "/nodes/": 12,
+    "/pools/": 16,
+    "/queue/": 12,
+    "/jobs/": 12,
+    "/jobs/{job_id}/": 20,
+    "/workflows/": 10,
+    "/workflows/{workflow_id}/": 16,
+    "/runs/": 10,
+    "/runs/{run_id}/": 12,
+    "/quotas/": 12,
+    "/tenants/": 10,
+    "/events/": 10,
+}
+
+
+def more(world: World, start: int) -> None:
+    """Another handful of everything that lists show."""
+    for number in range(start, start + 4):
+        work.simulated_node(world, f"sim-{number}", cards=1)
+        make_job(world, f"more-{number}")
+        make_run(world, f"etl-{number}")
+
+
+@pytest.mark.parametrize("path", sorted(LIMITS))
+def test_queries_do_not_grow_with_rows(world: World, people: People, path: str) -> None:
+    objects = make_objects(world)
+    path, limit = path.format(**objects), LIMITS[path]
+    more(world, 0)
+    client = people.operator
+    client.get(path)  # The session is read and the sums of the scheduler are warm.
+    with CaptureQueriesContext(
+        connection,
+    ) as few:
+        assert client.get(path).status_code == 200
+    more(world, 10)
+    with CaptureQueriesContext(connection) as many:
+        client.get(path)
+    assert len(many) <= len(few), "\n".join(query["sql"][:200] for query in many)
+    assert len(many) <= limit, f"{len(many)} queries:\n" + "\n".join(query["sql"][:160] for query in many)
