@@ -58,7 +58,8 @@ def _send(name: str) -> None:
 
     try:
         current_app.send_task(f"loop.{name}", retry=False)
-    except Exception as error:  # noqa: BLE001 - a hint must never fail the command that gives it
+    except Exception as error:
+        redis.hint("DEL", FLAG.format(name))  # Or the next wakes would take that runner for on its way.
         logger.warning("Could not wake loop %s: %s", name, error)
 
 

@@ -5,6 +5,8 @@ from functools import cache
 
 import redis
 from django.conf import settings
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 logger = logging.getLogger(__name__)
 
@@ -12,7 +14,9 @@ logger = logging.getLogger(__name__)
 @cache
 def client() -> "redis.Redis[bytes]":
     """A pooled client with short time-outs, so that a dead Redis costs little."""
-    return redis.Redis.from_url(settings.REDIS_URL, socket_timeout=2, socket_connect_timeout=1)
+    # One more try at once, for a pooled connection that broke; the library's own three would wait for seconds.
+    retry = Retry(NoBackoff(), 1)
+    return redis.Redis.from_url(settings.REDIS_URL, socket_timeout=2, socket_connect_timeout=1, retry=retry)
 
 
 def hint(action: str, *arguments: object) -> object | None:

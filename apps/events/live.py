@@ -111,14 +111,16 @@ class Hub:
         pause = 0.1
         while True:
             try:
-                async with redis.asyncio.Redis.from_url(settings.REDIS_URL) as client:
-                    async with client.pubsub(ignore_subscribe_messages=True) as subscription:
-                        await subscription.subscribe(CHANNEL)
-                        pause = 0.1
-                        self._notify_everybody()  # Hints may have been missed while away.
-                        async for message in subscription.listen():
-                            frame = json.loads(message["data"])
-                            self.notify(frame["topics"], frame.get("data"))
+                async with (
+                    redis.asyncio.Redis.from_url(settings.REDIS_URL) as client,
+                    client.pubsub(ignore_subscribe_messages=True) as subscription,
+                ):
+                    await subscription.subscribe(CHANNEL)
+                    pause = 0.1
+                    self._notify_everybody()  # Hints may have been missed while away.
+                    async for message in subscription.listen():
+                        frame = json.loads(message["data"])
+                        self.notify(frame["topics"], frame.get("data"))
             except (RedisError, OSError) as error:
                 logger.warning("Live hints are away, trying again in %.1f s: %s", pause, error)
                 await asyncio.sleep(pause)

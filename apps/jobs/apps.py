@@ -14,3 +14,4 @@ class JobsConfig(AppConfig):
 
         topics.register("job", visible)
         topics.register("log", visible)
+        topics.register("queue", topics.signed_in)
