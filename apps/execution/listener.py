@@ -34,7 +34,7 @@ class Listener:
     """Collects beats; `run` writes last-seen times, leases and telemetry in a few statements for all nodes."""
 
     def __init__(self) -> None:
-        self._connections: dict[int, "AgentConsumer"] = {}
+        self._connections: dict[int, AgentConsumer] = {}
         self._beats: dict[int, Beat] = {}
 
     def arrived(self, node_id: int, consumer: "AgentConsumer") -> None:

@@ -4,8 +4,8 @@ from django.utils import timezone
 
 from apps.core.loops import loop
 
-from .commands import expire
 from .backends import BACKENDS, FakeBackend
+from .commands import expire
 from .commands.intake import drain_nodes
 
 

@@ -37,7 +37,8 @@ def impossible(tenant: Tenant, spec: dict[str, Any], *, prefix: str = "") -> lis
     pool = members.get(name)
     if pool is None:
         known = ", ".join(sorted(members)) or "none"
-        return [FieldError(field=f"{prefix}intent.pool", message=f"no pool {name}; known: {known}.", code="unknown_pool")]
+        message = f"no pool {name}; known: {known}."
+        return [FieldError(field=f"{prefix}intent.pool", message=message, code="unknown_pool")]
     groups = groups_of(spec)
     problem = _quota_problem(tenant, pool, amounts_of(groups), prefix)
     if problem is None and pool.nodes:

@@ -53,7 +53,7 @@ def build(assignment: Assignment, view: View) -> dict[str, str]:
         "HOME": view.work,
         "LANG": "C.UTF-8",
         "TMPDIR": view.temporary,
-        **{name: value for name, value in assignment.env.items()},
+        **assignment.env,
         **assignment.secrets,
     }
     if view.python_path:

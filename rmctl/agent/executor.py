@@ -5,6 +5,7 @@ Everything happens in one event loop. Small file operations are done in it direc
 """
 
 import asyncio
+import contextlib
 import errno
 import logging
 import os
@@ -488,7 +489,5 @@ def _has_entries(folder: str) -> bool:
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:
-    try:
+    with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(event.wait(), seconds)
-    except TimeoutError:
-        pass

@@ -1,6 +1,7 @@
 """Watching and ending the processes of a task, by what the Linux kernel says about them."""
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import Callable
@@ -64,10 +65,8 @@ def kill_leftovers(shell: int, groups: list[str], is_child: bool) -> None:
         if cgroups.processes(groups[:1]):
             cgroups.kill(groups)
     elif is_child or start_ticks(shell) is None:
-        try:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(shell, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            pass
 
 
 def _members(shell: int, groups: list[str]) -> set[int]:

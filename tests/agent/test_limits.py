@@ -115,7 +115,8 @@ def test_neighbours_and_the_agent_cannot_be_read(agent: Agent, needs: Needs) -> 
     assert (folder / "work" / "file").read_text() == "victim-data\n"
     attacker = agent.run(
         f"cat {agent.data}/credential.json; ls -R {agent.data}; cat {folder}/work/file; "
-        "cat /proc/[0-9]*/environ; cat /etc/shadow; find / -path /usr -prune -o -path /proc -prune -o -name credential.json -print 2>/dev/null; ls -a /task/.. ",
+        "cat /proc/[0-9]*/environ; cat /etc/shadow; "
+        "find / -path /usr -prune -o -path /proc -prune -o -name credential.json -print 2>/dev/null; ls -a /task/.. ",
         env={"FROM": "attacker"},
     )
     log = agent.portal.log(attacker)

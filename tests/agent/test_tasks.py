@@ -127,7 +127,8 @@ def test_an_invalid_result_is_a_failure(agent: Agent, script: str, says: str) ->
 def test_artifacts_are_stored_before_the_end_is_reported(agent: Agent) -> None:
     agent.portal.failing_uploads = 1
     placement = agent.run(
-        "cd $RM_ARTIFACTS; mkdir 'a b'; printf one > 'a b/ü.txt'; head -c 300000 /dev/zero > zeros; ln -s /etc/passwd link"
+        "cd $RM_ARTIFACTS; mkdir 'a b'; printf one > 'a b/ü.txt'; "
+        "head -c 300000 /dev/zero > zeros; ln -s /etc/passwd link"
     )
     ended = agent.portal.ended(placement)
     assert agent.portal.artifacts[placement, "a b/ü.txt"] == b"one"

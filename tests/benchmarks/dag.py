@@ -5,6 +5,7 @@ and idle cpu. Times of starts and ends are those of the node's agent; all run on
 """
 
 import time
+from itertools import pairwise
 from typing import Any
 
 from .common import Portal, cpu_seconds, finish, machine, memory, peak_memory, seconds, spread
@@ -46,7 +47,8 @@ def throughput(portal: Portal, count: int) -> dict[str, float]:
     """Tasks a second from the trigger to the last end."""
     run = portal.run(portal.push(independent(count)))
     last = max(seconds(task["job__ended_at"]) for task in run["tasks"])
-    return {"tasks_per_second": round(count / (last - run["triggered"]), 1), "seconds": round(last - run["triggered"], 2)}
+    seconds_taken = last - run["triggered"]
+    return {"tasks_per_second": round(count / seconds_taken, 1), "seconds": round(seconds_taken, 2)}
 
 
 def hops(portal: Portal, length: int, repeats: int) -> dict[str, Any]:
@@ -58,7 +60,7 @@ def hops(portal: Portal, length: int, repeats: int) -> dict[str, Any]:
     for _ in range(repeats):
         run = portal.run(workflow)
         tasks = sorted(run["tasks"], key=lambda task: int(task["name"][1:]))
-        for upstream, downstream in zip(tasks, tasks[1:], strict=False):
+        for upstream, downstream in pairwise(tasks):
             gaps.append(seconds(downstream["job__started_at"]) - seconds(upstream["job__ended_at"]))
         durations.append(seconds(tasks[-1]["job__ended_at"]) - run["triggered"])
         first_starts.append(seconds(tasks[0]["job__started_at"]) - run["triggered"])

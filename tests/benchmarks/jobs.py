@@ -30,7 +30,8 @@ def reason_latency(portal: Portal, count: int) -> dict[str, Any]:
     """How long a job that must wait has only the reason `submitted`."""
     from apps.jobs.models import Job
 
-    blocker = {"name": "blocker", "tenant": portal.tenant, "groups": [{"script": "sleep 60", "resources": {"cpu": "1"}}]}
+    group = {"script": "sleep 60", "resources": {"cpu": "1"}}
+    blocker = {"name": "blocker", "tenant": portal.tenant, "groups": [group]}
     cores = portal.call("GET", "nodes")["results"][0]["cpu_millicores"] // 1000
     blockers = [portal.call("POST", "jobs", json=blocker)["id"] for _ in range(cores)]
     waits = []

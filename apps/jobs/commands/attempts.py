@@ -338,7 +338,8 @@ def _next_step(job: Job, worst: Placement, now: datetime) -> _Step:
     if worst.state in (AttemptState.LOST, AttemptState.CANCELLED):
         losses = job.losses + 1
         if losses > LOSS_LIMIT:
-            return step(JobState.FAILED, "", f"Given up after {losses} lost attempts. {text}", None, job.failures, losses)
+            detail = f"Given up after {losses} lost attempts. {text}"
+            return step(JobState.FAILED, "", detail, None, job.failures, losses)
         detail = f"{text} It is placed again; this does not count as a retry."
         return step(JobState.PENDING, Reason.SUBMITTED, detail, None, job.failures, losses)
     failures = job.failures + 1

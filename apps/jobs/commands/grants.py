@@ -163,6 +163,7 @@ def renew_leases(held: Iterable[tuple[int, int]], now: datetime) -> None:
     """
     pairs = sorted(set(held))
     if pairs:
+        columns = [list(column) for column in zip(*pairs, strict=True)]
         with connection.cursor() as cursor:
             cursor.execute(
                 "UPDATE jobs_grant SET lease_expires_at = %s WHERE id IN ("
@@ -170,7 +171,7 @@ def renew_leases(held: Iterable[tuple[int, int]], now: datetime) -> None:
                 "JOIN jobs_placement p ON p.id = v.placement AND p.node_id = v.node "
                 "JOIN jobs_attempt a ON a.id = p.attempt_id JOIN jobs_grant g ON g.id = a.grant_id "
                 "WHERE g.released_at IS NULL ORDER BY g.id FOR NO KEY UPDATE OF g SKIP LOCKED)",
-                [now + timedelta(seconds=settings.LEASE_SECONDS), *[list(column) for column in zip(*pairs, strict=True)]],
+                [now + timedelta(seconds=settings.LEASE_SECONDS), *columns],
             )
 
 

@@ -79,7 +79,7 @@ class Command(BaseCommand):
 
 
 def machine_limits(share: float = 1.0) -> list[dict[str, Any]]:
-    """A nominal quota of `share` of this machine, in the default flavor; cards get theirs when a node with some joins."""
+    """A nominal quota of `share` of this machine in the default flavor; of cards nothing, as none is known yet."""
     amounts = {
         "cpu": (psutil.cpu_count() or 1) * 1000,
         "memory": psutil.virtual_memory().total,
