@@ -37,6 +37,9 @@ def main(arguments: Sequence[str]) -> int:
         return refusal.status
     except Interrupted as interrupted:
         return 128 + interrupted.number
+    except OSError as error:
+        print(f"portal: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
 
@@ -145,17 +148,18 @@ def port(text: str) -> int:
 
 def up(options: argparse.Namespace) -> int:
     """Serve until a signal comes."""
-    return asyncio.run(_serve(options, with_demo=False))
+    return _serve(options, with_demo=False)
 
 
 def demo(options: argparse.Namespace) -> int:
     """Serve with the demo world; run its workflow once."""
-    return asyncio.run(_serve(options, with_demo=True))
+    return _serve(options, with_demo=True)
 
 
-async def _serve(options: argparse.Namespace, with_demo: bool) -> int:
-    console = Console()
+def _serve(options: argparse.Namespace, with_demo: bool) -> int:
+    """What can be refused is checked first; nothing is started before."""
     began = time.monotonic()
+    console = Console()
     address = Address(options.host, options.port)
     data = DataFolder(options.data)
     data.open()
@@ -166,21 +170,31 @@ async def _serve(options: argparse.Namespace, with_demo: bool) -> int:
         data.secret_key()
         environment = Environment(ROOT)
         environment.ensure(console)
-        stack = Stack(environment, data, console, address)
-        async with stack.running():
-            url = stack.variables["RMPORTAL_URL"]
-            console.line(f"\n  {console.paint('RMPortal', '1')}  {url}   up in {time.monotonic() - began:.1f} s\n")
-            if with_demo:
-                code = await _demo(stack, url)
-                if options.exit:
-                    return code
-            console.line(f"  data folder {data.path}; Ctrl-C stops everything")
-            await stack.interrupted.wait()
-        return 0
-    except Interrupted:
-        return 0 if not with_demo or not options.exit else 130
+        return asyncio.run(_serve_until_signalled(environment, data, console, address, options, with_demo, began))
     finally:
         data.release()
+
+
+async def _serve_until_signalled(
+    environment: Environment,
+    data: DataFolder,
+    console: Console,
+    address: Address,
+    options: argparse.Namespace,
+    with_demo: bool,
+    began: float,
+) -> int:
+    stack = Stack(environment, data, console, address)
+    async with stack.running():
+        url = stack.variables["RMPORTAL_URL"]
+        console.line(f"\n  {console.paint('RMPortal', '1')}  {url}   up in {time.monotonic() - began:.1f} s\n")
+        if with_demo:
+            code = await _demo(stack, url)
+            if options.exit:
+                return code
+        console.line(f"  data folder {data.path}; Ctrl-C stops everything")
+        await stack.interrupted.wait()
+    return 0
 
 
 async def _demo(stack: Stack, url: str) -> int:

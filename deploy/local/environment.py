@@ -7,13 +7,16 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from .console import Console, Refusal, Step
+from .processes import die_with_parent
 
 RUNTIME = "requirements.txt"
 DEVELOPMENT = "requirements-dev.txt"
@@ -85,8 +88,15 @@ class Environment:
 
     @contextmanager
     def _locked(self, console: Console) -> Iterator[None]:
-        self.folder.mkdir(exist_ok=True)
-        with open(self.folder / LOCK, "w") as lock:
+        try:
+            self.folder.mkdir(exist_ok=True)
+            lock = open(self.folder / LOCK, "w")  # noqa: SIM115 - closed below
+        except PermissionError:
+            raise Refusal(
+                f"{self.folder} has to be made or changed, and you may not write there: it belongs to another user. "
+                "Start ./portal as that user, or use a copy of the project that is yours."
+            ) from None
+        with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -153,6 +163,8 @@ class Environment:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
+                # Left alone, it would go on changing what the next launcher finds unlocked.
+                preexec_fn=partial(die_with_parent, os.getpid(), signal.SIGTERM),
             ) as pip,
         ):
             assert pip.stdout is not None

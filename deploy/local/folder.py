@@ -10,6 +10,7 @@ import shutil
 import signal
 import stat
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ class DataFolder:
         # Seconds that processes of a killed server get to notice by themselves.
         self.patience = 5.0
         self._lock: int | None = None
+        self._elsewhere: list[Path] = []
 
     def exists(self) -> bool:
         return (self.path / MARKER).is_file()
@@ -73,16 +75,18 @@ class DataFolder:
     def acquire(self) -> None:
         """Lock the folder for this process; Refusal when another portal uses it."""
         descriptor = os.open(self.run / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            state = self.state()
-            where = f"{state.get('url') or 'starting'} (pid {state.get('pid', 'unknown')})"
-            raise Refusal(
-                f"A portal already runs on {self.path}: {where}.\n"
-                "Open that address, stop it with ./portal stop, or start another beside it with --data and --port."
-            ) from None
+        deadline = time.monotonic() + 1.0
+        while not _locked(descriptor):
+            # `status` holds the lock for a moment to see whether it is free; a portal has a pid file beside it.
+            if Identified.read(self.pid_file) is not None or time.monotonic() > deadline:
+                os.close(descriptor)
+                state = self.state()
+                where = f"{state.get('url') or 'starting'} (pid {state.get('pid', 'unknown')})"
+                raise Refusal(
+                    f"A portal already runs on {self.path}: {where}.\n"
+                    "Open that address, stop it with ./portal stop, or start another beside it with --data and --port."
+                )
+            time.sleep(0.02)
         self._lock = descriptor
         me = Identified.of(os.getpid())
         assert me is not None
@@ -95,6 +99,10 @@ class DataFolder:
                 path.unlink(missing_ok=True)
             os.close(self._lock)
             self._lock = None
+        for folder in self._elsewhere:
+            # A killed server's socket may still be in it; the next start looks after that.
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
     def running(self) -> Identified | None:
         """The launcher that uses this folder now, if one does."""
@@ -103,10 +111,7 @@ class DataFolder:
         except OSError:
             return None
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return None
-        except BlockingIOError:
-            return Identified.read(self.pid_file)
+            return None if _locked(descriptor) else Identified.read(self.pid_file)
         finally:
             os.close(descriptor)
 
@@ -162,6 +167,7 @@ class DataFolder:
             folder = Path(tempfile.gettempdir()) / f"rmportal-{digest}-{name}"
             if len(os.fsencode(folder / LONGEST_SOCKET)) > SOCKET_PATH_LIMIT:
                 folder = Path("/tmp") / folder.name
+            self._elsewhere.append(folder)
         with contextlib.suppress(FileExistsError):
             folder.mkdir(mode=0o700)
         found = folder.lstat()
@@ -177,3 +183,12 @@ class DataFolder:
             folder = self.sockets(name)
             shutil.rmtree(folder, ignore_errors=True)
         shutil.rmtree(self.path)
+
+
+def _locked(descriptor: int) -> bool:
+    """Try to lock a file without waiting."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

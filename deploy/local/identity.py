@@ -48,9 +48,13 @@ class Identity:
             _keep_capability(self.capability)
 
     def own(self, path: Path) -> None:
-        """Give a file or folder to this user."""
-        if not self.wrapper and self.uid != os.geteuid():
-            os.chown(path, self.uid, self.gid)
+        """Give a folder with everything in it to this user, when it belongs to another one (only root can)."""
+        # In a user namespace our own files merely look as if they were another's.
+        owner = os.geteuid() if self.wrapper else self.uid
+        if os.geteuid() == 0 and path.stat().st_uid != owner:
+            for folder, folders, files in os.walk(path):
+                for name in (".", *folders, *files):
+                    os.chown(os.path.join(folder, name), owner, -1, follow_symlinks=False)
 
 
 def _keep_capability(number: int) -> None:

@@ -85,7 +85,8 @@ class Postgres:
         self.identity = unprivileged(self.binaries / "postgres", self.data.path)
         self.identity.own(self.sockets)
         if (self.folder / "PG_VERSION").is_file():
-            self._adopt()
+            # PostgreSQL insists on owning its files, also after the account that runs it has changed.
+            self.identity.own(self.folder)
             return
         partial = self.folder.with_name("postgres.partial")
         for folder in (partial, self.folder):
@@ -100,14 +101,6 @@ class Postgres:
         self._run("postgres", "--single", "-D", str(partial), "postgres", text=f"CREATE DATABASE {DATABASE}\n")
         partial.rename(self.folder)
 
-    def _adopt(self) -> None:
-        """Give the files to the present user when another one ran the server before: PostgreSQL insists on that."""
-        owner = os.geteuid() if self.identity.wrapper else self.identity.uid
-        if os.geteuid() == 0 and self.folder.stat().st_uid != owner:
-            for folder, folders, files in os.walk(self.folder):
-                for name in (".", *folders, *files):
-                    os.chown(os.path.join(folder, name), owner, -1, follow_symlinks=False)
-
     def _run(self, name: str, *arguments: str, text: str = "") -> None:
         done = subprocess.run(
             [*self.identity.wrapper, str(self.binaries / name), *arguments],
@@ -115,6 +108,8 @@ class Postgres:
             capture_output=True,
             text=True,
             preexec_fn=self.identity.assume,
+            # Ctrl-C is for the launcher: it ends this command's work in order, not in the middle.
+            start_new_session=True,
             cwd="/",
             env={"PATH": os.defpath, "LC_ALL": "C"},
             check=False,

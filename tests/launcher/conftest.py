@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -27,11 +27,12 @@ def python_service(name: str, code: str, **more: object) -> Service:
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> DataFolder:
-    """An opened data folder."""
+def data(tmp_path: Path) -> Iterator[DataFolder]:
+    """An opened data folder; its sockets, which may stand elsewhere, go with it."""
     folder = DataFolder(tmp_path / "data")
     folder.open()
-    return folder
+    yield folder
+    folder.delete()
 
 
 @pytest.fixture

@@ -146,3 +146,4 @@ def test_a_socket_folder_that_is_a_link_is_refused(tmp_path: Path) -> None:
             data.sockets("redis")
     finally:
         folder.unlink()
+        data.delete()

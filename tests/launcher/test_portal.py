@@ -66,3 +66,4 @@ def test_up_killed_and_up_again_leaves_nothing_behind(tmp_path: Path) -> None:
         assert process.wait(60) == 0
     assert not any(child.alive() for child in again.values())
     assert DataFolder(data).state() == {}
+    DataFolder(data).delete()
