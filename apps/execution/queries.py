@@ -1,15 +1,13 @@
 """Reads of logs, artifacts, bundles and telemetry."""
 
-import json
 from dataclasses import dataclass
-from typing import Any
 
 from django.core.files.storage import storages
 from django.db.models import F, QuerySet
 
-from apps.core import redis
 from apps.core.actors import Actor
 from apps.core.errors import NotFound
+from apps.fleet.telemetry import HISTORY_KEY, LATEST_KEY, telemetry, telemetry_history
 from apps.jobs.models import Placement
 from apps.jobs.policies import jobs as job_policy
 from apps.jobs.states import ATTEMPT_TERMINAL
@@ -17,8 +15,16 @@ from apps.jobs.states import ATTEMPT_TERMINAL
 from . import policies
 from .models import Artifact, LogChunk
 
-LATEST_KEY = "rmportal:telemetry"
-HISTORY_KEY = "rmportal:telemetry:{}"
+__all__ = [
+    "HISTORY_KEY",
+    "LATEST_KEY",
+    "LogPiece",
+    "job_artifacts",
+    "job_placement",
+    "read_log",
+    "telemetry",
+    "telemetry_history",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,19 +84,3 @@ def job_artifacts(actor: Actor, job_id: int) -> QuerySet[Artifact]:
         .select_related("placement__attempt")
         .order_by("-placement__attempt__token", "name")
     )
-
-
-def telemetry(node_ids: list[int]) -> dict[int, dict[str, Any]]:
-    """The latest sample of each node, where there is one; empty when Redis is away."""
-    if not node_ids:
-        return {}
-    values = redis.hint("HMGET", LATEST_KEY, *node_ids)
-    if not isinstance(values, list):
-        return {}
-    return {node_id: json.loads(raw) for node_id, raw in zip(node_ids, values, strict=True) if raw}
-
-
-def telemetry_history(node_id: int) -> list[dict[str, Any]]:
-    """The samples of the last minutes, oldest first."""
-    values = redis.hint("LRANGE", HISTORY_KEY.format(node_id), 0, -1)
-    return [json.loads(raw) for raw in reversed(values)] if isinstance(values, list) else []

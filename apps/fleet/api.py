@@ -34,6 +34,7 @@ from .serializers import (
     PoolChange,
     TermsBody,
 )
+from .telemetry import telemetry
 
 
 class Clusters(ApiView):
@@ -73,14 +74,20 @@ class Nodes(ApiView):
     @operation(listing=True, answer=NodeAnswer, filters=NodeFilter)
     def get(self, request: Request) -> Any:
         """Nodes that you can see; removed ones only when asked for by state."""
-        return queries.list_nodes(self.actor)
+        nodes = self.paginate(queries.list_nodes(self.actor))
+        samples = telemetry([node.pk for node in nodes])
+        for node in nodes:
+            node.telemetry = samples.get(node.pk)
+        return nodes
 
 
 class NodeDetail(ApiView):
     @operation(answer=NodeAnswer)
     def get(self, request: Request, node_id: int) -> Any:
         """One node."""
-        return policies.nodes.get(self.actor, pk=node_id)
+        node = policies.nodes.get(self.actor, pk=node_id)
+        node.telemetry = telemetry([node_id]).get(node_id)  # type: ignore[attr-defined]
+        return node
 
     @operation(body=NodeChange, answer=NodeAnswer)
     def patch(self, request: Request, node_id: int) -> Any:

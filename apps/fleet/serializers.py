@@ -2,11 +2,13 @@
 
 from typing import Any
 
+from django.utils import timezone
 from rest_framework import serializers
 
 from apps.core.api import Integer, StrictSerializer, Text
 
 from .models import Cluster, Contribution, Flavor, Gpu, JoinToken, Node, Pool
+from .queries import pool_members
 from .validators import TAINT_EFFECTS
 
 
@@ -54,6 +56,9 @@ class NodeAnswer(serializers.ModelSerializer[Node]):
     isolation: Any = serializers.DictField(child=serializers.CharField())
     system: Any = serializers.DictField()
     gpus = GpuAnswer(many=True, read_only=True)
+    telemetry: Any = serializers.DictField(
+        read_only=True, allow_null=True, default=None, help_text="The latest sample, if there is one."
+    )
 
     class Meta:
         model = Node
@@ -76,6 +81,7 @@ class NodeAnswer(serializers.ModelSerializer[Node]):
             "allocated_storage_bytes",
             "running",
             "gpus",
+            "telemetry",
             "runtimes",
             "isolation",
             "system",
@@ -216,8 +222,16 @@ class PoolChange(StrictSerializer):
 class PoolAnswer(serializers.ModelSerializer[Pool]):
     query: Any = serializers.DictField()
     flavors = FlavorAnswer(many=True, read_only=True)
+    nodes = serializers.SerializerMethodField(help_text="How many nodes answer the query now.")
+
+    def get_nodes(self, pool: Pool) -> int:
+        """Counted once for all pools of the answer."""
+        if not hasattr(self.root, "_members"):
+            self.root._members = pool_members(timezone.now())
+        found = self.root._members.get(pool.name)
+        return len(found.nodes) if found is not None else 0
 
     class Meta:
         model = Pool
-        fields = ("id", "name", "description", "query", "flavors", "created_at")
+        fields = ("id", "name", "description", "query", "nodes", "flavors", "created_at")
         read_only_fields = fields

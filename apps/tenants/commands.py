@@ -29,10 +29,9 @@ SECRET_MAX_BYTES = 64 * 1024
 
 def checked_slug(field: str, value: str) -> str:
     """The value, if it is a slug; raises Invalid naming the field."""
-    try:
-        slug_validator(value)
-    except ValidationError as error:
-        raise Invalid.field(field, f"{value!r} is not a valid name: {error.messages[0]}.") from None
+    # The whole text: the validator's own `$` would let a final line break pass.
+    if not slug_validator.regex.fullmatch(value):
+        raise Invalid.field(field, f"{value!r} is not a valid name: {slug_validator.message}.")
     return value
 
 

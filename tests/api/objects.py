@@ -15,6 +15,8 @@ from apps.jobs.models import Attempt, Grant, Job, Placement
 from apps.scheduling.models import Decision
 from apps.tenants import commands as tenants
 from apps.tenants.models import Membership, Secret
+from apps.workflows import commands as workflows
+from apps.workflows.models import Run
 from tests.personas import GIB, World
 
 SHA256 = "a" * 64
@@ -65,6 +67,16 @@ def run_job(world: World, job: Job, node: Any) -> Placement:
     return placement
 
 
+DEFINITION = {"schema": 1, "name": "etl", "tasks": [{"id": "check", "kind": "bash", "script": "true"}]}
+
+
+def make_run(world: World, name: str = "etl") -> Run:
+    """A queued run of a workflow of the tenant vision."""
+    actor = world.actor("member")
+    pushed = workflows.push(actor=actor, tenant=world.vision, definition={**DEFINITION, "name": name})
+    return workflows.trigger(actor=actor, workflow_id=pushed.workflow.pk)
+
+
 def make_objects(world: World) -> dict[str, Any]:
     """Build one of everything; the keys are those of the routes (`job_id`, `slug`, …)."""
     node, _ = world.join("vision-node")
@@ -74,6 +86,7 @@ def make_objects(world: World) -> dict[str, Any]:
     tenants.set_secret(actor=SYSTEM, tenant=world.vision, name="key", value="hidden")
     Bundle.objects.create(tenant=world.vision, sha256=SHA256, size=1)
     token, _ = tenants.create_token(actor=world.actor("member"), name="mine")
+    run = make_run(world)
     return {
         "slug": "vision",
         "membership_id": Membership.objects.get(user=world.users["member"]).pk,
@@ -88,6 +101,9 @@ def make_objects(world: World) -> dict[str, Any]:
         "quota_id": world.vision_quota.pk,
         "event_id": Event.objects.filter(tenant_id=world.vision.pk).latest("id").pk,
         "job_id": job.pk,
+        "workflow_id": run.workflow_id,
+        "number": 1,
+        "run_id": run.pk,
         "artifact_id": placement_artifact(placement),
         "placement_id": placement.pk,
         "sha256": SHA256,

@@ -29,9 +29,7 @@ class Route:
             name: UNKNOWN_ID if isinstance(converter, IntConverter) else UNKNOWN_TEXT
             for name, converter in self.arguments.items()
         }
-        return self.path.format(
-            **{**unknown, **{key: values[key] for key in self.arguments if key in values}}
-        )
+        return self.path.format(**{**unknown, **{key: values[key] for key in self.arguments if key in values}})
 
     def operation(self, method: str) -> Operation | None:
         """What the view declares for the method."""

@@ -80,9 +80,7 @@ def of_tenant(route: Route) -> bool:
 
 
 @pytest.mark.parametrize("route", [route for route in ROUTES if of_tenant(route)], ids=ids)
-def test_what_belongs_to_a_tenant_is_not_there_for_strangers(
-    world: World, redis_empty: None, route: Route
-) -> None:
+def test_what_belongs_to_a_tenant_is_not_there_for_strangers(world: World, redis_empty: None, route: Route) -> None:
     objects = make_objects(world)
     if route.path.startswith("/api/v1/join-tokens/"):
         objects["token_id"] = objects["join_token_id"]
@@ -161,9 +159,7 @@ def test_a_wrong_an_expired_and_a_revoked_token_are_told_apart_and_refused(world
     row, token = commands.create_token(actor=world.actor("member"), name="short")
     client = Client()
     assert request(client, "GET", "/api/v1/me", token).status_code == 200
-    assert (
-        request(client, "GET", "/api/v1/me", token + "x").json()["detail"].startswith("This API token is not")
-    )
+    assert request(client, "GET", "/api/v1/me", token + "x").json()["detail"].startswith("This API token is not")
     ApiToken.objects.filter(pk=row.pk).update(expires_at=soon(-1))
     assert "expired" in request(client, "GET", "/api/v1/me", token).json()["detail"]
     ApiToken.objects.filter(pk=row.pk).update(revoked_at=soon(-1))

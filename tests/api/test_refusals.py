@@ -15,9 +15,7 @@ JSON = "application/json"
 
 def send(api: Any, body: bytes, content_type: str = JSON, **options: Any) -> Any:
     client = api.operator
-    return Client().post(
-        "/api/v1/domains", data=body, content_type=content_type, headers=client.headers, **options
-    )
+    return Client().post("/api/v1/domains", data=body, content_type=content_type, headers=client.headers, **options)
 
 
 @pytest.mark.parametrize(
@@ -69,9 +67,7 @@ def test_nested_faults_have_their_path(api: Any, world: World) -> None:
     assert answer.json()["errors"][0]["field"] == "limits[1].nominal"
 
 
-@pytest.mark.parametrize(
-    "kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"]
-)
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"])
 def test_other_media_types_are_refused(api: Any, kind: str) -> None:
     assert send(api, b"slug=x", kind).status_code == 415
 
@@ -114,9 +110,7 @@ def test_a_body_without_a_length_is_read_no_further_than_the_limit(api: Any) -> 
     assert read <= settings.DATA_UPLOAD_MAX_MEMORY_SIZE + 1
 
 
-@pytest.mark.parametrize(
-    "path", ["tokens/99999999999999999999", "jobs/9223372036854775808", "tenants/a%00b", "x"]
-)
+@pytest.mark.parametrize("path", ["tokens/99999999999999999999", "jobs/9223372036854775808", "tenants/a%00b", "x"])
 def test_impossible_keys_are_not_found(api: Any, path: str) -> None:
     answer = api.operator.delete(path) if path.startswith("tokens") else api.operator.get(path)
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
@@ -136,10 +130,7 @@ def test_a_verb_without_a_body_refuses_one(api: Any, world: World) -> None:
 
 
 def test_a_wrong_password_tells_nothing_about_the_name(api: Any) -> None:
-    answers = [
-        api.anonymous.post("login", {"username": name, "password": "wrong"}).json()
-        for name in ("max", "nemo")
-    ]
+    answers = [api.anonymous.post("login", {"username": name, "password": "wrong"}).json() for name in ("max", "nemo")]
     assert answers[0] == answers[1] and answers[0]["code"] == "wrong_credentials"
 
 

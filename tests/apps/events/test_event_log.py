@@ -1,0 +1,113 @@
+"""The log is complete, limited to what one may see, and can be followed without losing a row."""
+
+import threading
+from typing import Any
+
+import pytest
+from django.db import connection, connections, transaction
+
+from apps.core.actors import SYSTEM
+from apps.core.errors import StaleState
+from apps.events import queries, topics
+from apps.events.models import Event
+from apps.events.record import Fact, record, transition
+from apps.fleet.states import NODE_EDGES
+from tests.personas import PERSONAS, World
+
+
+def fact(number: int, **where: Any) -> Fact:
+    return Fact("thing.happened", "thing", number, **where)
+
+
+def test_one_sees_what_happened_in_ones_tenants_and_domains(world: World) -> None:
+    record(
+        SYSTEM,
+        fact(1),
+        fact(2, tenant_id=world.vision.pk),
+        fact(3, tenant_id=world.speech.pk),
+        fact(4, domain_id=world.alpha.pk),
+        fact(5, domain_id=world.alpha.pk, tenant_id=world.speech.pk),
+    )
+    seen = {
+        persona: set(
+            queries.list_events(world.actor(persona)).filter(subject_type="thing").values_list("subject_id", flat=True)
+        )
+        for persona in PERSONAS
+    }
+    assert seen == {
+        "operator": {1, 2, 3, 4, 5},
+        "provider": {4},
+        "admin": {2},
+        "member": {2},
+        "auditor": {2},
+        "stranger": {3, 5},
+        "nobody": set(),
+        "anonymous": set(),
+    }
+
+
+def test_a_refused_transition_leaves_no_event(world: World) -> None:
+    node = world.node()
+    node.state = "lost"  # What this process read before somebody else moved the row.
+    before = Event.objects.count()
+    with pytest.raises(StaleState):
+        transition(SYSTEM, node, NODE_EDGES, "ready", fact(1))
+    assert Event.objects.count() == before
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_follower_of_settled_events_misses_none() -> None:
+    """An earlier id that commits later must not be overtaken."""
+    inserted, commit, done = threading.Event(), threading.Event(), threading.Event()
+
+    def slow() -> None:
+        try:
+            with transaction.atomic():
+                record(SYSTEM, fact(1))
+                inserted.set()
+                assert commit.wait(timeout=20)
+            done.set()
+        finally:
+            connections.close_all()
+
+    thread = threading.Thread(target=slow)
+    thread.start()
+    assert inserted.wait(timeout=20)
+    record(SYSTEM, fact(2))
+    first = list(queries.settled_after(SYSTEM, 0).values_list("subject_id", flat=True))
+    everything = list(Event.objects.order_by("id").values_list("subject_id", flat=True))
+    commit.set()
+    thread.join(timeout=20)
+    assert done.is_set()
+    assert everything == [2], "the later one is visible before the earlier one"
+    assert first == [], "and so it has to wait for it"
+    assert list(queries.settled_after(SYSTEM, 0).values_list("subject_id", flat=True)) == [1, 2]
+    assert connection.is_usable()
+
+
+def test_every_topic_asks_every_persona(world: World) -> None:
+    node = world.node()
+    expected = {
+        f"tenant:{world.vision.pk}": {"operator", "admin", "member", "auditor"},
+        f"node:{node.pk}": {"operator", "provider", "admin", "member", "auditor", "stranger"},
+        "telemetry": {"operator"},
+        "fleet": set(PERSONAS) - {"anonymous"},
+        "events": set(PERSONAS) - {"anonymous"},
+        "quota": set(PERSONAS) - {"anonymous"},
+    }
+    for topic, who in expected.items():
+        assert {persona for persona in PERSONAS if topics.may_watch(world.actor(persona), topic)} == who, topic
+    for kind in topics.kinds():
+        for number in ("", ":", ":x", ":-1", ":999999999999999999", ":9999999999999999999", ":１"):
+            assert not topics.may_watch(world.actor("anonymous"), kind + number), kind + number
+            topics.may_watch(world.actor("operator"), kind + number)
+    assert not topics.may_watch(world.actor("operator"), "unknown")
+    assert not topics.may_watch(world.actor("operator"), "unknown:1")
+
+
+def test_readers_without_the_scope_watch_nothing(world: World) -> None:
+    from dataclasses import replace
+
+    actor = replace(world.actor("operator"), scopes=frozenset())
+    assert not any(topics.may_watch(actor, kind) for kind in topics.kinds())
+    assert not queries.list_events(actor).exists()
