@@ -51,7 +51,8 @@ class DataFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             if not self.exists():
-                if any(self.path.iterdir()):
+                # Empty folders are nobody's work: a mount point, or what a test run of the settings made.
+                if any(files for _, _, files in os.walk(self.path)):
                     raise Refusal(
                         f"{self.path} is not empty and is not a data folder of RMPortal: nothing was changed. "
                         "Choose another with --data."

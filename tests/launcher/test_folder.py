@@ -36,6 +36,13 @@ def test_a_foreign_folder_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+def test_a_folder_without_any_file_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "static" / "css").mkdir(parents=True)
+    data = DataFolder(tmp_path)
+    data.open()
+    assert data.exists()
+
+
 def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(Refusal, match="cannot be used"):
