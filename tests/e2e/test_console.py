@@ -1,0 +1,154 @@
+"""The console in a real browser, on the demo's real data."""
+
+import os
+import re
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+
+from .conftest import DemoPortal
+
+CHROMIUM = os.environ.get("RMPORTAL_CHROMIUM", "")
+pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machine (set CHROMIUM to its path)")
+
+PAGES = (
+    "/", "/nodes/", "/nodes/1/", "/pools/", "/queue/", "/jobs/", "/jobs/1/", "/jobs/submit/", "/workflows/",
+    "/workflows/1/", "/runs/", "/runs/1/", "/quotas/", "/tenants/", "/tenants/vision/", "/events/", "/tokens/",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-quic"]
+        found = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield found
+        found.close()
+
+
+def sign_in(context: BrowserContext, demo: DemoPortal, username: str) -> Page:
+    page = context.new_page()
+    page.goto(f"{demo.url}/accounts/login/")
+    page.fill("input[name=login]", username)
+    page.fill("input[name=password]", demo.people[username])
+    page.press("input[name=password]", "Enter")
+    expect(page.get_by_test_id("sidebar")).to_be_visible()
+    return page
+
+
+@pytest.fixture(scope="module")
+def cookies(browser: Browser, demo: DemoPortal) -> "dict[str, object]":
+    """Browser states of signed-in people, so that each test does not sign in again."""
+    states: dict[str, object] = {}
+    for username in ("olivia", "ada"):
+        with browser.new_context() as context:
+            sign_in(context, demo, username)
+            states[username] = context.storage_state()
+    return states
+
+
+@pytest.fixture
+def page(browser: Browser, demo: DemoPortal, cookies: "dict[str, object]") -> Iterator[Page]:
+    """A page of ada, admin of the tenant vision, that fails the test on any error in the browser."""
+    problems: list[str] = []
+    with browser.new_context(storage_state=cookies["ada"], viewport={"width": 1440, "height": 900}) as context:
+        found = context.new_page()
+        found.on("pageerror", lambda error: problems.append(str(error)))
+        found.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+        yield found
+    assert not problems
+
+
+@pytest.mark.parametrize("width", [1440, 390])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_every_page_opens_without_errors_and_fits_its_width(
+    browser: Browser, demo: DemoPortal, cookies: "dict[str, object]", width: int, theme: str
+) -> None:
+    problems: list[str] = []
+    with browser.new_context(
+        storage_state=cookies["olivia"], viewport={"width": width, "height": 844}, color_scheme=theme
+    ) as context:
+        page = context.new_page()
+        page.on("pageerror", lambda error: problems.append(f"{page.url}: {error}"))
+        page.on("console", lambda message: problems.append(f"{page.url}: {message.text}") if message.type == "error" else 0)
+        for path in PAGES:
+            answer = page.goto(demo.url + path)
+            assert answer is not None and answer.status == 200, path
+            expect(page.locator("h1").first).to_be_visible()
+            wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+            if wide > 0:
+                problems.append(f"{path} is {wide} px wider than {width}")
+    assert not problems
+
+
+def test_run_is_drawn_as_a_graph_that_changes_while_it_runs(page: Page, demo: DemoPortal) -> None:
+    page.goto(f"{demo.url}/workflows/1/")
+    page.get_by_test_id("trigger").first.click()
+    submit = page.get_by_test_id("trigger-submit")
+    if submit.count():
+        submit.first.click()
+    expect(page).to_have_url(re.compile(r"/runs/\d+/"))
+    graph = page.get_by_test_id("graph")
+    expect(graph.get_by_text("demand")).to_be_visible()
+    # No reload: the socket's hints repaint it.
+    expect(page.locator("h1 ~ *, h1").get_by_text("Succeeded").first).to_be_visible(timeout=60_000)
+    expect(page.get_by_test_id("task-table").get_by_text("Succeeded")).to_have_count(4, timeout=15_000)
+
+
+def test_job_from_the_form_shows_its_log_while_it_runs(page: Page, demo: DemoPortal) -> None:
+    page.goto(f"{demo.url}/jobs/submit/")
+    page.fill("[name=name]", "counting")
+    page.fill("[name=script]", "for n in 1 2 3 4 5 6; do echo line-$n; sleep 0.5; done")
+    page.get_by_test_id("job-form-submit").click()
+    expect(page).to_have_url(re.compile(r"/jobs/\d+/"))
+    log = page.get_by_test_id("log")
+    expect(log.get_by_text("line-1")).to_be_visible(timeout=15_000)
+    expect(page.get_by_text("Running").first).to_be_visible()
+    expect(log.get_by_text("line-6")).to_be_visible(timeout=15_000)
+    expect(page.get_by_test_id("timeline").get_by_text("Succeeded")).to_be_visible(timeout=15_000)
+
+
+def test_a_wrong_form_says_what_is_wrong_beside_the_field(page: Page, demo: DemoPortal) -> None:
+    page.goto(f"{demo.url}/jobs/submit/")
+    page.fill("[name=name]", "too large")
+    page.fill("[name=script]", "true")
+    page.fill("[name=memory]", "900Ti")
+    page.get_by_test_id("job-form-submit").click()
+    expect(page.get_by_text("900 TiB").or_(page.get_by_text("memory", exact=False)).first).to_be_visible()
+    assert page.url.endswith("/jobs/submit/")
+
+
+def test_queue_says_why_a_job_waits(page: Page, demo: DemoPortal) -> None:
+    with demo.client("ada") as client:
+        spec = {"tenant": "vision", "groups": [{"script": "sleep 30", "resources": {"cpu": "1"}}]}
+        jobs = [client.post("jobs", json={**spec, "name": f"blocker-{n}"}).raise_for_status().json() for n in range(3)]
+        page.goto(f"{demo.url}/queue/")
+        row = page.get_by_test_id("queue-table").get_by_text("blocker-2").first
+        expect(row).to_be_visible(timeout=10_000)
+        expect(page.get_by_text("Waiting for quota").or_(page.get_by_text("Waiting for free capacity")).first).to_be_visible()
+        for job in jobs:
+            client.post(f"jobs/{job['id']}/cancel", json={})
+
+
+def test_report_draws_its_figures_in_a_sandbox(page: Page, demo: DemoPortal) -> None:
+    link = next(line.split()[-1] for line in demo.output if line.strip().startswith("report "))
+    page.goto(link)
+    expect(page.locator(".js-plotly-plot").first).to_be_visible(timeout=20_000)
+    assert page.evaluate("window.origin") == "null"
+
+
+def test_a_stranger_gets_404(demo: DemoPortal, browser: Browser) -> None:
+    with browser.new_context() as context:
+        page = sign_in(context, demo, "tara")
+        for path in ("/jobs/1/", "/runs/1/", "/workflows/1/", "/tenants/vision/"):
+            answer = page.goto(demo.url + path)
+            assert answer is not None and answer.status == 404, path
+
+
+def test_every_page_asks_a_stranger_to_sign_in(demo: DemoPortal) -> None:
+    with httpx.Client(base_url=demo.url, follow_redirects=False) as client:
+        for path in PAGES:
+            answer = client.get(path)
+            assert answer.status_code == 302 and "/accounts/login/" in answer.headers["location"], path
