@@ -7,8 +7,8 @@ from datetime import timedelta
 
 from django.utils import timezone
 
+from apps.core import idempotency
 from apps.core.loops import loop
-from apps.core.models import IdempotencyRecord
 from apps.jobs.commands import repair
 from engine.cycle import decide
 
@@ -18,7 +18,6 @@ from .observe import observe
 
 logger = logging.getLogger(__name__)
 
-IDEMPOTENCY_AGE = timedelta(days=1)
 CYCLE_AGE = timedelta(days=7)
 
 # With a backlog, cycles start at most this often: each then grants what became free meanwhile, in one go.
@@ -63,6 +62,6 @@ def housekeep() -> bool:
     now = timezone.now()
     for difference in repair():
         logger.error("The ledger differed from its grants and was set right: %s", difference)
-    IdempotencyRecord.objects.filter(created_at__lt=now - IDEMPOTENCY_AGE).delete()
+    idempotency.forget(now - timedelta(hours=idempotency.KEEP_HOURS))
     Cycle.objects.filter(at__lt=now - CYCLE_AGE).delete()
     return False
