@@ -74,9 +74,12 @@ def _task(name: str) -> None:
         close_old_connections()
 
 
-def run(name: str) -> bool:
-    """Run passes of the loop until it is idle; returns False if another process holds it."""
-    deadline = time.monotonic() + BUSY_SECONDS
+def run(name: str, *, once: bool = False) -> bool:
+    """Run passes of the loop until it is idle; returns False if another process holds it.
+
+    With `once` it is a single pass, for a loop that runs another one in its own turn: a worker does the rest.
+    """
+    deadline = time.monotonic() + (0.0 if once else BUSY_SECONDS)
     while True:
         with locks.try_loop(name) as held:
             if not held:
@@ -86,5 +89,7 @@ def run(name: str) -> bool:
         if not again and not redis.hint("EXISTS", FLAG.format(name)):
             return True
         if time.monotonic() > deadline:
+            # The flag may stand for a message that came while the lock was held, and so came to nothing.
+            redis.hint("DEL", FLAG.format(name))
             _send(name)
             return True

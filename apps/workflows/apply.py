@@ -70,9 +70,7 @@ def apply(observed: Observed, now: datetime) -> Applied:
         if len(observed.work) == 1:
             logger.exception("Run %s could not be advanced", next(iter(observed.work)))
             return Applied(failed=1)
-        logger.warning(
-            "Advancing %d runs together failed, trying each alone", len(observed.work), exc_info=True
-        )
+        logger.warning("Advancing %d runs together failed, trying each alone", len(observed.work), exc_info=True)
     total = Applied()
     for run_id, work in observed.work.items():
         fresh = _fresh(work)

@@ -13,6 +13,6 @@ class WorkflowsConfig(AppConfig):
 
         from . import policies
 
-        subscribers.JOB_MOVED.append(partial(loops.wake, "advance"))
+        subscribers.JOB_MOVED.append(lambda: loops.wake("advance"))
         topics.register("workflow", partial(policies.visible, policies.workflows))
         topics.register("run", partial(policies.visible, policies.runs))

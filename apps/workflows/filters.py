@@ -20,9 +20,7 @@ class RunFilter(FilterSet):
     state = ChoicesFilter(choices=RunState.choices, label="States.")
     trigger = django_filters.ChoiceFilter(choices=Run.Trigger.choices, label="What made it.")
     logical_after = TimeFilter(field_name="logical_time", lookup_expr="gte", label="Logical time from here.")
-    logical_before = TimeFilter(
-        field_name="logical_time", lookup_expr="lt", label="Logical time before here."
-    )
+    logical_before = TimeFilter(field_name="logical_time", lookup_expr="lt", label="Logical time before here.")
 
 
 class TaskFilter(FilterSet):

@@ -1,7 +1,8 @@
 """A version ready to run: its graph and its compiled tasks, kept in memory by version."""
 
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from threading import Lock
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -9,6 +10,9 @@ from engine.dag import Graph, TaskNode
 from rmctl.spec import CompiledTask, WorkflowSpec, parse_workflow
 
 from .models import WorkflowVersion
+
+# A task of a plan takes one or two KiB.
+TASKS_KEPT = 30_000
 
 
 class Plan:
@@ -19,9 +23,7 @@ class Plan:
         self.tasks: dict[str, CompiledTask] = spec.compiled
         self.graph = Graph(
             {
-                task["id"]: TaskNode(
-                    rule=task["trigger_rule"], upstream=tuple(task["upstream"]), mapped="map" in task
-                )
+                task["id"]: TaskNode(rule=task["trigger_rule"], upstream=tuple(task["upstream"]), mapped="map" in task)
                 for task in definition["tasks"]
             }
         )
@@ -67,8 +69,44 @@ def _references(task: CompiledTask) -> frozenset[str]:
     return frozenset(source["result"] for source in sources if "result" in source)
 
 
-@lru_cache(maxsize=256)
+class _Plans:
+    """Plans by version, the latest used ones as far as they have at most TASKS_KEPT tasks together."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[int, Plan] = OrderedDict()
+        self._tasks = 0
+        self._lock = Lock()
+
+    def get(self, version_id: int) -> Plan | None:
+        with self._lock:
+            plan = self._kept.get(version_id)
+            if plan is not None:
+                self._kept.move_to_end(version_id)
+            return plan
+
+    def keep(self, version_id: int, plan: Plan) -> None:
+        with self._lock:
+            if version_id not in self._kept:
+                self._kept[version_id] = plan
+                self._tasks += len(plan.tasks)
+            while self._tasks > TASKS_KEPT and len(self._kept) > 1:
+                _, dropped = self._kept.popitem(last=False)
+                self._tasks -= len(dropped.tasks)
+
+    def clear(self) -> None:
+        with self._lock:
+            self._kept.clear()
+            self._tasks = 0
+
+
+plans = _Plans()
+
+
 def plan_of(version_id: int) -> Plan:
     """The plan of a version. Raises SpecError when this release no longer accepts the definition."""
-    definition = WorkflowVersion.objects.values_list("definition", flat=True).get(pk=version_id)
-    return Plan(parse_workflow(definition))
+    plan = plans.get(version_id)
+    if plan is None:
+        definition = WorkflowVersion.objects.values_list("definition", flat=True).get(pk=version_id)
+        plan = Plan(parse_workflow(definition))
+        plans.keep(version_id, plan)
+    return plan

@@ -76,9 +76,7 @@ class Progress:
     @property
     def touched(self) -> Iterable[TaskRow]:
         """Stored rows that have changed."""
-        return (
-            row for rows in (self.rows, self.instances) for row in rows.values() if row.changed and row.pk
-        )
+        return (row for rows in (self.rows, self.instances) for row in rows.values() if row.changed and row.pk)
 
     # What happened
 
@@ -222,9 +220,7 @@ class Progress:
                     row.started_at = self.now
                     self._end(row, TaskState.SUCCEEDED)
                 elif index >= 0:
-                    self._submit(
-                        row, task, task.resolve(known, self.run.params, item=self._items(task, known)[index])
-                    )
+                    self._submit(row, task, task.resolve(known, self.run.params, item=self._items(task, known)[index]))
                 elif task.mapped:
                     self._expand(row, task, known)
                 else:
@@ -268,9 +264,7 @@ class Progress:
         group.succeeded = group.failed = group.skipped = 0
         group.move(TaskState.QUEUED, self.now)
         for index, item in enumerate(items):
-            row = TaskRow(
-                0, self.run.pk, task.id, index, TaskState.WAITING, None, None, 0, 0, 0, "", None, None, None
-            )
+            row = TaskRow(0, self.run.pk, task.id, index, TaskState.WAITING, None, None, 0, 0, 0, "", None, None, None)
             self.instances[task.id, index] = row
             self.made.append(row)
             if self.slots == 0:

@@ -152,9 +152,7 @@ def run_graph(run: Run) -> dict[str, Any]:
     """
     plan = plan_of(run.version_id)
     instances: defaultdict[str, Counts] = defaultdict(dict)
-    counted = (
-        run.tasks.filter(index__gte=0).order_by().values_list("name", "state").annotate(count=Count("pk"))
-    )
+    counted = run.tasks.filter(index__gte=0).order_by().values_list("name", "state").annotate(count=Count("pk"))
     for name, state, count in counted:
         instances[name][state] = count
     nodes = []
@@ -180,11 +178,7 @@ def run_graph(run: Run) -> dict[str, Any]:
 def version_graph(version_id: int) -> dict[str, Any]:
     """Edges and levels of a version: {"edges": …, "levels": …}."""
     graph = plan_of(version_id).graph
-    edges = [
-        {"source": upstream, "target": name}
-        for name in graph.order
-        for upstream in graph.tasks[name].upstream
-    ]
+    edges = [{"source": upstream, "target": name} for name in graph.order for upstream in graph.tasks[name].upstream]
     return {"edges": edges, "levels": [list(level) for level in graph.levels]}
 
 
@@ -216,9 +210,7 @@ def run_grid(actor: Actor, workflow: Workflow, *, limit: int = 30, tasks_max: in
     runs: Sequence[Run] = list(list_runs(actor).filter(workflow=workflow).order_by("-id")[:limit])[::-1]
     current = list(plan_of(workflow.current_id).graph.order) if workflow.current_id else []
     cells: dict[str, dict[int, tuple[str, int]]] = {name: {} for name in current[:tasks_max]}
-    rows = Task.objects.filter(run__in=runs, index=-1).filter(
-        Q(name__in=current[:tasks_max]) | ~Q(name__in=current)
-    )
+    rows = Task.objects.filter(run__in=runs, index=-1).filter(Q(name__in=current[:tasks_max]) | ~Q(name__in=current))
     for run_id, name, state, pk in rows.order_by("id").values_list("run_id", "name", "state", "pk"):
         if name in cells or len(cells) < tasks_max:
             cells.setdefault(name, {})[run_id] = (state, pk)

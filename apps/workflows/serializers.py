@@ -20,9 +20,7 @@ class TriggerBody(StrictSerializer):
     params = serializers.DictField(default=dict, help_text="Parameters that the version declares.")
     note = Text(max_length=500, default="", allow_blank=True)
     logical_time = serializers.DateTimeField(required=False, help_text="Now by default.")
-    version = Integer(
-        min_value=1, required=False, help_text="Number of a version; the current one by default."
-    )
+    version = Integer(min_value=1, required=False, help_text="Number of a version; the current one by default.")
 
 
 class LatestRunAnswer(serializers.Serializer[Any]):
@@ -139,9 +137,7 @@ class RunDetailAnswer(RunAnswer):
 class TaskAnswer(serializers.ModelSerializer[Task]):
     job: Any = serializers.IntegerField(source="job_id", read_only=True, allow_null=True)
     job_state = serializers.CharField(source="job.state", default=None, read_only=True, allow_null=True)
-    exit_code = serializers.IntegerField(
-        source="job.exit_code", default=None, read_only=True, allow_null=True
-    )
+    exit_code = serializers.IntegerField(source="job.exit_code", default=None, read_only=True, allow_null=True)
 
     class Meta:
         model = Task

@@ -2,6 +2,7 @@
 
 from django.utils import timezone
 
+import apps.scheduling.tasks  # noqa: F401 - registers the loop that follows this one
 from apps.core import loops
 
 from .apply import apply
@@ -17,7 +18,7 @@ def advance() -> bool:
     applied = apply(observed, now)
     if applied.jobs:
         # In this thread, to save the new jobs a trip through the queue.
-        loops.run("schedule")
+        loops.run("schedule", once=True)
     return (observed.more and not applied.failed) or (observed.blocked and applied.ended > 0)
 
 

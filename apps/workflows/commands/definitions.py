@@ -53,9 +53,7 @@ def push(*, actor: Actor, tenant: Tenant, definition: dict[str, Any]) -> PushRes
         raise Invalid(str(error), code="invalid_spec", errors=error.errors) from None
     lock_in_transaction(LockClass.WORKFLOW, zlib.crc32(f"{tenant.pk}/{spec.name}".encode()))
     workflow = Workflow.objects.select_for_update().filter(tenant=tenant, name=spec.name).first()
-    version = (
-        WorkflowVersion.objects.filter(workflow=workflow, digest=spec.digest()).first() if workflow else None
-    )
+    version = WorkflowVersion.objects.filter(workflow=workflow, digest=spec.digest()).first() if workflow else None
     if version is not None and workflow is not None and workflow.current_id == version.pk:
         return PushResult(workflow, version, created=False)
     _check(tenant, spec)
@@ -107,9 +105,7 @@ def _check(tenant: Tenant, spec: WorkflowSpec) -> None:
     """Refuse what could not run although the definition itself is right."""
     errors: list[FieldError] = []
     if spec.bundle is not None and not Bundle.objects.filter(tenant=tenant, sha256=spec.bundle).exists():
-        message = (
-            f"Tenant {tenant.slug} has no bundle {spec.bundle[:12]}…: upload it first (rmctl push does)."
-        )
+        message = f"Tenant {tenant.slug} has no bundle {spec.bundle[:12]}…: upload it first (rmctl push does)."
         errors.append(FieldError(field="bundle", message=message, code="unknown_bundle"))
     properties = spec.params.get("properties", {})
     needed = [name for name in spec.params.get("required", []) if "default" not in properties[name]]
@@ -124,8 +120,7 @@ def _check(tenant: Tenant, spec: WorkflowSpec) -> None:
 
 def _unknown_secrets(tenant: Tenant, spec: WorkflowSpec) -> list[FieldError]:
     named = {
-        task.id: set((spec.compiled[task.id].base["groups"][0].get("secrets") or {}).values())
-        for task in spec.tasks
+        task.id: set((spec.compiled[task.id].base["groups"][0].get("secrets") or {}).values()) for task in spec.tasks
     }
     wanted = set().union(*named.values())
     if not wanted:

@@ -31,9 +31,7 @@ def definition(*tasks: dict[str, Any], name: str = "etl", **fields: Any) -> dict
     return {"schema": 1, "name": name, "tasks": list(tasks), **fields}
 
 
-def start(
-    tenant: Tenant, *tasks: dict[str, Any], given: Mapping[str, Any] | None = None, **fields: Any
-) -> Run:
+def start(tenant: Tenant, *tasks: dict[str, Any], given: Mapping[str, Any] | None = None, **fields: Any) -> Run:
     """Push, trigger with the parameters `given`, and start the run."""
     pushed = commands.push(actor=SYSTEM, tenant=tenant, definition=definition(*tasks, **fields))
     run = commands.trigger(actor=SYSTEM, workflow_id=pushed.workflow.pk, params=given)
@@ -77,9 +75,7 @@ def states(run: Run) -> dict[str, str]:
     return {str(task): task.state for task in Task.objects.filter(run=run)}
 
 
-def finish(
-    run: Run, outcome: Callable[[Task], Outcome] = lambda task: ("succeeded", None), passes: int = 200
-) -> str:
+def finish(run: Run, outcome: Callable[[Task], Outcome] = lambda task: ("succeeded", None), passes: int = 200) -> str:
     """End every job as `outcome` says, until the run has ended; returns its state."""
     for _ in range(passes):
         run.refresh_from_db()

@@ -47,18 +47,10 @@ def test_a_chain_runs_one_after_the_other(world: World) -> None:
     assert finish(run) == "succeeded"
     tasks = Task.objects.filter(run=run).select_related("job")
     assert all(task.queued_at and task.started_at and task.ended_at and task.job for task in tasks)
-    verbs = (
-        Event.objects.filter(subject_type="run", subject_id=run.pk)
-        .order_by("id")
-        .values_list("verb", flat=True)
-    )
+    verbs = Event.objects.filter(subject_type="run", subject_id=run.pk).order_by("id").values_list("verb", flat=True)
     assert list(verbs) == ["run.created", "run.started", "run.succeeded"]
     first = Task.objects.get(run=run, name="a").pk
-    verbs = (
-        Event.objects.filter(subject_type="task", subject_id=first)
-        .order_by("id")
-        .values_list("verb", flat=True)
-    )
+    verbs = Event.objects.filter(subject_type="task", subject_id=first).order_by("id").values_list("verb", flat=True)
     assert list(verbs) == ["task.queued", "task.started", "task.succeeded"]
 
 
@@ -223,9 +215,7 @@ def test_arguments_take_results_parameters_and_values(world: World) -> None:
 
 
 def test_a_missing_key_fails_the_task_and_is_named(world: World) -> None:
-    run = start(
-        world.vision, bash("a"), bash("b", arguments={"x": {"result": "a", "key": "rows"}}), bash("c", "b")
-    )
+    run = start(world.vision, bash("a"), bash("b", arguments={"x": {"result": "a", "key": "rows"}}), bash("c", "b"))
     end(run, "a", result={"lines": 3})
     step()
     task = Task.objects.get(run=run, name="b")
@@ -345,9 +335,7 @@ def _most_in_flight(run: Run) -> int:
 def test_max_active_runs_starts_in_the_order_of_logical_time(world: World) -> None:
     from tests.personas import soon
 
-    pushed = commands.push(
-        actor=SYSTEM, tenant=world.vision, definition=definition(bash("a"), max_active_runs=1)
-    )
+    pushed = commands.push(actor=SYSTEM, tenant=world.vision, definition=definition(bash("a"), max_active_runs=1))
     later, sooner = (
         commands.trigger(actor=SYSTEM, workflow_id=pushed.workflow.pk, logical_time=soon(seconds))
         for seconds in (-10, -20)
@@ -382,9 +370,7 @@ def test_a_run_at_rest_is_mended_from_its_rows(world: World) -> None:
     assert states(run)["b"] == "waiting"
     step(review=True)
     assert states(run) == {"a": "succeeded", "m": "succeeded", "m[0]": "succeeded", "b": "queued"}
-    Job.objects.filter(task__run=run, task__name="b").update(
-        state="succeeded", reason="", ended_at=run.created_at
-    )
+    Job.objects.filter(task__run=run, task__name="b").update(state="succeeded", reason="", ended_at=run.created_at)
     Task.objects.filter(run=run, name="b").update(state="succeeded")
     step(review=True)
     run.refresh_from_db()
@@ -416,12 +402,12 @@ def test_one_broken_run_does_not_hold_up_the_others(world: World, caplog: Any, m
 
 
 def test_a_version_that_is_no_longer_accepted_fails_its_runs(world: World) -> None:
-    from apps.workflows.plans import plan_of
+    from apps.workflows.plans import plans
 
     run = start(world.vision, bash("a"), bash("b", "a"))
     run.version.definition["tasks"][1]["kind"] = "fortran"
     run.version.save()
-    plan_of.cache_clear()
+    plans.clear()
     end(run, "a")
     step()
     run.refresh_from_db()
@@ -441,3 +427,49 @@ def test_without_a_default_pool_jobs_wait_with_a_reason(world: World, monkeypatc
     step()
     assert Job.objects.get(task__run=run).pool == "default"
     monkeypatch.setattr(apply, "_known_pool", (float("-inf"), ""))
+
+
+def test_plans_are_kept_up_to_a_number_of_tasks(world: World, monkeypatch: Any, django_assert_num_queries: Any) -> None:
+    from apps.workflows import plans
+
+    monkeypatch.setattr(plans, "TASKS_KEPT", 5)
+    versions = [
+        commands.push(
+            actor=SYSTEM, tenant=world.vision, definition=definition(bash("a"), bash("b"), name=f"w{number}")
+        ).version.pk
+        for number in range(3)
+    ]
+    plans.plans.clear()
+    with django_assert_num_queries(3):
+        for version in (versions[0], versions[1], versions[0], versions[2], versions[0]):
+            plans.plan_of(version)
+    with django_assert_num_queries(1):  # It was the one that nobody had used for longest.
+        plans.plan_of(versions[1])
+    plans.plans.clear()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_loop_has_its_jobs_placed_in_the_same_turn(world: World, redis_empty: None) -> None:
+    import apps.workflows.tasks  # noqa: F401 - registers the loop
+    from apps.core import loops, redis
+
+    world.node()
+    pushed = commands.push(actor=SYSTEM, tenant=world.vision, definition=definition(bash("a"), bash("b", "a")))
+    run = commands.trigger(actor=SYSTEM, workflow_id=pushed.workflow.pk)
+    redis.client().flushdb()
+    assert loops.run("advance")
+    assert Job.objects.get(task__run=run).state == "granted"
+    # Nobody else was sent for the scheduler, and its flag is down again.
+    assert not redis.client().exists(loops.FLAG.format("schedule"))
+    assert not redis.client().llen("celery")
+
+
+def test_an_end_of_a_job_wakes_the_loop(world: World, monkeypatch: Any) -> None:
+    from apps.core import loops
+    from apps.jobs import commands as jobs
+
+    run = start(world.vision, bash("a"))
+    woken: list[str] = []
+    monkeypatch.setattr(loops, "wake", woken.append)
+    jobs.cancel(actor=SYSTEM, job_id=Job.objects.get(task__run=run).pk)
+    assert "advance" in woken

@@ -20,9 +20,7 @@ pytestmark = pytest.mark.django_db
 
 
 def push(world: World, *tasks: dict[str, Any], persona: str = "member", **fields: Any) -> commands.PushResult:
-    return commands.push(
-        actor=world.actor(persona), tenant=world.vision, definition=definition(*tasks, **fields)
-    )
+    return commands.push(actor=world.actor(persona), tenant=world.vision, definition=definition(*tasks, **fields))
 
 
 def refused(world: World, *tasks: dict[str, Any], **fields: Any) -> dict[str, tuple[str, str]]:
@@ -45,9 +43,7 @@ def test_a_push_makes_a_workflow_and_its_first_version(world: World) -> None:
         result.version,
     )
     assert result.version.owner == world.users["member"]
-    assert list(
-        Event.objects.filter(subject_type="workflow").order_by("id").values_list("verb", "actor")
-    ) == [
+    assert list(Event.objects.filter(subject_type="workflow").order_by("id").values_list("verb", "actor")) == [
         ("workflow.created", "user:max"),
         ("workflow.pushed", "user:max"),
     ]
@@ -56,9 +52,7 @@ def test_a_push_makes_a_workflow_and_its_first_version(world: World) -> None:
 def test_the_same_definition_again_is_the_same_version(world: World) -> None:
     first = push(world, bash("a"))
     events = Event.objects.count()
-    again = push(
-        world, {**bash("a"), "trigger_rule": "all_success"}
-    )  # Spelled differently, meaning the same.
+    again = push(world, {**bash("a"), "trigger_rule": "all_success"})  # Spelled differently, meaning the same.
     assert (again.created, again.version) == (False, first.version)
     assert Event.objects.count() == events
 
@@ -77,9 +71,7 @@ def test_another_definition_is_the_next_version_and_an_old_one_comes_back(world:
 
 def test_tenants_do_not_share_names(world: World) -> None:
     mine = push(world, bash("a"))
-    theirs = commands.push(
-        actor=world.actor("stranger"), tenant=world.speech, definition=definition(bash("a"))
-    )
+    theirs = commands.push(actor=world.actor("stranger"), tenant=world.speech, definition=definition(bash("a")))
     assert mine.workflow != theirs.workflow
 
 
@@ -176,7 +168,7 @@ def test_pushes_at_the_same_time_come_one_after_the_other(world: World, same: bo
         try:
             barrier.wait(10)
             results.append(push(world, bash("a", priority=0 if same else number)))
-        except BaseException as error:  # noqa: BLE001 - shown by the assertion below
+        except BaseException as error:  # Shown by the assertion below.
             errors.append(error)
         finally:
             connection.close()

@@ -51,7 +51,7 @@ def dags(draw: Any) -> tuple[list[dict[str, Any]], dict[str, str]]:
 def expected(tasks: list[dict[str, Any]], ends: dict[str, str], order: list[str]) -> dict[str, str]:
     """States in the end, by trying every task again after each single end, in the order in which they came."""
     by_id = {task["id"]: task for task in tasks}
-    state = {name: TaskState.WAITING for name in by_id}
+    state = dict.fromkeys(by_id, TaskState.WAITING)
     decided: set[str] = set()
     counters = {name: Counters(total=len(task["upstream"])) for name, task in by_id.items()}
 

@@ -30,9 +30,7 @@ PARAMS = {
 @pytest.fixture
 def workflow(world: World) -> Workflow:
     tasks = [bash("a"), bash("b", "a")]
-    return commands.push(
-        actor=SYSTEM, tenant=world.vision, definition=definition(*tasks, params=PARAMS)
-    ).workflow
+    return commands.push(actor=SYSTEM, tenant=world.vision, definition=definition(*tasks, params=PARAMS)).workflow
 
 
 def test_a_trigger_queues_a_run_with_all_of_its_tasks(world: World, workflow: Workflow) -> None:
@@ -71,9 +69,7 @@ def test_wrong_parameters_are_refused(workflow: Workflow, given: dict[str, Any],
     assert not Run.objects.exists()
 
 
-@pytest.mark.parametrize(
-    ("persona", "error"), [("auditor", Forbidden), ("stranger", NotFound), ("nobody", NotFound)]
-)
+@pytest.mark.parametrize(("persona", "error"), [("auditor", Forbidden), ("stranger", NotFound), ("nobody", NotFound)])
 def test_only_members_trigger_pause_and_cancel(
     world: World, workflow: Workflow, persona: str, error: type[Exception]
 ) -> None:
@@ -91,9 +87,7 @@ def test_only_members_trigger_pause_and_cancel(
 
 def test_a_run_is_pinned_to_its_version(world: World) -> None:
     run = start(world.vision, bash("a", script="echo one"), bash("b", "a", script="echo one"))
-    commands.push(
-        actor=SYSTEM, tenant=world.vision, definition=definition(bash("a", script="echo two"), bash("new"))
-    )
+    commands.push(actor=SYSTEM, tenant=world.vision, definition=definition(bash("a", script="echo two"), bash("new")))
     end(run, "a")
     step()
     assert Job.objects.get(task__run=run, task__name="b").spec["groups"][0]["script"] == "echo one"
@@ -127,7 +121,7 @@ def test_cancelling_ends_the_run_its_tasks_and_their_jobs(world: World) -> None:
     assert Event.objects.filter(verb="task.cancelled").count() == 3
     end(run, "runs", "cancelled")
     assert step().jobs == 0
-    with pytest.raises(Conflict, match="has cancelled already|already"):
+    with pytest.raises(Conflict, match="already"):
         commands.cancel_run(actor=SYSTEM, run_id=run.pk)
 
 

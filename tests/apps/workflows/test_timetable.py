@@ -171,9 +171,7 @@ def test_scheduled_runs_get_default_parameters_and_the_pushers_name(world: World
     definition_ = definition(
         bash("a"), schedule="@hourly", params={"properties": {"n": {"type": "integer", "default": 3}}}
     )
-    workflow = commands.push(
-        actor=world.actor("member"), tenant=world.vision, definition=definition_
-    ).workflow
+    workflow = commands.push(actor=world.actor("member"), tenant=world.vision, definition=definition_).workflow
     assert workflow.next_run_at is not None
     commands.create_due_runs(workflow.next_run_at)
     run = workflow.runs.get()
