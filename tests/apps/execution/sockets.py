@@ -8,7 +8,19 @@ from asgiref.testing import ApplicationCommunicator
 
 from apps.execution.consumers import AgentConsumer
 from rmctl.agent import protocol
-from rmctl.agent.protocol import Beat, Desired, Held, Hello, Log, LogAck, Report, Reports, ReportsAck, Telemetry, Welcome
+from rmctl.agent.protocol import (
+    Beat,
+    Desired,
+    Held,
+    Hello,
+    Log,
+    LogAck,
+    Report,
+    Reports,
+    ReportsAck,
+    Telemetry,
+    Welcome,
+)
 
 M = TypeVar("M", Welcome, Desired, ReportsAck, LogAck)
 PATIENCE = 5.0
