@@ -1,11 +1,13 @@
 """Base of the filter sets that lists share between the API and the console."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import django_filters
 from django import forms
 from django.db.models import QuerySet
+from django_filters.fields import IsoDateTimeField
 
 from .errors import FieldError, Invalid
 from .serializers import MAX_INTEGER
@@ -32,8 +34,21 @@ class IntegerFilter(django_filters.NumberFilter):  # type: ignore[misc]
         """The field has its own maximum."""
 
 
+class TimeField(IsoDateTimeField):  # type: ignore[misc]
+    """An ISO 8601 time, taken in UTC: PostgreSQL does not read every offset that Python does."""
+
+    def to_python(self, value: Any) -> datetime | None:
+        found: datetime | None = super().to_python(value)
+        try:
+            return found.astimezone(UTC) if found is not None else None
+        except OverflowError:
+            raise forms.ValidationError(self.error_messages["invalid"], code="invalid") from None
+
+
 class TimeFilter(django_filters.IsoDateTimeFilter):  # type: ignore[misc]
     """An ISO 8601 time such as 2026-01-31T12:00:00Z."""
+
+    field_class = TimeField
 
 
 class ChoicesFilter(django_filters.MultipleChoiceFilter):  # type: ignore[misc]

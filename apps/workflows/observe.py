@@ -142,15 +142,16 @@ def _starts(observed: Observed) -> None:
     Scheduled runs of a paused workflow stay where they are.
     """
     rows = _fetch(
-        "SELECT q.id, q.version_id, q.place, coalesce(a.active, 0) FROM ("
+        "WITH active AS MATERIALIZED ("
+        " SELECT workflow_id, count(*) AS runs FROM workflows_run WHERE state = 'running' GROUP BY workflow_id"
+        "), queued AS ("
         " SELECT r.id, r.version_id, r.workflow_id, r.logical_time, row_number() OVER ("
         "  PARTITION BY r.workflow_id ORDER BY r.logical_time, r.id) AS place"
         " FROM workflows_run r JOIN workflows_workflow w ON w.id = r.workflow_id"
         " WHERE r.state = 'queued' AND NOT (w.paused AND r.trigger = 'schedule')"
-        ") q LEFT JOIN ("
-        " SELECT workflow_id, count(*) AS active FROM workflows_run WHERE state = 'running' GROUP BY workflow_id"
-        ") a ON a.workflow_id = q.workflow_id "
-        "WHERE q.place + coalesce(a.active, 0) <= 1000 "
+        ") SELECT q.id, q.version_id, q.place, coalesce(a.runs, 0) "
+        "FROM queued q LEFT JOIN active a ON a.workflow_id = q.workflow_id "
+        "WHERE q.place + coalesce(a.runs, 0) <= 1000 "
         f"ORDER BY q.place, q.logical_time, q.id LIMIT {STARTS_MAX + 1}"
     )
     for run_id, version_id, place, active in rows[:STARTS_MAX]:
@@ -168,9 +169,8 @@ def _starts(observed: Observed) -> None:
 def _stuck() -> list[int]:
     """Running runs of which no task has a job in flight: whatever they wait for, nobody will bring it."""
     rows = _fetch(
-        "SELECT r.id FROM workflows_run r WHERE r.state = 'running' AND NOT EXISTS ("
-        " SELECT 1 FROM workflows_task t WHERE t.run_id = r.id AND t.state IN ('queued', 'running')"
-        " AND t.job_id IS NOT NULL) "
+        "SELECT r.id FROM workflows_run r WHERE r.state = 'running' AND r.id NOT IN ("
+        " SELECT t.run_id FROM workflows_task t WHERE t.state IN ('queued', 'running') AND t.job_id IS NOT NULL) "
         f"ORDER BY r.id LIMIT {REVIEWS_MAX}"
     )
     return [row[0] for row in rows]

@@ -19,6 +19,8 @@ from rmctl.spec import cron_expression
 # How far before its guess `latest` starts to count: more than any shift of a clock, then more than a week.
 _MARGINS = (timedelta(hours=3), timedelta(days=8))
 _TICK = timedelta(seconds=1)
+# Logical times and start dates; any of them can be shown in any zone.
+YEARS = range(1970, 2201)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +85,16 @@ class Timetable:
 
 
 def start_of(text: str | None, zone: str) -> datetime | None:
-    """A definition's `start_date` as a moment: a date is its midnight, and what names no zone is in `zone`."""
+    """A definition's `start_date` as a moment: a date is its midnight, and what names no zone is in `zone`.
+
+    Raises ValueError outside of YEARS.
+    """
     if text is None:
         return None
     try:
         moment = datetime.combine(date.fromisoformat(text), time())
     except ValueError:
         moment = datetime.fromisoformat(text)
+    if moment.year not in YEARS:
+        raise ValueError(f"{text} is not from {YEARS[0]} to {YEARS[-1]}")
     return (moment if moment.tzinfo else moment.replace(tzinfo=ZoneInfo(zone))).astimezone(UTC)

@@ -112,6 +112,10 @@ def _check(tenant: Tenant, spec: WorkflowSpec) -> None:
     if spec.schedule is not None and needed:
         message = f"A scheduled run gives no parameters: add a default to {', '.join(needed)}."
         errors.append(FieldError(field="params.required", message=message, code="no_default"))
+    try:
+        start_of(spec.start_date, spec.timezone)
+    except ValueError as error:
+        errors.append(FieldError(field="start_date", message=f"{error}.", code="out_of_range"))
     errors += _unknown_secrets(tenant, spec)
     errors += _impossible_tasks(tenant, spec)
     if errors:

@@ -19,6 +19,7 @@ from .. import policies
 from ..models import Run, Task, Workflow, WorkflowVersion
 from ..plans import plan_of
 from ..states import RUN_EDGES, RUN_TERMINAL, TASK_ACTIVE, TASK_EDGES, RunState, TaskState
+from ..timetable import YEARS
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,8 @@ def trigger(
     if len(note) > 500:
         raise Invalid.field("note", "at most 500 characters.", "too_long")
     now = timezone.now()
+    if logical_time is not None and logical_time.year not in YEARS:
+        raise Invalid.field("logical_time", f"from {YEARS[0]} to {YEARS[-1]}.", "out_of_range")
     new = NewRun(logical_time or now, Run.Trigger.MANUAL, actor.user_id, values, note)
     return create_runs(actor, workflow, chosen, [new], now)[0]
 

@@ -193,6 +193,16 @@ def test_filters(api: Any, world: World) -> None:
     assert names("runs?trigger=schedule") == []
     assert api.operator.get("runs?state=asleep").status_code == 422
     assert api.operator.get("runs?colour=red").status_code == 422
+    assert names("runs?logical_after=2020-01-01T00:00:00%2B21:30&ordering=id") == ["one", "two", "three"]
+    assert names("runs?logical_before=2020-01-01T00:00:00Z") == []
+    assert api.operator.get("runs?logical_before=0001-01-01T00:00:00%2B10:00").status_code == 422
+
+
+def test_a_logical_time_that_no_zone_could_show_is_refused(api: Any, world: World) -> None:
+    pk = push(api).json()["id"]
+    for absurd in ("9999-12-31T23:59:59Z", "0001-01-01T00:00:00Z", "0001-01-01T00:00:00+10:00"):
+        answer = api.member.post(f"workflows/{pk}/trigger", {"logical_time": absurd})
+        assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "logical_time")
 
 
 def test_pages_cost_the_same_however_much_there_is(api: Any, world: World, django_assert_max_num_queries: Any) -> None:

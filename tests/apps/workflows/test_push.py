@@ -94,6 +94,8 @@ def test_every_fault_of_a_definition_is_named(world: World) -> None:
         ({"schedule": "61 * * * *"}, "schedule"),
         ({"timezone": "Mars/Olympus"}, "timezone"),
         ({"start_date": "soon"}, "start_date"),
+        ({"start_date": "0001-01-01", "schedule": "@daily", "timezone": "Asia/Tokyo"}, "start_date"),
+        ({"start_date": "9999-12-31T23:59:59-12:00", "schedule": "@daily"}, "start_date"),
         ({"max_active_runs": -1}, "max_active_runs"),
         ({"retries": 3}, "retries"),
         ({"name": "no spaces"}, "name"),
