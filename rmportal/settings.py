@@ -212,6 +212,8 @@ CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": 60, "socket_keepalive": True, "health_check_interval": 5}
 CELERY_TASK_TIME_LIMIT = 60
+# Touched after each pass of a loop; the supervisor restarts a worker that lives but gets nothing done.
+PROGRESS_FILE = os.environ.get("RMPORTAL_PROGRESS", "")
 CELERY_BEAT_SCHEDULE = {
     loop: {"task": f"loop.{loop}", "schedule": seconds, "options": {"expires": seconds}}
     for loop, seconds in {"schedule": 2.0, "advance": 2.0, "recover": 1.0, "timetable": 5.0, "housekeep": 60.0}.items()

@@ -9,8 +9,10 @@ import logging
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 from celery import shared_task
+from django.conf import settings
 from django.db import InterfaceError, OperationalError, close_old_connections, connection, transaction
 
 from . import locks, redis
@@ -67,6 +69,8 @@ def _task(name: str) -> None:
     close_old_connections()
     try:
         run(name)
+        if settings.PROGRESS_FILE:
+            Path(settings.PROGRESS_FILE).touch()
     except (OperationalError, InterfaceError) as error:
         logger.warning("Loop %s lost the database, the next tick tries again: %s", name, error)
         connection.close()

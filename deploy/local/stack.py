@@ -119,10 +119,12 @@ class Stack:
     async def running(self) -> AsyncIterator["Stack"]:
         """Servers and, with an address, the portal itself; everything is stopped at the end, in order."""
         self._listen_for_signals()
+        guard = asyncio.create_task(self.supervisor.guard())
         try:
             await self._or_interrupted(self._start())
             yield self
         finally:
+            guard.cancel()
             await self._stop()
 
     async def _start(self) -> None:
@@ -200,7 +202,8 @@ class Stack:
         worker = ["worker", "--pool", "threads", "--concurrency", "4", "--loglevel", "warning", *quiet]
         celery = ["celery", "-A", "rmportal"]
         beat = ["beat", "-s", str(self.data.run / "beat"), "--loglevel", "warning"]
-        await self.supervisor.start(self._python("worker", [*celery, *worker], 10.0))
+        progress = self.data.run / "worker.progress"
+        await self.supervisor.start(self._python("worker", [*celery, *worker], 10.0, progress=progress))
         await self.supervisor.start(self._python("beat", [*celery, *beat], 3.0))
         await self._join(address)
         agent = ["rmctl", "agent", "run", "--data", str(self.data.agent), "--url", address.local_url]
@@ -237,8 +240,11 @@ class Stack:
         stop_seconds: float,
         ready: Callable[[], Any] | None = None,
         final: dict[int, str] | None = None,
+        progress: Path | None = None,
     ) -> Service:
         variables = agent_environment(self.variables) if name == "agent" else self.variables
+        if progress is not None:
+            variables = {**variables, "RMPORTAL_PROGRESS": str(progress)}
         return Service(
             name=name,
             argv=[str(self.environment.python), "-m", *module],
@@ -247,6 +253,7 @@ class Stack:
             ready=ready,
             stop_steps=((signal.SIGTERM, stop_seconds),),
             final=final,
+            progress=progress,
         )
 
     async def _stop(self) -> None:

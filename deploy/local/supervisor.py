@@ -21,6 +21,7 @@ READY_POLL_SECONDS = 0.02
 # The first restart follows at once; a process that dies again and again waits twice as long each time.
 BACKOFF_SECONDS = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 STEADY_SECONDS = 30.0
+PROGRESS_SECONDS = 30.0
 LOG_ROTATE_BYTES = 5 * 2**20
 LOG_KEEP = 3
 
@@ -40,6 +41,8 @@ class Service:
     death_signal: int = signal.SIGTERM
     # Exit statuses after which a restart cannot help, with what to tell people.
     final: Mapping[int, str] | None = None
+    # A file that the process touches while it gets on; one that lives but does not is killed and started anew.
+    progress: Path | None = None
 
 
 class Member:
@@ -178,6 +181,21 @@ class Supervisor:
             member.failures += 1
             delay = BACKOFF_SECONDS[min(member.failures, len(BACKOFF_SECONDS) - 1)]
             asyncio.get_running_loop().call_later(delay, self._restart, member)
+
+    async def guard(self, patience: float = PROGRESS_SECONDS) -> None:
+        """For ever: kill services that live without getting on, so that they are restarted."""
+        while True:
+            await asyncio.sleep(patience / 6)
+            for member in self.members.values():
+                if member.service.progress is None or member.state != "ready" or member.process is None:
+                    continue
+                touched = member.started_at
+                with suppress(OSError):
+                    touched = max(touched, member.service.progress.stat().st_mtime)
+                if time.time() - touched > patience:
+                    self.tell(f"{member.service.name} has done nothing for {patience:g} s")
+                    with suppress(ProcessLookupError, PermissionError):
+                        os.kill(member.process.pid, signal.SIGKILL)
 
     async def stop(self, name: str, hurry: asyncio.Event | None = None) -> None:
         """End a service: its own signals with their deadlines, then SIGKILL. `hurry` cuts the waiting short."""

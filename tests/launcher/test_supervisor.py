@@ -43,6 +43,20 @@ async def test_one_that_keeps_dying_waits_longer_each_time(supervisor: Superviso
     assert told[2].endswith("restarting it in 0.5 s")
 
 
+async def test_one_that_lives_but_gets_nothing_done_is_restarted(
+    supervisor: Supervisor, told: list[str], tmp_path: Path
+) -> None:
+    busy = tmp_path / "busy"
+    code = f"import pathlib, time\nwhile True: pathlib.Path({str(busy)!r}).touch(); time.sleep(0.05)"
+    await supervisor.start(python_service("working", code, progress=busy))
+    await supervisor.start(python_service("hanging", FOREVER, progress=tmp_path / "never"))
+    guard = asyncio.create_task(supervisor.guard(patience=0.6))
+    await until(lambda: supervisor.members["hanging"].restarts == 1)
+    guard.cancel()
+    assert "hanging has done nothing for 0.6 s" in told
+    assert supervisor.members["working"].restarts == 0
+
+
 async def test_a_final_status_is_not_restarted(supervisor: Supervisor, told: list[str]) -> None:
     await supervisor.start(python_service("agent", "raise SystemExit(3)", final={3: "its credential was revoked"}))
     member = supervisor.members["agent"]
