@@ -29,6 +29,8 @@ def main(arguments: Sequence[str]) -> int:
     if unknown and options.command != "bench":
         parser().error(f"{options.command}: unknown arguments: {' '.join(unknown)}")
     options.rest = rest or unknown
+    # A shell starts background commands with SIGINT ignored; whoever sends it to us means it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         run: Command = options.run
         return run(options)
