@@ -1,19 +1,21 @@
 """Reads of logs, artifacts, bundles and telemetry."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from django.core.files.storage import storages
 from django.db.models import F, QuerySet
 
 from apps.core.actors import Actor
-from apps.core.errors import NotFound
+from apps.core.errors import FieldError, NotFound
 from apps.fleet.telemetry import HISTORY_KEY, LATEST_KEY, telemetry, telemetry_history
 from apps.jobs.models import Placement
 from apps.jobs.policies import jobs as job_policy
 from apps.jobs.states import ATTEMPT_TERMINAL
+from apps.tenants.models import Tenant
 
 from . import policies
-from .models import Artifact, LogChunk
+from .models import Artifact, Bundle, LogChunk
 
 __all__ = [
     "HISTORY_KEY",
@@ -74,6 +76,15 @@ def read_log(placement_id: int, offset: int, limit: int = 1 << 20) -> LogPiece:
     ended = placement.state in ATTEMPT_TERMINAL
     complete = ended and (placement.log_expected is None or size >= placement.log_expected)
     return LogPiece(offset=offset, data=b"".join(pieces), size=size, complete=complete)
+
+
+def unknown_bundle(tenant: Tenant, spec: dict[str, Any]) -> list[FieldError]:
+    """What is wrong with the bundle of a normalised job spec: it must be one of the tenant's own."""
+    sha256 = spec.get("bundle")
+    if not sha256 or Bundle.objects.filter(tenant=tenant, sha256=sha256).exists():
+        return []
+    message = f"tenant {tenant.slug} has no bundle {sha256[:12]}…: upload it first."
+    return [FieldError(field="bundle", message=message, code="unknown_bundle")]
 
 
 def job_artifacts(actor: Actor, job_id: int) -> QuerySet[Artifact]:

@@ -1,5 +1,6 @@
 """What a submission is refused for at once: requests that could never start as things are configured."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,9 @@ from apps.tenants.models import Tenant
 from engine.placement import feasibility
 
 from .requests import amounts_of, groups_of
+
+# What apps above this one know to be wrong with a spec: each appends its check in `AppConfig.ready()`.
+CHECKS: list[Callable[[Tenant, dict[str, Any]], list[FieldError]]] = []
 
 
 def default_pool() -> str:
@@ -79,6 +83,6 @@ def _quota_problem(tenant: Tenant, pool: PoolMembers, amounts: dict[str, int], p
 
 def refuse_impossible(tenant: Tenant, spec: dict[str, Any]) -> None:
     """Raise Invalid when the job could never start."""
-    problems = impossible(tenant, spec)
+    problems = [problem for check in CHECKS for problem in check(tenant, spec)] or impossible(tenant, spec)
     if problems:
         raise Invalid(problems[0]["message"], code=problems[0]["code"], errors=problems)

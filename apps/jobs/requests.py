@@ -62,13 +62,14 @@ class RequestCache:
         self._size = size
 
     def missing(self, equivalences: set[str]) -> set[str]:
-        """Those that have to be added from their specs."""
-        return equivalences - self._known.keys()
+        """Those that have to be added from their specs; what is known besides goes when there is no room."""
+        found = equivalences - self._known.keys()
+        if len(self._known) + len(found) > self._size:
+            self._known = {key: self._known[key] for key in equivalences - found}
+        return found
 
     def add(self, equivalence: str, spec: dict[str, Any]) -> None:
         """Remember what a spec asks for."""
-        if len(self._known) >= self._size:
-            self._known.clear()
         groups = groups_of(spec)
         self._known[equivalence] = (groups, amounts_of(groups))
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 JOB_MOVED: list[Callable[[], None]] = []
-PLACEMENTS_CHANGED: list[Callable[[], None]] = []
 
 
 def job_moved() -> None:

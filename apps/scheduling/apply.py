@@ -12,7 +12,6 @@ from apps.execution import backends
 from apps.fleet.snapshot import load_fleet
 from apps.jobs.commands import Given, Member, give_grants, pend
 from apps.jobs.models import Job
-from apps.jobs.requests import cache
 from apps.jobs.states import JobState
 from apps.quotas import ledger
 from apps.quotas.queries import load_tree
@@ -129,10 +128,9 @@ def _given(
     placed: Sequence[tuple[int, int, int, tuple[int, ...]]],
     names: list[str],
 ) -> Given:
-    groups = cache()[str(candidate.equivalence)][0]
     members = []
     for group, rank, node_id, cards in placed:
-        request = groups[group][0]
+        request = candidate.groups[group][0]
         members.append(
             Member(
                 group=group,

@@ -89,7 +89,7 @@ class Real:
             probe.bind(("127.0.0.1", 0))
             self.port = int(probe.getsockname()[1])
         self.url = f"http://127.0.0.1:{self.port}"
-        self.log = open(self.folder / "log", "ab")
+        self.log = open(self.folder / "log", "ab")  # noqa: SIM115 - the processes write to it until `close`
         self.portal: subprocess.Popen[bytes] | None = None
         self.agent: subprocess.Popen[bytes] | None = None
         self.start_portal()

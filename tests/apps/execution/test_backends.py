@@ -81,7 +81,9 @@ def test_every_kind_of_node_that_can_exist_has_a_backend() -> None:
     assert set(Cluster.Kind.values) - {Cluster.Kind.KUBERNETES} == set(BACKENDS)
 
 
-@pytest.mark.parametrize(("script", "state", "code"), [("true", "succeeded", 0), ("false", "failed", 1), ("exit 3", "failed", 3)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("script", "state", "code"), [("true", "succeeded", 0), ("false", "failed", 1), ("exit 3", "failed", 3)]
+)
 def test_a_job_runs_and_ends_as_its_command_does(place: Place, script: str, state: str, code: int) -> None:
     job = place.settle(start(place, script), *FINAL)
 
@@ -190,7 +192,8 @@ def test_a_log_that_is_no_text_arrives_byte_for_byte(real: Real) -> None:
 
 
 def test_results_and_artifacts_are_stored(real: Real) -> None:
-    script = "mkdir $RM_ARTIFACTS/sub; head -c 100000 /dev/zero > $RM_ARTIFACTS/sub/data.bin; echo '{\"a\": [1, null]}' > $RM_RESULT"
+    script = "mkdir $RM_ARTIFACTS/sub; head -c 100000 /dev/zero > $RM_ARTIFACTS/sub/data.bin"
+    script += "; echo '{\"a\": [1, null]}' > $RM_RESULT"
     job = real.settle(start(real, script), *FINAL)
 
     assert (job.state, job.result) == ("succeeded", {"a": [1, None]})

@@ -6,7 +6,14 @@ import pytest
 from django.db import transaction
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from apps.core.actors import SYSTEM
 from apps.jobs import commands as jobs
@@ -54,9 +61,8 @@ class Ledger(RuleBasedStateMachine):
     def submit(self, cpu: str, count: int, milli: int, retries: int, mine: bool) -> None:
         gpu = {"milli": milli} if milli else None
         tenant = self.world.vision if mine else self.world.speech
-        submit(
-            self.world, tenant=tenant, cpu=cpu, count=count, gpu=gpu, retries={"limit": retries, "delay": 0, "jitter": 0}
-        )
+        again = {"limit": retries, "delay": 0, "jitter": 0}
+        submit(self.world, tenant=tenant, cpu=cpu, count=count, gpu=gpu, retries=again)
 
     @rule()
     def schedule(self) -> None:

@@ -7,8 +7,10 @@ import pytest
 from apps.core.actors import SYSTEM
 from apps.core.errors import Forbidden, Invalid
 from apps.events.models import Event
+from apps.execution.models import Bundle
 from apps.jobs import commands as jobs
 from apps.jobs.models import Job
+from apps.jobs.requests import RequestCache
 from apps.tenants import commands as tenants
 from tests.personas import GIB, World
 from tests.work import cycle, fresh, job_data, simulated_node, submit
@@ -79,6 +81,28 @@ def test_a_secret_of_another_tenant_is_as_unknown_as_one_that_does_not_exist(wor
 
     assert refusal.value.code == "unknown_secret"
     assert "theirs" in refusal.value.detail
+
+
+def test_a_bundle_of_another_tenant_is_as_unknown_as_one_that_does_not_exist(world: World) -> None:
+    simulated_node(world)
+    Bundle.objects.create(tenant=world.speech, sha256="a" * 64, size=1)
+
+    with pytest.raises(Invalid) as refusal:
+        jobs.submit(actor=SYSTEM, tenant=world.vision, data={**job_data(), "bundle": "a" * 64})
+
+    assert (refusal.value.code, refusal.value.errors[0]["field"]) == ("unknown_bundle", "bundle")
+    Bundle.objects.create(tenant=world.vision, sha256="a" * 64, size=1)
+    assert jobs.submit(actor=SYSTEM, tenant=world.vision, data={**job_data(), "bundle": "a" * 64}).pk
+
+
+def test_more_different_requests_than_are_kept_are_all_known(world: World) -> None:
+    simulated_node(world)
+    spec = submit(world).spec
+    small = RequestCache(size=3)
+    for names in ({"a", "b", "c"}, {"b", "c", "d"}, {"a", "b", "c", "d"}, {"a"}):
+        for name in small.missing(names):
+            small.add(name, spec)
+        assert all(small[name] for name in names)
 
 
 def test_the_group_with_the_unknown_secret_is_named(world: World) -> None:
