@@ -2,21 +2,24 @@
 // their topics makes htmx fetch their partial again (hx-trigger="live"). Frames carry hints only, so a frame
 // missed, a skipped number or a reconnect is answered by fetching everything, and a slow timer is the backstop.
 
-const REFRESH_GAP = 250; // ms: at most four refreshes a second
+const REFRESH_GAP = 250; // ms: at most four rounds of refreshes a second
+const PART_GAP = 800; // ms between refreshes of one part, unless its data-live-gap says otherwise
+const REST = 4; // and at least so many times what its last refresh took: a busy portal is asked less
 const BACKSTOP = 30_000; // ms
+const SETTLE = 300; // ms that the portal has to take in a subscription
 const FIRST_RETRY = 400;
 const LAST_RETRY = 10_000;
 const CLOSE_UNAUTHENTICATED = 4401;
 
 let socket = null;
-let sequence = null;
+let sequence = 0;
 let retry = FIRST_RETRY;
 let flushTimer = 0;
 let lastFlush = 0;
 const subscribed = new Set();
 const dirty = new Set();
-const busy = new WeakSet();
-const again = new WeakSet();
+const begun = new WeakMap(); // part → when its running refresh began
+const ready = new WeakMap(); // part → when it may be refreshed again
 
 const topicsOf = (element) => element.dataset.liveTopics.split(/\s+/).filter(Boolean);
 const liveElements = () => [...document.querySelectorAll("[data-live-topics]")];
@@ -45,18 +48,17 @@ function connect() {
   const scheme = location.protocol === "https:" ? "wss:" : "ws:";
   socket = new WebSocket(`${scheme}//${location.host}/ws/live/`);
   socket.onopen = () => {
-    const returned = sequence !== null;
     sequence = 0;
     retry = FIRST_RETRY;
     subscribed.clear();
     showState("live", "Live: changes appear by themselves");
     syncTopics();
-    if (returned) refreshAll();
+    // What happened between the page's making (or the loss of the last socket) and the subscription is in no frame.
+    setTimeout(refreshAll, SETTLE);
   };
   socket.onmessage = (message) => receive(JSON.parse(message.data));
   socket.onclose = (event) => {
     socket = null;
-    sequence ??= 0;
     if (event.code === CLOSE_UNAUTHENTICATED) {
       showState("offline", "You are signed out");
       return;
@@ -90,10 +92,15 @@ function flush() {
   dirty.clear();
   for (const element of elements) {
     if (!element.isConnected) continue;
-    if (busy.has(element)) again.add(element);
+    if (begun.has(element) || (ready.get(element) ?? 0) > lastFlush) {
+      dirty.add(element);
+      continue;
+    }
+    ready.set(element, lastFlush + Number(element.dataset.liveGap ?? PART_GAP));
     // Not bubbling: the refresh of a part is no refresh of what it stands in.
-    else element.dispatchEvent(new CustomEvent("live"));
+    element.dispatchEvent(new CustomEvent("live"));
   }
+  markDirty([]);
 }
 
 function refreshAll() {
@@ -101,10 +108,11 @@ function refreshAll() {
 }
 
 export function start() {
-  document.addEventListener("htmx:beforeRequest", ({ target }) => busy.add(target));
+  document.addEventListener("htmx:beforeRequest", ({ target }) => begun.set(target, performance.now()));
   document.addEventListener("htmx:afterRequest", ({ target }) => {
-    busy.delete(target);
-    if (again.delete(target)) markDirty([target]);
+    const now = performance.now();
+    ready.set(target, Math.max(ready.get(target) ?? 0, now + REST * (now - (begun.get(target) ?? now))));
+    begun.delete(target);
   });
   document.addEventListener("visibilitychange", () => document.hidden || markDirty([]));
   document.addEventListener("htmx:afterSettle", syncTopics);

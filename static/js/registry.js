@@ -28,20 +28,24 @@ function mountTree(root) {
 
 function unmountGone() {
   for (const [element, states] of mounted) {
-    if (element.isConnected) continue;
-    mounted.delete(element);
-    for (const [name, state] of states) behaviors.get(name).unmount?.(element, state);
+    const wanted = element.isConnected ? (element.dataset.behavior ?? "").split(/\s+/) : [];
+    for (const [name, state] of states) {
+      if (wanted.includes(name)) continue;
+      states.delete(name);
+      behaviors.get(name).unmount?.(element, state);
+    }
+    if (!states.size) mounted.delete(element);
   }
 }
 
 export function start() {
   mountTree(document.documentElement);
   new MutationObserver((records) => {
-    let removed = false;
+    // A morph may also turn an element into another one in place, so the attribute counts as well.
+    if (records.some((record) => record.type === "attributes" || record.removedNodes.length)) unmountGone();
     for (const record of records) {
-      removed ||= record.removedNodes.length > 0;
-      for (const node of record.addedNodes) if (node.nodeType === Node.ELEMENT_NODE && node.isConnected) mountTree(node);
+      const nodes = record.type === "attributes" ? [record.target] : record.addedNodes;
+      for (const node of nodes) if (node.nodeType === Node.ELEMENT_NODE && node.isConnected) mountTree(node);
     }
-    if (removed) unmountGone();
-  }).observe(document.documentElement, { childList: true, subtree: true });
+  }).observe(document.documentElement, { childList: true, subtree: true, attributeFilter: ["data-behavior"] });
 }

@@ -61,6 +61,7 @@ def _figures(actor: Actor, tenant: Tenant | None) -> dict[str, Any]:
         "use": queries.fleet_use(actor) if nodes else [],
         "rate": rate,
         "ended": ended,
+        "belongs": fleet_policies.has_any_role(actor),
         "anything_ran": bool(jobs or ended) or queries.visible_jobs(actor, tenant).exists(),
     }
 
