@@ -50,12 +50,12 @@ class DemoPortal:
 
     def client(self, username: str) -> httpx.Client:
         """An API client of a person, with a token from the login route."""
-        client = httpx.Client(base_url=f"{self.url}/api/v1/", timeout=30)
         body = {"username": username, "password": self.people[username], "name": "tests"}
-        answer = client.post("login", json=body)
-        answer.raise_for_status()
-        client.headers["Authorization"] = f"Bearer {answer.json()['token']}"
-        return client
+        answer = httpx.post(f"{self.url}/api/v1/login", json=body, timeout=30).raise_for_status()
+        token = answer.json()["token"]
+        return httpx.Client(
+            base_url=f"{self.url}/api/v1/", headers={"Authorization": f"Bearer {token}"}, timeout=30
+        )
 
 
 def clean_environment() -> dict[str, str]:
