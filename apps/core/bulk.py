@@ -18,22 +18,22 @@ def update_rows(
     if not rows:
         return []
     meta = model._meta
-    names = [meta.pk.name, *columns, *([guard] if guard else [])]  # type: ignore[union-attr]
-    fields = [meta.get_field(name) for name in names]
+    names = [meta.pk.name, *columns, *([guard] if guard else [])]
+    fields: list[Any] = [meta.get_field(name) for name in names]
     parameters = []
     for field, values in zip(fields, zip(*rows, strict=True), strict=True):
-        parameters.append([field.get_db_prep_save(value, connection) for value in values])  # type: ignore[union-attr]
+        parameters.append([field.get_db_prep_save(value, connection) for value in values])
     alias = [f"v{position}" for position in range(len(names))]
     unnest = ", ".join(f"%s::{_array_type(field)}[]" for field in fields)
     quote = connection.ops.quote_name
     assignments = ", ".join(
-        f"{quote(field.column)} = v.{name}"  # type: ignore[union-attr]
+        f"{quote(field.column)} = v.{name}"
         for field, name in zip(fields[1 : len(columns) + 1], alias[1 : len(columns) + 1], strict=True)
     )
-    condition = f"t.{quote(fields[0].column)} = v.v0"  # type: ignore[union-attr]
+    condition = f"t.{quote(fields[0].column)} = v.v0"
     if guard:
-        condition += f" AND t.{quote(fields[-1].column)} = v.{alias[-1]}"  # type: ignore[union-attr]
-    table, key = quote(meta.db_table), quote(fields[0].column)  # type: ignore[union-attr]
+        condition += f" AND t.{quote(fields[-1].column)} = v.{alias[-1]}"
+    table, key = quote(meta.db_table), quote(fields[0].column)
     sql = (
         f"UPDATE {table} AS t SET {assignments} FROM (SELECT v.* FROM unnest({unnest}) AS v({', '.join(alias)}) "
         f"JOIN {table} AS l ON l.{key} = v.v0 ORDER BY l.{key} FOR NO KEY UPDATE OF l) AS v "

@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 
 
 @cache
-def client() -> "redis.Redis[bytes]":
+def client() -> redis.Redis:
     """A pooled client with short time-outs, so that a dead Redis costs little."""
     # One more try at once, for a pooled connection that broke; the library's own three would wait for seconds.
     retry = Retry(NoBackoff(), 1)
@@ -22,7 +22,8 @@ def client() -> "redis.Redis[bytes]":
 def hint(action: str, *arguments: object) -> object | None:
     """Run one Redis command as a hint: a failure is logged and forgotten, the timers guarantee."""
     try:
-        return client().execute_command(action, *arguments)  # type: ignore[no-untyped-call]
+        answer: object | None = client().execute_command(action, *arguments)  # type: ignore[no-untyped-call]
+        return answer
     except redis.RedisError as error:
         logger.warning("Redis did not take %s: %s", action, error)
         return None

@@ -133,6 +133,7 @@ def test_two_hundred_submitters_a_scheduler_and_ending_jobs_never_take_the_ledge
             for pk in Job.objects.filter(state="pending").order_by("?").values_list("pk", flat=True)[:3]:
                 try:
                     jobs.hold(actor=SYSTEM, job_id=pk)
+                    assert Job.objects.get(pk=pk).state == "pending"
                     jobs.release(actor=SYSTEM, job_id=pk)
                 except Conflict:
                     continue  # It was granted meanwhile.
@@ -183,6 +184,43 @@ def test_two_schedulers_that_decide_on_the_same_snapshot_do_not_grant_twice(busy
     assert found_over() == []
 
 
+def test_schedulers_with_different_jobs_and_nodes_share_one_quota(busy_world: World) -> None:
+    for leaf in (busy_world.vision_quota, busy_world.speech_quota):
+        quotas.set_limits(actor=SYSTEM, node_id=leaf.pk, limits=make_limits(cpu=2000))
+    both, decided = threading.Barrier(2), []
+    now = timezone.now()
+    for name in ("a", "b"):  # One after the other each decides on its own jobs, as if the other's were not there.
+        simulated_node(busy_world, f"sim-{name}", cpu=4000, labels={"half": name})
+        own = [
+            submit(busy_world, cpu="1", memory="64Mi", intent={"require": {"labels": {"half": [name]}}})
+            for _ in range(4)
+        ]
+        observed = observe(now)
+        assert observed is not None
+        decided.append((observed, decide(observed.snapshot, now=now.timestamp())))
+        for job in own:
+            jobs.hold(actor=SYSTEM, job_id=job.pk)
+    Job.objects.update(held=False)
+    assert [[verdict.outcome for verdict in verdicts] for _, verdicts in decided] == [["grant"] * 4] * 2
+    granted_by: list[int] = []
+
+    def apply(number: int) -> Callable[[], None]:
+        def work() -> None:
+            record = Cycle(at=now, considered=4, granted=0, observe_ms=0, decide_ms=0)
+            both.wait(10)
+            granted_by.append(applying.apply(*decided[number], now, record))
+
+        return work
+
+    with workers(apply(0), apply(1)) as errors:
+        pass
+
+    assert errors == []
+    assert sorted(granted_by) == [0, 4]
+    assert found_over() == []
+    assert drift() == []
+
+
 def test_schedulers_without_their_lock_never_take_the_ledger_over(busy_world: World) -> None:
     for _ in range(60):
         submit(busy_world, "true", cpu="500m", memory="64Mi")
@@ -211,28 +249,56 @@ def test_schedulers_without_their_lock_never_take_the_ledger_over(busy_world: Wo
     assert drift() == []
 
 
+def test_a_cancel_in_the_middle_of_a_cycle_stops_one_job_and_not_the_cycle(busy_world: World) -> None:
+    spec = submit(busy_world, cpu="10m", memory="1Mi").spec
+    items = [jobs.Submission(spec=spec, origin="", name="x")] * 119
+    jobs.submit_many(actor=SYSTEM, tenant=busy_world.vision, owner_id=None, items=items)
+    ids = list(Job.objects.order_by("-pk").values_list("pk", flat=True))
+    start = threading.Barrier(3)
+
+    def scheduler() -> None:
+        start.wait(10)
+        while Job.objects.filter(state="pending").exists():
+            cycle()
+
+    def canceller(mine: list[int]) -> Callable[[], None]:
+        def work() -> None:
+            start.wait(10)
+            for pk in mine:
+                jobs.cancel(actor=SYSTEM, job_id=pk)
+
+        return work
+
+    with workers(scheduler, canceller(ids[:60]), canceller(ids[60:])) as errors:
+        pass
+
+    assert errors == []
+    assert set(Job.objects.values_list("state", flat=True)) <= {"cancelled", "cancelling"}
+    assert drift() == []
+
+
 def test_cancelling_and_reporting_at_the_same_time_wait_for_each_other_in_no_circle(busy_world: World) -> None:
     rows = [granted(busy_world, cpu="500m", memory="64Mi") for _ in range(12)]
     ids = [job.pk for job in rows]
     placements = {job.pk: members(job)[0] for job in rows}
+    start = threading.Barrier(3)
+
+    def cancel() -> None:
+        start.wait(10)
+        jobs.cancel_many(actor=SYSTEM, job_ids=list(reversed(ids)))
+
+    def begin() -> None:
+        start.wait(10)
+        for placement in reversed(list(placements.values())):
+            report(placement, "started")
+
+    def renew() -> None:
+        start.wait(10)
+        jobs.renew_leases([(p.node_id, p.pk) for p in placements.values()], timezone.now())
+        jobs.stop_placements([p.attempt_id for p in reversed(list(placements.values()))], "drained")
+
     for _ in range(6):
-        start = threading.Barrier(3)
-
-        def cancel() -> None:
-            start.wait(10)
-            jobs.cancel_many(actor=SYSTEM, job_ids=list(reversed(ids)))
-
-        def end() -> None:
-            start.wait(10)
-            for placement in reversed(list(placements.values())):
-                report(placement, "started")
-
-        def renew() -> None:
-            start.wait(10)
-            jobs.renew_leases([(p.node_id, p.pk) for p in placements.values()], timezone.now())
-            jobs.stop_placements([p.attempt_id for p in reversed(list(placements.values()))], "drained")
-
-        with workers(cancel, end, renew) as errors:
+        with workers(cancel, begin, renew) as errors:
             pass
         assert errors == []
     with workers(
