@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from .templatetags.console import duration
+from .words import duration
 
 
 @dataclass(slots=True)

@@ -14,7 +14,6 @@ from apps.events.models import Event
 from apps.execution.queries import telemetry
 from apps.fleet import policies as fleet_policies
 from apps.fleet.models import Gpu, Node
-from apps.fleet.queries import list_nodes
 from apps.fleet.states import NodeState
 from apps.jobs import policies as job_policies
 from apps.jobs.models import Job
@@ -180,7 +179,9 @@ class HeatGroup:
 
 def fleet_map(actor: Actor) -> list[HeatGroup]:
     """Every node that is not removed, by cluster; at most HEAT_MAX."""
-    rows = list_nodes(actor).exclude(state=NodeState.REMOVED).order_by("cluster__name", "pk")
+    shown = ("name", "state", "running", "cpu_millicores", "allocated_cpu_millicores", "memory_bytes", "cluster__name")
+    rows = fleet_policies.nodes.visible(actor).exclude(state=NodeState.REMOVED)
+    rows = rows.select_related("cluster").only(*shown).order_by("cluster__name", "pk")
     groups: dict[str, list[LiveNode]] = {}
     for live in with_telemetry(rows[:HEAT_MAX]):
         groups.setdefault(live.node.cluster.name, []).append(live)

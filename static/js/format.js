@@ -1,4 +1,4 @@
-// The same words for times and amounts as the server's template filters (apps/console/templatetags/console.py).
+// The same words for times and amounts as the server's template filters (apps/console/words.py).
 
 export function duration(seconds) {
   if (seconds < 1) return `${Math.round(seconds * 1000)} ms`;

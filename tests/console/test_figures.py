@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from apps.console import figures, graphs
+from apps.console import figures, graphs, words
 from apps.console.templatetags import console as tags
 
 NOW = datetime(2026, 1, 2, 12, tzinfo=UTC)
@@ -107,26 +107,26 @@ def test_a_mapped_task_counts_its_instances() -> None:
     ],
 )
 def test_durations(seconds: float | None, text: str) -> None:
-    assert tags.duration(seconds) == text
+    assert words.duration(seconds) == text
 
 
 @pytest.mark.parametrize(
     ("amount", "text"), [(0, "0 B"), (1023, "1023 B"), (1024, "1 KiB"), (1536, "1.5 KiB"), (2**40 * 120, "120 TiB")]
 )
 def test_bytes(amount: int, text: str) -> None:
-    assert tags.bytes_(amount) == text
+    assert words.bytes_(amount) == text
 
 
 def test_amounts_in_the_units_of_people() -> None:
-    assert [tags.cores(value) for value in (0, 100, 1500, 2000, 2_500_000)] == ["0", "0.1", "1.5", "2", "2,500"]
-    assert tags.amount(2**30, "memory") == "1 GiB"
-    assert tags.amount(500, "gpu") == "0.5"
-    assert tags.sentence("cpu_model") == "CPU model"
+    assert [words.cores(value) for value in (0, 100, 1500, 2000, 2_500_000)] == ["0", "0.1", "1.5", "2", "2,500"]
+    assert words.amount(2**30, "memory") == "1 GiB"
+    assert words.amount(500, "gpu") == "0.5"
+    assert words.sentence("cpu_model") == "CPU model"
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(2, "now"), (90, "1 min ago"), (-7300, "in 2 h"), (200_000, "2 d ago")])
 def test_relative_times(seconds: int, text: str) -> None:
-    assert tags.relative(NOW - timedelta(seconds=seconds), NOW) == text
+    assert words.relative(NOW - timedelta(seconds=seconds), NOW) == text
 
 
 def test_bars_stay_inside_and_escape_what_they_are_told() -> None:

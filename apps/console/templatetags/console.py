@@ -1,7 +1,6 @@
-"""Words and small pieces that every page is made of: times, amounts, states, icons and bars."""
+"""Small pieces that every page is made of: times that run, states, icons, bars, events."""
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -9,97 +8,37 @@ from django import template
 from django.templatetags.static import static
 from django.urls import reverse
 from django.utils import timezone
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from engine.reasons import TITLES, Reason
 
+from .. import words
 from ..pages import PAGING
+from ..words import amount, bytes_, compact, duration, fraction, relative, sentence
 
 register = template.Library()
+for function in (
+    words.amount,
+    words.cards,
+    words.compact,
+    words.cores,
+    words.duration,
+    words.hundredths,
+    words.initials,
+    words.listed,
+    words.pretty,
+    words.sentence,
+    words.unit,
+    words.words,
+):
+    register.filter(function.__name__, function)
+register.filter("bytes", words.bytes_)
 
 SPRITE = "vendor/lucide-static-1.62.0/icons.svg"
-UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 # From this fraction on more of it hurts, and from this one on it is nearly gone (memory, not cpu or allocation:
 # there, full is what one wants). In step with `static/js/behaviors/telemetry.js`.
 WARN, FULL = 0.85, 0.95
-
-
-@register.filter(name="bytes")
-def bytes_(amount: float | None) -> str:
-    """`1610612736` → `1.5 GiB`."""
-    if amount is None:
-        return "–"
-    size, unit = float(amount), 0
-    while abs(size) >= 1024 and unit < len(UNITS) - 1:
-        size, unit = size / 1024, unit + 1
-    whole = size == int(size) or abs(size) >= 100 or unit == 0
-    return f"{size:.0f} {UNITS[unit]}" if whole else f"{size:.1f} {UNITS[unit]}"
-
-
-@register.filter
-def cores(millicores: int | None) -> str:
-    """Millicores as cores: `500` → `0.5`, `2000` → `2`."""
-    return "–" if millicores is None else f"{millicores / 1000:,.2f}".rstrip("0").rstrip(".")
-
-
-@register.filter
-def cards(milli: int | None) -> str:
-    """Thousandths of a card as cards: `1500` → `1.5`."""
-    return cores(milli)
-
-
-@register.filter
-def amount(value: int | None, resource: str) -> str:
-    """An amount of cpu, memory, storage or gpu in the unit that people use."""
-    if value is None:
-        return "–"
-    if resource in ("memory", "storage"):
-        return bytes_(value)
-    return cores(value)
-
-
-@register.filter
-def unit(resource: str) -> str:
-    """What an amount of the resource counts; bytes carry their unit themselves."""
-    return {"cpu": "cores", "gpu": "cards"}.get(resource, "")
-
-
-@register.filter
-def duration(seconds: float | None) -> str:
-    """Seconds as people say them, in step with `static/js/format.js`."""
-    if seconds is None:
-        return "–"
-    if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < 10:
-        return f"{int(seconds * 10) / 10:.1f} s"
-    whole = int(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    if whole < 86400:
-        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-    return f"{whole // 86400} d {whole % 86400 // 3600} h"
-
-
-def relative(moment: datetime, now: datetime) -> str:
-    """`3 min ago` or `in 2 h`."""
-    seconds = (now - moment).total_seconds()
-    away = abs(seconds)
-    if away < 5:
-        return "now"
-    for limit, size, name in (
-        (60, 1, "s"),
-        (3600, 60, "min"),
-        (86400, 3600, "h"),
-        (float("inf"), 86400, "d"),
-    ):
-        if away < limit:
-            text = f"{int(away // size)} {name}"
-            break
-    return f"{text} ago" if seconds >= 0 else f"in {text}"
 
 
 @register.simple_tag
@@ -137,23 +76,6 @@ def icon(name: str, extra: str = "") -> SafeString:
     )
 
 
-@register.filter
-def words(value: object) -> str:
-    """`upstream_failed` → `upstream failed`."""
-    return str(value).replace("_", " ")
-
-
-ACRONYMS = {name.lower(): name for name in ("CPU", "GPU", "OS", "PIDs")}
-
-
-@register.filter
-def sentence(value: object) -> str:
-    """`waiting_for_quota` → `Waiting for quota`."""
-    text = words(value)
-    first, blank, rest = text.partition(" ")
-    return f"{ACRONYMS.get(first, first[:1].upper() + first[1:])}{blank}{rest}"
-
-
 @register.simple_tag
 def status(state: str, label: str = "", pill: bool = False) -> SafeString:
     """A state as a coloured dot and its word."""
@@ -169,13 +91,6 @@ def status(state: str, label: str = "", pill: bool = False) -> SafeString:
 def dot(state: str) -> SafeString:
     """A state's dot alone, for lists whose text says the state."""
     return format_html('<span class="dot" data-state="{}"></span>', state)
-
-
-def fraction(value: float | None, most: float | None) -> float:
-    """value / most between 0 and 1; 0 where nothing can be used."""
-    if not value or not most or most < 0:
-        return 0.0
-    return max(0.0, min(1.0, value / most))
 
 
 @register.simple_tag
@@ -229,24 +144,6 @@ def meter(used: int, most: int, resource: str) -> SafeString:
     )
 
 
-@register.filter
-def pretty(value: Any) -> str:
-    """JSON for people."""
-    return json.dumps(value, indent=2, ensure_ascii=False)
-
-
-@register.filter
-def compact(value: Any) -> str:
-    """JSON on one line."""
-    return json.dumps(value, ensure_ascii=False, default=str)
-
-
-@register.filter
-def listed(value: Any) -> str:
-    """A list as words with commas; anything else as it is."""
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
 # Facts that the subject's name says already.
 NAMES = ("name", "username", "slug")
 
@@ -259,28 +156,9 @@ def facts_line(facts: Any) -> str:
 
 
 @register.filter
-def hundredths(value: float) -> str:
-    """0.973 → `97.3`, for a value whose per cent sign stands beside it; whole numbers stay whole."""
-    return f"{value * 100:.1f}".removesuffix(".0")
-
-
-@register.filter
 def peak_memory(usage: Mapping[str, Any]) -> str:
     """The most memory that a placement used, if its node measured it."""
     return bytes_(usage.get("memory_peak_bytes"))
-
-
-@register.filter
-def get(mapping: Any, key: object) -> Any:
-    """`mapping[key]`, or nothing."""
-    return mapping.get(key) if hasattr(mapping, "get") else None
-
-
-@register.filter
-def initials(name: str) -> str:
-    """One or two letters that stand for a name."""
-    parts = [part for part in name.replace(".", " ").replace("-", " ").replace("_", " ").split() if part]
-    return "".join(part[0] for part in parts[:2]) or "?"
 
 
 @register.simple_tag(takes_context=True)
@@ -350,7 +228,7 @@ def event_text(event: Any) -> SafeString:
         '{} {} <span class="muted">{} · {}</span>',
         sentence(noun),
         subject(event),
-        words(verb),
+        words.words(verb),
         event.actor.removeprefix("user:"),
     )
 
@@ -393,3 +271,30 @@ def quota_bar(line: Any) -> SafeString:
 def subject_link(context: template.Context, event: Any) -> str:
     """The log filtered to what this event is about."""
     return link_with(context, subject=f"{event.subject_type}:{event.subject_id}")
+
+
+@register.simple_tag
+def heat_cells(nodes: Iterable[Any]) -> SafeString:
+    """The cells of the fleet map: in one go, since there may be thousands."""
+    before, after = reverse("console:node", args=[0]).split("0")
+    return format_html_join(
+        "",
+        '<a class="heat__cell" href="{}{}{}" title="{}: {}, cpu {} %, {} running" data-state="{}" data-level="{}"'
+        ' data-node="{}" data-behavior="telemetry"><span class="visually-hidden">{}</span></a>',
+        (
+            (
+                before,
+                live.node.pk,
+                after,
+                live.node.name,
+                live.node.state,
+                round(live.cpu_percent),
+                live.node.running,
+                live.node.state,
+                live.level,
+                live.node.pk,
+                live.node.name,
+            )
+            for live in nodes
+        ),
+    )
