@@ -116,6 +116,9 @@ class Hub:
                     client.pubsub(ignore_subscribe_messages=True) as subscription,
                 ):
                     await subscription.subscribe(CHANNEL)
+                    task = asyncio.current_task()
+                    if task is not None and task.cancelling():
+                        raise asyncio.CancelledError  # The library may swallow it while it connects.
                     pause = 0.1
                     self._notify_everybody()  # Hints may have been missed while away.
                     async for message in subscription.listen():
