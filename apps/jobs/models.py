@@ -60,6 +60,7 @@ class Job(models.Model):
             models.Index(fields=["tenant", "id"], name="job_tenant"),
             models.Index(fields=["tenant", "state", "id"], name="job_tenant_state"),
             models.Index(fields=["state", "id"], name="job_active", condition=Q(state__in=sorted(JOB_ACTIVE))),
+            models.Index(fields=["ended_at"], name="job_ended", condition=Q(ended_at__isnull=False)),
             models.Index(fields=["origin"], name="job_origin", condition=~Q(origin="")),
         ]
 
