@@ -166,7 +166,7 @@ class ApiView(APIView):
                 response = self._mutate(declared, handler)
             else:
                 response = self._answer(declared, handler)
-        except Exception as error:  # noqa: BLE001 - the exception handler re-raises what it does not know
+        except Exception as error:
             response = self.handle_exception(error)
         self.response = self.finalize_response(wrapped, response, *args, **kwargs)
         return self.response

@@ -3,8 +3,8 @@
 from django.db.models import Count, QuerySet
 
 from apps.core.actors import Actor
-from apps.core.errors import Invalid
 from apps.core.crypto import unseal
+from apps.core.errors import Invalid
 
 from . import policies
 from .models import ApiToken, Domain, Membership, Secret, Tenant
