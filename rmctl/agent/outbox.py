@@ -19,7 +19,7 @@ from rmctl.agent.output import ResultInvalid, read_result
 from rmctl.agent.protocol import Report, ReportKind, Reports
 
 COALESCE_SECONDS = 0.002
-START_SECONDS = 0.02
+START_SECONDS = 0.05
 FRAMES_IN_FLIGHT = 1
 ITEMS_PER_FRAME = 500
 RESULT_BYTES_PER_FRAME = 1024 * 1024
