@@ -24,6 +24,8 @@ from apps.events.consumers import LiveConsumer
 from apps.execution.consumers import AgentConsumer
 from apps.execution.listener import listener
 
+from .memory import settle
+
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -37,6 +39,7 @@ async def lifespan(scope: Scope, receive: Receive, send: Send) -> None:
     while True:
         message = await receive()
         if message["type"] == "lifespan.startup":
+            settle()
             task = asyncio.create_task(listener.run())
             await send({"type": "lifespan.startup.complete"})
         elif message["type"] == "lifespan.shutdown":

@@ -97,7 +97,7 @@ def give_grants(items: Sequence[Given], now: datetime) -> None:
                 item.job.pk,
                 tenant_id=item.job.tenant_id,
                 facts={"flavor": item.flavor, "nodes": list(item.node_names), "token": item.job.token + 1},
-                topics=("queue", "fleet", "quota", *sorted({f"node:{member.node_id}" for member in item.members})),
+                topics=("queue", "fleet", "quota"),
             )
             for item in items
         ),
