@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from apps.core.errors import Conflict
 from apps.jobs.models import Placement
@@ -63,13 +63,11 @@ def assignments(placement_ids: Sequence[int]) -> tuple[list[Assignment], dict[in
     """
     if not placement_ids:
         return [], {}
-    rows = list(
-        Placement.objects.filter(pk__in=placement_ids).select_related("attempt__job__tenant").order_by("pk")
-    )
+    placements = Placement.objects.filter(pk__in=placement_ids).order_by("pk")
+    rows = [_Row(*values) for values in placements.values_list(*COLUMNS)]
     wanted: dict[int, set[str]] = {}
-    for placement in rows:
-        names = _group(placement).get("secrets") or {}
-        wanted.setdefault(placement.attempt.job.tenant_id, set()).update(names.values())
+    for row in rows:
+        wanted.setdefault(row.tenant_id, set()).update((row.specified.get("secrets") or {}).values())
     known: dict[int, dict[str, str]] = {}
     for tenant_id, names in wanted.items():
         try:
@@ -78,50 +76,74 @@ def assignments(placement_ids: Sequence[int]) -> tuple[list[Assignment], dict[in
             logger.warning("Secrets of tenant %s: %s", tenant_id, error)
             known[tenant_id] = {}
     found, missing = [], {}
-    for placement in rows:
-        values = known[placement.attempt.job.tenant_id]
-        absent = sorted(set((_group(placement).get("secrets") or {}).values()) - values.keys())
+    for row in rows:
+        values = known[row.tenant_id]
+        absent = sorted(set((row.specified.get("secrets") or {}).values()) - values.keys())
         if absent:
-            missing[placement.pk] = f"The tenant has no readable secret {', '.join(absent)}: set it again."
+            missing[row.pk] = f"The tenant has no readable secret {', '.join(absent)}: set it again."
         else:
-            found.append(_assignment(placement, values))
+            found.append(_assignment(row, values))
     return found, missing
 
 
-def _group(placement: Placement) -> dict[str, Any]:
-    group: dict[str, Any] = placement.attempt.job.spec["groups"][placement.group]
-    return group
+COLUMNS = (
+    "pk", "group", "rank", "cpu_millicores", "memory_bytes", "storage_bytes", "gpus", "attempt_id", "attempt__token",
+    "attempt__job_id", "attempt__job__name", "attempt__job__spec", "attempt__job__tenant_id",
+    "attempt__job__tenant__slug",
+)  # fmt: skip
 
 
-def _assignment(placement: Placement, values: Mapping[str, str]) -> Assignment:
-    attempt = placement.attempt
-    job = attempt.job
-    spec = job.spec
-    group = _group(placement)
+class _Row(NamedTuple):
+    """What an assignment is made of, in the order of COLUMNS; whole objects would cost more than the query."""
+
+    pk: int
+    group: int
+    rank: int
+    cpu_millicores: int
+    memory_bytes: int
+    storage_bytes: int
+    gpus: list[tuple[int, int]]
+    attempt: int
+    token: int
+    job: int
+    name: str
+    spec: dict[str, Any]
+    tenant_id: int
+    tenant: str
+
+    @property
+    def specified(self) -> dict[str, Any]:
+        """The group of the spec that this is a member of."""
+        group: dict[str, Any] = self.spec["groups"][self.group]
+        return group
+
+
+def _assignment(row: _Row, values: Mapping[str, str]) -> Assignment:
+    group = row.specified
     resources = group["resources"]
     return Assignment(
-        placement=placement.pk,
-        token=attempt.token,
-        job=job.pk,
-        attempt=attempt.pk,
-        name=job.name,
-        tenant=job.tenant.slug,
+        placement=row.pk,
+        token=row.token,
+        job=row.job,
+        attempt=row.attempt,
+        name=row.name,
+        tenant=row.tenant,
         command=_command(group),
         group=group["name"],
-        rank=placement.rank,
-        size=sum(member["count"] for member in spec["groups"]),
+        rank=row.rank,
+        size=sum(member["count"] for member in row.spec["groups"]),
         env=group.get("env") or {},
         secrets={variable: values[name] for variable, name in (group.get("secrets") or {}).items()},
-        cpu_millicores=placement.cpu_millicores,
+        cpu_millicores=row.cpu_millicores,
         cpu_limit_millicores=resources["cpu_limit_millicores"],
-        memory_bytes=placement.memory_bytes,
-        storage_bytes=placement.storage_bytes,
+        memory_bytes=row.memory_bytes,
+        storage_bytes=row.storage_bytes,
         pids=resources["pids"],
-        gpus=[GpuShare(index, milli) for index, milli in placement.gpus],
-        time_limit_seconds=spec["time_limit"],
+        gpus=[GpuShare(index, milli) for index, milli in row.gpus],
+        time_limit_seconds=row.spec["time_limit"],
         image=group.get("image"),
-        bundle=spec.get("bundle"),
-        inputs=spec.get("inputs") or {},
+        bundle=row.spec.get("bundle"),
+        inputs=row.spec.get("inputs") or {},
     )
 
 
