@@ -30,7 +30,7 @@ SECRET_MAX_BYTES = 64 * 1024
 def checked_slug(field: str, value: str) -> str:
     """The value, if it is a slug; raises Invalid naming the field."""
     # The whole text: the validator's own `$` would let a final line break pass.
-    if not slug_validator.regex.fullmatch(value):
+    if not re.fullmatch(slug_validator.regex, value):
         raise Invalid.field(field, f"{value!r} is not a valid name: {slug_validator.message}.")
     return value
 

@@ -90,7 +90,8 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoPortal]:
                 ready.set()
         ready.set()
 
-    threading.Thread(target=read, daemon=True).start()
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
     ready.wait(START_SECONDS)
     if not any("demo run finished" in line for line in found.output):
         os.killpg(process.pid, signal.SIGTERM)
@@ -99,6 +100,9 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoPortal]:
     process.send_signal(signal.SIGINT)
     try:
         process.wait(60)
+        reader.join(10)
+        assert process.stdout is not None
+        process.stdout.close()
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         pytest.fail("./portal demo did not stop on Ctrl-C within a minute")
