@@ -10,7 +10,8 @@ from apps.tenants.models import Tenant
 class LogChunk(models.Model):
     """A piece of a placement's log, kept as one object in the `logs` storage; offsets leave no gap."""
 
-    placement = models.ForeignKey(Placement, on_delete=models.CASCADE, related_name="log_chunks")
+    # Its unique constraint on (placement, offset) is the index.
+    placement = models.ForeignKey(Placement, on_delete=models.CASCADE, related_name="log_chunks", db_index=False)
     offset = models.BigIntegerField()
     length = models.PositiveIntegerField()
     path = models.CharField(max_length=200)
@@ -26,7 +27,7 @@ class LogChunk(models.Model):
 class Artifact(models.Model):
     """A file that a task kept (`$RM_ARTIFACTS`), in the `artifacts` storage."""
 
-    placement = models.ForeignKey(Placement, on_delete=models.CASCADE, related_name="artifacts")
+    placement = models.ForeignKey(Placement, on_delete=models.CASCADE, related_name="artifacts", db_index=False)
     name = models.CharField(max_length=500)
     path = models.CharField(max_length=600)
     size = models.BigIntegerField()

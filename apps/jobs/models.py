@@ -20,7 +20,8 @@ class Job(models.Model):
     `engine.reasons`, with `detail` for people and `tried` (per flavor: what stood in the way).
     """
 
-    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="jobs")
+    # The index on (tenant, id) below serves it.
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="jobs", db_index=False)
     owner = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
     name = models.CharField(max_length=200)
     # What made it: "" for people and the API, "run:12" for a task of a workflow run.
@@ -75,7 +76,7 @@ class Grant(models.Model):
     """
 
     job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="grants")
-    quota_node = models.ForeignKey(QuotaNode, on_delete=models.PROTECT, related_name="grants")
+    quota_node = models.ForeignKey(QuotaNode, on_delete=models.PROTECT, related_name="grants", db_index=False)
     flavor = models.CharField(max_length=63)
     amounts = models.JSONField()
     created_at = models.DateTimeField()
@@ -100,7 +101,8 @@ class Grant(models.Model):
 class Attempt(models.Model):
     """One execution of a job under a grant. `token` is its fencing token: a newer attempt's is larger."""
 
-    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="attempts")
+    # Its unique constraint on (job, token) is the index.
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="attempts", db_index=False)
     grant = models.OneToOneField(Grant, on_delete=models.CASCADE, related_name="attempt")
     token = models.PositiveIntegerField()
     state = models.CharField(max_length=10, choices=AttemptState, default=AttemptState.GRANTED)
@@ -127,7 +129,8 @@ class Attempt(models.Model):
 class Placement(models.Model):
     """One member (group, rank) of an attempt on one node, with its share of the grant."""
 
-    attempt = models.ForeignKey(Attempt, on_delete=models.CASCADE, related_name="placements")
+    # Its unique constraint on (attempt, group, rank) is the index.
+    attempt = models.ForeignKey(Attempt, on_delete=models.CASCADE, related_name="placements", db_index=False)
     node = models.ForeignKey(Node, on_delete=models.PROTECT, related_name="placements")
     group = models.PositiveSmallIntegerField(default=0)
     rank = models.PositiveIntegerField(default=0)

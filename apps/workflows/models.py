@@ -104,7 +104,8 @@ class Task(models.Model):
     finished instances), so that readiness is O(out-degree) for each task that ends.
     """
 
-    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="tasks")
+    # Its unique constraint on (run, name, index) is the index.
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="tasks", db_index=False)
     name = models.CharField(max_length=200)
     index = models.IntegerField(default=-1)
     width = models.PositiveIntegerField(null=True)
