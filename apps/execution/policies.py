@@ -1,37 +1,26 @@
 """Logs, artifacts and bundles belong to the tenant of their job."""
 
-from django.db.models import QuerySet
-
-from apps.core.actors import Actor
-from apps.core.policies import Policy
 from apps.jobs.models import Placement
-from apps.tenants.policies import tenant_visible
+from apps.tenants.policies import OwnedPolicy
 
 from .models import Artifact, Bundle
 
 
-class PlacementPolicy(Policy[Placement]):
+class PlacementPolicy(OwnedPolicy[Placement]):
     model = Placement
     noun = "placement"
-
-    def _visible(self, actor: Actor, rows: QuerySet[Placement]) -> QuerySet[Placement]:
-        return rows.filter(tenant_visible(actor, "attempt__job__tenant__"))
+    owner = "attempt__job__tenant"
 
 
-class ArtifactPolicy(Policy[Artifact]):
+class ArtifactPolicy(OwnedPolicy[Artifact]):
     model = Artifact
     noun = "artifact"
-
-    def _visible(self, actor: Actor, rows: QuerySet[Artifact]) -> QuerySet[Artifact]:
-        return rows.filter(tenant_visible(actor, "placement__attempt__job__tenant__"))
+    owner = "placement__attempt__job__tenant"
 
 
-class BundlePolicy(Policy[Bundle]):
+class BundlePolicy(OwnedPolicy[Bundle]):
     model = Bundle
     noun = "bundle"
-
-    def _visible(self, actor: Actor, rows: QuerySet[Bundle]) -> QuerySet[Bundle]:
-        return rows.filter(tenant_visible(actor, "tenant__"))
 
 
 placements = PlacementPolicy()

@@ -1,27 +1,14 @@
 """Who may see and control jobs: members of the tenant; providers see what runs on their nodes through the fleet."""
 
-from django.db.models import QuerySet
-
-from apps.core.actors import Actor
-from apps.core.policies import Policy
-from apps.tenants.models import Role
-from apps.tenants.policies import tenant_visible
+from apps.tenants.policies import OwnedPolicy, works_for
 
 from .models import Job
 
 
-def member(actor: Actor, job: Job) -> bool:
-    """Operators, and members and admins of the job's tenant."""
-    return actor.operator or actor.tenant_roles.get(job.tenant_id) in (Role.ADMIN, Role.MEMBER)
-
-
-class JobPolicy(Policy[Job]):
+class JobPolicy(OwnedPolicy[Job]):
     model = Job
     noun = "job"
-    rules = {"cancel": member, "hold": member, "release": member}
-
-    def _visible(self, actor: Actor, rows: QuerySet[Job]) -> QuerySet[Job]:
-        return rows.filter(tenant_visible(actor, "tenant__"))
+    rules = {"cancel": works_for, "hold": works_for, "release": works_for}
 
 
 jobs = JobPolicy()

@@ -1,20 +1,14 @@
 """Decisions are seen by whoever sees their job."""
 
-from django.db.models import QuerySet
-
-from apps.core.actors import Actor
-from apps.core.policies import Policy
-from apps.tenants.policies import tenant_visible
+from apps.tenants.policies import OwnedPolicy
 
 from .models import Decision
 
 
-class DecisionPolicy(Policy[Decision]):
+class DecisionPolicy(OwnedPolicy[Decision]):
     model = Decision
     noun = "decision"
-
-    def _visible(self, actor: Actor, rows: QuerySet[Decision]) -> QuerySet[Decision]:
-        return rows.filter(tenant_visible(actor, "job__tenant__"))
+    owner = "job__tenant"
 
 
 decisions = DecisionPolicy()

@@ -1,13 +1,17 @@
 """Who may see and change domains, tenants, members, tokens and secrets."""
 
+from typing import Any, ClassVar, TypeVar
+
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AbstractUser
-from django.db.models import Q, QuerySet
+from django.db.models import Model, Q, QuerySet
 
 from apps.core.actors import Actor
 from apps.core.policies import Policy, operator
 
 from .models import ApiToken, Domain, Membership, Role, Secret, Tenant
+
+M = TypeVar("M", bound=Model)
 
 
 def tenant_admin(actor: Actor, tenant: Tenant) -> bool:
@@ -30,6 +34,20 @@ def tenant_visible(actor: Actor, prefix: str = "") -> Q:
     if actor.operator or actor.auditor:
         return Q()
     return Q(**{f"{prefix}in": list(actor.tenant_roles)})
+
+
+def works_for(actor: Actor, row: Any) -> bool:
+    """Operators, and members and admins of the tenant that owns the row (its `tenant_id`)."""
+    return actor.operator or actor.tenant_roles.get(row.tenant_id) in (Role.ADMIN, Role.MEMBER)
+
+
+class OwnedPolicy(Policy[M]):
+    """For what belongs to a tenant, found through `owner` (a lookup): seen by whoever sees that tenant."""
+
+    owner: ClassVar[str] = "tenant"
+
+    def _visible(self, actor: Actor, rows: QuerySet[M]) -> QuerySet[M]:
+        return rows.filter(tenant_visible(actor, f"{self.owner}__"))
 
 
 class DomainPolicy(Policy[Domain]):
@@ -93,14 +111,11 @@ class TokenPolicy(Policy[ApiToken]):
         return rows.filter(user_id=actor.user_id)
 
 
-class SecretPolicy(Policy[Secret]):
+class SecretPolicy(OwnedPolicy[Secret]):
     model = Secret
     noun = "secret"
     rules = {"delete": lambda actor, secret: tenant_admin(actor, secret.tenant)}
     scopes = {"delete": "admin"}
-
-    def _visible(self, actor: Actor, rows: QuerySet[Secret]) -> QuerySet[Secret]:
-        return rows.filter(tenant_visible(actor, "tenant__"))
 
 
 class UserPolicy(Policy[AbstractUser]):

@@ -2,53 +2,35 @@
 
 from typing import Any
 
-from django.db.models import QuerySet
-
 from apps.core.actors import Actor
 from apps.core.policies import Policy
-from apps.tenants.models import Role
-from apps.tenants.policies import tenant_visible
+from apps.tenants.policies import OwnedPolicy, works_for
 
 from .models import Run, Task, Workflow, WorkflowVersion
 
 
-def member(actor: Actor, row: Workflow | Run) -> bool:
-    """Operators, and members and admins of the tenant that owns it."""
-    return actor.operator or actor.tenant_roles.get(row.tenant_id) in (Role.ADMIN, Role.MEMBER)
-
-
-class WorkflowPolicy(Policy[Workflow]):
+class WorkflowPolicy(OwnedPolicy[Workflow]):
     model = Workflow
     noun = "workflow"
-    rules = {"trigger": member, "pause": member, "resume": member}
-
-    def _visible(self, actor: Actor, rows: QuerySet[Workflow]) -> QuerySet[Workflow]:
-        return rows.filter(tenant_visible(actor, "tenant__"))
+    rules = {"trigger": works_for, "pause": works_for, "resume": works_for}
 
 
-class VersionPolicy(Policy[WorkflowVersion]):
+class VersionPolicy(OwnedPolicy[WorkflowVersion]):
     model = WorkflowVersion
     noun = "workflow version"
-
-    def _visible(self, actor: Actor, rows: QuerySet[WorkflowVersion]) -> QuerySet[WorkflowVersion]:
-        return rows.filter(tenant_visible(actor, "workflow__tenant__"))
+    owner = "workflow__tenant"
 
 
-class RunPolicy(Policy[Run]):
+class RunPolicy(OwnedPolicy[Run]):
     model = Run
     noun = "run"
-    rules = {"cancel": member}
-
-    def _visible(self, actor: Actor, rows: QuerySet[Run]) -> QuerySet[Run]:
-        return rows.filter(tenant_visible(actor, "tenant__"))
+    rules = {"cancel": works_for}
 
 
-class TaskPolicy(Policy[Task]):
+class TaskPolicy(OwnedPolicy[Task]):
     model = Task
     noun = "task"
-
-    def _visible(self, actor: Actor, rows: QuerySet[Task]) -> QuerySet[Task]:
-        return rows.filter(tenant_visible(actor, "run__tenant__"))
+    owner = "run__tenant"
 
 
 def visible(policy: Policy[Any], actor: Actor, pk: int | None) -> bool:
