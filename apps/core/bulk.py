@@ -1,9 +1,45 @@
-"""Bulk UPDATE with a different value for each row, in one statement."""
+"""Many rows in one statement: inserts, and updates with a different value for each row.
 
-from collections.abc import Sequence
-from typing import Any
+The values travel as one JSON parameter. PostgreSQL takes it apart into typed columns, which costs a fraction of
+what dumping an array for each column costs in Python.
+"""
 
+from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import Any, TypeVar
+
+import msgspec
 from django.db import connection, models
+from django.db.models.fields import NOT_PROVIDED
+
+# Rows of one statement.
+BATCH = 2000
+Row = TypeVar("Row", bound=models.Model)
+
+
+def insert(objects: Iterable[Row]) -> list[Row]:
+    """Insert new objects of one model and set their keys; returns them.
+
+    Columns with a default of the database get that. Unlike `bulk_create` this looks at nothing but the columns.
+    """
+    new = list(objects)
+    for start in range(0, len(new), BATCH):
+        _insert(new[start : start + BATCH])
+    return new
+
+
+def _insert(objects: Sequence[models.Model]) -> None:
+    model = type(objects[0])
+    attributes = _insertable(model)
+    names, types = _columns(model, attributes)
+    table, key = (connection.ops.quote_name(name) for name in (model._meta.db_table, model._meta.pk.column))
+    sql = (
+        f"INSERT INTO {table} ({', '.join(names)}) SELECT v.* FROM jsonb_to_recordset(%s::jsonb) "
+        f"AS v({_record(types)}) RETURNING {key}"
+    )
+    keys = _run(sql, [[getattr(item, name) for name in attributes] for item in objects])
+    for item, pk in zip(objects, keys, strict=True):
+        item.pk, item._state.adding, item._state.db = pk, False, connection.alias
 
 
 def update_rows(
@@ -17,33 +53,51 @@ def update_rows(
     """
     if not rows:
         return []
-    meta = model._meta
-    names = [meta.pk.name, *columns, *([guard] if guard else [])]
-    fields: list[Any] = [meta.get_field(name) for name in names]
-    parameters = []
-    for field, values in zip(fields, zip(*rows, strict=True), strict=True):
-        parameters.append([field.get_db_prep_save(value, connection) for value in values])
-    alias = [f"v{position}" for position in range(len(names))]
-    unnest = ", ".join(f"%s::{_array_type(field)}[]" for field in fields)
-    quote = connection.ops.quote_name
-    assignments = ", ".join(
-        f"{quote(field.column)} = v.{name}"
-        for field, name in zip(fields[1 : len(columns) + 1], alias[1 : len(columns) + 1], strict=True)
-    )
-    condition = f"t.{quote(fields[0].column)} = v.v0"
+    names, types = _columns(model, (model._meta.pk.name, *columns, *([guard] if guard else [])))
+    table, key = connection.ops.quote_name(model._meta.db_table), names[0]
+    assignments = ", ".join(f"{name} = v.v{place}" for place, name in enumerate(names[1 : len(columns) + 1], 1))
+    condition = f"t.{key} = v.v0"
     if guard:
-        condition += f" AND t.{quote(fields[-1].column)} = v.{alias[-1]}"
-    table, key = quote(meta.db_table), quote(fields[0].column)
+        condition += f" AND t.{names[-1]} = v.v{len(names) - 1}"
     sql = (
-        f"UPDATE {table} AS t SET {assignments} FROM (SELECT v.* FROM unnest({unnest}) AS v({', '.join(alias)}) "
-        f"JOIN {table} AS l ON l.{key} = v.v0 ORDER BY l.{key} FOR NO KEY UPDATE OF l) AS v "
+        f"UPDATE {table} AS t SET {assignments} FROM (SELECT v.* FROM jsonb_to_recordset(%s::jsonb) "
+        f"AS v({_record(types)}) JOIN {table} AS l ON l.{key} = v.v0 ORDER BY l.{key} FOR NO KEY UPDATE OF l) AS v "
         f"WHERE {condition} RETURNING t.{key}"
     )
+    return _run(sql, rows)
+
+
+def as_json(value: Any) -> str:
+    """A parameter for `jsonb_to_recordset` and the like."""
+    return msgspec.json.encode(value).decode()
+
+
+def _run(sql: str, rows: Sequence[Sequence[Any]]) -> list[int]:
+    names = [f"v{place}" for place in range(len(rows[0]))]
     with connection.cursor() as cursor:
-        cursor.execute(sql, parameters)
+        cursor.execute(sql, [as_json([dict(zip(names, row, strict=True)) for row in rows])])
         return [row[0] for row in cursor.fetchall()]
 
 
-def _array_type(field: Any) -> str:
-    """The plain PostgreSQL type of a field (serial and identity columns are their integer type)."""
-    return str(field.rel_db_type(connection) if field.primary_key else field.db_type(connection)).split(" GENERATED")[0]
+@cache
+def _insertable(model: type[models.Model]) -> tuple[str, ...]:
+    return tuple(
+        field.attname
+        for field in model._meta.concrete_fields
+        if not field.primary_key and field.db_default is NOT_PROVIDED
+    )
+
+
+def _record(types: Sequence[str]) -> str:
+    return ", ".join(f"v{place} {kind}" for place, kind in enumerate(types))
+
+
+@cache
+def _columns(model: type[models.Model], fields: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    """The quoted columns of the fields and their plain types (serial and identity columns are integers)."""
+    found: list[Any] = [model._meta.get_field(name) for name in fields]
+    types = [field.rel_db_type(connection) if field.primary_key else field.db_type(connection) for field in found]
+    return (
+        [connection.ops.quote_name(field.column) for field in found],
+        [str(kind).split(" GENERATED")[0] for kind in types],
+    )

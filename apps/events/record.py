@@ -8,7 +8,7 @@ from django.db import models
 from django.utils import timezone
 
 from apps.core.actors import Actor
-from apps.core.bulk import update_rows
+from apps.core.bulk import insert, update_rows
 from apps.core.errors import StaleState
 
 from .live import publish
@@ -60,7 +60,7 @@ def record_all(actor: Actor, facts: Iterable[Fact], *, on_behalf_of: str = "") -
             topics.add(f"tenant:{fact.tenant_id}")
         topics.update(fact.topics)
     if rows:
-        Event.objects.bulk_create(rows, batch_size=1000)
+        insert(rows)
         if moves_stamp(row.verb for row in rows):
             move_stamp()
         publish(topics)

@@ -1,11 +1,12 @@
 """Who wants to be woken when jobs move. Higher apps append a callable in `AppConfig.ready()`; it only wakes a loop."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
-JOB_MOVED: list[Callable[[], None]] = []
+JOB_MOVED: list[Callable[[Collection[int]], None]] = []
 
 
-def job_moved() -> None:
-    """Called inside the transaction in which jobs started or ended."""
-    for wake in JOB_MOVED:
-        wake()
+def jobs_moved(jobs: Collection[int]) -> None:
+    """Called inside the transaction in which these jobs started or ended; they were made by something else."""
+    if jobs:
+        for wake in JOB_MOVED:
+            wake(jobs)

@@ -7,6 +7,7 @@ from typing import Any
 
 from django.db import transaction
 
+from apps.core.bulk import insert
 from apps.events.live import publish
 from apps.execution import backends
 from apps.fleet.snapshot import load_fleet
@@ -88,7 +89,7 @@ def _grant(observed: Observed, grants: Sequence[Verdict], now: datetime) -> int:
             )
         )
     give_grants(given, now)
-    Decision.objects.bulk_create(decisions)
+    insert(decisions)
     lent = observed.configuration.lent
     backends.submit({member.node_id: lent[member.node_id].kind for item in given for member in item.members})
     return len(given)
@@ -176,7 +177,7 @@ def _pend(observed: Observed, verdicts: Sequence[Verdict], now: datetime) -> Non
             pend(fresh[start : start + 1000])
     if fresh:
         with transaction.atomic():
-            Decision.objects.bulk_create(decisions, batch_size=1000)
+            insert(decisions)
             publish({"queue", *(f"job:{row[0]}" for row in fresh[:TOPICS_MAX])})
     if len(_written) > 4 * len(observed.pending) + 1000:
         for job in _written.keys() - observed.pending.keys():

@@ -5,19 +5,18 @@ from datetime import datetime
 from typing import Any
 
 import numpy as np
-from django.db.models import Q
+from django.db import connection
 
 from apps.fleet.membership import PoolMembers
 from apps.fleet.snapshot import load_fleet
 from apps.jobs.models import Job
 from apps.jobs.requests import cache
-from apps.jobs.states import JobState
 from apps.quotas.queries import load_tree
 from engine.cycle import Candidate, PoolView, Snapshot
 from engine.fleet import Fleet
 from engine.quota import QuotaTree
 
-from .configuration import Configuration, configuration
+from .configuration import Configuration, TenantRow, configuration
 
 # Queued jobs looked at in one cycle, in the order of priority and age.
 CANDIDATES_MAX = 20_000
@@ -34,51 +33,106 @@ class Observed:
 
 def observe(now: datetime) -> Observed | None:
     """Read everything that a cycle needs; None when no job waits."""
-    rows = list(
-        Job.objects.filter(Q(not_before__isnull=True) | Q(not_before__lte=now), state=JobState.PENDING, held=False)
-        .order_by("-priority", "pk")
-        .values_list(
-            "pk", "tenant_id", "priority", "submitted_at", "equivalence", "pool", "failures", "reason", "detail"
-        )[:CANDIDATES_MAX]
-    )
+    rows = queued(now)
     if not rows:
         return None
     known = cache()
-    missing = known.missing({row[4] for row in rows})
+    missing = known.missing({row.equivalence for row in rows})
     if missing:
-        first = {row[4]: row[0] for row in reversed(rows) if row[4] in missing}
+        first = {row.equivalence: row.job for row in reversed(rows) if row.equivalence in missing}
         for equivalence, spec in Job.objects.filter(pk__in=first.values()).values_list("equivalence", "spec"):
             known.add(equivalence, spec)
     configured = configuration(now)
     fleet = load_fleet(configured.lent)
     tree = load_tree(configured.quota_nodes)
-    views: dict[str, PoolView] = {}
-    suspended = set()
-    candidates = []
-    for pk, tenant_id, priority, submitted, equivalence, pool, failures, _, _ in rows:
-        tenant = configured.tenants[tenant_id]
-        view = f"{pool}@{tenant.domain}"
-        if view not in views and pool in configured.pools:
-            views[view] = pool_view(fleet, configured.pools[pool], tenant.domain)
-        groups, amounts = known[equivalence]
-        queue = tenant.quota_node if tenant.quota_node is not None else -tenant_id
-        if tenant.suspended:
-            suspended.add(queue)
-        candidates.append(
-            Candidate(
-                job=pk,
-                queue=queue,
-                priority=priority,
-                submitted=submitted.timestamp(),
-                groups=groups,
-                amounts=charged(tree, queue, amounts),
-                pool=view if view in views else pool,
-                attempts=failures,
-                equivalence=equivalence,
-            )
+    views = {
+        f"{name}@{domain}": pool_view(fleet, configured.pools[name], domain)
+        for name, domain in {(row.pool, configured.tenants[row.tenant].domain) for row in rows}
+        if name in configured.pools
+    }
+    for row in rows:
+        if row.configuration is not configured:
+            row.configuration, row.candidate = configured, _candidate(row, configured, tree)
+    snapshot = Snapshot(
+        fleet=fleet,
+        pools=views,
+        tree=tree,
+        candidates=[row.candidate for row in rows if row.candidate is not None],
+        suspended=frozenset(
+            _queue(tenant, row) for row in rows if (tenant := configured.tenants[row.tenant]).suspended
+        ),
+    )
+    return Observed(
+        snapshot=snapshot, pending={row.job: (row.reason, row.detail) for row in rows}, configuration=configured
+    )
+
+
+@dataclass(slots=True)
+class QueuedJob:
+    """A pending job's row as it was at `version`, and what the engine was last given of it."""
+
+    version: str
+    job: int
+    tenant: int
+    priority: int
+    submitted: datetime
+    equivalence: str
+    pool: str
+    failures: int
+    reason: str
+    detail: str
+    configuration: Configuration | None = None
+    candidate: Candidate | None = None
+
+
+_kept: dict[int, QueuedJob] = {}
+
+
+def queued(now: datetime) -> list[QueuedJob]:
+    """The pending jobs that may start now, by priority and age; only rows that changed are read.
+
+    `xmin` is the transaction that wrote a row, so as long as it stands still, so does the row.
+    """
+    global _kept
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT id, xmin::text FROM jobs_job WHERE state = 'pending' AND NOT held "
+            "AND (not_before IS NULL OR not_before <= %s) ORDER BY priority DESC, id LIMIT %s",
+            [now, CANDIDATES_MAX],
         )
-    snapshot = Snapshot(fleet=fleet, pools=views, tree=tree, candidates=candidates, suspended=frozenset(suspended))
-    return Observed(snapshot=snapshot, pending={row[0]: row[7:9] for row in rows}, configuration=configured)
+        versions: dict[int, str] = dict(cursor.fetchall())
+        kept = {pk: row for pk, row in _kept.items() if versions.get(pk) == row.version}
+        changed = [pk for pk in versions if pk not in kept]
+        if changed:
+            cursor.execute(
+                "SELECT xmin::text, id, tenant_id, priority, submitted_at, equivalence, pool, failures, reason, detail "
+                "FROM jobs_job WHERE id = ANY(%s)",
+                [changed],
+            )
+            kept.update((row[1], QueuedJob(*row)) for row in cursor.fetchall())
+    _kept = kept
+    return [kept[pk] for pk in versions if pk in kept]
+
+
+def _queue(tenant: TenantRow, row: QueuedJob) -> int:
+    return tenant.quota_node if tenant.quota_node is not None else -row.tenant
+
+
+def _candidate(row: QueuedJob, configured: Configuration, tree: QuotaTree) -> Candidate:
+    tenant = configured.tenants[row.tenant]
+    queue = _queue(tenant, row)
+    groups, amounts = cache()[row.equivalence]
+    return Candidate(
+        job=row.job,
+        queue=queue,
+        priority=row.priority,
+        submitted=row.submitted.timestamp(),
+        groups=groups,
+        amounts=charged(tree, queue, amounts),
+        pool=f"{row.pool}@{tenant.domain}" if row.pool in configured.pools else row.pool,
+        attempts=row.failures,
+        equivalence=row.equivalence,
+    )
 
 
 def charged(tree: QuotaTree, queue: int, amounts: dict[str, int]) -> dict[str, int]:

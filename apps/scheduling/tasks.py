@@ -1,7 +1,6 @@
 """The scheduling loop: observe → decide → apply."""
 
 import logging
-import threading
 import time
 from datetime import timedelta
 
@@ -20,12 +19,6 @@ logger = logging.getLogger(__name__)
 
 CYCLE_AGE = timedelta(days=7)
 
-# With a backlog, cycles start at most this often: each then grants what became free meanwhile, in one go.
-# A job that comes to an empty queue never waits for this.
-BACKLOG_SECONDS = 0.03
-_pace = threading.Event()
-_next_cycle = 0.0
-
 # Grants of one cycle; more follow in the next pass at once, so that their jobs start meanwhile.
 GRANTS_MAX = 200
 
@@ -33,9 +26,6 @@ GRANTS_MAX = 200
 @loop("schedule")
 def schedule() -> bool:
     """One cycle; asks for another when its limit of grants was reached."""
-    global _next_cycle
-    _pace.wait(max(0.0, _next_cycle - time.monotonic()))
-    started = time.monotonic()
     now = timezone.now()
     began = time.perf_counter()
     observed = observe(now)
@@ -51,7 +41,6 @@ def schedule() -> bool:
         decide_ms=(time.perf_counter() - read) * 1000,
     )
     granted = apply(observed, verdicts, now, cycle)
-    _next_cycle = started + BACKLOG_SECONDS if 0 < granted < len(verdicts) else 0.0
     # Refused grants count too, or a full cycle of which one no longer held would end the run of passes.
     return granted > 0 and granted + cycle.refused >= GRANTS_MAX
 

@@ -14,7 +14,7 @@ from django.db import InterfaceError, OperationalError, transaction
 
 from apps.core import loops, redis
 from apps.core.actors import SYSTEM
-from apps.core.bulk import update_rows
+from apps.core.bulk import insert, update_rows
 from apps.core.errors import Invalid, StaleState
 from apps.events.record import Fact, Move, move_many, record_all
 from apps.jobs.admission import default_pool
@@ -226,21 +226,18 @@ class _Batch:
             raise StaleState("Tasks moved while their run was locked; nothing was changed.")
         made = [row for one in self.progress.values() for row in one.made]
         if made:
-            stored = Task.objects.bulk_create(
-                (
-                    Task(
-                        run_id=row.run,
-                        name=row.name,
-                        index=row.index,
-                        state=str(row.state),
-                        job_id=row.job,
-                        detail=row.detail,
-                        queued_at=row.queued_at,
-                        ended_at=row.ended_at,
-                    )
-                    for row in made
-                ),
-                batch_size=2000,
+            stored = insert(
+                Task(
+                    run_id=row.run,
+                    name=row.name,
+                    index=row.index,
+                    state=str(row.state),
+                    job_id=row.job,
+                    detail=row.detail,
+                    queued_at=row.queued_at,
+                    ended_at=row.ended_at,
+                )
+                for row in made
             )
             for row, task in zip(made, stored, strict=True):
                 row.pk = task.pk

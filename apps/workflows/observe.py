@@ -1,5 +1,5 @@
-"""Observe: what the advance loop has to look at. Each statement reads a partial index over what is active, so
-its cost follows the work in flight and not the history."""
+"""Observe: what the advance loop has to look at. A pass reads the tasks of the jobs that have just moved; every
+few seconds one reads all that is active, from partial indexes. So its cost never follows the history."""
 
 import time
 from collections.abc import Iterable, Mapping
@@ -9,6 +9,7 @@ from typing import Any
 
 from django.db import connection
 
+from . import moved
 from .plans import plan_of
 from .states import TaskState
 
@@ -16,13 +17,16 @@ from .states import TaskState
 NEWS_MAX = 2000
 STARTS_MAX = 200
 REVIEWS_MAX = 100
-# Seconds between two searches for runs that wait for nothing.
+# Seconds between two searches of all tasks in flight, and for runs that wait for nothing.
+SEARCH_SECONDS = 2.0
 REVIEW_SECONDS = 5.0
 
 COLUMNS = (
     "t.id, t.run_id, t.name, t.index, t.state, t.width, t.job_id, t.succeeded, t.failed, t.skipped, "
     "t.detail, t.queued_at, t.started_at, t.ended_at"
 )
+# A fence: the planner is to look the few up instead of reading all that is in flight.
+MOVED_TASKS = "(SELECT * FROM workflows_task WHERE job_id = ANY(%s::bigint[]) OFFSET 0) t"
 
 
 @dataclass(slots=True)
@@ -99,15 +103,22 @@ class Observed:
     blocked: bool = False
 
 
-_reviewed_at = float("-inf")
+_searched_at = _reviewed_at = float("-inf")
 
 
-def observe(*, review: bool | None = None) -> Observed:
-    """Everything that is to be done now; `review` asks for (or, if False, leaves out) the periodic search."""
-    global _reviewed_at
+def observe(*, search: bool | None = None, review: bool | None = None) -> Observed:
+    """What is to be done now; `search` and `review` ask for (or, if False, leave out) the periodic searches."""
+    global _searched_at, _reviewed_at
     observed = Observed(work={})
-    news = _news()
-    observed.more = len(news) == NEWS_MAX
+    if search or (search is None and time.monotonic() - _searched_at > SEARCH_SECONDS):
+        _searched_at = time.monotonic()
+        moved.forget()
+        news = _news("workflows_task t", [])
+        observed.more = len(news) == NEWS_MAX
+    else:
+        jobs = moved.take(NEWS_MAX)
+        news = _news(MOVED_TASKS, [jobs]) if jobs else []
+        observed.more = len(jobs) == NEWS_MAX
     for item in news:
         observed.work.setdefault(item.row.run, Work()).news.append(item)
     _starts(observed)
@@ -124,14 +135,15 @@ def _fetch(sql: str, parameters: Iterable[Any] = ()) -> list[tuple[Any, ...]]:
         return [tuple(row) for row in cursor.fetchall()]
 
 
-def _news() -> list[News]:
+def _news(tasks: str, parameters: list[Any]) -> list[News]:
     rows = _fetch(
         f"SELECT {COLUMNS}, j.state, j.exit_code, j.detail, j.started_at, j.ended_at "
-        "FROM workflows_task t LEFT JOIN jobs_job j ON j.id = t.job_id "
+        f"FROM {tasks} LEFT JOIN jobs_job j ON j.id = t.job_id "
         "WHERE t.state IN ('queued', 'running') AND t.width IS NULL "
         "AND (j.id IS NULL OR j.state IN ('succeeded', 'failed', 'cancelled') "
         "OR (t.state = 'queued' AND j.state = 'running')) "
-        f"ORDER BY t.id LIMIT {NEWS_MAX}"
+        f"ORDER BY t.id LIMIT {NEWS_MAX}",
+        parameters,
     )
     return [News(TaskRow(*row[:14]), row[14], row[15], row[16] or "", row[17], row[18]) for row in rows]
 
@@ -141,6 +153,8 @@ def _starts(observed: Observed) -> None:
 
     Scheduled runs of a paused workflow stay where they are.
     """
+    if not _fetch("SELECT 1 FROM workflows_run WHERE state = 'queued' LIMIT 1"):
+        return
     rows = _fetch(
         "WITH active AS MATERIALIZED ("
         " SELECT workflow_id, count(*) AS runs FROM workflows_run WHERE state = 'running' GROUP BY workflow_id"

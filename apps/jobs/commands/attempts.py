@@ -27,7 +27,7 @@ from ..states import (
     AttemptState,
     JobState,
 )
-from ..subscribers import job_moved
+from ..subscribers import jobs_moved
 from .grants import release_grants
 
 
@@ -126,8 +126,7 @@ def start_placements(*, actor: Actor, node_id: int | None, items: Sequence[Start
         ("started_at",),
     )
     record_all(actor, (_fact("job.started", job) for _, job in jobs))
-    if jobs:
-        job_moved()
+    jobs_moved([job.pk for _, job in jobs if job.origin])
     return refused
 
 
@@ -313,7 +312,7 @@ def _finish(
             for attempt, step in zip(attempts, steps, strict=True)
         ),
     )
-    job_moved()
+    jobs_moved([attempt.job_id for attempt in attempts if attempt.job.origin])
     loops.wake("schedule")
 
 

@@ -14,7 +14,7 @@ from engine.reasons import Reason
 from .. import policies
 from ..models import Attempt, Job
 from ..states import ATTEMPT_LIVE, JOB_ACTIVE, JOB_EDGES, JOB_TERMINAL, JobState
-from ..subscribers import job_moved
+from ..subscribers import jobs_moved
 from .grants import node_topics
 
 
@@ -73,8 +73,7 @@ def _cancel_locked(actor: Actor, jobs: Sequence[Job], reason: str) -> None:
             for job in (*waiting, *placed)
         ),
     )
-    if waiting:
-        job_moved()
+    jobs_moved([job.pk for job in waiting if job.origin])
 
 
 @transaction.atomic

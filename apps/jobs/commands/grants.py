@@ -9,7 +9,7 @@ from django.conf import settings
 from django.db import connection, transaction
 
 from apps.core.actors import SYSTEM
-from apps.core.bulk import update_rows
+from apps.core.bulk import insert, update_rows
 from apps.events.record import Fact, Move, move_many, record_all
 from apps.quotas import ledger
 
@@ -50,7 +50,7 @@ def give_grants(items: Sequence[Given], now: datetime) -> None:
     if not items:
         return
     lease = now + timedelta(seconds=settings.LEASE_SECONDS)
-    grants = Grant.objects.bulk_create(
+    grants = insert(
         Grant(
             job=item.job,
             quota_node_id=item.quota_node,
@@ -61,11 +61,11 @@ def give_grants(items: Sequence[Given], now: datetime) -> None:
         )
         for item in items
     )
-    attempts = Attempt.objects.bulk_create(
+    attempts = insert(
         Attempt(job=item.job, grant=grant, token=item.job.token + 1, created_at=now)
         for item, grant in zip(items, grants, strict=True)
     )
-    Placement.objects.bulk_create(
+    insert(
         Placement(
             attempt=attempt,
             node_id=member.node_id,

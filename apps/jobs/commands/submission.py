@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from apps.core import loops
 from apps.core.actors import Actor
+from apps.core.bulk import insert
 from apps.core.errors import Invalid
 from apps.events.record import Fact, record_all
 from apps.tenants import policies as tenant_policies
@@ -100,7 +101,7 @@ def submit_many(
                 submitted_at=now,
             )
         )
-    jobs = Job.objects.bulk_create(rows, batch_size=1000)
+    jobs = insert(rows)
     record_all(
         actor,
         (

@@ -40,8 +40,8 @@ def start(tenant: Tenant, *tasks: dict[str, Any], given: Mapping[str, Any] | Non
 
 
 def step(*, review: bool = False) -> Applied:
-    """One pass of the advance loop."""
-    return apply(observe(review=review), timezone.now())
+    """One pass of the advance loop that looks at everything in flight."""
+    return apply(observe(search=True, review=review), timezone.now())
 
 
 def end(run: Run, name: str, state: str = "succeeded", result: Any = None, index: int = -1) -> None:
