@@ -53,7 +53,11 @@ def database(url: str) -> dict[str, object]:
         "PORT": str(parts.port or query.pop("port", "")),
         "CONN_MAX_AGE": 600,
         "CONN_HEALTH_CHECKS": True,
-        "OPTIONS": {"application_name": os.environ.get("RMPORTAL_PROCESS", "rmportal")},
+        "OPTIONS": {
+            "application_name": os.environ.get("RMPORTAL_PROCESS", "rmportal"),
+            "server_side_binding": True,
+            "prepare_threshold": 2,
+        },
     }
 
 
