@@ -100,7 +100,7 @@ def test_tasks_go_on_while_the_portal_is_away(own_agent: Agent) -> None:
     with_artifact = agent.run(
         "sleep 0.3; echo data > $RM_ARTIFACTS/kept; for i in $(seq 5); do echo $i; sleep 0.1; done"
     )
-    quick = agent.run("sleep 0.2; exit 9")
+    quick = agent.run("sleep 0.6; exit 9")
     portal.started(with_artifact)
     portal.started(quick)
     shell = shell_of(agent, with_artifact)
