@@ -55,6 +55,8 @@ def database(url: str) -> dict[str, object]:
         "CONN_HEALTH_CHECKS": True,
         "OPTIONS": {
             "application_name": os.environ.get("RMPORTAL_PROCESS", "rmportal"),
+            # Statements are prepared by the server on their second use: half of PostgreSQL's work for a short
+            # statement is to plan it. (A pooler between the two has to keep sessions or know of this.)
             "server_side_binding": True,
             "prepare_threshold": 2,
         },

@@ -8,6 +8,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from apps.core.actors import SYSTEM
+from apps.core.bulk import insert
 from apps.events.models import Event
 from apps.fleet import commands as fleet
 from apps.quotas import commands as quotas
@@ -141,7 +142,7 @@ def test_a_page_far_down_a_large_table_costs_what_the_first_does(api: Any, world
     from django.utils import timezone
 
     now = timezone.now()
-    Event.objects.bulk_create(
+    insert(
         Event(at=now, actor="system", subject_type="job", subject_id=number, verb="job.submitted")
         for number in range(20_000)
     )

@@ -10,6 +10,7 @@ from django.utils import timezone
 
 from apps.core import loops
 from apps.core.actors import Actor
+from apps.core.bulk import insert
 from apps.core.errors import Conflict, Invalid, NotFound
 from apps.events.record import Fact, Move, move_many, record_all, transition
 from apps.jobs.commands import cancel_many
@@ -81,7 +82,7 @@ def create_runs(
     actor: Actor, workflow: Workflow, version: WorkflowVersion, items: Sequence[NewRun], now: datetime
 ) -> list[Run]:
     """Insert queued runs pinned to the version, with all of their tasks, and wake the advance loop."""
-    runs = Run.objects.bulk_create(
+    runs = insert(
         Run(
             workflow=workflow,
             version=version,
