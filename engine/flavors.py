@@ -92,10 +92,10 @@ def tolerated(taint: Mapping[str, str], tolerations: Iterable[Mapping[str, str]]
 def _meets(condition: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
     has, operator = labels.get(condition["key"]), condition["operator"]
     if operator == "In":
-        return has in condition["values"]
+        return bool(has in condition["values"])
     if operator == "NotIn":
-        return has not in condition["values"]
-    return (has is not None) == (operator == "Exists")
+        return bool(has not in condition["values"])
+    return has is not None
 
 
 def matches(flavor: Flavor, part: Part) -> bool:

@@ -21,7 +21,7 @@ def decay(interval: float, half_life: float) -> float:
     """
     if interval < 0 or not half_life > 0:
         raise ValueError(f"an interval of {interval} s, a half-life of {half_life} s: from 0, and more than 0")
-    return 1.0 - 0.5 ** (interval / half_life)
+    return 1.0 - float(0.5 ** (interval / half_life))
 
 
 def averaged(

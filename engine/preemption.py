@@ -192,10 +192,8 @@ class Search:
     def classical(self) -> list[Victim]:
         """Entitled candidates first, then those by priority, then the own queue's; see `passes`."""
         entitled, by_priority = self.collect()
-        own = [
-            (holder, Cause.IN_QUEUE, True, None)
-            for holder in self.candidates_in(self.demand.queue, self.rules.within_queue)
-        ]
+        within = self.candidates_in(self.demand.queue, self.rules.within_queue)
+        own: list[_Entry] = [(holder, Cause.IN_QUEUE, True, None) for holder in within]
         lists: list[list[_Entry]] = [entitled, by_priority, own]
         for entries in lists:
             entries.sort(key=lambda entry: self.order(entry[0]))

@@ -131,7 +131,7 @@ class Holder:
 
     `lost` is the work that would have to be done again: seconds since the last checkpoint, or since the start
     where there is none. A protected holder has not had its minimum run time yet and is nobody's candidate,
-    unless it is `evicting`: already told to stop.
+    unless it is `evicting`: already told to stop. `past_use` is that of its user, where users share a queue by it.
     """
 
     uid: Hashable
@@ -143,12 +143,15 @@ class Holder:
     evicting: bool = False
     lost: float = 0.0
     protected: bool = False
+    past_use: float = 0.0
 
 
-def victim_order(holder: Holder, preemptor_queue: int) -> tuple[bool, bool, int, float, float, Any]:
-    """Who is taken first: already stopping, of another queue, lower priority, less lost work, newer, the uid."""
+def victim_order(holder: Holder, preemptor_queue: int) -> tuple[Any, ...]:
+    """Who is taken first: already stopping, of another queue, of a user with more past use, lower priority,
+    less lost work, more recently admitted, the uid.
+    """
     own = holder.queue == preemptor_queue
-    return (not holder.evicting, own, holder.priority, holder.lost, -holder.since, holder.uid)
+    return (not holder.evicting, own, -holder.past_use, holder.priority, holder.lost, -holder.since, holder.uid)
 
 
 @dataclass(slots=True)

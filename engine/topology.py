@@ -139,12 +139,15 @@ class _Topology:
     def fewest(self, domains: Iterable[_Domain], units: int, *, slices: bool) -> tuple[list[tuple[_Domain, int]], int]:
         """Domains and how many units each takes, with as few domains as possible; and the units left over."""
         left, taken = self.ordered(domains, slices=slices), list[tuple[_Domain, int]]()
+        everything = units
 
         def room(domain: _Domain) -> int:
             return domain.slices if slices else domain.members
 
         while units > 0 and left:
-            whole = [domain for domain in left if room(domain) >= units]
+            # Without a constraint one domain for all is best, and else the smallest come first.
+            single = units == everything or not self.loose
+            whole = [domain for domain in left if room(domain) >= units] if single else []
             # The last one: the smallest that takes the rest, the first of these in order.
             domain = min(whole, key=room) if whole else left[0]
             left.remove(domain)

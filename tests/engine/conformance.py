@@ -367,7 +367,7 @@ def preemption(case: Case) -> dict[str, Any]:
 def assignment(case: Case) -> dict[str, Any]:
     """Which flavors one workload gets."""
     world, ids = build_world(case)
-    table = case.get("preemption_probe")
+    table = case.get("preemption_probe", {})
 
     def probe(fr: FlavorResource, amount: int) -> Level:
         rows = [row for row in table["overrides"] if (row["flavor"], row["resource"]) == fr]
@@ -385,7 +385,7 @@ def order(case: Case) -> dict[str, Any]:
     """Whose turn it is; from when a workload counts as old is the caller's choice."""
     items, settings = case["items"], case.get("settings", {})
     users = {
-        user["name"]: consumption(user["consumed"], user["weight"], settings.get("resource_weights", {}))
+        user["name"]: consumption(user["consumed"], user["weight"], settings.get("resource_weights", {}), {"cpu": 1000})
         for user in case.get("users", ())
     }
 
@@ -393,7 +393,10 @@ def order(case: Case) -> dict[str, Any]:
         if case["scope"] == "victims":
             other = item["queue"] != settings["preemptor_queue"]
             at = item["admitted_at"]
-            return victim_order(Holder(item["name"], int(other), item["priority"], 0.0, at, {}), 0)
+            past_use = users.get(item.get("user", ""), 0.0)
+            return victim_order(
+                Holder(item["name"], int(other), item["priority"], 0.0, at, {}, past_use=past_use), 0
+            )
         evicted = item.get("evicted_for_not_ready_at") if settings.get("requeue_timestamp") == "eviction" else None
         at = item["created_at"] if evicted is None else evicted
         workload = Workload(item["name"], 0, item["priority"], at, ())
