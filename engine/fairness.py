@@ -1,8 +1,8 @@
 """Fair sharing by dominant resource share: whose head goes first, and from which queue victims are taken."""
 
-import itertools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from engine.queues import FairStrategy, Holder
@@ -38,33 +38,44 @@ class Tournament:
 
     def set(self, entry: Entry) -> None:
         """Bring in a queue's head, or look at it again after the queue's usage has changed."""
-        self._keys.pop(entry.queue, None)
-        tree, path = self._tree, self._tree.path(entry.queue)
-        tree.add(entry.queue, entry.usage)
-        self._keys[entry.queue] = self._key(entry.queue, entry), entry
-        tree.remove(entry.queue, entry.usage)
-        for below, above in itertools.pairwise(path):
+        path = self._tree.path(entry.queue)
+        for below, above in pairwise(path):
             self._below.setdefault(above, set()).add(below)
-        self._below.setdefault(None, set()).add(path[-1])
+        roots = self._below.setdefault(None, set())
+        if path[-1] not in roots:
+            roots.add(path[-1])
+            for root in roots & self._keys.keys():
+                self._compete(root, self._keys[root][1])
+        self._compete(path[0], entry)
         self._climb(path)
 
     def drop(self, queue: int) -> None:
         """Take a queue out: it has no head any more."""
-        path = self._tree.path(queue)
         del self._keys[queue]
-        self._climb(path)
+        self._climb(self._tree.path(queue))
 
     def _climb(self, path: tuple[int, ...]) -> None:
         """Choose the winners anew along a path, from the lowest cohort up."""
         for node in path[1:]:
-            known = [self._keys[child] for child in self._below.get(node, ()) if child in self._keys]
-            if not known:
-                self._keys.pop(node, None)
-                continue
-            _, winner = min(known, key=lambda item: item[0])
-            self._tree.add(winner.queue, winner.usage)
-            self._keys[node] = self._key(node, winner), winner
-            self._tree.remove(winner.queue, winner.usage)
+            keys = self._keys
+            winner = min((child for child in self._below.get(node, ()) if child in keys), key=self._rank, default=None)
+            if winner is None:
+                keys.pop(node, None)
+            else:
+                self._compete(node, keys[winner][1])
+
+    def _rank(self, node: int) -> _Key:
+        return self._keys[node][0]
+
+    def _compete(self, node: int, entry: Entry) -> None:
+        """Let an entry stand for a node; with nobody to compete against, its key does not matter."""
+        above = self._tree.parent(node)
+        if above is None and len(self._below[None]) == 1:
+            self._keys[node] = (), entry
+            return
+        self._tree.add(entry.queue, entry.usage)
+        self._keys[node] = self._key(node, entry), entry
+        self._tree.remove(entry.queue, entry.usage)
 
     def _key(self, node: int, entry: Entry) -> _Key:
         """How a node competes at its parent, with the entry's request already added."""
@@ -79,8 +90,8 @@ class Tournament:
 
     def first(self) -> Entry | None:
         """The winner over all trees; None when there is no head."""
-        known = [self._keys[root] for root in self._below.get(None, ()) if root in self._keys]
-        return min(known, key=lambda item: item[0])[1] if known else None
+        roots = [root for root in self._below.get(None, ()) if root in self._keys]
+        return self._keys[min(roots, key=self._rank)][1] if roots else None
 
 
 class TargetOrdering:
