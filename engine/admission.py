@@ -171,10 +171,14 @@ class Cycle:
             if self.world.rules_of(queue).reclaim != Policy.ANY:
                 self.world.tree.add(queue, reserved(self.world, nomination))
             return Outcome(workload, "waiting", assignment, (), Reason.WAITING_FOR_QUOTA, again, assignment.resume)
-        if not self.fits(nomination):
+        # Evictions decided earlier in this cycle may have made the workload yield to one of its victims.
+        yields = self.world.yields.get(workload.uid, frozenset())
+        forbidden = any(victim.holder.uid in yields for victim in nomination.victims)
+        if forbidden or not self.fits(nomination):
             return Outcome(workload, "waiting", assignment, (), Reason.WAITING_FOR_QUOTA, True, {})
         self.world.tree.add(queue, assignment.usage)
         self.leaving |= {victim.holder.uid: victim.holder for victim in nomination.victims}
+        self.world.record((victim.holder for victim in nomination.victims), workload.uid)
         if nomination.victims or deferred:
             return Outcome(
                 workload, "preempting", assignment, nomination.victims, Reason.WAITING_FOR_PREEMPTION, True, {}

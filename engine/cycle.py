@@ -83,6 +83,9 @@ class Snapshot:
     strategies: Sequence[FairStrategy] = (FairStrategy.FINAL_SHARE, FairStrategy.INITIAL_SHARE)
 
 
+_NO_SCORES: Mapping[str, object] = MappingProxyType({})
+
+
 class Verdict(NamedTuple):
     """What was decided about one job: the outcome is `grant`, `pend`, or `preempt` (its victims have to stop first).
 
@@ -100,7 +103,7 @@ class Verdict(NamedTuple):
     funnel: Funnel | None = None
     tried: Sequence[dict[str, object]] = ()
     position: int = 0
-    scores: Mapping[str, object] = MappingProxyType({})
+    scores: Mapping[str, object] = _NO_SCORES
     victims: tuple[tuple[int, Cause], ...] = ()
 
 
@@ -238,9 +241,13 @@ class _Cycle:
         start, waiting = self.places[queue]
         for index in range(start, len(items)):
             item = items[index]
-            if item.job in self.claims and item.not_before <= self.now:
+            if self.claims and item.job in self.claims and item.not_before <= self.now:
                 continue
-            refusal = self._backoff(item) if item.not_before > self.now else self._known(item)
+            refusal: _Refusal | None
+            if item.not_before > self.now:
+                refusal = self._backoff(item)
+            else:
+                refusal = self.refusals.get((queue, item.pool, item.equivalence)) or self._known(item)
             if refusal is None:
                 self.places[queue] = (index, waiting)
                 heads[queue] = item
@@ -268,12 +275,10 @@ class _Cycle:
         self.places[queue] = (len(self.queues[queue]), waiting)
 
     def _known(self, item: Candidate) -> _Refusal | None:
-        """Why the job cannot start if that is known from equal ones."""
-        refusal = self.refusals.get((item.queue, item.pool, item.equivalence)) if item.equivalence is not None else None
-        if refusal is None and self.flavors.get(item.pool):
-            refusal = self._refused_with_room(item)
-            if refusal is not None:
-                self._remember(item, refusal)
+        """Why the job cannot start if that is known from an equal one of another queue."""
+        refusal = self._refused_with_room(item) if self.flavors.get(item.pool) else None
+        if refusal is not None:
+            self._remember(item, refusal)
         return refusal
 
     def _remember(self, item: Candidate, refusal: _Refusal) -> None:
@@ -296,9 +301,22 @@ class _Cycle:
             self._refuse(item, refusal, position)
 
     def _refuse(self, item: Candidate, why: _Refusal, position: int) -> None:
-        outcome = "preempt" if why.reason == Reason.WAITING_FOR_PREEMPTION else "pend"
-        found = (item.job, outcome, why.reason, why.detail, why.flavor, why.members, why.funnel, why.tried, position)
-        self.verdicts.append(Verdict(*found, victims=why.victims))
+        outcome = "preempt" if why.reason is Reason.WAITING_FOR_PREEMPTION else "pend"
+        self.verdicts.append(
+            Verdict(
+                item.job,
+                outcome,
+                why.reason,
+                why.detail,
+                why.flavor,
+                why.members,
+                why.funnel,
+                why.tried,
+                position,
+                _NO_SCORES,
+                why.victims,
+            )
+        )
 
     def _backoff(self, item: Candidate) -> _Refusal:
         wait = item.not_before - self.now

@@ -109,6 +109,7 @@ class Evictions:
 
     def commit(self, eviction: Eviction, groups: Groups) -> None:
         """The victims go and the job moves in; what it takes of room that is free now is set aside."""
+        self.world.record((victim.holder for victim in eviction.victims), eviction.demand.uid)
         leaving: dict[int, list[tuple[Request, tuple[int, ...]]]] = {}
         for victim in eviction.victims:
             self.chosen[victim.holder.uid] = victim

@@ -73,19 +73,21 @@ class Tournament:
         if above is None and len(self._below[None]) == 1:
             self._keys[node] = (), entry
             return
-        self._tree.add(entry.queue, entry.usage)
         self._keys[node] = self._key(node, entry), entry
-        self._tree.remove(entry.queue, entry.usage)
 
     def _key(self, node: int, entry: Entry) -> _Key:
-        """How a node competes at its parent, with the entry's request already added."""
-        tree = self._tree
+        """How a node competes at its parent, with what reaches it of the entry's request added."""
+        tree, extra = self._tree, entry.usage
+        for below in tree.path(entry.queue):
+            if below == node:
+                break
+            extra = tree.beyond_kept(below, extra)
         if tree.parent(node) is None:
             borrows, share = False, (0.0, 0.0)
         else:
-            borrows = any(tree.exceeds(node, fr) for fr, amount in entry.usage.items() if amount)
-            share = tree.share(node).key()
-        standing = tree.standing(node).key() if self._standing else ()
+            borrows = any(amount and tree.exceeds(node, fr, amount) for fr, amount in extra.items())
+            share = tree.share(node, extra).key()
+        standing = tree.standing(node, extra).key() if self._standing else ()
         return (borrows, share, standing, entry.rank)
 
     def first(self) -> Entry | None:

@@ -15,7 +15,7 @@ many. It takes that the room made is kept for the preemptor (engine.cycle) and t
 arrivals it holds between them.
 """
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import chain, pairwise
@@ -85,6 +85,24 @@ def find_victims(world: World, demand: Demand, room: Room | None = None) -> list
     """The victims whose leaving lets the demand fit; empty if there are none. The world is left as it was."""
     search = Search(world, demand, room or _Anywhere())
     return search.fair() if world.fair else search.classical()
+
+
+def yielding(pairs: Iterable[tuple[Hashable, Hashable]]) -> dict[Hashable, frozenset[Hashable]]:
+    """For `World.yields`: from (victim, preemptor) pairs, whom each victim yields to, directly or through others."""
+    direct: dict[Hashable, set[Hashable]] = {}
+    for victim, preemptor in pairs:
+        direct.setdefault(victim, set()).add(preemptor)
+    found: dict[Hashable, frozenset[Hashable]] = {}
+    for start in direct:
+        reached: set[Hashable] = set()
+        ahead = list(direct[start])
+        while ahead:
+            uid = ahead.pop()
+            if uid not in reached:
+                reached.add(uid)
+                ahead.extend(direct.get(uid, ()))
+        found[start] = frozenset(reached)
+    return found
 
 
 def satisfies(policy: Policy, demand: Demand, holder: Holder) -> bool:

@@ -186,6 +186,14 @@ class World:
         """Whether every flavor that the queue's resource groups name exists."""
         return all(name in self.flavors for group in self.rules_of(queue).groups for name in group.flavors)
 
+    def record(self, victims: Iterable[Holder], preemptor: Hashable) -> None:
+        """From now on the victims yield to the preemptor, and with them all who yield to them."""
+        whom = self.yields.get(preemptor, frozenset()) | {preemptor}
+        for victim in victims:
+            below = [uid for uid, above in self.yields.items() if victim.uid in above]
+            changed = {uid: self.yields.get(uid, frozenset()) | whom for uid in (victim.uid, *below)}
+            self.yields = {**self.yields, **changed}
+
     def remove(self, holder: Holder) -> None:
         """Take a holder and its usage away."""
         del self.holders[holder.queue][holder.uid]

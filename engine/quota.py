@@ -296,6 +296,12 @@ class QuotaTree:
         """What is free of the part that the parent never sees."""
         return max(0, self.kept(node, fr) - self.usage(node, fr))
 
+    def beyond_kept(self, node: int, amounts: Mapping[FlavorResource, int]) -> Mapping[FlavorResource, int]:
+        """What the parent would see of amounts added here."""
+        if not self._kept[node]:
+            return amounts
+        return {fr: max(0, amount - self.free_kept(node, fr)) for fr, amount in amounts.items()}
+
     def exceeds(self, node: int, fr: FlavorResource, extra: int = 0) -> bool:
         """Whether the usage, with `extra` added, is above the subtree's quota."""
         return self.usage(node, fr) + extra > self.subtree(node, fr)
@@ -404,10 +410,10 @@ class QuotaTree:
             return NOTHING_BORROWED
         return self._dominant(node, self._sums(self._potential, parent), borrowed)
 
-    def standing(self, node: int) -> Share:
+    def standing(self, node: int, extra: Mapping[FlavorResource, int] | None = None) -> Share:
         """What is in use of the node's own quota, as a share: it tells those apart that borrow nothing."""
         used: dict[str, float] = {}
-        for fr, amount in self._blended(node, None).items():
+        for fr, amount in self._blended(node, extra).items():
             used[fr[1]] = used.get(fr[1], 0) + amount
         return self._dominant(node, self._sums(self._subtree, node), used)
 
