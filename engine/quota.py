@@ -123,11 +123,11 @@ class QuotaTree:
         """Build from configured nodes and the usage charged to each node (normally the leaves).
 
         `past` is the decayed average usage of the leaves (engine.history), which counts in shares with
-        `past_weight` (from 0, not at all, to 1, instead of the present). Raises ValueError for a repeated id,
+        `past_weight` (from 0, not at all, to below 1; the rest is the present's). Raises ValueError for a repeated id,
         an unknown parent, a cycle, a negative amount or weight, or usage of an unknown node.
         """
-        if not 0 <= past_weight <= 1:
-            raise ValueError(f"past usage has the weight {past_weight}; it lies between 0 and 1")
+        if not 0 <= past_weight < 1:
+            raise ValueError(f"past usage has the weight {past_weight}; it is from 0 to below 1")
         self._nodes: dict[int, Node] = {}
         for node in nodes:
             if node.id in self._nodes:
@@ -257,6 +257,10 @@ class QuotaTree:
     def usage(self, node: int, fr: FlavorResource) -> int:
         """A queue's whole usage; of a cohort, what its children use beyond what they keep."""
         return self._usage[node].get(fr, 0)
+
+    def past(self, node: int, fr: FlavorResource) -> int:
+        """The decayed average of what the node used."""
+        return self._past[node].get(fr, 0)
 
     def borrowing(self, node: int, fr: FlavorResource) -> int:
         """How much the usage exceeds the subtree's quota; 0 at a root, which has nobody to borrow from."""
@@ -396,36 +400,47 @@ class QuotaTree:
 
         Per resource, what is borrowed over all flavors in thousandths of what the parent could ever give; the
         largest counts, divided by the weight. Roots and nodes that borrow nothing have share 0. With past
-        usage, `(1 - w) * present + w * past` stands for the usage.
+        usage, `(1 - w) * borrowed now + w * borrowed in the past` is what is borrowed.
         """
         parent = self._parent[node]
         if parent is None:
             return NOTHING_BORROWED
-        subtree, borrowed = self._subtree[node], dict[str, float]()
-        for fr, used in self._blended(node, extra).items():
-            over = used - subtree.get(fr, 0)
-            if over > 0:
-                borrowed[fr[1]] = borrowed.get(fr[1], 0) + over
+        usage, borrowed = self._with(node, extra), dict[str, float]()
+        self._add_borrowed(borrowed, node, usage, 1 - self._past_weight)
+        if self._past_weight:
+            self._add_borrowed(borrowed, node, self._past[node], self._past_weight)
         if not borrowed:
             return NOTHING_BORROWED
         return self._dominant(node, self._sums(self._potential, parent), borrowed)
 
+    def _add_borrowed(
+        self, borrowed: dict[str, float], node: int, usage: Mapping[FlavorResource, int], weight: float
+    ) -> None:
+        subtree = self._subtree[node]
+        for fr, used in usage.items():
+            over = used - subtree.get(fr, 0)
+            if over > 0:
+                # Without a past the amounts stay whole numbers, and shares exact.
+                borrowed[fr[1]] = borrowed.get(fr[1], 0) + (over if weight == 1 else weight * over)
+
     def standing(self, node: int, extra: Mapping[FlavorResource, int] | None = None) -> Share:
         """What is in use of the node's own quota, as a share: it tells those apart that borrow nothing."""
-        used: dict[str, float] = {}
-        for fr, amount in self._blended(node, extra).items():
-            used[fr[1]] = used.get(fr[1], 0) + amount
+        weight, used = self._past_weight, dict[str, float]()
+        for fr, amount in self._with(node, extra).items():
+            used[fr[1]] = used.get(fr[1], 0) + (1 - weight) * amount
+        if weight:
+            for fr, amount in self._past[node].items():
+                used[fr[1]] = used.get(fr[1], 0) + weight * amount
         return self._dominant(node, self._sums(self._subtree, node), used)
 
-    def _blended(self, node: int, extra: Mapping[FlavorResource, int] | None) -> dict[FlavorResource, float]:
-        """Usage with `extra` where the subtree has quota, and with the past by its weight."""
-        subtree, usage = self._subtree[node], dict[FlavorResource, float](self._usage[node])
-        for fr, amount in (extra or {}).items():
+    def _with(self, node: int, extra: Mapping[FlavorResource, int] | None) -> dict[FlavorResource, int]:
+        """Usage with `extra` added where the subtree has quota."""
+        if not extra:
+            return self._usage[node]
+        subtree, usage = self._subtree[node], dict(self._usage[node])
+        for fr, amount in extra.items():
             if fr in subtree:
                 usage[fr] = usage.get(fr, 0) + amount
-        if self._past_weight:
-            weight, past = self._past_weight, self._past[node]
-            return {fr: (1 - weight) * usage.get(fr, 0) + weight * past.get(fr, 0) for fr in usage.keys() | past}
         return usage
 
     def _sums(self, of: Mapping[int, Mapping[FlavorResource, int]], node: int) -> dict[str, int]:

@@ -40,20 +40,27 @@ def difference(node_id: int, held: AbstractSet[Key], over: AbstractSet[Key] = fr
     stop: list[Stop] = []
     wanted: list[int] = []
     unborn: list[int] = []
-    for pk, token, state, stop_reason in (
+    for pk, token, state, stop_reason, notice in (
         Placement.objects.filter(node_id=node_id, state__in=LIVE)
         .order_by("pk")
-        .values_list("pk", "attempt__token", "state", "attempt__stop_reason")
+        .values_list("pk", "attempt__token", "state", "attempt__stop_reason", "attempt__job__spec__notice")
     ):
         live.add((pk, token))
         if (pk, token) in held:
             if stop_reason and (pk, token) not in over:
-                stop.append(Stop(placement=pk, token=token, reason=stop_reason))
+                stop.append(_stop(pk, token, stop_reason, notice))
         elif state == AttemptState.GRANTED:
             (unborn if stop_reason else wanted).append(pk)
     stop += [Stop(placement=pk, token=token, reason="not_wanted") for pk, token in held - live - over]
     start, unstartable = assignments(wanted[:START_BATCH])
     return Difference(Desired(start=start, stop=stop), unborn, unstartable)
+
+
+def _stop(placement: int, token: int, reason: str, notice: float | None) -> Stop:
+    """Ask a process to end; one that is evicted has its job's notice to write a checkpoint."""
+    if reason == "preempted" and notice is not None:
+        return Stop(placement=placement, token=token, reason=reason, grace_seconds=float(notice))
+    return Stop(placement=placement, token=token, reason=reason)
 
 
 def assignments(placement_ids: Sequence[int]) -> tuple[list[Assignment], dict[int, str]]:

@@ -8,9 +8,10 @@ from apps.events.stamp import stamp
 from apps.fleet.membership import PoolMembers
 from apps.fleet.queries import pool_members
 from apps.fleet.snapshot import Lent, load_lent
-from apps.quotas.queries import load_nodes
+from apps.quotas.queries import load_nodes, load_rules
 from apps.tenants.models import Tenant
 from engine import quota
+from engine.queues import QueueRules
 
 # Terms begin and end by the clock, without an event.
 KEEP_SECONDS = 5.0
@@ -27,7 +28,7 @@ class TenantRow:
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """Pools and their members, lent nodes, the quota tree's limits, and tenants."""
+    """Pools and their members, lent nodes, the quota tree's limits and queues' rules, and tenants."""
 
     stamp: int
     loaded_at: float
@@ -35,6 +36,9 @@ class Configuration:
     lent: dict[int, Lent]
     quota_nodes: list[quota.Node]
     tenants: dict[int, TenantRow]
+    rules: dict[int, QueueRules]
+    # Seconds that a queue's jobs run before they may be evicted.
+    minimum_run: dict[int, int]
 
 
 _kept: Configuration | None = None
@@ -49,12 +53,15 @@ def configuration(now: datetime) -> Configuration:
     value, clock = stamp(), time.monotonic()
     if _kept is None or _kept.stamp != value or not 0 <= clock - _kept.loaded_at < KEEP_SECONDS:
         pools = pool_members(now)
+        rules, minimum_run = load_rules()
         _kept = Configuration(
             stamp=value,
             loaded_at=clock,
             pools=pools,
             lent=load_lent(pools.values()),
             quota_nodes=load_nodes(),
+            rules=rules,
+            minimum_run=minimum_run,
             tenants={
                 pk: TenantRow(quota_node, domain, suspended)
                 for pk, quota_node, domain, suspended in Tenant.objects.values_list(

@@ -17,6 +17,7 @@ from engine.fleet import Fleet
 from engine.quota import QuotaTree
 
 from .configuration import Configuration, TenantRow, configuration
+from .holders import load_held
 
 # Queued jobs looked at in one cycle, in the order of priority and age.
 CANDIDATES_MAX = 20_000
@@ -53,6 +54,7 @@ def observe(now: datetime) -> Observed | None:
     for row in rows:
         if row.configuration is not configured:
             row.configuration, row.candidate = configured, _candidate(row, configured, tree)
+    held = load_held(configured, fleet, now)
     snapshot = Snapshot(
         fleet=fleet,
         pools=views,
@@ -61,6 +63,11 @@ def observe(now: datetime) -> Observed | None:
         suspended=frozenset(
             _queue(tenant, row) for row in rows if (tenant := configured.tenants[row.tenant]).suspended
         ),
+        rules=configured.rules,
+        holders=held.holders,
+        places=held.places,
+        claims=held.claims,
+        yields=held.yields,
     )
     return Observed(
         snapshot=snapshot, pending={row.job: (row.reason, row.detail) for row in rows}, configuration=configured

@@ -6,10 +6,12 @@ Lock order: jobs by id → placements → nodes by id → cards → quota usage.
 from .attempts import Ended, Started, end_lost, end_placements, end_unborn, end_unstartable, start_placements
 from .control import cancel, cancel_many, hold, release
 from .grants import Given, Member, give_grants, pend, renew_leases, repair, stop_placements
+from .preemption import Evicted, preempt
 from .submission import Submission, submit, submit_many
 
 __all__ = [
     "Ended",
+    "Evicted",
     "Given",
     "Member",
     "Started",
@@ -23,6 +25,7 @@ __all__ = [
     "give_grants",
     "hold",
     "pend",
+    "preempt",
     "release",
     "renew_leases",
     "repair",
