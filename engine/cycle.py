@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from engine.backfill import Backfill, Option, Plan, Reservation
 from engine.evictions import Eviction, Evictions, Places
 from engine.fairness import Entry, Tournament
 from engine.flavors import Level, Mode, choose, level_of
@@ -67,7 +68,8 @@ class Snapshot:
 
     Holders are those who could be evicted, by job id, with their `places`; the usage of the tree and of the
     fleet counts them. In `claims` are jobs for which somebody was told to stop already: their turn comes first,
-    so that nobody else takes the room. `yields` is as in `engine.queues.World`.
+    so that nobody else takes the room. `yields` is as in `engine.queues.World`. With a `plan`, later jobs only fill
+    the holes before reserved starts (engine.backfill), and its points order the jobs of a queue.
     """
 
     fleet: Fleet
@@ -81,9 +83,11 @@ class Snapshot:
     claims: frozenset[int] = frozenset()
     yields: Mapping[Hashable, frozenset[Hashable]] = field(default_factory=dict)
     strategies: Sequence[FairStrategy] = (FairStrategy.FINAL_SHARE, FairStrategy.INITIAL_SHARE)
+    plan: Plan | None = None
 
 
 _NO_SCORES: Mapping[str, object] = MappingProxyType({})
+_NO_POINTS: Mapping[int, float] = MappingProxyType({})
 
 
 class Verdict(NamedTuple):
@@ -91,7 +95,8 @@ class Verdict(NamedTuple):
 
     `position` counts the jobs of its queue that stay pending, this one included; 0 for a grant. `tried` has
     an entry per flavor in the order tried, `funnel` is that of the flavor whose reason is reported. `victims`
-    are jobs with the cause, those included that are stopping already.
+    are jobs with the cause, those included that are stopping already. `reserved` is the start that is kept for a
+    job that waits (epoch seconds), if there is one.
     """
 
     job: int
@@ -105,6 +110,7 @@ class Verdict(NamedTuple):
     position: int = 0
     scores: Mapping[str, object] = _NO_SCORES
     victims: tuple[tuple[int, Cause], ...] = ()
+    reserved: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,13 +154,15 @@ class _Room:
     taken: dict[str, int]
 
 
-def queue_order(candidates: Sequence[Candidate]) -> dict[int, list[Candidate]]:
-    """Candidates by queue: higher priority first, then submitted earlier, then the smaller job id."""
+def queue_order(
+    candidates: Sequence[Candidate], points: Mapping[int, float] = _NO_POINTS
+) -> dict[int, list[Candidate]]:
+    """Candidates by queue: more points first (by default the priority), then submitted earlier, then the smaller id."""
     count = len(candidates)
     keys = (
         np.fromiter((item.job for item in candidates), dtype=np.int64, count=count),
         np.fromiter((item.submitted for item in candidates), dtype=np.float64, count=count),
-        np.fromiter((-item.priority for item in candidates), dtype=np.int64, count=count),
+        np.fromiter((-points.get(item.job, item.priority) for item in candidates), dtype=np.float64, count=count),
     )
     queues: dict[int, list[Candidate]] = {}
     for index in np.lexsort(keys).tolist():
@@ -184,7 +192,11 @@ class _Cycle:
         }
         self.fleet, self.tree = snapshot.fleet.fork(), snapshot.tree.copy()
         self.now, self.limit = now, limit
-        self.queues = queue_order(snapshot.candidates)
+        plan = snapshot.plan
+        self.points = plan.points if plan is not None else _NO_POINTS
+        self.durations = plan.durations if plan is not None else _NO_POINTS
+        self.backfill = Backfill(plan, self.fleet, self.tree, now) if plan is not None else None
+        self.queues = queue_order(snapshot.candidates, self.points)
         # Where to go on in each queue, and how many of it stay pending.
         self.places = dict.fromkeys(self.queues, (0, 0))
         self.granted = 0
@@ -247,11 +259,12 @@ class _Cycle:
             if item.not_before > self.now:
                 refusal = self._backoff(item)
             else:
-                refusal = self.refusals.get((queue, item.pool, item.equivalence)) or self._known(item)
+                refusal = self.refusals.get(self._likeness(item)) or self._known(item)
             if refusal is None:
                 self.places[queue] = (index, waiting)
                 heads[queue] = item
-                self.tournament.set(Entry(queue, self._provisional(item), (-item.priority, item.submitted, item.job)))
+                rank = (-self.points.get(item.job, item.priority), item.submitted, item.job)
+                self.tournament.set(Entry(queue, self._provisional(item), rank))
                 return
             waiting += 1
             self._refuse(item, refusal, waiting)
@@ -283,7 +296,11 @@ class _Cycle:
 
     def _remember(self, item: Candidate, refusal: _Refusal) -> None:
         if item.equivalence is not None and refusal.reason != Reason.WAITING_FOR_PREEMPTION:
-            self.refusals[item.queue, item.pool, item.equivalence] = refusal
+            self.refusals[self._likeness(item)] = refusal
+
+    def _likeness(self, item: Candidate) -> Hashable:
+        """Jobs that are alike in this fare alike in a cycle."""
+        return (item.queue, item.pool, item.equivalence, self.durations.get(item.job))
 
     def _provisional(self, item: Candidate) -> dict[FlavorResource, int]:
         """What the job counts with in the tournament: its charge in the first flavor that has room for it."""
@@ -302,6 +319,11 @@ class _Cycle:
 
     def _refuse(self, item: Candidate, why: _Refusal, position: int) -> None:
         outcome = "preempt" if why.reason is Reason.WAITING_FOR_PREEMPTION else "pend"
+        reserved: float | None = None
+        if self.backfill is not None and why.reason in (Reason.WAITING_FOR_CAPACITY, Reason.WAITING_FOR_QUOTA):
+            quota = why.reason is Reason.WAITING_FOR_QUOTA
+            self.backfill.wait(item.job, item.queue, item.pool, item.groups, self._open(item), quota=quota)
+            reserved = self.backfill.reserved(item.job)
         self.verdicts.append(
             Verdict(
                 item.job,
@@ -315,6 +337,7 @@ class _Cycle:
                 position,
                 _NO_SCORES,
                 why.victims,
+                reserved,
             )
         )
 
@@ -355,7 +378,8 @@ class _Cycle:
             return _Refusal(Reason.BEHIND_IN_QUEUE, detail, None, tried)
         combined = _combined(list(refusals.values()))
         room = self._room(item)
-        if self._roomy(item, room) and not self._may_search(item.queue):
+        held = combined.reason is Reason.BEHIND_IN_QUEUE
+        if self._roomy(item, room) and not held and not self._may_search(item.queue):
             self._kind(item).refusals[room.covered] = combined
         return combined
 
@@ -427,6 +451,8 @@ class _Cycle:
         """Keep the room that the victims leave for the job, which waits for them."""
         assert self.evictions is not None
         self.evictions.commit(eviction, item.groups)
+        if self.backfill is not None:
+            self.backfill.evict([victim.holder.uid for victim in eviction.victims], item.job)
         self._charge(item)
         count = len(eviction.victims)
         waits = f"{count} job{'s' if count > 1 else ''} to stop" if count else "jobs that stop for others"
@@ -500,9 +526,27 @@ class _Cycle:
         if flavor not in kind.blocked:
             placed = place_gang(self.fleet, item.groups, allowed=nodes, feasible=True)
             if isinstance(placed, Placed):
-                return placed
+                return self._ahead(item, flavor, nodes, placed)
             kind.blocked[flavor] = _no_place(flavor, placed)
         return kind.blocked[flavor]
+
+    def _ahead(self, item: Candidate, flavor: str, nodes: Mask, placed: Placed) -> Placed | _Refusal:
+        """Where the job may go ahead of those that wait, or that it may not."""
+        if self.backfill is None:
+            return placed
+        option = Option(charge_of(item, flavor), nodes)
+        outcome = self.backfill.admit(item.job, item.queue, item.groups, option, placed)
+        return outcome if isinstance(outcome, Placed) else _behind(flavor, outcome)
+
+    def _open(self, item: Candidate) -> list[Option]:
+        """The flavors in which a job that waits could start some time."""
+        kind, covered = self._kind(item), self._room(item).covered
+        return [
+            Option(charge, nodes)
+            for flavor, nodes in self.flavors[item.pool]
+            if flavor in covered and flavor not in kind.infeasible
+            if self.tree.ever_fits(item.queue, charge := charge_of(item, flavor)) is None
+        ]
 
     def _grant(self, item: Candidate, flavor: str, nodes: Mask, placed: Placed, tried: list[dict[str, object]]) -> None:
         funnel, _ = candidates(self.fleet, item.groups[0][0], nodes)
@@ -511,6 +555,8 @@ class _Cycle:
         self.tree.add(item.queue, charge)
         if self.evictions is not None:
             self.evictions.grant(item.queue, charge, item.groups, placed.members)
+        if self.backfill is not None:
+            self.backfill.grant(item.job, item.queue, item.groups, charge, placed.members)
         self._charge(item)
         self.granted += 1
         tried.append({"flavor": flavor, "outcome": "granted", "detail": "", "funnel": funnel.as_list()})
@@ -529,6 +575,17 @@ def _combined(refusals: Sequence[_Refusal]) -> _Refusal:
     chosen = next(refusal for refusal in refusals if refusal.reason == reason)
     tried = [entry for refusal in refusals for entry in refusal.tried]
     return _Refusal(reason, chosen.detail, chosen.funnel, tried)
+
+
+def _behind(flavor: str, ahead: Reservation) -> _Refusal:
+    detail = f"it would fit now, but is expected to run beyond the start that is reserved for job {ahead.job}."
+    entry: dict[str, object] = {
+        "flavor": flavor,
+        "outcome": Reason.BEHIND_IN_QUEUE.value,
+        "detail": detail,
+        "ahead": {"job": ahead.job, "start": ahead.start},
+    }
+    return _Refusal(Reason.BEHIND_IN_QUEUE, detail, None, [entry])
 
 
 def _no_flavor(flavor: str) -> _Refusal:

@@ -1,0 +1,260 @@
+"""Who may go ahead of whom: starts are reserved for jobs that have to wait, and later jobs fill the holes.
+
+EASY (Lifka 1995) reserves for the first job of a pool that waits for room, and for the first of each queue that
+waits for quota; conservative backfill (Mu'alem and Feitelson 2001) for every one that waits. A job that comes
+later may start now if it is expected to have ended by each reserved start, or if there is room for both. So no
+reserved start moves later because of a job that was let ahead; it still does if a job runs for longer than was
+expected, or if somebody comes who goes first by order.
+"""
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple
+
+from engine.fleet import Fleet, Mask
+from engine.placement import Groups, Member, Placed, place_gang
+from engine.profile import Places, Profile, placed_at
+from engine.quota import FlavorResource, QuotaTree
+
+# The least that a job is planned for (seconds).
+SHORTEST = 1.0
+
+Charge = Mapping[FlavorResource, int]
+
+
+class Mode(StrEnum):
+    """For whom starts are reserved: nobody, the first that waits, or every one (up to the plan's depth)."""
+
+    NONE = "none"
+    EASY = "easy"
+    CONSERVATIVE = "conservative"
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """Who holds what, and when that is expected to come back (epoch seconds)."""
+
+    job: Hashable
+    queue: int
+    end: float
+    usage: Charge
+    places: Places
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is expected: the ends of those that run, and how many seconds each waiting job will take.
+
+    `points` is the order inside a queue (engine.order), larger first; a job without points has its priority.
+    A job without a duration is taken to run for ever.
+    """
+
+    mode: Mode = Mode.EASY
+    running: Sequence[Running] = ()
+    durations: Mapping[int, float] = field(default_factory=dict)
+    points: Mapping[int, float] = field(default_factory=dict)
+    depth: int = 100
+
+    def duration(self, job: int) -> float:
+        """Seconds that a job is planned for."""
+        return max(SHORTEST, self.durations.get(job, float("inf")))
+
+
+class Option(NamedTuple):
+    """One flavor that a job could have: what it would be charged, and the nodes."""
+
+    charge: Charge
+    nodes: Mask
+
+
+@dataclass(slots=True)
+class Reservation:
+    """A start that is kept for a job. `tree` is the quota at that time, the job's own charge included.
+
+    Without members it waits for quota alone: which nodes it gets is seen when it has that.
+    """
+
+    job: int
+    start: float
+    duration: float
+    groups: Groups
+    option: Option
+    queue: int
+    members: tuple[Member, ...]
+    tree: QuotaTree
+
+    @property
+    def places(self) -> Places:
+        """Where it will be."""
+        return placed_at(self.groups, self.members)
+
+
+class Backfill:
+    """The reservations of one cycle. `fleet` and `tree` are the cycle's own, with what it has granted so far."""
+
+    def __init__(self, plan: Plan, fleet: Fleet, tree: QuotaTree, now: float) -> None:
+        self.plan, self.now = plan, now
+        self.reservations: list[Reservation] = []
+        self._fleet, self._tree = fleet, tree
+        self._running = sorted(plan.running, key=lambda item: item.end)
+        self._profile: Profile | None = None
+        self._heads: set[Hashable] = set()
+
+    # Who waits
+
+    def wait(self, job: int, queue: int, pool: str, groups: Groups, options: Sequence[Option], *, quota: bool) -> None:
+        """A job has to wait, for room or for quota: reserve a start for it if it is its turn to have one."""
+        head: Hashable = ("quota", queue) if quota else ("room", pool)
+        if self.plan.mode == Mode.NONE or len(self.reservations) >= self.plan.depth:
+            return
+        if self.plan.mode == Mode.EASY and head in self._heads:
+            return
+        duration = self.plan.duration(job)
+        reserve = self._for_quota if quota else self._for_room
+        found = [one for option in options if (one := reserve(job, queue, groups, option, duration)) is not None]
+        if not found:
+            return
+        best = min(found, key=lambda one: one.start)
+        best.tree.add(queue, best.option.charge)
+        if best.members:
+            self._profiled().reserve(best.places, best.start, best.start + duration)
+        for other in self.reservations:
+            if best.start <= other.start < best.start + duration:
+                other.tree.add(queue, best.option.charge)
+        self.reservations.append(best)
+        self._heads.add(head)
+
+    def reserved(self, job: int) -> float | None:
+        """The start that is kept for a job (epoch seconds)."""
+        return next((one.start for one in self.reservations if one.job == job), None)
+
+    def _for_room(self, job: int, queue: int, groups: Groups, option: Option, duration: float) -> Reservation | None:
+        def accept(at: float) -> bool:
+            return self._quota_lasts(queue, option.charge, at, duration)
+
+        slot = self._profiled().earliest(groups, duration, allowed=option.nodes, accept=accept)
+        if slot is None or slot.start <= self.now:
+            return None
+        return Reservation(job, slot.start, duration, groups, option, queue, slot.members, self._tree_at(slot.start))
+
+    def _for_quota(self, job: int, queue: int, groups: Groups, option: Option, duration: float) -> Reservation | None:
+        moments = sorted({item.end for item in self._running if item.end > self.now})
+        start = _first(moments, lambda at: self._quota_lasts(queue, option.charge, at, duration))
+        if start is None:
+            return None
+        return Reservation(job, start, duration, groups, option, queue, (), self._tree_at(start))
+
+    def _quota_lasts(self, queue: int, charge: Charge, at: float, duration: float) -> bool:
+        """Whether quota allows a start then, and still does when the reserved starts after it come."""
+        if self._tree_at(at).fits(queue, charge) is not None:
+            return False
+        later = (one for one in self.reservations if at < one.start < at + duration)
+        return all(one.tree.fits(queue, charge) is None for one in later)
+
+    def _tree_at(self, at: float) -> QuotaTree:
+        """Quota as it will be: without those that have ended by then, with those whose reserved span it is in."""
+        tree = self._tree.copy()
+        for item in self._running:
+            if item.end > at:
+                break
+            tree.remove(item.queue, item.usage)
+        for one in self.reservations:
+            if one.start <= at < one.start + one.duration:
+                tree.add(one.queue, one.option.charge)
+        return tree
+
+    def _profiled(self) -> Profile:
+        if self._profile is None:
+            self._profile = Profile(self._fleet, self.now, ((item.end, item.places) for item in self._running))
+        return self._profile
+
+    # Who goes ahead
+
+    def admit(self, job: int, queue: int, groups: Groups, option: Option, placed: Placed) -> Placed | Reservation:
+        """Where a job that fits now may start without making a reserved start later, or whom it would delay."""
+        duration = self.plan.duration(job)
+        ahead = [one for one in self.reservations if one.start < self.now + duration]
+        if not ahead:
+            return placed
+        for one in ahead:
+            if one.tree.fits(queue, option.charge) is not None:
+                return one
+        if self._profile is None or self._profile.fits(placed_at(groups, placed.members), self.now, duration):
+            return placed
+        beside = place_gang(
+            self._profile.fleet(self.now, duration, within=self._fleet), groups, allowed=option.nodes, feasible=True
+        )
+        if isinstance(beside, Placed):
+            return beside
+        return self._moved_aside(placed_at(groups, placed.members), duration, ahead) or placed
+
+    def _moved_aside(self, places: Places, duration: float, ahead: Sequence[Reservation]) -> Reservation | None:
+        """Give reserved starts other nodes, at the same time, so that these places can be taken.
+
+        None if that was possible, or else the reservation in the way, with nothing changed.
+        """
+        profile = self._profiled()
+        roomy = [one for one in ahead if one.members]
+        for one in roomy:
+            profile.release(one.places, one.start, one.start + one.duration)
+        before = [one.members for one in roomy]
+        obstacle: Reservation | None = None
+        if profile.fits(places, self.now, duration):
+            profile.reserve(places, self.now, self.now + duration)
+            done = 0
+            for one in roomy:
+                free = profile.fleet(one.start, one.duration)
+                placed = place_gang(free, one.groups, allowed=one.option.nodes, feasible=True)
+                if not isinstance(placed, Placed):
+                    obstacle = one
+                    break
+                one.members, done = placed.members, done + 1
+                profile.reserve(one.places, one.start, one.start + one.duration)
+            profile.release(places, self.now, self.now + duration)
+        else:
+            obstacle, done = roomy[0], 0
+        if obstacle is None:
+            return None
+        for one in roomy[:done]:
+            profile.release(one.places, one.start, one.start + one.duration)
+        for one, members in zip(roomy, before, strict=True):
+            one.members = members
+            profile.reserve(one.places, one.start, one.start + one.duration)
+        return obstacle
+
+    def grant(self, job: int, queue: int, groups: Groups, charge: Charge, members: Sequence[Member]) -> None:
+        """A job starts now."""
+        end = self.now + self.plan.duration(job)
+        places = placed_at(groups, members)
+        self._running.append(Running(job, queue, end, charge, places))
+        self._running.sort(key=lambda item: item.end)
+        for one in self.reservations:
+            if one.start < end:
+                one.tree.add(queue, charge)
+        if self._profile is not None:
+            self._profile.reserve(places, self.now, end)
+
+    def evict(self, victims: Sequence[Hashable], job: int) -> None:
+        """Victims make room for a job: what they hold comes back when that job will have ended."""
+        end = self.now + self.plan.duration(job)
+        gone = set(victims)
+        self._running = sorted(
+            (
+                Running(item.job, item.queue, max(end, item.end), item.usage, item.places) if item.job in gone else item
+                for item in self._running
+            ),
+            key=lambda item: item.end,
+        )
+
+
+def _first(moments: Sequence[float], passes: Callable[[float], bool]) -> float | None:
+    """The first moment that passes, by bisection; where it is not all or nothing, one that passes."""
+    low, high, found = 0, len(moments), None
+    while low < high:
+        middle = (low + high) // 2
+        if passes(moments[middle]):
+            found, high = moments[middle], middle
+        else:
+            low = middle + 1
+    return found

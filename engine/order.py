@@ -1,0 +1,90 @@
+"""In which order the jobs of one queue are looked at: the sum of terms that can each be shown.
+
+    points = class + priority + ageing - fair share
+
+class        what its priority class is worth
+priority     the job's own number
+ageing       AGEING points for each doubling of (waited + expected) / expected, the slowdown that its wait has cost
+             it so far; the shorter a job, the sooner it goes up (highest response ratio next, Brinch Hansen 1971).
+             There is no cap, so every job comes to the front some time.
+fair share   FAIR_SHARE points for each time that the queue uses its own quota (dominant share, past use included)
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from math import log2
+
+# Jobs expected to be shorter than this are not told apart by the wait (seconds).
+SHORTEST = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class OrderPolicy:
+    """What the terms weigh. Points are on the scale of the priority number of a job, -1000 to 1000."""
+
+    classes: Mapping[str, float] = field(default_factory=lambda: {"low": -100.0, "": 0.0, "high": 100.0})
+    ageing: float = 10.0
+    fair_share: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """The terms of one job; `total` is their sum, and the larger one goes first."""
+
+    priority_class: float
+    priority: float
+    ageing: float
+    fair_share: float
+
+    @property
+    def total(self) -> float:
+        """What the jobs are ordered by."""
+        return self.priority_class + self.priority + self.ageing + self.fair_share
+
+    def as_dict(self) -> dict[str, float]:
+        """JSON-ready; the terms, rounded to hundredths, and the sum of what is shown."""
+        shown = {
+            "class": round(self.priority_class, 2),
+            "priority": round(self.priority, 2),
+            "ageing": round(self.ageing, 2),
+            "fair_share": round(self.fair_share, 2),
+        }
+        return {**shown, "total": round(sum(shown.values()), 2)}
+
+
+def order_terms(
+    policy: OrderPolicy,
+    *,
+    priority: int,
+    waited: float,
+    expected: float,
+    share: float = 0.0,
+    priority_class: str = "",
+) -> Terms:
+    """The terms of a job that has waited for so many seconds and is expected to run for so many.
+
+    `share` is the dominant part of its queue's own quota that is in use, 1.0 for all of it. Raises ValueError
+    for an unknown class.
+    """
+    if priority_class not in policy.classes:
+        known = ", ".join(sorted(name for name in policy.classes if name))
+        raise ValueError(f"there is no priority class {priority_class!r}; known are: {known}")
+    length = max(expected, SHORTEST)
+    return Terms(
+        priority_class=policy.classes[priority_class],
+        priority=float(priority),
+        ageing=policy.ageing * log2(1.0 + max(0.0, waited) / length),
+        fair_share=-policy.fair_share * share,
+    )
+
+
+def slowdown(waited: float, ran: float) -> float:
+    """Bounded slowdown (Feitelson and Rudolph 1998): (wait + run) / run, with runs of at least SHORTEST."""
+    return max(1.0, (waited + ran) / max(ran, SHORTEST))
+
+
+def jain(values: Iterable[float]) -> float:
+    """Jain's index of fairness (1984): (sum x)^2 / (n * sum x^2), 1 when all are equal; 1 of nothing."""
+    listed = list(values)
+    squares = sum(value * value for value in listed)
+    return 1.0 if squares == 0 else sum(listed) ** 2 / (len(listed) * squares)

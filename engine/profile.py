@@ -1,0 +1,202 @@
+"""What will be free on every node over time: the step function that reservations are made in.
+
+The profile starts from a fleet as it is now and from the moments at which something is given back. Between two
+moments nothing changes, so it is kept as one array row per moment: cpu, memory and storage of each node, and
+the thousandths of each of its cards. Amounts fall only where a reservation starts, so a span is free if it is
+free at its own start and at every reservation start inside it.
+"""
+
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from engine.fleet import NO_CARD, Fleet, Int64, Mask, Request
+from engine.placement import Groups, Member, Placed, place_gang
+
+# Where the members of a job are: what each takes, its node and its cards.
+Places = Sequence[tuple[Request, int, tuple[int, ...]]]
+
+# Moments kept apart; with more, what is given back is counted as given back a little later.
+STEPS = 256
+
+_CPU, _MEMORY, _STORAGE, _CARDS = 0, 1, 2, 3
+
+
+class Slot(NamedTuple):
+    """A start in epoch seconds and where the members go then."""
+
+    start: float
+    members: tuple[Member, ...]
+
+
+def placed_at(groups: Groups, members: Iterable[Member]) -> list[tuple[Request, int, tuple[int, ...]]]:
+    """The places of a job's members."""
+    return [(groups[group][0], node, cards) for group, _, node, cards in members]
+
+
+class Profile:
+    """Free amounts from `now` on. Times are epoch seconds; after the last moment nothing changes any more."""
+
+    def __init__(self, fleet: Fleet, now: float, ends: Iterable[tuple[float, Places]], *, steps: int = STEPS) -> None:
+        """`ends` says when which places are given back; what should have ended by now ends right after it."""
+        self._fleet, self._steps = fleet, steps
+        self._starts: list[float] = []
+        gone = sorted(((max(end, float(np.nextafter(now, np.inf))), places) for end, places in ends), key=_time)
+        moments = _thinned(sorted({end for end, _ in gone}), steps)
+        self._times = [now, *moments]
+        self._free = np.empty((len(self._times), len(fleet), _CARDS + fleet.gpu_free.shape[1]), dtype=np.int64)
+        row = self._free[0]
+        row[:, _CPU], row[:, _MEMORY], row[:, _STORAGE] = fleet.cpu, fleet.memory, fleet.storage
+        row[:, _CARDS:] = fleet.gpu_free
+        following = 0
+        for index in range(1, len(self._times)):
+            self._free[index] = self._free[index - 1]
+            while following < len(gone) and gone[following][0] <= self._times[index]:
+                _change(self._free[index : index + 1], gone[following][1], 1)
+                following += 1
+
+    @property
+    def times(self) -> Sequence[float]:
+        """The moments, ascending; the first is now."""
+        return self._times
+
+    def free(self, at: float) -> Int64:
+        """What is free at a time: per node cpu, memory, storage and its cards (-1 where there is none)."""
+        row: Int64 = self._free[self._row(at)].copy()
+        return row
+
+    def _row(self, at: float) -> int:
+        return max(0, bisect_right(self._times, at) - 1)
+
+    def _lowest(self, start: float, end: float) -> Int64:
+        """The least that is free of everything from `start` until before `end`."""
+        rows = [self._row(start)]
+        first = bisect_left(self._starts, start)
+        rows += {self._row(at) for at in self._starts[first : bisect_left(self._starts, end)]}
+        lowest: Int64 = self._free[rows].min(axis=0) if len(rows) > 1 else self._free[rows[0]]
+        return lowest
+
+    def fleet(self, start: float, duration: float, *, within: Fleet | None = None) -> Fleet:
+        """The fleet as it is free throughout a span; with `within`, what that fleet has free at most."""
+        free = self._lowest(start, start + duration)
+        twin = self._fleet.fork()
+        twin.cpu, twin.memory, twin.storage = free[:, _CPU].copy(), free[:, _MEMORY].copy(), free[:, _STORAGE].copy()
+        cards = free[:, _CARDS:].astype(np.int32)
+        if within is not None:
+            for name in ("cpu", "memory", "storage"):
+                setattr(twin, name, np.minimum(getattr(twin, name), getattr(within, name)))
+            cards = np.minimum(cards, within.gpu_free)
+        twin.gpu_free, twin.capacity_answer = np.asfortranarray(cards), None
+        return twin
+
+    def fits(self, places: Places, start: float, duration: float) -> bool:
+        """Whether these places are free throughout a span."""
+        lowest = self._lowest(start, start + duration)
+        nodes = sorted({node for _, node, _ in places})
+        rows = lowest[nodes].copy()
+        _change(rows[None], [(request, nodes.index(node), cards) for request, node, cards in places], -1)
+        cards = rows[:, _CARDS:]
+        return bool((rows[:, :_CARDS] >= 0).all() and ((cards >= 0) | (lowest[nodes][:, _CARDS:] == NO_CARD)).all())
+
+    def earliest(
+        self,
+        groups: Groups,
+        duration: float,
+        *,
+        allowed: Mask | None = None,
+        not_before: float | None = None,
+        accept: Callable[[float], bool] = lambda at: True,
+    ) -> Slot | None:
+        """The first start at which all groups have room at once for so many seconds, by the product's placement.
+
+        `accept` may refuse a start for other reasons; after the last reservation's start it has to stay true
+        once it is. None if there is no such start.
+        """
+
+        def place(at: float) -> Slot | None:
+            if not accept(at):
+                return None
+            placed = place_gang(self.fleet(at, duration), groups, allowed=allowed, feasible=True)
+            return Slot(at, placed.members) if isinstance(placed, Placed) else None
+
+        last = self._starts[-1] if self._starts else self._times[0]
+        tail: list[float] = []
+        for at in self._moments(not_before):
+            if at >= last and len(groups) == 1:
+                tail.append(at)
+                continue
+            slot = place(at)
+            if slot is not None:
+                return slot
+        return _first(tail, place)
+
+    def _moments(self, not_before: float | None) -> Iterator[float]:
+        first = self._times[0] if not_before is None else max(not_before, self._times[0])
+        yield first
+        yield from self._times[bisect_left(self._times, float(np.nextafter(first, np.inf))) :]
+
+    def reserve(self, places: Places, start: float, end: float) -> None:
+        """Take places for a span. Raises ValueError, and changes nothing, if they are not free throughout it."""
+        if not end > start:
+            raise ValueError(f"a reservation from {start} to {end} ends before it starts")
+        if not self.fits(places, start, end - start):
+            raise ValueError(f"the places are not free from {start} to {end}")
+        first, last = self._split(start), self._split(end, later=True)
+        _change(self._free[first:last], places, -1)
+        if start > self._times[0]:
+            insort(self._starts, start)
+
+    def release(self, places: Places, start: float, end: float) -> None:
+        """Give back what was reserved with the same arguments."""
+        first, last = self._split(start), self._split(end, later=True)
+        _change(self._free[first:last], places, 1)
+        if start > self._times[0]:
+            self._starts.remove(start)
+
+    def _split(self, at: float, *, later: bool = False) -> int:
+        """The row that begins at a time. If there are too many already and `later`, that of the next moment."""
+        at = max(at, self._times[0])
+        index = bisect_left(self._times, at)
+        if index < len(self._times) and (self._times[index] == at or (later and len(self._times) >= 2 * self._steps)):
+            return index
+        self._times.insert(index, at)
+        self._free = np.insert(self._free, index, self._free[index - 1], axis=0)
+        return index
+
+
+def _time(item: tuple[float, Places]) -> float:
+    return item[0]
+
+
+def _thinned(moments: Sequence[float], most: int) -> list[float]:
+    """At most so many moments, the last included: each group of neighbours by its latest."""
+    if len(moments) <= most:
+        return list(moments)
+    picked = np.linspace(0, len(moments), most + 1)[1:].round().astype(int) - 1
+    return [moments[index] for index in dict.fromkeys(picked.tolist())]
+
+
+def _change(rows: Int64, places: Places, sign: int) -> None:
+    """Add places to every row of (moments, nodes, amounts), or take them away."""
+    for request, node, cards in places:
+        rows[:, node, _CPU] += sign * request.cpu
+        rows[:, node, _MEMORY] += sign * request.memory
+        rows[:, node, _STORAGE] += sign * request.storage
+        for card in cards:
+            rows[:, node, _CARDS + card] += sign * request.gpu_milli
+
+
+def _first(moments: Sequence[float], place: Callable[[float], Slot | None]) -> Slot | None:
+    """The first moment with a place, by bisection: from here on what is free only grows."""
+    low, high = 0, len(moments)
+    found: Slot | None = None
+    while low < high:
+        middle = (low + high) // 2
+        slot = place(moments[middle])
+        if slot is None:
+            low = middle + 1
+        else:
+            found, high = slot, middle
+    return found
