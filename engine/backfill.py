@@ -111,7 +111,8 @@ class Backfill:
         if self.plan.mode == Mode.EASY and head in self._heads:
             return
         duration = self.plan.duration(job)
-        reserve = self._for_quota if quota else self._for_room
+        # The head of a queue that lacks quota keeps no nodes from others; in a full schedule it has its place.
+        reserve = self._for_quota if quota and self.plan.mode == Mode.EASY else self._for_room
         found = [one for option in options if (one := reserve(job, queue, groups, option, duration)) is not None]
         if not found:
             return

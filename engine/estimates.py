@@ -17,9 +17,10 @@ import numpy.typing as npt
 PRIOR = 5.0
 # Ends kept per key: what jobs took long ago says little.
 WINDOW = 200
-# The estimate of a run that has outlived everything known, in times of what it took so far: that of Tsafrir,
-# Etsion and Feitelson (2007), who also make predictions longer once they have proved too short.
-OVERRUN = {0.5: 1.5, 0.9: 2.0}
+# A run that has outlived everything known is expected to go on for up to so many times what it took so far: a
+# prediction that has proved too short is made longer, as Tsafrir, Etsion and Feitelson (2007) do.
+OVERRUN = 1.0
+LEVELS = ("job", "tenant", "all")
 
 Steps = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 
@@ -75,27 +76,45 @@ class History:
     ) -> Estimate:
         """What a job with these keys will take in all, given that it has run for `elapsed` seconds.
 
-        `running` has, per key, how long each job has run that has not ended. The quantiles are those of the
-        weighted levels, given that the run is longer than `elapsed`.
+        `running` has, per key, how long each job has run that has not ended.
         """
-        times, mass, left = [np.array([limit])], [np.array([0.0])], 1.0
-        source, samples = "limit", 0
-        for name, key in zip(("job", "tenant", "all"), keys, strict=True):
+        p50, p90 = self.quantiles(keys, limit, np.array([0.5, 0.9]), elapsed=elapsed, running=running).tolist()
+        for name, key in zip(LEVELS, keys, strict=True):
+            if samples := len(self._ends.get(key, ())):
+                return Estimate(p50, p90, name, samples)
+        return Estimate(p50, p90, "limit", 0)
+
+    def quantiles(
+        self,
+        keys: Sequence[Hashable],
+        limit: float,
+        probabilities: npt.NDArray[np.float64],
+        *,
+        elapsed: float = 0.0,
+        running: Mapping[Hashable, Sequence[float]] | None = None,
+    ) -> npt.NDArray[np.float64]:
+        """The seconds by which a job has ended with each probability, given that it runs for more than `elapsed`."""
+        times, mass, left = [], [], 1.0
+        for key in keys:
             count = len(self._ends.get(key, ()))
-            if not count:
-                continue
-            if source == "limit":
-                source, samples = name, count
-            part = left * count / (count + self._prior)
-            at, step = self._level(key, (running or {}).get(key, ()))
-            times.append(at)
-            mass.append(part * step)
-            left -= part * float(step.sum())
-        mass[0] = np.array([max(0.0, left)])
-        at, step = np.minimum(np.concatenate(times), limit), np.concatenate(mass)
+            if count:
+                part = left * count / (count + self._prior)
+                at, step = self._level(key, (running or {}).get(key, ()))
+                beyond = (at > elapsed) & (at < limit)
+                times.append(at[beyond])
+                mass.append(part * step[beyond])
+                left -= part * float(step[at < limit].sum())
+        known = float(sum(step.sum() for step in mass))
+        if elapsed > 0 and known <= 0:
+            # Only the limit is left, which is there to stop a run and says little about its length.
+            longer = elapsed * (1.0 + OVERRUN * probabilities)
+            return np.asarray(np.minimum(max(limit, elapsed), longer), dtype=np.float64)
+        at = np.concatenate([*times, np.array([max(limit, elapsed)])])
+        step = np.concatenate([*mass, np.array([max(0.0, left)])])
         order = np.argsort(at, kind="stable")
-        p50, p90 = (_quantile(at[order], step[order], q, elapsed, limit) for q in (0.5, 0.9))
-        return Estimate(p50, max(p50, p90), source, samples)
+        reached = np.cumsum(step[order])
+        wanted = np.searchsorted(reached, np.asarray(probabilities) * reached[-1] - 1e-12, side="left")
+        return np.asarray(at[order][np.minimum(wanted, len(at) - 1)], dtype=np.float64)
 
     def _level(self, key: Hashable, running: Sequence[float]) -> Steps:
         if running:
@@ -104,19 +123,3 @@ class History:
         if steps is None:
             steps = self._steps[key] = kaplan_meier(list(self._ends[key]))
         return steps
-
-
-def _quantile(
-    times: npt.NDArray[np.float64], mass: npt.NDArray[np.float64], q: float, elapsed: float, limit: float
-) -> float:
-    """The first time at which at least the part `q` of what lies beyond `elapsed` has ended."""
-    beyond = times > elapsed
-    total = float(mass[beyond].sum())
-    known = float(mass[beyond & (times < limit)].sum())
-    if elapsed > 0 and known <= 0:
-        # Only the limit is left, which is there to stop a run and says little about its length.
-        return float(min(max(limit, elapsed), elapsed * OVERRUN[q]))
-    if total <= 0:
-        return max(limit, elapsed)
-    reached = np.cumsum(mass[beyond]) >= q * total - 1e-12
-    return float(times[beyond][int(np.argmax(reached))])

@@ -10,9 +10,11 @@ ageing       AGEING points for each doubling of (waited + expected) / expected, 
 fair share   FAIR_SHARE points for each time that the queue uses its own quota (dominant share, past use included)
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import log2
+
+import numpy as np
 
 # Jobs expected to be shorter than this are not told apart by the wait (seconds).
 SHORTEST = 10.0
@@ -88,3 +90,19 @@ def jain(values: Iterable[float]) -> float:
     listed = list(values)
     squares = sum(value * value for value in listed)
     return 1.0 if squares == 0 else sum(listed) ** 2 / (len(listed) * squares)
+
+
+def points(
+    policy: OrderPolicy,
+    *,
+    jobs: Sequence[int],
+    priority: Sequence[float],
+    waited: Sequence[float],
+    expected: Sequence[float],
+    share: Sequence[float],
+) -> dict[int, float]:
+    """`order_terms` of many jobs without a class, as totals by job."""
+    length = np.maximum(np.asarray(expected, dtype=np.float64), SHORTEST)
+    ageing = policy.ageing * np.log2(1.0 + np.maximum(np.asarray(waited, dtype=np.float64), 0.0) / length)
+    total = np.asarray(priority, dtype=np.float64) + ageing - policy.fair_share * np.asarray(share, dtype=np.float64)
+    return dict(zip(jobs, total.tolist(), strict=True))

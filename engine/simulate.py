@@ -1,0 +1,364 @@
+"""What happens, over virtual time: arrivals, ends and changes of the world, with the product's own decider.
+
+Every moment at which something changes, the jobs that wait are given to `engine.cycle.decide` with a snapshot of
+this world, as the scheduling loop does with the real one, until it grants nothing more. So on a frozen fleet, and
+with run times that come true, what is simulated is what then happens.
+"""
+
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from heapq import heapify, heappop, heappush
+from itertools import count
+
+import numpy as np
+
+from engine.backfill import Mode, Plan, Running
+from engine.cycle import Candidate, PoolView, Snapshot, Verdict, charge_of, decide
+from engine.estimates import Estimate, History
+from engine.fleet import Fleet, Mask
+from engine.order import OrderPolicy, points
+from engine.placement import Member, take_members
+from engine.preemption import yielding
+from engine.profile import Places, placed_at
+from engine.queues import Holder, Policy, QueueRules
+from engine.quota import FlavorResource, Node, QuotaTree
+
+# Passes at one moment; each but the last grants or evicts somebody.
+PASSES_MAX = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job that comes at `candidate.submitted` and runs for `seconds`, stopped at `limit`.
+
+    `keys` are those of its history from narrow to wide (engine.estimates); a fixed `estimate` goes before these.
+    """
+
+    candidate: Candidate
+    seconds: float
+    limit: float
+    keys: tuple[Hashable, Hashable, Hashable] = ("", "", "")
+    estimate: Estimate | None = None
+
+    @property
+    def length(self) -> float:
+        """Seconds from start to end if nobody interferes."""
+        return min(self.seconds, self.limit)
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A job that runs when the simulation begins; fleet and tree count what it holds already."""
+
+    job: Job
+    since: float
+    flavor: str
+    members: tuple[Member, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class QueuePolicy:
+    """How the queue is served. Without an `order` it is by priority, then by age."""
+
+    mode: Mode = Mode.EASY
+    order: OrderPolicy | None = field(default_factory=OrderPolicy)
+    rules: Mapping[int, QueueRules] = field(default_factory=dict)
+    minimum_run: float = 60.0
+    depth: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Something that is different from a time on; None leaves it as it is.
+
+    Nodes (by row of the fleet) become ready or are lost; what runs on a lost one starts over. Jobs can be
+    cancelled while they wait or run.
+    """
+
+    at: float
+    ready: frozenset[int] = frozenset()
+    lost: frozenset[int] = frozenset()
+    quotas: Sequence[Node] | None = None
+    policy: QueuePolicy | None = None
+    cancelled: frozenset[int] = frozenset()
+
+
+@dataclass(slots=True)
+class Record:
+    """What became of a job. A span is (start, end, how it ended): `done`, `limit`, `preempted`, `lost`, `cancelled`."""
+
+    job: int
+    submitted: float
+    spans: list[tuple[float, float, str]] = field(default_factory=list)
+    started: float | None = None
+    flavor: str | None = None
+    nodes: tuple[int, ...] = ()
+    verdict: Verdict | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has run to its end."""
+        return bool(self.spans) and self.spans[-1][2] in ("done", "limit")
+
+    @property
+    def first_start(self) -> float | None:
+        """When it first started."""
+        return self.spans[0][0] if self.spans else self.started
+
+
+@dataclass(slots=True)
+class _Live:
+    """A running job: when it will end, when that is expected, and what it holds."""
+
+    job: Job
+    since: float
+    ends: float
+    flavor: str
+    members: tuple[Member, ...]
+    places: Places
+    usage: Mapping[FlavorResource, int]
+    plan: Running
+
+
+class Simulation:
+    """A world in virtual time. `records` grows while it runs; times are epoch seconds."""
+
+    def __init__(
+        self,
+        *,
+        fleet: Fleet,
+        pools: Mapping[str, PoolView],
+        tree: QuotaTree,
+        jobs: Iterable[Job],
+        policy: QueuePolicy,
+        start: float,
+        started: Iterable[Started] = (),
+        changes: Iterable[Change] = (),
+        history: History | None = None,
+        suspended: frozenset[int] = frozenset(),
+        watch: "Callable[[Simulation, Sequence[Verdict]], None] | None" = None,
+    ) -> None:
+        self.now, self.policy, self.history = start, policy, history or History()
+        self.fleet, self.pools, self.tree, self.suspended = fleet.fork(), pools, tree.copy(), suspended
+        self.records: dict[int, Record] = {}
+        self.waiting: dict[int, Job] = {}
+        self.estimates: dict[int, Estimate] = {}
+        self.decisions = 0
+        self._watch = watch
+        self._live: dict[int, _Live] = {}
+        self._tries: dict[int, int] = {}
+        self._pairs: list[tuple[Hashable, Hashable]] = []
+        self._claims: set[int] = set()
+        self._number = count()
+        # (time, what comes first at a time, number, what happens)
+        self._events: list[tuple[float, int, int, object]] = []
+        for item in started:
+            self._begin(item.job, item.since, item.flavor, item.members)
+        self._events += [(item.at, 1, next(self._number), item) for item in changes]
+        self._events += [(max(start, job.candidate.submitted), 2, next(self._number), job) for job in jobs]
+        heapify(self._events)
+
+    def run(self, until: float = float("inf")) -> dict[int, Record]:
+        """Go on until nothing happens any more, or to a time; returns the records."""
+        while self._events and self._events[0][0] <= until:
+            self.now = self._events[0][0]
+            while self._events and self._events[0][0] == self.now:
+                self._happen(heappop(self._events)[3])
+            if self.waiting:
+                self._decide()
+        return self.records
+
+    @property
+    def running(self) -> Mapping[int, tuple[Job, float]]:
+        """Who runs, with the start."""
+        return {number: (live.job, live.since) for number, live in self._live.items()}
+
+    # What happens
+
+    def _happen(self, event: object) -> None:
+        if isinstance(event, _Live):
+            # Whoever was stopped meanwhile ends here no more.
+            if self._live.get(event.job.candidate.job) is event:
+                how = "done" if event.job.seconds <= event.job.limit else "limit"
+                self._end(event, how)
+                self.history.add(event.job.keys, event.ends - event.since)
+        elif isinstance(event, Change):
+            self._change(event)
+        elif isinstance(event, Job):
+            number = event.candidate.job
+            self.records[number] = Record(number, event.candidate.submitted)
+            self._queue(event)
+
+    def _queue(self, job: Job) -> None:
+        number = job.candidate.job
+        self.waiting[number] = job
+        self.estimates[number] = job.estimate or self.history.estimate(job.keys, job.limit)
+
+    def _begin(self, job: Job, since: float, flavor: str, members: tuple[Member, ...]) -> None:
+        item = job.candidate
+        record = self.records.setdefault(item.job, Record(item.job, item.submitted))
+        record.started, record.flavor, record.nodes = since, flavor, tuple(member[2] for member in members)
+        estimate = self.estimates.get(item.job)
+        if estimate is None:
+            estimate = job.estimate or self.history.estimate(job.keys, job.limit)
+            self.estimates[item.job] = estimate
+        usage = {fr: amount for fr, amount in charge_of(item, flavor).items() if amount}
+        places = placed_at(item.groups, members)
+        plan = Running(item.job, item.queue, since + estimate.p90, usage, places)
+        live = _Live(job, since, since + job.length, flavor, members, places, usage, plan)
+        self._live[item.job] = live
+        heappush(self._events, (max(live.ends, self.now), 0, next(self._number), live))
+
+    def _end(self, live: _Live, how: str) -> None:
+        item = live.job.candidate
+        del self._live[item.job]
+        for request, node, cards in live.places:
+            self.fleet.give(request, node, cards)
+        self.tree.remove(item.queue, live.usage)
+        record = self.records[item.job]
+        record.spans.append((live.since, self.now, how))
+        record.started = None
+        if how in ("preempted", "lost"):
+            self._tries[item.job] = self._tries.get(item.job, 0) + (how == "lost")
+            self._queue(live.job)
+
+    def _change(self, change: Change) -> None:
+        if change.ready or change.lost:
+            for live in [live for live in self._live.values() if {place[1] for place in live.places} & change.lost]:
+                self._end(live, "lost")
+            self.fleet = _with_ready(self.fleet, change)
+        if change.quotas is not None:
+            usage: dict[int, dict[FlavorResource, int]] = {}
+            for live in self._live.values():
+                mine = usage.setdefault(live.job.candidate.queue, {})
+                for fr, amount in live.usage.items():
+                    mine[fr] = mine.get(fr, 0) + amount
+            self.tree = QuotaTree(change.quotas, usage)
+        if change.policy is not None:
+            self.policy = change.policy
+        for number in change.cancelled:
+            if self.waiting.pop(number, None) is not None:
+                self.records[number].spans.append((self.now, self.now, "cancelled"))
+            elif number in self._live:
+                self._end(self._live[number], "cancelled")
+
+    # What is decided
+
+    def _decide(self) -> None:
+        for _ in range(PASSES_MAX):
+            verdicts = decide(self.snapshot(), now=self.now)
+            self.decisions += 1
+            moved = False
+            for verdict in verdicts:
+                if verdict.outcome == "grant":
+                    self._grant(verdict)
+                    moved = True
+                elif verdict.outcome == "preempt":
+                    moved = self._preempt(verdict) or moved
+            if self._watch is not None:
+                self._watch(self, verdicts)
+            if not moved:
+                break
+        for verdict in verdicts:
+            self.records[verdict.job].verdict = verdict
+
+    def _grant(self, verdict: Verdict) -> None:
+        job = self.waiting.pop(verdict.job)
+        assert verdict.flavor is not None
+        item = job.candidate
+        take_members(self.fleet, item.groups, verdict.members)
+        self.tree.add(item.queue, charge_of(item, verdict.flavor))
+        self._claims.discard(item.job)
+        self._begin(job, self.now, verdict.flavor, verdict.members)
+
+    def _preempt(self, verdict: Verdict) -> bool:
+        """Victims stop at once; whether there were any."""
+        victims = [self._live[number] for number, _ in verdict.victims if number in self._live]
+        for live in victims:
+            self._pairs.append((live.job.candidate.job, verdict.job))
+            self._end(live, "preempted")
+        if victims:
+            self._claims.add(verdict.job)
+        return bool(victims)
+
+    def snapshot(self) -> Snapshot:
+        """What the decider is given now."""
+        evicts = any(not rules.within_queue == rules.reclaim == Policy.NEVER for rules in self.policy.rules.values())
+        candidates = [
+            job.candidate if number not in self._tries else replace(job.candidate, attempts=self._tries[number])
+            for number, job in self.waiting.items()
+        ]
+        return Snapshot(
+            fleet=self.fleet,
+            pools=self.pools,
+            tree=self.tree,
+            candidates=candidates,
+            suspended=self.suspended,
+            rules=self.policy.rules,
+            holders=self._holders() if evicts else (),
+            places={number: live.places for number, live in self._live.items()} if evicts else {},
+            claims=frozenset(self._claims & self.waiting.keys()),
+            yields=self._yields() if evicts else {},
+            plan=self._plan(candidates),
+        )
+
+    def _plan(self, candidates: Sequence[Candidate]) -> Plan:
+        for live in self._live.values():
+            if live.plan.end <= self.now:
+                elapsed = self.now - live.since
+                later = self.history.estimate(live.job.keys, live.job.limit, elapsed=elapsed)
+                live.plan = replace(live.plan, end=max(live.since + later.p90, self.now + 1.0))
+        return Plan(
+            mode=self.policy.mode,
+            running=[live.plan for live in self._live.values()],
+            durations={item.job: self.estimates[item.job].p90 for item in candidates},
+            points=self._points(candidates),
+            depth=self.policy.depth,
+        )
+
+    def _points(self, candidates: Sequence[Candidate]) -> Mapping[int, float]:
+        if self.policy.order is None:
+            return {}
+        shares = {queue: self.tree.standing(queue).unweighted / 1000 for queue in {item.queue for item in candidates}}
+        return points(
+            self.policy.order,
+            jobs=[item.job for item in candidates],
+            priority=[item.priority for item in candidates],
+            waited=[self.now - item.submitted for item in candidates],
+            expected=[self.estimates[item.job].p50 for item in candidates],
+            share=[shares[item.queue] for item in candidates],
+        )
+
+    def _holders(self) -> list[Holder]:
+        found = []
+        for number, live in self._live.items():
+            item, ran = live.job.candidate, self.now - live.since
+            found.append(
+                Holder(
+                    uid=number,
+                    queue=item.queue,
+                    priority=item.priority,
+                    submitted=item.submitted,
+                    since=live.since,
+                    usage=live.usage,
+                    lost=ran,
+                    protected=ran < self.policy.minimum_run,
+                )
+            )
+        return found
+
+    def _yields(self) -> Mapping[Hashable, frozenset[Hashable]]:
+        active = self._live.keys() | self.waiting.keys()
+        self._pairs = [pair for pair in self._pairs if pair[0] in active and pair[1] in active]
+        return yielding(self._pairs)
+
+
+def _with_ready(fleet: Fleet, change: Change) -> Fleet:
+    """The fleet with some nodes ready and others not."""
+    ready: Mask = fleet.ready.copy()
+    ready[sorted(change.ready)] = True
+    ready[sorted(change.lost)] = False
+    fresh = fleet.fork()
+    return replace(
+        fresh, ready=np.asarray(ready), static_answers={}, label_columns={}, capacity_answer=None, slots=None
+    )
