@@ -2,8 +2,9 @@
 
 The history is looked at on three levels: jobs of the same tenant and name, all jobs of the tenant, all jobs. Each
 level is a distribution by Kaplan and Meier (1958), so that jobs still running count as "at least so long".
-With n ends, a level has the weight n / (n + PRIOR), and what it leaves goes to the next wider one; what the widest
-leaves is the time limit. So one odd end moves little, and without any history the limit is all there is.
+With n ends, a level has the weight n / (n + PRIOR), and the rest goes to the next wider one. What the widest leaves,
+and what a level expects to last beyond all its ends, is put at the time limit. So one odd end moves little, and
+without any history the limit is all there is.
 """
 
 from collections import deque
@@ -94,7 +95,7 @@ class History:
         running: Mapping[Hashable, Sequence[float]] | None = None,
     ) -> npt.NDArray[np.float64]:
         """The seconds by which a job has ended with each probability, given that it runs for more than `elapsed`."""
-        times, mass, left = [], [], 1.0
+        times, mass, left, unknown = [], [], 1.0, 1.0
         for key in keys:
             count = len(self._ends.get(key, ()))
             if count:
@@ -103,14 +104,15 @@ class History:
                 beyond = (at > elapsed) & (at < limit)
                 times.append(at[beyond])
                 mass.append(part * step[beyond])
-                left -= part * float(step[at < limit].sum())
+                unknown -= part * float(step[at < limit].sum())
+                left -= part
         known = float(sum(step.sum() for step in mass))
         if elapsed > 0 and known <= 0:
             # Only the limit is left, which is there to stop a run and says little about its length.
             longer = elapsed * (1.0 + OVERRUN * probabilities)
             return np.asarray(np.minimum(max(limit, elapsed), longer), dtype=np.float64)
         at = np.concatenate([*times, np.array([max(limit, elapsed)])])
-        step = np.concatenate([*mass, np.array([max(0.0, left)])])
+        step = np.concatenate([*mass, np.array([max(0.0, unknown)])])
         order = np.argsort(at, kind="stable")
         reached = np.cumsum(step[order])
         wanted = np.searchsorted(reached, np.asarray(probabilities) * reached[-1] - 1e-12, side="left")
