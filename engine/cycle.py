@@ -237,17 +237,17 @@ class _Cycle:
 
     def _bring_in(self, queue: int, heads: dict[int, Candidate]) -> None:
         """Let the queue's next job that may start compete; those before it that are known not to are refused."""
-        items = self.queues[queue]
+        items, now, refusals = self.queues[queue], self.now, self.refusals
         start, waiting = self.places[queue]
         for index in range(start, len(items)):
             item = items[index]
-            if self.claims and item.job in self.claims and item.not_before <= self.now:
-                continue
             refusal: _Refusal | None
-            if item.not_before > self.now:
+            if item.not_before > now:
                 refusal = self._backoff(item)
+            elif self.claims and item.job in self.claims:
+                continue
             else:
-                refusal = self.refusals.get((queue, item.pool, item.equivalence)) or self._known(item)
+                refusal = refusals.get((queue, item.pool, item.equivalence)) or self._known(item)
             if refusal is None:
                 self.places[queue] = (index, waiting)
                 heads[queue] = item
@@ -287,14 +287,17 @@ class _Cycle:
 
     def _provisional(self, item: Candidate) -> dict[FlavorResource, int]:
         """What the job counts with in the tournament: its charge in the first flavor that has room for it."""
-        limits = self.tree.nodes[item.queue].limits
-        covering = {flavor for flavor, _ in limits}
-        names = [name for name, _ in self.flavors.get(item.pool, ()) if name in covering]
+        if item.pool not in self.flavors:
+            return {}
+        room = self._room(item)
+        names = [name for name, _ in self.flavors[item.pool] if name in room.covered]
+        if not names:
+            return {}
+        first = charge_of(item, names[0])
+        if self._roomy(item, room):
+            return first
         charges = (charge_of(item, name) for name in names)
-        return next(
-            (charge for charge in charges if self.tree.fits(item.queue, charge) is None),
-            charge_of(item, names[0]) if names else {},
-        )
+        return next((charge for charge in charges if self.tree.fits(item.queue, charge) is None), first)
 
     def _refuse_queue(self, items: Sequence[Candidate], refusal: _Refusal) -> None:
         for position, item in enumerate(items, 1):
