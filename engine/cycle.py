@@ -355,10 +355,11 @@ class _Cycle:
                 return None
             detail = f"it fits, but {self.granted} jobs were granted before it in this cycle."
             tried.append({"flavor": flavor, "outcome": "fits", "detail": detail})
-            return _Refusal(Reason.BEHIND_IN_QUEUE, detail, None, tried)
-        combined = _combined(list(refusals.values()))
+            combined = _Refusal(Reason.BEHIND_IN_QUEUE, detail, None, tried)
+        else:
+            combined = _combined(list(refusals.values()))
         room = self._room(item)
-        if self._roomy(item, room) and not self._may_search(item.queue):
+        if self._roomy(item, room) and (chosen is not None or not self._may_search(item.queue)):
             self._kind(item).refusals[room.covered] = combined
         return combined
 
@@ -368,8 +369,12 @@ class _Cycle:
     def _refused_with_room(self, item: Candidate) -> _Refusal | None:
         """Why no node takes the job, if its queue has room and another queue's job was refused for that."""
         kind, room = self._kind(item), self._room(item)
-        if room.covered in kind.refusals and self._roomy(item, room) and not self._may_search(item.queue):
-            return kind.refusals[room.covered]
+        refusal = kind.refusals.get(room.covered)
+        if refusal is None or not self._roomy(item, room):
+            return None
+        # Nothing is granted any more once the limit is reached, so what fits then goes on fitting.
+        if refusal.reason is Reason.BEHIND_IN_QUEUE or not self._may_search(item.queue):
+            return refusal
         return None
 
     def _roomy(self, item: Candidate, room: _Room) -> bool:
