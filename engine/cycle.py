@@ -29,7 +29,17 @@ from engine.placement import (
     take_members,
 )
 from engine.preemption import Cause, Demand
-from engine.queues import DEFAULT_RULES, FairStrategy, Fungibility, Holder, Preference, QueueRules, Strategy, World
+from engine.queues import (
+    DEFAULT_RULES,
+    FairStrategy,
+    Fungibility,
+    Holder,
+    Policy,
+    Preference,
+    QueueRules,
+    Strategy,
+    World,
+)
 from engine.quota import FlavorResource, QuotaTree, Shortage
 from engine.reasons import Reason, mildest
 
@@ -224,6 +234,8 @@ class _Cycle:
                 self._wait(item, outcome)
                 if self.rules.get(queue, DEFAULT_RULES).strategy == Strategy.STRICT_FIFO:
                     self._block(queue, item)
+                    if outcome.reason in (Reason.WAITING_FOR_QUOTA, Reason.WAITING_FOR_CAPACITY):
+                        self._reserve(item)
             self._bring_in(queue, heads)
         return self.verdicts
 
@@ -273,6 +285,20 @@ class _Cycle:
                 waiting += 1
                 self._refuse(item, _Refusal(Reason.BEHIND_IN_QUEUE, detail), waiting)
         self.places[queue] = (len(self.queues[queue]), waiting)
+
+    def _reserve(self, item: Candidate) -> None:
+        """Keep free nominal quota for the waiting head of a strict queue, unless it could take it back at will."""
+        if self.rules.get(item.queue, DEFAULT_RULES).reclaim == Policy.ANY:
+            return
+        kept: dict[FlavorResource, int] = {}
+        for fr, amount in self._provisional(item).items():
+            limit = self.tree.nodes[item.queue].limits.get(fr)
+            if limit is not None:
+                kept[fr] = max(0, min(amount, limit.nominal - self.tree.usage(item.queue, fr)))
+        self.tree.add(item.queue, kept)
+        if self.evictions is not None:
+            self.evictions.world.tree.add(item.queue, kept)
+        self._charge(item)
 
     def _known(self, item: Candidate) -> _Refusal | None:
         """Why the job cannot start if that is known from an equal one of another queue."""

@@ -280,3 +280,24 @@ def test_room_for_one_member_is_made_on_one_node() -> None:
     # The most recently granted of that node.
     assert sorted(job % 10 for job in victims) == [4, 5, 6, 7]
     assert {member[2] for member in verdict.members} == {places[victims[0]][0][1]}
+
+
+@pytest.mark.parametrize(("reclaim", "lent"), [(Policy.NEVER, False), (Policy.ANY, True)])
+def test_a_strict_queue_keeps_its_free_quota_for_its_head(reclaim: Policy, lent: bool) -> None:
+    """Unless it may take it back at any time: then it is lent meanwhile."""
+    fleet = Fleet.build([row(0, cpu_free=8000)])
+    nodes = [
+        Node(0, None, "all", {}),
+        Node(1, 0, "q1", {CPU: Limit(4000)}),
+        Node(2, 0, "q2", {CPU: Limit(0)}),
+    ]
+    items = [
+        candidate(1, 1, Request(cpu=3000), amounts={"cpu": 3000}, priority=5),
+        candidate(2, 2, Request(cpu=2000), amounts={"cpu": 2000}),
+    ]
+    # One that nobody may evict has 2000 of the queue's 4000.
+    rules = {1: QueueRules(strategy=Strategy.STRICT_FIFO, reclaim=reclaim)}
+    world = Snapshot(fleet, one_pool(fleet), QuotaTree(nodes, {1: {CPU: 2000}}), items, rules=rules)
+    verdicts = by_job(decide(world, now=10.0))
+    assert verdicts[1].reason == Reason.WAITING_FOR_QUOTA
+    assert (verdicts[2].outcome == "grant") is lent
