@@ -87,8 +87,7 @@ class Tournament:
         else:
             borrows = any(amount and tree.exceeds(node, fr, amount) for fr, amount in extra.items())
             share = tree.share(node, extra).key()
-        standing = tree.standing(node, extra).key() if self._standing else ()
-        return (borrows, share, standing, entry.rank)
+        return (borrows, share, tree.standing(node, extra).key() if self._standing else (), entry.rank)
 
     def first(self) -> Entry | None:
         """The winner over all trees; None when there is no head."""

@@ -7,6 +7,7 @@ quantiles of these starts over the futures are the estimate. Who will come later
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from random import Random
 
 import numpy as np
 import numpy.typing as npt
@@ -45,7 +46,7 @@ def estimate_starts(
     """
     if snapshot.plan is None:
         raise ValueError("an estimate of starts needs a snapshot with a plan")
-    plan, chance = snapshot.plan, np.random.default_rng(seed)
+    plan, chance = snapshot.plan, Random(seed)
     running = {item.job: quantiles(int(str(item.job)), _spread(draws, chance)) for item in plan.running}
     waiting = {item.job: quantiles(item.job, _spread(draws, chance)) for item in snapshot.candidates}
     starts: dict[int, list[float]] = {}
@@ -71,10 +72,11 @@ def estimate_starts(
     return found
 
 
-def _spread(draws: int, chance: np.random.Generator) -> npt.NDArray[np.float64]:
-    """One probability from each of `draws` equal parts of 0 to 1, shuffled: fewer futures go a longer way."""
-    parts: npt.NDArray[np.float64] = (chance.permutation(draws) + chance.uniform(size=draws)) / draws
-    return parts
+def _spread(draws: int, chance: Random) -> npt.NDArray[np.float64]:
+    """One probability from each of `draws` equal parts of 0 to 1, shuffled: so fewer futures go a longer way."""
+    parts = [(number + chance.uniform(0.0, 1.0)) / draws for number in range(draws)]
+    chance.shuffle(parts)
+    return np.array(parts)
 
 
 def _ending(item: Running, since: Mapping[int, float], seconds: float, now: float) -> Running:
