@@ -100,22 +100,26 @@ class Backfill:
         self._running = sorted(plan.running, key=lambda item: item.end)
         self._profile: Profile | None = None
         self._heads: set[Hashable] = set()
+        # Quota at a time, as long as nothing is granted or reserved.
+        self._trees: dict[float, QuotaTree] = {}
 
     # Who waits
 
-    def wait(self, job: int, queue: int, pool: str, groups: Groups, options: Sequence[Option], *, quota: bool) -> None:
-        """A job has to wait, for room or for quota: reserve a start for it if it is its turn to have one."""
+    def wait(
+        self, job: int, queue: int, pool: str, groups: Groups, options: Callable[[], Sequence[Option]], *, quota: bool
+    ) -> float | None:
+        """A job has to wait, for room or for quota: the start that is reserved for it, if it is its turn to have one."""
         head: Hashable = ("quota", queue) if quota else ("room", pool)
         if self.plan.mode == Mode.NONE or len(self.reservations) >= self.plan.depth:
-            return
+            return None
         if self.plan.mode == Mode.EASY and head in self._heads:
-            return
+            return None
         duration = self.plan.duration(job)
         # The head of a queue that lacks quota keeps no nodes from others; in a full schedule it has its place.
         reserve = self._for_quota if quota and self.plan.mode == Mode.EASY else self._for_room
-        found = [one for option in options if (one := reserve(job, queue, groups, option, duration)) is not None]
+        found = [one for option in options() if (one := reserve(job, queue, groups, option, duration)) is not None]
         if not found:
-            return
+            return None
         best = min(found, key=lambda one: one.start)
         best.tree.add(queue, best.option.charge)
         if best.members:
@@ -125,10 +129,8 @@ class Backfill:
                 other.tree.add(queue, best.option.charge)
         self.reservations.append(best)
         self._heads.add(head)
-
-    def reserved(self, job: int) -> float | None:
-        """The start that is kept for a job (epoch seconds)."""
-        return next((one.start for one in self.reservations if one.job == job), None)
+        self._trees.clear()
+        return best.start
 
     def _for_room(self, job: int, queue: int, groups: Groups, option: Option, duration: float) -> Reservation | None:
         def accept(at: float) -> bool:
@@ -137,14 +139,16 @@ class Backfill:
         slot = self._profiled().earliest(groups, duration, allowed=option.nodes, accept=accept)
         if slot is None or slot.start <= self.now:
             return None
-        return Reservation(job, slot.start, duration, groups, option, queue, slot.members, self._tree_at(slot.start))
+        return Reservation(
+            job, slot.start, duration, groups, option, queue, slot.members, self._tree_at(slot.start).copy()
+        )
 
     def _for_quota(self, job: int, queue: int, groups: Groups, option: Option, duration: float) -> Reservation | None:
         moments = sorted({item.end for item in self._running if item.end > self.now})
         start = _first(moments, lambda at: self._quota_lasts(queue, option.charge, at, duration))
         if start is None:
             return None
-        return Reservation(job, start, duration, groups, option, queue, (), self._tree_at(start))
+        return Reservation(job, start, duration, groups, option, queue, (), self._tree_at(start).copy())
 
     def _quota_lasts(self, queue: int, charge: Charge, at: float, duration: float) -> bool:
         """Whether quota allows a start then, and still does when the reserved starts after it come."""
@@ -155,14 +159,16 @@ class Backfill:
 
     def _tree_at(self, at: float) -> QuotaTree:
         """Quota as it will be: without those that have ended by then, with those whose reserved span it is in."""
-        tree = self._tree.copy()
-        for item in self._running:
-            if item.end > at:
-                break
-            tree.remove(item.queue, item.usage)
-        for one in self.reservations:
-            if one.start <= at < one.start + one.duration:
-                tree.add(one.queue, one.option.charge)
+        tree = self._trees.get(at)
+        if tree is None:
+            tree = self._trees[at] = self._tree.copy()
+            for item in self._running:
+                if item.end > at:
+                    break
+                tree.remove(item.queue, item.usage)
+            for one in self.reservations:
+                if one.start <= at < one.start + one.duration:
+                    tree.add(one.queue, one.option.charge)
         return tree
 
     def _profiled(self) -> Profile:
@@ -226,6 +232,7 @@ class Backfill:
 
     def grant(self, job: int, queue: int, groups: Groups, charge: Charge, members: Sequence[Member]) -> None:
         """A job starts now."""
+        self._trees.clear()
         end = self.now + self.plan.duration(job)
         places = placed_at(groups, members)
         self._running.append(Running(job, queue, end, charge, places))
@@ -238,6 +245,7 @@ class Backfill:
 
     def evict(self, victims: Sequence[Hashable], job: int) -> None:
         """Victims make room for a job: what they hold comes back when that job will have ended."""
+        self._trees.clear()
         end = self.now + self.plan.duration(job)
         gone = set(victims)
         self._running = sorted(

@@ -338,8 +338,9 @@ class _Cycle:
         reserved: float | None = None
         if self.backfill is not None and why.reason in (Reason.WAITING_FOR_CAPACITY, Reason.WAITING_FOR_QUOTA):
             quota = why.reason is Reason.WAITING_FOR_QUOTA
-            self.backfill.wait(item.job, item.queue, item.pool, item.groups, self._open(item), quota=quota)
-            reserved = self.backfill.reserved(item.job)
+            reserved = self.backfill.wait(
+                item.job, item.queue, item.pool, item.groups, lambda: self._open(item), quota=quota
+            )
         self.verdicts.append(
             Verdict(
                 item.job,
