@@ -148,8 +148,5 @@ def _assignment(row: _Row, values: Mapping[str, str]) -> Assignment:
 
 
 def _command(group: dict[str, Any]) -> list[str]:
-    """The argv; a script is run by bash where the node has it, else by sh."""
-    if group.get("command"):
-        return list(group["command"])
-    shell = 'if command -v bash >/dev/null 2>&1; then exec bash -c "$0"; else exec sh -c "$0"; fi'
-    return ["sh", "-c", shell, group["script"]]
+    """The argv. A script is for bash; where there is none, on a node or in an image, the agent takes sh."""
+    return list(group["command"]) if group.get("command") else ["bash", "-c", group["script"]]
