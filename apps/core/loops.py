@@ -27,7 +27,7 @@ FLAG_MILLISECONDS = 2000
 # One Celery task gives its thread back after this long even when there is more to do.
 BUSY_SECONDS = 20.0
 
-# A loop rests for as long as its last pass took: under load each pass then does more at once, which costs far
+# A loop rests for half as long as its last pass took: under load each pass then does more at once, which costs far
 # less than many small ones; at rest the next wake comes later than that anyway.
 REST_SECONDS_MAX = 0.2
 _rest_until: dict[str, float] = {}
@@ -100,7 +100,7 @@ def run(name: str, *, once: bool = False) -> bool:
             began = time.monotonic()
             again = _passes[name]()
             ended = time.monotonic()
-            _rest_until[name] = ended + min(ended - began, REST_SECONDS_MAX)
+            _rest_until[name] = ended + min((ended - began) / 2, REST_SECONDS_MAX)
         if not again and not redis.hint("EXISTS", FLAG.format(name)):
             return True
         if time.monotonic() > deadline:
