@@ -43,6 +43,19 @@ def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     yield
 
 
+@pytest.fixture(autouse=True)
+def configuration_read_anew() -> Iterator[None]:
+    """A test that is rolled back gives its stamp to the next one, which nothing in production does."""
+    if not django_settings_is_configured():
+        yield
+        return
+    from apps.jobs import configuration
+
+    configuration._kept = None
+    yield
+    configuration._kept = None
+
+
 @pytest.fixture
 def redis_empty() -> Iterator[None]:
     """An empty Redis before and after the test."""

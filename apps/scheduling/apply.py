@@ -12,6 +12,7 @@ from apps.events.live import publish
 from apps.execution import backends
 from apps.fleet.snapshot import load_fleet
 from apps.jobs.commands import Given, Member, give_grants, pend
+from apps.jobs.configuration import configuration
 from apps.jobs.models import Job
 from apps.jobs.states import JobState
 from apps.quotas import ledger
@@ -20,7 +21,6 @@ from engine.cycle import Candidate, Verdict
 from engine.fleet import Fleet
 from engine.placement import NodeFree, fits_node
 
-from .configuration import configuration
 from .models import Cycle, Decision
 from .observe import Observed, charged
 

@@ -9,14 +9,13 @@ from django.db import connection
 
 from apps.fleet.membership import PoolMembers
 from apps.fleet.snapshot import load_fleet
+from apps.jobs.configuration import Configuration, TenantRow, configuration
 from apps.jobs.models import Job
 from apps.jobs.requests import cache
 from apps.quotas.queries import load_tree
 from engine.cycle import Candidate, PoolView, Snapshot
 from engine.fleet import Fleet
 from engine.quota import QuotaTree
-
-from .configuration import Configuration, TenantRow, configuration
 
 # Queued jobs looked at in one cycle, in the order of priority and age.
 CANDIDATES_MAX = 20_000
