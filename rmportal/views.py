@@ -3,7 +3,7 @@
 from typing import Any
 
 from django.db import DatabaseError, connection
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.views import defaults
 from django.views.decorators.http import require_safe
 from drf_spectacular.views import SpectacularAPIView
@@ -22,6 +22,11 @@ def healthz(request: HttpRequest) -> HttpResponse:
     except DatabaseError:
         return HttpResponse("The database does not answer.\n", status=503, content_type="text/plain")
     return HttpResponse("ok\n", content_type="text/plain", headers={"Cache-Control": "no-store"})
+
+
+def closed(request: HttpRequest, rest: str = "") -> HttpResponse:
+    """404 for pages of a library that are not part of the portal."""
+    raise Http404
 
 
 class SchemaView(SpectacularAPIView):  # type: ignore[misc]

@@ -348,7 +348,7 @@ def test_errors_have_pages_of_their_own(people: People) -> None:
     assert "There is nothing here" in missing.content.decode()
 
 
-@pytest.mark.parametrize("path", ["/accounts/password/change/", "/accounts/email/", "/accounts/logout/"])
+@pytest.mark.parametrize("path", ["/accounts/password/change/", "/accounts/3rdparty/", "/accounts/logout/"])
 def test_pages_of_the_account_look_like_ours(people: People, path: str) -> None:
     answer = people.member.get(path)
     assert answer.status_code == 200
