@@ -47,21 +47,29 @@ def secret_key(data: Path) -> str:
     return value
 
 
+def server_address(name: str, url: str) -> SplitResult:
+    """The parts of a server's URL. What is told about a wrong one never quotes it, as a password may be in it."""
+    parts = urlsplit(url)
+    try:
+        clear = parts.port is None or parts.port > 0
+    except ValueError:
+        clear = False
+    # A sign in a password that ends the host's part early leaves an @ behind it.
+    if not clear or parts.netloc.count("@") > 1 or "@" in parts.path + parts.query + parts.fragment:
+        raise ImproperlyConfigured(
+            f"{name} cannot be read: expected scheme://user:password@host:port/name, where signs such as "
+            "@ : / ? # % in the password are percent-encoded (@ is %40)."
+        )
+    return parts
+
+
 def database(url: str) -> dict[str, object]:
     """Django's DATABASES entry for a postgresql:// URL; host may also be a query parameter (socket folder).
 
     Other query parameters (sslmode, sslrootcert, connect_timeout …) go to libpq as they are:
     https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
     """
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as error:
-        # The text of the error may quote a password in which a sign was not percent-encoded.
-        raise ImproperlyConfigured(
-            "DATABASE_URL cannot be read: expected postgresql://user:password@host:port/name; "
-            "signs such as @ : / ? # in the password have to be percent-encoded."
-        ) from error
+    parts = server_address("DATABASE_URL", url)
     if parts.scheme not in ("postgres", "postgresql"):
         raise ImproperlyConfigured(f"DATABASE_URL starts with {parts.scheme!r}: expected postgresql://…")
     query = dict(parse_qsl(parts.query))
@@ -72,10 +80,14 @@ def database(url: str) -> dict[str, object]:
         "PASSWORD": unquote(parts.password or "") or query.pop("password", ""),
         # A socket folder may also stand percent-encoded where the host stands.
         "HOST": _host(parts) or query.pop("host", ""),
-        "PORT": str(port or query.pop("port", "")),
+        "PORT": str(parts.port or query.pop("port", "")),
         "CONN_MAX_AGE": 600,
         "CONN_HEALTH_CHECKS": True,
-        "OPTIONS": {"application_name": os.environ.get("RMPORTAL_PROCESS", "rmportal"), **query},
+        "OPTIONS": {
+            "application_name": os.environ.get("RMPORTAL_PROCESS", "rmportal"),
+            "connect_timeout": "10",
+            **query,
+        },
     }
 
 
@@ -89,10 +101,11 @@ def _host(parts: SplitResult) -> str:
 
 def broker(url: str) -> str:
     """kombu's spelling of a redis-py URL: `unix:///path?db=0` becomes `redis+socket:///path?virtual_host=0`."""
-    if not url.startswith("unix://"):
+    parts = server_address("REDIS_URL", url)
+    if parts.scheme != "unix":
         return url
-    parts = urlsplit(url)
-    return f"redis+socket://{parts.path}?virtual_host={dict(parse_qsl(parts.query)).get('db', '0')}"
+    query = dict(parse_qsl(parts.query))
+    return f"redis+socket://{parts.netloc}{parts.path}?virtual_host={query.get('db', '0')}"
 
 
 def oidc_providers() -> list[dict[str, Any]]:
