@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -23,6 +24,7 @@ from deploy.local.outside import OutsideServers, Place
 from deploy.local.processes import Identified, family
 from deploy.local.servers import Postgres, Redis
 from deploy.local.stack import free_port
+from deploy.local.supervisor import enter
 from rmportal import environment
 from rmportal.management.commands import check_servers
 
@@ -69,7 +71,7 @@ class Servers:
             [*service.argv, "-c", "listen_addresses=127.0.0.1", "-p", str(self.postgres_port)],
             env=dict(service.environment),
             cwd="/",
-            preexec_fn=self._postgres.identity.assume,
+            preexec_fn=partial(enter, os.getpid(), signal.SIGINT, self._postgres.identity),
         )
         redis_options = ["--bind", "127.0.0.1", "--port", str(self.redis_port), "--requirepass", PASSWORD]
         self._running["redis"] = subprocess.Popen(
@@ -82,7 +84,8 @@ class Servers:
                 str(self.data.redis),
                 "--loglevel",
                 "warning",
-            ]
+            ],
+            preexec_fn=partial(enter, os.getpid(), signal.SIGINT, None),
         )
         asyncio.run(until(self.answer))
 
