@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django.conf import settings
 from django.http import HttpRequest
 from django.urls import reverse
 
@@ -72,6 +73,7 @@ def console(request: HttpRequest) -> dict[str, Any]:
         "tenants": tenants,
         "tenant": chosen_tenant(request, actor),
         "role_words": _role_words(actor, tenants),
+        "providers_configured": bool(settings.SOCIALACCOUNT_PROVIDERS["openid_connect"]["APPS"]),
     }
 
 

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from django.db import OperationalError
 from django.test import Client
 from django.utils import timezone
 
@@ -348,7 +349,22 @@ def test_errors_have_pages_of_their_own(people: People) -> None:
     assert "There is nothing here" in missing.content.decode()
 
 
-@pytest.mark.parametrize("path", ["/accounts/password/change/", "/accounts/email/", "/accounts/logout/"])
+def test_a_page_says_so_when_the_database_is_away(people: People, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object) -> None:
+        raise OperationalError("connection refused")
+
+    client = people.member
+    client.raise_request_exception = False
+    monkeypatch.setattr("django.db.backends.base.base.BaseDatabaseWrapper.cursor", refuse)
+    page, answer = client.get("/"), client.get("/api/v1/jobs")
+    monkeypatch.undo()
+    assert page.status_code == 503
+    assert "The database does not answer" in page.content.decode()
+    assert answer.status_code == 503
+    assert answer["Content-Type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize("path", ["/accounts/password/change/", "/accounts/3rdparty/", "/accounts/logout/"])
 def test_pages_of_the_account_look_like_ours(people: People, path: str) -> None:
     answer = people.member.get(path)
     assert answer.status_code == 200
