@@ -267,7 +267,11 @@ def test_ctrl_c_in_the_shell_of_a_stopped_portal_drops_a_line_not_the_shell(
     assert shell is not None
     try:
         read_terminal(terminal, ">>> ")
-        os.write(terminal, b"x = 1 +\x03")
+        os.write(terminal, b"x = 1 +")
+        read_terminal(terminal, "x = 1 +")
+        # A signal that comes just before Python waits for a key is only seen at the next one.
+        os.write(terminal, b"\x03")
+        os.write(terminal, b"\n")
         read_terminal(terminal, "KeyboardInterrupt", ">>> ")
         os.write(terminal, b"print(6 * 7)\n")
         read_terminal(terminal, "\n42", ">>> ")
