@@ -19,6 +19,8 @@ from engine.quota import QuotaTree
 
 # Queued jobs looked at in one cycle, in the order of priority and age.
 CANDIDATES_MAX = 20_000
+# Grants of one cycle; more follow in the next pass at once, so that their jobs start meanwhile.
+GRANTS_MAX = 200
 
 
 @dataclass(frozen=True, slots=True)

@@ -174,6 +174,7 @@ def explained(actor: Actor, job: Job) -> dict[str, Any] | None:
         "detail": found.detail,
         "position": found.position,
         "tried": tried,
+        "suggestions": [item.text.removesuffix(": now") for item in found.suggestions],
     }
 
 
