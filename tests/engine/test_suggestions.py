@@ -25,7 +25,7 @@ def starts(snapshot: Snapshot, job: int) -> bool:
     return any(verdict.job == job and verdict.outcome == "grant" for verdict in decide(snapshot, now=10.0))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(snapshots())
 def test_a_change_that_is_suggested_starts_the_job(snapshot: Snapshot) -> None:
     pending = [verdict.job for verdict in decide(snapshot, now=10.0) if verdict.outcome == "pend"]
