@@ -207,11 +207,7 @@ async def _serve_until_signalled(
 
 async def _demo(stack: Stack, url: str) -> int:
     """The demo world, then its workflow; returns the status of the run."""
-    python = str(stack.environment.python)
-    code = await stack.command([python, "manage.py", "demo", "--world"], stack.console.line)
-    if code:
-        raise Refusal(f"manage.py demo --world failed with status {code}; its output stands above.", 1)
-    code = await stack.command([python, "manage.py", "demo", "--run", "--url", url])
+    code = await stack.command([str(stack.environment.python), "manage.py", "demo", "--url", url])
     if code:
         stack.console.failure(
             f"The demo run failed (status {code}); ./portal logs worker and ./portal logs agent tell more."
