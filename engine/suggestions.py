@@ -122,10 +122,9 @@ class _Search:
 
     def _changed(self, group: int, request: Request | None = None, count: int | None = None) -> Candidate:
         """The job with one group changed; what it is charged changes with it."""
-        groups = [list(pair) for pair in self.job.groups]
-        old, members = self.job.groups[group]
-        groups[group] = [request or old, members if count is None else count]
-        changed: Groups = tuple((one, number) for one, number in groups)
+        changed = list(self.job.groups)
+        old, members = changed[group]
+        changed[group] = (request or old, members if count is None else count)
         before, after = _totals(self.job.groups), _totals(changed)
         amounts = {
             resource: amount - before.get(resource, 0) + after.get(resource, 0)
