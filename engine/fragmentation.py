@@ -1,8 +1,8 @@
 """How much idle GPU of a node the expected work could not use, and what a placement adds to that.
 
 *Beware of Fragmentation* (FGD, USENIX ATC'23) measures a node by f(m), the idle GPU that one task of class m cannot
-use, averaged over the classes of the workload. Here f(m) is what stays idle when the node is filled with tasks of class m
-alone, as many as its cards, its cpu and the class allow:
+use, averaged over the classes of the workload. Here f(m) is what stays idle when the node is filled with tasks of
+class m alone, as many as its cards, its cpu and the class allow:
 
     lost(n) = Σ_m p_m · (idle(n) − used(n, m))
     used(n, m) = min(Σ_card ⌊free / share_m⌋ ÷ cards_m, cpu(n) ÷ cpu_m) · cards_m · share_m    (0 where m may not run)

@@ -1,5 +1,7 @@
 """Observe: the rows become a snapshot that the engine decides on."""
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -11,10 +13,12 @@ from apps.fleet.membership import PoolMembers
 from apps.fleet.snapshot import load_fleet
 from apps.jobs.configuration import Configuration, TenantRow, configuration
 from apps.jobs.models import Job
-from apps.jobs.requests import cache
+from apps.jobs.requests import cache, groups_of
 from apps.quotas.queries import load_tree
 from engine.cycle import Candidate, PoolView, Snapshot
 from engine.fleet import Fleet
+from engine.fragmentation import Arrivals, Mix
+from engine.placement import expect
 from engine.quota import QuotaTree
 
 # Queued jobs looked at in one cycle, in the order of priority and age.
@@ -45,6 +49,8 @@ def observe(now: datetime) -> Observed | None:
             known.add(equivalence, spec)
     configured = configuration(now)
     fleet = load_fleet(configured.lent)
+    if fleet.gpu_free.shape[1]:
+        expect(fleet, expected_work(rows))
     tree = load_tree(configured.quota_nodes)
     views = {
         f"{name}@{domain}": pool_view(fleet, configured.pools[name], domain)
@@ -87,6 +93,34 @@ class QueuedJob:
 
 
 _kept: dict[int, QueuedJob] = {}
+
+# Learnt from the jobs of this portal; a process that starts learns from the latest ones.
+_arrivals: Arrivals | None = None
+_last_arrival = 0
+LATEST_JOBS = 5_000
+
+
+def expected_work(rows: Sequence[QueuedJob]) -> Mix | None:
+    """The mix of the requests that have arrived so far, those in `rows` included."""
+    global _arrivals, _last_arrival
+    known = cache()
+    if _arrivals is None:
+        _arrivals = Arrivals()
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT max(id), count(*), (array_agg(spec))[1] FROM (SELECT id, equivalence, spec FROM jobs_job "
+                "WHERE id < %s ORDER BY id DESC LIMIT %s) AS latest GROUP BY equivalence ORDER BY 1",
+                [min(row.job for row in rows), LATEST_JOBS],
+            )
+            for _, count, spec in cursor.fetchall():
+                for request, members in groups_of(spec if isinstance(spec, dict) else json.loads(spec)):
+                    _arrivals.see(request, members * count)
+    for row in sorted(rows, key=lambda row: row.job):
+        if row.job > _last_arrival:
+            _last_arrival = row.job
+            for request, members in known[row.equivalence][0]:
+                _arrivals.see(request, members)
+    return _arrivals.mix
 
 
 def queued(now: datetime) -> list[QueuedJob]:
