@@ -56,6 +56,7 @@ def nodes(request: HttpRequest, actor: Actor) -> HttpResponse:
             if cluster.kind == "agents" and policies.clusters.allows(actor, "join", cluster)
         ],
         "states": NodeState.choices,
+        "telemetry_topics": queries.telemetry_topics(actor, clusters),
     }
     return show(request, "console/nodes/page.html", context, {"node-list": "console/nodes/_list.html"})
 
