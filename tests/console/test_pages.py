@@ -73,6 +73,30 @@ def test_every_live_topic_may_be_watched(world: World, people: People) -> None:
             assert topics, path
 
 
+@pytest.mark.parametrize("path", ["/", "/nodes/"])
+def test_samples_come_live_to_those_who_may_watch_them(world: World, people: People, path: str) -> None:
+    world.node()
+    topic = f"telemetry:{world.cluster.pk}"
+    for persona, live in (("operator", True), ("provider", True), ("member", False)):
+        assert (topic in people.as_(persona).get(path).content.decode()) is live, persona
+
+
+@pytest.mark.parametrize("path", ["/jobs/", "/runs/"])
+def test_the_state_is_a_field_of_the_filters(people: People, path: str) -> None:
+    """One form holds all of them, so that a change of one sends what was typed into the others."""
+    page = people.member.get(path, {"state": "failed", "q": "some words"}).content.decode()
+    form = page[page.index('<form class="stack" role="search"') :]
+    form = form[: form.index("</form>")]
+    assert re.search(r'<input[^>]*name="state" value="failed" checked>', form)
+    assert 'name="q" value="some words"' in form
+
+
+def test_a_page_restored_from_the_history_has_its_frame(people: People) -> None:
+    """htmx asks for a whole page then, although it asks."""
+    headers = {"HX-Request": "true", "HX-History-Restore-Request": "true"}
+    assert 'href="/nodes/"' in people.member.get("/jobs/?q=x", headers=headers).content.decode()
+
+
 def test_the_policy_lets_no_script_in(people: People) -> None:
     policy = people.member.get("/")["Content-Security-Policy"]
     assert "script-src 'self'" in policy
