@@ -25,7 +25,14 @@ NAVIGATION: tuple[tuple[str, list[tuple[str, str, str, str]]], ...] = (
             ("Runs", "activity", "runs", "/runs/"),
         ],
     ),
-    ("Fleet", [("Nodes", "server", "nodes", "/nodes/"), ("Pools", "layers", "pools", "/pools/")]),
+    (
+        "Fleet",
+        [
+            ("Nodes", "server", "nodes", "/nodes/"),
+            ("Pools", "layers", "pools", "/pools/"),
+            ("Contributions", "building-2", "contributions", "/contributions/"),
+        ],
+    ),
     (
         "Governance",
         [
