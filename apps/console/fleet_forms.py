@@ -133,7 +133,8 @@ def flavor_data(values: Mapping[str, str]) -> dict[str, Any]:
 
 def _query(values: Mapping[str, str], read: Reader, listed: Sequence[str]) -> dict[str, Any]:
     query: dict[str, Any] = {name: found for name in listed if (found := several(values, name))}
-    labels = {key: [part.strip() for part in value.split(",")] for key, value in read.pairs("labels").items()}
+    pairs = read.pairs("labels", "key=value or key=value,value")
+    labels = {key: [part.strip() for part in value.split(",")] for key, value in pairs.items()}
     return {**query, "labels": labels} if labels else query
 
 
@@ -284,4 +285,4 @@ def node_data(values: Mapping[str, str]) -> dict[str, Any]:
         key, _, value = (named if colon else line).partition("=")
         taint = {"key": key.strip(), "value": value.strip()}
         taints.append({**taint, "effect": effect.strip()} if colon else taint)
-    return _checked({"labels": read.pairs("labels"), "taints": taints}, errors)
+    return _checked({"labels": read.pairs("labels", "key=value"), "taints": taints}, errors)

@@ -236,12 +236,13 @@ class Reader:
             self.fault(name, f"It cannot be split into words: {error}.")
             return []
 
-    def pairs(self, name: str) -> dict[str, str]:
+    def pairs(self, name: str, shape: str = "NAME=value") -> dict[str, str]:
+        """Lines of the shape, each name once."""
         found: dict[str, str] = {}
         for line in self.lines(name):
             key, equals, value = (part.strip() for part in line.partition("="))
             if not equals or not key:
-                self.fault(name, f"{line!r} is not NAME=value.")
+                self.fault(name, f"{line!r} is not {shape}.")
             elif key in found:
                 self.fault(name, f"{key} is there twice.")
             else:
