@@ -46,13 +46,13 @@ def price(value: Decimal) -> str:
 
 
 def query_tags(query: Mapping[str, Any]) -> list[str]:
-    """A pool's query or a flavor's match in short pieces: `zone=a|b`, `trust ≥ 2`, `regions: eu, us`."""
+    """A pool's query or a flavor's match in short pieces: `zone=a|b`, `Trust ≥ 2`, `Regions: eu, us`."""
     pieces = []
     for key, value in query.items():
         if key == "labels":
             pieces += [f"{label}={'|'.join(values)}" for label, values in value.items()]
         elif key == "trust":
-            pieces.append(f"trust ≥ {value}")
+            pieces.append(f"Trust ≥ {value}")
         else:
             pieces.append(f"{sentence(key)}: {', '.join(value)}")
     return pieces

@@ -46,7 +46,8 @@ def test_a_pool_is_made_changed_and_deleted(world: World, people: People) -> Non
     page = operator.get(f"/pools/{pool.pk}/").content.decode()
     assert re.search(r'name="clusters" value="alpha-agents" checked', page)
     assert "disk=ssd,nvme</textarea>" in page
-    assert operator.post(f"/pools/{pool.pk}/", {"name": "other", "description": "", "trust": "2"})["Location"] == "/pools/"
+    changed = operator.post(f"/pools/{pool.pk}/", {"name": "other", "description": "", "trust": "2"})
+    assert changed["Location"] == "/pools/"
     pool.refresh_from_db()
     assert (pool.name, pool.query, pool.description) == ("ssd", {"trust": 2}, "")
 
