@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, Decimal
 from typing import Any
@@ -26,6 +26,7 @@ UNITS = {
     Resource.STORAGE: "such as 1Ti",
     Resource.GPU: "cards",
 }
+WEIGHT_HELP = "Against its siblings when they compete: 2 gets twice the share of 1."
 THOUSANDTHS = re.compile(r"(\d{1,13}(?:\.\d{1,9})?)(m)?", re.ASCII)
 Key = tuple[str, str]  # flavor, resource
 
@@ -123,20 +124,35 @@ class QuotaForm(Form):
             raise Invalid(errors[0]["message"], errors=errors)
         return limits
 
-    def weight(self) -> float:
-        """The weight that was typed. Raises Invalid for what is no number."""
-        text = self.fields["weight"].value.strip()
-        try:
-            weight = float(text)
-        except ValueError:
-            weight = math.nan
-        if not math.isfinite(weight):
-            message = f"{text!r} is not a weight such as 1 or 2.5."
-            raise Invalid.field("weight", message)
-        return weight
-
     def _text(self, part: str, key: Key) -> str:
         return str(self.fields[field_name(part, key)].value).strip()
+
+
+NODE_PATHS = {name: name for name in ("name", "parent", "tenant", "weight")}
+
+
+def node_form(cohorts: Sequence[str], tenants: Sequence[tuple[str, str]]) -> Form:
+    """The form of a new cohort or of a tenant's leaf; its limits come after."""
+    parents = [("", "None: a tree of its own"), *((name, name) for name in cohorts)]
+    fields = [
+        Field("tenant", "For", "select", choices=[("", "A cohort, which others hang below"), *tenants]),
+        Field("name", "Name", mono=True, placeholder="vision", help="Of the node in the tree. It stays."),
+        Field("parent", "Below", "select", choices=parents, help="Whom it borrows from and lends to."),
+        Field("weight", "Weight", value="1", mono=True, help=WEIGHT_HELP),
+    ]
+    return Form({item.name: item for item in fields})
+
+
+def weight_of(form: Form) -> float:
+    """The weight that was typed. Raises Invalid for what is no number."""
+    text = form["weight"].value.strip()
+    try:
+        weight = float(text)
+    except ValueError:
+        weight = math.nan
+    if not math.isfinite(weight):
+        raise Invalid.field("weight", f"{text!r} is not a weight such as 1 or 2.5.")
+    return weight
 
 
 def quota_form(row: QuotaRow, limits: Iterable[QuotaLimit], pools: Iterable[Pool]) -> QuotaForm:
@@ -146,7 +162,7 @@ def quota_form(row: QuotaRow, limits: Iterable[QuotaLimit], pools: Iterable[Pool
         "Weight",
         value=f"{row.weight:g}",
         mono=True,
-        help="Against its siblings when they compete: 2 gets twice the share of 1.",
+        help=WEIGHT_HELP,
     )
     form = QuotaForm({"weight": weight}, root=row.parent is None)
     cells = {(cell.flavor, cell.resource): cell for cell in row.cells}

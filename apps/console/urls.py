@@ -61,7 +61,9 @@ urlpatterns = [
     path("runs/<int:run_id>/tasks/<path:name>/", workflows.run_task, name="run-task"),
     path("runs/<int:run_id>/cancel", workflows.run_cancel, name="run-cancel"),
     path("quotas/", quotas.quotas, name="quotas"),
+    path("quotas/new/", quotas.quota_new, name="quota-new"),
     path("quotas/<int:quota_id>/", quotas.quota, name="quota"),
+    path("quotas/<int:quota_id>/delete", quotas.quota_delete, name="quota-delete"),
     path("tenants/", governance.tenants, name="tenants"),
     path("tenants/<slug:slug>/", governance.tenant, name="tenant"),
     path(

@@ -51,6 +51,7 @@ FORMS = {
     "flavor-preview": {"operator"},
     "flavor": {"operator"},
     "quota": {"operator"},
+    "quota-new": {"operator"},
     "contribution-new": {"operator", "provider"},
     "contribution": {"operator", "provider"},
     "node-labels": {"operator", "provider"},
@@ -68,6 +69,7 @@ CHANGES = {
     "pool-delete",
     "flavor-delete",
     "contribution-withdraw",
+    "quota-delete",
 }
 INSIDERS = ("operator", "admin", "member", "auditor")
 
@@ -155,6 +157,7 @@ CHANGE_ARGUMENTS = [("node-action", {"action": action}) for action in ("cordon",
     ("pool-delete", {}),
     ("flavor-delete", {}),
     ("contribution-withdraw", {}),
+    ("quota-delete", {}),
 ]
 
 

@@ -11,6 +11,7 @@ from apps.events.models import Event
 from apps.fleet import commands as fleet
 from apps.quotas import commands as quotas
 from apps.quotas.models import QuotaLimit, QuotaNode, QuotaUsage
+from apps.tenants import commands as tenants
 from rmctl.spec import BadValue
 from tests.personas import GIB, World, make_limits
 
@@ -166,3 +167,34 @@ def test_limits_of_a_flavor_that_is_gone_are_shown_and_ended(world: World, peopl
     emptied = {name: "" if ":" in name else value for name, value in values.items()}
     assert people.operator.post(path, emptied).status_code == 302
     assert limits(world.vision_quota) == {}
+
+
+def test_a_tenant_gets_its_place_in_the_tree_and_loses_it(world: World, people: People) -> None:
+    tenants.create_tenant(actor=SYSTEM, domain=world.alpha, slug="robotics", name="Robotics")
+    operator = people.operator
+    assert "/quotas/new/?tenant=robotics" in operator.get("/tenants/robotics/").content.decode()
+    page = operator.get("/quotas/new/?tenant=robotics").content.decode()
+    assert '<option value="robotics" selected>Robotics</option>' in page
+    assert '<option value="vision"' not in page  # It has its quota already.
+    wanted = {"name": "robotics", "tenant": "robotics", "parent": "everybody", "weight": "3"}
+    refused = operator.post("/quotas/new/", {**wanted, "weight": "much", "name": "vision"})
+    assert refused.status_code == 422
+    assert "'much' is not a weight" in fault(refused, "weight")
+    assert 'value="much"' in refused.content.decode()
+    taken = operator.post("/quotas/new/", {**wanted, "name": "vision"})
+    assert fault(taken, "name") == "There is a quota vision already."
+
+    made = operator.post("/quotas/new/", wanted)
+    node = QuotaNode.objects.get(name="robotics")
+    assert made["Location"] == f"/quotas/{node.pk}/"
+    assert (node.parent, node.tenant.slug, node.weight) == (world.cohort, "robotics", 3.0)  # type: ignore[union-attr]
+    assert operator.post(f"/quotas/{node.pk}/delete")["Location"] == "/quotas/"
+    assert not QuotaNode.objects.filter(pk=node.pk).exists()
+
+
+def test_a_cohort_with_children_stays(world: World, people: People) -> None:
+    page = people.operator.get(f"/quotas/{world.cohort.pk}/").content.decode()
+    assert "delete-quota" not in page
+    answer = people.operator.post(f"/quotas/{world.cohort.pk}/delete", follow=True)
+    assert "has children: move or delete them first" in answer.content.decode()
+    assert QuotaNode.objects.filter(pk=world.cohort.pk).exists()

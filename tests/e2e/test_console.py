@@ -16,8 +16,8 @@ pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machin
 PAGES = (
     "/", "/nodes/", "/nodes/1/", "/nodes/1/labels/", "/pools/", "/pools/1/", "/pools/new/", "/flavors/1/",
     "/contributions/", "/contributions/1/", "/contributions/new/", "/queue/", "/jobs/", "/jobs/1/", "/jobs/submit/",
-    "/workflows/", "/workflows/1/", "/runs/", "/runs/1/", "/quotas/", "/quotas/1/", "/tenants/", "/tenants/vision/",
-    "/events/", "/tokens/",
+    "/workflows/", "/workflows/1/", "/runs/", "/runs/1/", "/quotas/", "/quotas/1/", "/quotas/new/", "/tenants/",
+    "/tenants/vision/", "/events/", "/tokens/",
 )  # fmt: skip
 
 

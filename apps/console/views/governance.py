@@ -84,7 +84,10 @@ def _show_tenant(
         "jobs": queries.job_counts(actor, found),
         "member_form": member or _member_form(),
         "secret_form": secret or _secret_form(),
-        "may": {action: allows(actor, action, found) for action in ("manage_members", "manage_secrets", "suspend")},
+        "may": {
+            **{action: allows(actor, action, found) for action in ("manage_members", "manage_secrets", "suspend")},
+            "quota": quota_policies.quotas.allows(actor, "create", found),
+        },
     }
     return show(request, "console/tenants/detail.html", context, status=422 if member or secret else 200)
 
