@@ -128,6 +128,22 @@ def set_limits(
             "compare them with yours and save again.",
             code="changed_meanwhile",
         )
+    rows = _limit_rows(node, limits)
+    present = {(row.flavor, row.resource): row for row in node.limits.all()}
+    if present.keys() == rows.keys() and all(_same(row, present[key]) for key, row in rows.items()):
+        return node
+    node.limits.all().delete()
+    QuotaLimit.objects.bulk_create(rows.values())
+    facts = [
+        [row.flavor, row.resource, row.nominal, row.borrowing_limit, row.lending_limit]
+        for row in rows.values()
+    ]
+    _changed(actor, "quota.limits_set", node, limits=facts)
+    return node
+
+
+def _limit_rows(node: QuotaNode, limits: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], QuotaLimit]:
+    """The limits as rows by flavor and resource, not yet stored. Raises Invalid naming everything that is wrong."""
     errors: list[FieldError] = []
     flavors = set(Flavor.objects.values_list("name", flat=True))
     rows: dict[tuple[str, str], QuotaLimit] = {}
@@ -146,17 +162,7 @@ def set_limits(
         )
     if errors:
         raise Invalid(f"{errors[0]['field']}: {errors[0]['message']}", code=errors[0]["code"], errors=errors)
-    present = {(row.flavor, row.resource): row for row in node.limits.all()}
-    if present.keys() == rows.keys() and all(_same(row, present[key]) for key, row in rows.items()):
-        return node
-    node.limits.all().delete()
-    QuotaLimit.objects.bulk_create(rows.values())
-    facts = [
-        [row.flavor, row.resource, row.nominal, row.borrowing_limit, row.lending_limit]
-        for row in rows.values()
-    ]
-    _changed(actor, "quota.limits_set", node, limits=facts)
-    return node
+    return rows
 
 
 def _same(one: QuotaLimit, other: QuotaLimit) -> bool:
