@@ -13,7 +13,7 @@ from apps.core.actors import Actor
 from apps.events.models import Event
 from apps.execution.queries import telemetry
 from apps.fleet import policies as fleet_policies
-from apps.fleet.models import Gpu, Node
+from apps.fleet.models import Cluster, Gpu, Node
 from apps.fleet.states import NodeState
 from apps.jobs import policies as job_policies
 from apps.jobs.models import Job
@@ -167,6 +167,32 @@ def with_telemetry(nodes: Iterable[Node]) -> list[LiveNode]:
     found = list(nodes)
     samples = telemetry([node.pk for node in found if node.state != NodeState.LOST])
     return [LiveNode(node, samples.get(node.pk, {})) for node in found]
+
+
+def telemetry_topics(actor: Actor, clusters: Iterable[Cluster]) -> str:
+    """The live topics of the samples that the actor may watch as they come: one for each cluster."""
+    return " ".join(
+        f"telemetry:{cluster.pk}"
+        for cluster in clusters
+        if fleet_policies.clusters.allows(actor, "observe", cluster)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterSums:
+    """What the nodes of a cluster that are not removed have together."""
+
+    nodes: int
+    cpu_millicores: int
+    memory_bytes: int
+
+
+def cluster_sums(actor: Actor, cluster_ids: Iterable[int]) -> dict[int, ClusterSums]:
+    """The nodes of each cluster that the actor may see, added up in one query."""
+    rows = fleet_policies.nodes.visible(actor).filter(cluster_id__in=list(cluster_ids))
+    sums = rows.exclude(state=NodeState.REMOVED).order_by().values_list("cluster_id")
+    added = sums.annotate(Count("pk"), Sum("cpu_millicores"), Sum("memory_bytes"))
+    return {cluster_id: ClusterSums(*values) for cluster_id, *values in added}
 
 
 @dataclass(frozen=True, slots=True)

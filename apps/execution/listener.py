@@ -71,17 +71,22 @@ class Listener:
         if not beats:
             return
         fleet.nodes_seen(list(beats))
-        # A machine that only slept comes back on its old connection, without a greeting.
-        for node in Node.objects.filter(pk__in=list(beats), state=NodeState.LOST):
-            fleet.mark_returned(actor=Actor(label=f"agent:{node.name}", node_id=node.pk), node_id=node.pk)
+        clusters: dict[int, dict[str, object]] = {}
+        rows = Node.objects.filter(pk__in=list(beats)).values_list("pk", "name", "state", "cluster_id")
+        for node_id, name, state, cluster_id in rows:
+            # A machine that only slept comes back on its old connection, without a greeting.
+            if state == NodeState.LOST:
+                fleet.mark_returned(actor=Actor(label=f"agent:{name}", node_id=node_id), node_id=node_id)
+            sample = msgspec.to_builtins(beats[node_id].telemetry)
+            clusters.setdefault(cluster_id, {})[str(node_id)] = sample
         intake.renew((node_id, item) for node_id, beat in beats.items() for item in beat.held)
-        samples = {str(node_id): msgspec.to_builtins(beat.telemetry) for node_id, beat in beats.items()}
-        encoded = {node_id: json.dumps(sample) for node_id, sample in samples.items()}
-        redis.hint("HSET", LATEST_KEY, *[part for pair in encoded.items() for part in pair])
-        for node_id, sample in encoded.items():
-            redis.hint("LPUSH", HISTORY_KEY.format(node_id), sample)
-            redis.hint("LTRIM", HISTORY_KEY.format(node_id), 0, HISTORY_SAMPLES - 1)
-        publish_data("telemetry", dict(samples))
+        for cluster_id, samples in clusters.items():
+            encoded = {node_id: json.dumps(sample) for node_id, sample in samples.items()}
+            redis.hint("HSET", LATEST_KEY, *[part for pair in encoded.items() for part in pair])
+            for node_id, text in encoded.items():
+                redis.hint("LPUSH", HISTORY_KEY.format(node_id), text)
+                redis.hint("LTRIM", HISTORY_KEY.format(node_id), 0, HISTORY_SAMPLES - 1)
+            publish_data(f"telemetry:{cluster_id}", samples)
 
 
 listener = Listener()

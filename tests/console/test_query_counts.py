@@ -14,6 +14,9 @@ LIMITS = {
     "/": 24,
     "/nodes/": 12,
     "/pools/": 16,
+    "/pools/{pool_id}/": 24,
+    "/pools/preview/": 16,
+    "/contributions/": 10,
     "/queue/": 12,
     "/jobs/": 12,
     "/jobs/{job_id}/": 20,
@@ -22,6 +25,7 @@ LIMITS = {
     "/runs/": 10,
     "/runs/{run_id}/": 12,
     "/quotas/": 12,
+    "/quotas/{quota_id}/": 18,
     "/tenants/": 10,
     "/events/": 10,
 }

@@ -34,6 +34,8 @@ def overview(request: HttpRequest, actor: Actor) -> HttpResponse:
         **_figures(actor, tenant),
     }
     target = request.htmx.target if request.htmx else None  # type: ignore[attr-defined]
+    if target is None:
+        context["telemetry_topics"] = queries.telemetry_topics(actor, fleet_policies.clusters.visible(actor))
     if target in (None, "overview-fleet"):
         context["groups"] = groups = queries.fleet_map(actor)
         context["node_total"] = sum(len(group.nodes) for group in groups)

@@ -14,6 +14,8 @@ from .. import policies
 from ..models import Flavor, Pool
 from ..validators import checked_query
 
+MAX_DESCRIPTION = 300
+
 
 def _changed(actor: Actor, verb: str, row: Pool | Flavor, **facts: Any) -> None:
     record(
@@ -28,13 +30,19 @@ def _position(value: Any) -> int:
     return value
 
 
+def _description(value: str) -> str:
+    if len(value) > MAX_DESCRIPTION:
+        raise Invalid.field("description", f"at most {MAX_DESCRIPTION} characters, not {len(value)}.")
+    return value
+
+
 @transaction.atomic
 def create_pool(
     *, actor: Actor, name: str, query: dict[str, Any] | None = None, description: str = ""
 ) -> Pool:
     """Make a pool out of a query over lent nodes. Raises Conflict when the name is taken."""
     policies.pools.require(actor, "create", name)
-    values = {"query": checked_query("query", query or {}), "description": description}
+    values = {"query": checked_query("query", query or {}), "description": _description(description)}
     try:
         with transaction.atomic():
             pool = Pool.objects.create(name=checked_slug("name", name), **values)
@@ -53,7 +61,7 @@ def update_pool(
     if query is not None:
         pool.query = checked_query("query", query)
     if description is not None:
-        pool.description = description
+        pool.description = _description(description)
     pool.save(update_fields=["query", "description"])
     _changed(actor, "pool.changed", pool, query=pool.query)
     return pool

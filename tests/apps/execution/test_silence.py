@@ -181,6 +181,24 @@ def test_a_machine_that_slept_comes_back_without_a_greeting(node: Node, one_conn
     assert node.last_seen_at is not None and node.last_seen_at > START
 
 
+def test_samples_go_to_those_who_watch_their_cluster(
+    world: World, node: Node, one_connection: None, redis_empty: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = fleet.create_cluster(actor=SYSTEM, domain=world.beta, name="beta-agents")
+    other = world.node("node-2", theirs)
+    published: dict[str, list[str]] = {}
+    monkeypatch.setattr(
+        "apps.execution.listener.publish_data", lambda topic, samples: published.update({topic: list(samples)})
+    )
+
+    Listener()._write({item.pk: Beat(Telemetry(at=0.0), []) for item in (node, other)})
+
+    assert published == {
+        f"telemetry:{world.cluster.pk}": [str(node.pk)],
+        f"telemetry:{theirs.pk}": [str(other.pk)],
+    }
+
+
 def test_work_that_a_returned_node_still_runs_goes_on_when_its_lease_had_not_ended(world: World, node: Node) -> None:
     job = granted(world)
     (member,) = members(job)
