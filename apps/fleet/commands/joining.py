@@ -13,7 +13,6 @@ from django.utils import timezone
 from apps.core.actors import Actor
 from apps.core.crypto import digest, new_token
 from apps.core.errors import Conflict, Invalid, Unauthenticated
-from apps.core.loops import wake
 from apps.core.serializers import check_json
 from apps.events.record import record
 from rmctl.agent.protocol import Gpu as GpuInventory
@@ -141,7 +140,6 @@ def join_node(*, token: str, name: str, inventory: Mapping[str, Any]) -> tuple[N
     verb = "node.rejoined" if again else "node.joined"
     facts = {"cluster": row.cluster.name, **_capacity(node, cards)}
     record(actor, node_fact(verb, node, **facts), on_behalf_of=row.created_by)
-    wake("schedule")
     return node, credential
 
 
@@ -177,7 +175,6 @@ def update_inventory(
     after = _capacity(node, _set_gpus(node, found.gpus))
     if before != after:
         record(actor, node_fact("node.inventory_changed", node, before=before, after=after))
-        wake("schedule")
     return node
 
 
