@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from django.db import connection
 
+from apps.core import loops
 from apps.fleet.membership import PoolMembers
 from apps.fleet.snapshot import load_fleet
 from apps.jobs.configuration import Configuration, TenantRow, configuration
@@ -32,7 +33,9 @@ class Observed:
 
 def observe(now: datetime) -> Observed | None:
     """Read everything that a cycle needs; None when no job waits."""
-    rows = queued(now)
+    rows, due = queued(now)
+    if due is not None:
+        loops.wake_at("schedule", due)
     if not rows:
         return None
     known = cache()
@@ -87,19 +90,23 @@ class QueuedJob:
 _kept: dict[int, QueuedJob] = {}
 
 
-def queued(now: datetime) -> list[QueuedJob]:
-    """The pending jobs that may start now, by priority and age; only rows that changed are read.
+def queued(now: datetime) -> tuple[list[QueuedJob], datetime | None]:
+    """The pending jobs that may start now, by priority and age, and when the next of those that wait for a time may.
 
-    `xmin` is the transaction that wrote a row, so as long as it stands still, so does the row.
+    Only rows that changed are read: `xmin` is the transaction that wrote a row, so as long as it stands still, so
+    does the row.
     """
     global _kept
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT id, xmin::text FROM jobs_job WHERE state = 'pending' AND NOT held "
-            "AND (not_before IS NULL OR not_before <= %s) ORDER BY priority DESC, id LIMIT %s",
-            [now, CANDIDATES_MAX],
+            "SELECT id, xmin::text, CASE WHEN not_before > %s THEN not_before END AS due FROM jobs_job "
+            "WHERE state = 'pending' AND NOT held AND (not_before IS NULL OR not_before <= %s) "
+            "ORDER BY due NULLS FIRST, priority DESC, id LIMIT %s",
+            [now, now + loops.AHEAD, CANDIDATES_MAX],
         )
-        versions: dict[int, str] = dict(cursor.fetchall())
+        found = cursor.fetchall()
+        due = min((at for _, _, at in found if at is not None), default=None)
+        versions = {pk: version for pk, version, at in found if at is None}
         kept = {pk: row for pk, row in _kept.items() if versions.get(pk) == row.version}
         changed = [pk for pk in versions if pk not in kept]
         if changed:
@@ -110,7 +117,7 @@ def queued(now: datetime) -> list[QueuedJob]:
             )
             kept.update((row[1], QueuedJob(*row)) for row in cursor.fetchall())
     _kept = kept
-    return [kept[pk] for pk in versions if pk in kept]
+    return [kept[pk] for pk in versions if pk in kept], due
 
 
 def _queue(tenant: TenantRow, row: QueuedJob) -> int:
