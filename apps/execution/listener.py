@@ -35,12 +35,14 @@ class Listener:
 
     def __init__(self) -> None:
         self._connections: dict[int, AgentConsumer] = {}
-        self._beats: dict[int, Beat] = {}
+        # The newest beat of each node, with the number of the connection that it came on.
+        self._beats: dict[int, tuple[int, Beat]] = {}
 
     def arrived(self, node_id: int, consumer: "AgentConsumer") -> None:
-        """A node has connected; its older connection is closed."""
-        older = self._connections.get(node_id)
-        self._connections[node_id] = consumer
+        """A node has connected; its older connection in this process is closed, one elsewhere closes by the hint."""
+        other = self._connections.get(node_id)
+        older, newer = (consumer, other) if other and other.connection > consumer.connection else (other, consumer)
+        self._connections[node_id] = newer
         if older is not None:
             asyncio.get_running_loop().create_task(older.replaced())
 
@@ -49,28 +51,30 @@ class Listener:
         if self._connections.get(node_id) is consumer:
             del self._connections[node_id]
 
-    def heard(self, node_id: int, beat: Beat) -> None:
-        """A beat has come; the newest one counts."""
-        self._beats[node_id] = beat
+    def heard(self, node_id: int, connection: int, beat: Beat) -> None:
+        """A beat has come; the newest one of the newest connection counts."""
+        if node_id not in self._beats or self._beats[node_id][0] <= connection:
+            self._beats[node_id] = (connection, beat)
 
     async def run(self) -> None:
         """Write down what was heard, for ever; started with the web process."""
         while True:
-            beats, self._beats = self._beats, {}
+            heard, self._beats = self._beats, {}
             try:
-                await database_sync_to_async(self._write)(beats)
+                await database_sync_to_async(self._write)(heard)
             except Error as error:
                 logger.warning("Beats could not be written down: %s", error)
             except Exception:  # Whatever one beat holds: if this loop ended, every node would be taken for lost.
                 logger.exception("Beats could not be written down.")
             await asyncio.sleep(INTERVAL_SECONDS)  # The period of the loop itself.
 
-    def _write(self, beats: dict[int, Beat]) -> None:
+    def _write(self, heard: dict[int, tuple[int, Beat]]) -> None:
         close_old_connections()
         intake.listening(now=timezone.now())
-        if not beats:
+        seen = fleet.nodes_seen({node_id: connection for node_id, (connection, _) in heard.items()}) if heard else []
+        if not seen:
             return
-        fleet.nodes_seen(list(beats))
+        beats = {node_id: heard[node_id][1] for node_id in seen}
         # A machine that only slept comes back on its old connection, without a greeting.
         for node in Node.objects.filter(pk__in=list(beats), state=NodeState.LOST):
             fleet.mark_returned(actor=Actor(label=f"agent:{node.name}", node_id=node.pk), node_id=node.pk)

@@ -129,10 +129,3 @@ def mark_returned(*, actor: Actor, node_id: int) -> None:
     if node.state == NodeState.LOST:
         fact = node_fact("node.returned", node, state=node.intended_state)
         transition(actor, node, NODE_EDGES, node.intended_state, fact)
-
-
-@transaction.atomic
-def nodes_seen(node_ids: Iterable[int]) -> None:
-    """Note that the nodes were heard of now; rows are locked in the order in which grants lock them."""
-    locked = Node.objects.filter(pk__in=list(node_ids)).order_by("pk").select_for_update(no_key=True).values("pk")
-    Node.objects.filter(pk__in=locked).update(last_seen_at=timezone.now())

@@ -6,8 +6,11 @@ from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
+from django.db import connection
 
 from apps.core.actors import SYSTEM
+from apps.events.live import hub
+from apps.execution.listener import Listener, listener
 from apps.execution.queries import read_log
 from apps.fleet import commands as fleet
 from apps.fleet.models import Node
@@ -17,7 +20,7 @@ from apps.jobs.models import Job, Placement
 from apps.tenants import commands as tenants
 from rmctl.agent import protocol
 from rmctl.agent.protocol import Desired, Held, Report, Welcome
-from tests.apps.execution.sockets import AgentSocket
+from tests.apps.execution.sockets import INVENTORY, AgentSocket
 from tests.personas import World
 from tests.work import cycle, fresh, granted, members, report, submit
 
@@ -125,6 +128,86 @@ def test_a_newer_connection_replaces_the_older(node: tuple[Node, str]) -> None:
                 assert await older.closed() == protocol.CLOSE_REPLACED
 
     talk(conversation)
+
+
+def in_another_process() -> None:
+    """Let the next connection be one that this process's older connections do not see come."""
+    listener._connections.clear()
+
+
+def test_a_connection_to_another_process_replaces_the_older_by_a_hint(node: tuple[Node, str]) -> None:
+    def announced() -> set[str]:
+        return {topic for _, pending, *_ in connection.run_on_commit for topic in getattr(pending, "topics", ())}
+
+    async def conversation() -> None:
+        async with AgentSocket(node[1]) as older:
+            await older.hello()
+            assert await older.quiet()
+            in_another_process()
+            await sync_to_async(connection.run_on_commit.clear)()
+            async with AgentSocket(node[1]) as newer:
+                await newer.hello()
+                assert f"connection:{node[0].pk}" in await sync_to_async(announced)()
+                hub.notify([f"connection:{node[0].pk}"])  # As Redis would after the commit.
+                assert await older.closed() == protocol.CLOSE_REPLACED
+                assert await newer.quiet()
+
+    talk(conversation)
+
+
+@pytest.mark.parametrize("says", ["reports", "log", "greeting", "beat", "asks for work"])
+def test_an_older_connection_that_missed_the_hint_is_refused(world: World, node: tuple[Node, str], says: str) -> None:
+    job = granted(world)
+    (member,) = members(job)
+    report(member, "started")
+    held = [Held(member.pk, 1, "running")]
+
+    async def conversation() -> None:
+        async with AgentSocket(node[1]) as older:
+            if says == "greeting":
+                await older.receive(Welcome)
+            else:
+                await older.hello(held)
+            assert await older.quiet()
+            in_another_process()
+            async with AgentSocket(node[1]) as newer:
+                await newer.hello(held)
+                assert await newer.quiet()
+                if says == "reports":
+                    ended = Report(member.pk, 1, "ended", NOW, exit_code=0, reason="exited")
+                    await older.send(protocol.Reports(1, [ended]))
+                elif says == "log":
+                    await older.send(protocol.Log(member.pk, 1, 0, b"text"))
+                elif says == "greeting":
+                    await older.send(protocol.Hello(1, "boot", INVENTORY, []))
+                elif says == "beat":
+                    await older.beat()
+                else:
+                    await sync_to_async(jobs.cancel)(actor=SYSTEM, job_id=job.pk)
+                    hub.notify([f"node:{node[0].pk}"])
+                    assert [stop.reason for stop in (await newer.receive(Desired)).stop] == ["cancelled"]
+                assert await older.closed() == protocol.CLOSE_REPLACED
+                assert await newer.quiet()
+
+    talk(conversation)
+    assert fresh(job).state in ("running", "cancelling")
+    assert Placement.objects.get(pk=member.pk).log_size == 0
+
+
+def test_an_older_connection_does_not_keep_its_node_from_being_lost(node: tuple[Node, str]) -> None:
+    beat = protocol.Beat(protocol.Telemetry(at=1.0), [])
+    Node.objects.update(last_seen_at=None, connection=7)
+
+    def seen() -> bool:
+        return Node.objects.exclude(last_seen_at=None).exists()
+
+    listener._write({node[0].pk: (6, beat)})
+    assert not seen()
+    collected = Listener()
+    collected.heard(node[0].pk, 7, beat)
+    collected.heard(node[0].pk, 6, beat)  # Comes last, and does not hide the newer one's.
+    listener._write(collected._beats)
+    assert seen()
 
 
 @pytest.mark.parametrize("frame", [b"", b"garbage", b"\x81\xa4type\xa7unknown", protocol.encode(Welcome(1, "x"))])
