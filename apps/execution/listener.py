@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -81,10 +82,11 @@ class Listener:
         intake.renew((node_id, item) for node_id, beat in beats.items() for item in beat.held)
         samples = {str(node_id): msgspec.to_builtins(beat.telemetry) for node_id, beat in beats.items()}
         encoded = {node_id: json.dumps(sample) for node_id, sample in samples.items()}
-        redis.hint("HSET", LATEST_KEY, *[part for pair in encoded.items() for part in pair])
+        actions: list[tuple[object, ...]] = [("HSET", LATEST_KEY, *chain.from_iterable(encoded.items()))]
         for node_id, sample in encoded.items():
-            redis.hint("LPUSH", HISTORY_KEY.format(node_id), sample)
-            redis.hint("LTRIM", HISTORY_KEY.format(node_id), 0, HISTORY_SAMPLES - 1)
+            history = HISTORY_KEY.format(node_id)
+            actions += [("LPUSH", history, sample), ("LTRIM", history, 0, HISTORY_SAMPLES - 1)]
+        redis.hints(actions)
         publish_data("telemetry", dict(samples))
 
 

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from django.db import connection
+from redis.connection import Connection, UnixDomainSocketConnection
 
 from apps.core.actors import SYSTEM
 from apps.events.live import hub
 from apps.execution.listener import Listener, listener
-from apps.execution.queries import read_log
+from apps.execution.queries import read_log, telemetry, telemetry_history
 from apps.fleet import commands as fleet
 from apps.fleet.models import Node
 from apps.jobs import commands as jobs
@@ -208,6 +209,28 @@ def test_an_older_connection_does_not_keep_its_node_from_being_lost(node: tuple[
     collected.heard(node[0].pk, 6, beat)  # Comes last, and does not hide the newer one's.
     listener._write(collected._beats)
     assert seen()
+
+
+def test_what_all_nodes_tell_costs_redis_a_fixed_number_of_trips(
+    world: World, node: tuple[Node, str], redis_empty: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trips: list[int] = []
+    send = Connection.send_packed_command
+
+    def counted(self: Any, *arguments: Any, **more: Any) -> None:
+        trips.append(1)
+        send(self, *arguments, **more)
+
+    for kind in (Connection, UnixDomainSocketConnection):
+        monkeypatch.setattr(kind, "send_packed_command", counted)
+    nodes = [node[0], *(world.node(f"other-{number}") for number in range(8))]
+    telemetry([node[0].pk])  # Connects.
+    trips.clear()
+    listener._write({one.pk: (0, protocol.Beat(protocol.Telemetry(at=1.0, cpu_percent=5.0), [])) for one in nodes})
+    assert len(trips) <= 3
+    found = telemetry([one.pk for one in nodes])
+    assert [sample["cpu_percent"] for sample in found.values()] == [5.0] * len(nodes)
+    assert len(telemetry_history(nodes[-1].pk)) == 1
 
 
 @pytest.mark.parametrize("frame", [b"", b"garbage", b"\x81\xa4type\xa7unknown", protocol.encode(Welcome(1, "x"))])
