@@ -25,10 +25,14 @@ from apps.jobs import commands as jobs
 from rmctl.agent import protocol
 
 from .commands import append_log, hello, take_reports
+from .commands.intake import FORGOTTEN
 from .dispatch import START_BATCH, difference
 from .listener import listener
 
 logger = logging.getLogger(__name__)
+
+# A beat may have been written before what was sent had arrived, and another before that; not a third.
+UNTOLD_BEATS = 3
 
 
 class AgentConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
@@ -50,8 +54,8 @@ class AgentConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         self.credential, self.connection = credential, node.connection
         self.actor = Actor(label=f"agent:{node.name}", node_id=node.pk)
         self.held: set[tuple[int, int]] = set()
-        # Sent, but not yet in a beat of the agent.
-        self.sent: set[tuple[int, int]] = set()
+        # Sent, but not yet in a beat of the agent; with the number of beats since.
+        self.sent: dict[tuple[int, int], int] = {}
         # Held only until their reports and logs are stored: there is nothing to stop any more.
         self.over: frozenset[tuple[int, int]] = frozenset()
         self.greeted = False
@@ -120,11 +124,16 @@ class AgentConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             await self.inbox.put(message)
 
     def _holds(self, held: list[protocol.Held]) -> None:
-        """What the agent says it holds is the truth about it, except for what was sent a moment ago."""
+        """What the agent says it holds is the truth about it, except for what was sent a moment ago.
+
+        What it does not name in a few beats never arrived, or was gone before it could be named.
+        """
         told = {(item.placement, item.token) for item in held}
         self.over = frozenset((item.placement, item.token) for item in held if item.state == "ended")
-        self.sent -= told
-        self.held = told | self.sent
+        self.sent = {
+            key: beats + 1 for key, beats in self.sent.items() if key not in told and beats + 1 < UNTOLD_BEATS
+        }
+        self.held = told | self.sent.keys()
 
     async def _send(self, message: protocol.FromPortal) -> None:
         await self.send(bytes_data=protocol.encode(message))
@@ -166,7 +175,7 @@ class AgentConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         await self._retry(
             hello, actor=self.actor, node_id=self.node_id, connection=self.connection, message=message
         )
-        self.sent = set()
+        self.sent = {}
         self._holds(message.held)
         self.greeted = True
         self.watch.changed.set()
@@ -183,7 +192,7 @@ class AgentConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         for item in items:
             if item.kind == "ended":
                 self.held.discard((item.placement, item.token))
-                self.sent.discard((item.placement, item.token))
+                self.sent.pop((item.placement, item.token), None)
 
     async def _store_log(self, message: protocol.Log) -> None:
         try:
@@ -223,8 +232,9 @@ class AgentConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             if message.start or message.stop:
                 started = {(item.placement, item.token) for item in message.start}
                 self.held |= started
-                self.sent |= started
-                self.sent -= {(item.placement, item.token) for item in message.stop}
+                self.sent |= dict.fromkeys(started, 0)
+                for item in message.stop:
+                    self.sent.pop((item.placement, item.token), None)
                 await self._send_desired(message)
             if len(message.start) >= START_BATCH:
                 self.watch.changed.set()
@@ -232,10 +242,11 @@ class AgentConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
     def _difference(self, held: frozenset[tuple[int, int]], over: frozenset[tuple[int, int]]) -> protocol.Desired:
         assert self.node_id is not None
         found = difference(self.node_id, self.connection, held, over)
-        if found.unborn or found.unstartable:
+        if found.unborn or found.unstartable or found.vanished:
             with transaction.atomic():
                 jobs.end_unborn(actor=self.actor, placement_ids=found.unborn)
                 jobs.end_unstartable(actor=self.actor, details=found.unstartable)
+                jobs.end_lost(actor=self.actor, placement_ids=found.vanished, detail=FORGOTTEN)
         return found.message
 
     async def _send_desired(self, message: protocol.Desired) -> None:

@@ -24,12 +24,14 @@ START_BATCH = 200
 class Difference:
     """What the agent lacks and holds too much.
 
-    `unborn` were to stop before it ever took them; `unstartable` say why they cannot be started at all.
+    `unborn` were to stop before it ever took them; `unstartable` say why they cannot be started at all; `vanished` were
+    running there, but the agent does not hold them any more.
     """
 
     message: Desired
     unborn: list[int]
     unstartable: dict[int, str]
+    vanished: list[int]
 
 
 def difference(
@@ -44,6 +46,7 @@ def difference(
     stop: list[Stop] = []
     wanted: list[int] = []
     unborn: list[int] = []
+    vanished: list[int] = []
     newest: int | None = None
     for pk, token, state, stop_reason, newest in (  # noqa: B007 - it is the node's, so the same in each row
         Placement.objects.filter(node_id=node_id, state__in=LIVE)
@@ -56,13 +59,15 @@ def difference(
                 stop.append(Stop(placement=pk, token=token, reason=stop_reason))
         elif state == AttemptState.GRANTED:
             (unborn if stop_reason else wanted).append(pk)
+        else:
+            vanished.append(pk)
     stop += [Stop(placement=pk, token=token, reason="not_wanted") for pk, token in held - live - over]
     if newest is None and stop:
         require_newest(node_id, connection)
     elif newest not in (None, connection):
         raise Replaced(f"A newer connection speaks for node {node_id}.")
     start, unstartable = assignments(wanted[:START_BATCH])
-    return Difference(Desired(start=start, stop=stop), unborn, unstartable)
+    return Difference(Desired(start=start, stop=stop), unborn, unstartable, vanished)
 
 
 def assignments(placement_ids: Sequence[int]) -> tuple[list[Assignment], dict[int, str]]:

@@ -23,6 +23,7 @@ from apps.jobs.states import ATTEMPT_LIVE, AttemptState
 from rmctl.agent.protocol import MAX_RESULT_BYTES, Held, Hello, Report
 
 LIVE = sorted(ATTEMPT_LIVE)
+FORGOTTEN = "The node's agent no longer knows of it."
 INT_MAX, BIGINT_MAX = 2**31 - 1, 2**63 - 1
 
 
@@ -58,7 +59,7 @@ def hello(*, actor: Actor, node_id: int, connection: int, message: Hello) -> Non
             .exclude(pk__in=held)
             .values_list("pk", flat=True)
         )
-        jobs.end_lost(actor=actor, placement_ids=list(gone), detail="The node's agent no longer knows of it.")
+        jobs.end_lost(actor=actor, placement_ids=list(gone), detail=FORGOTTEN)
         fleet.mark_returned(actor=actor, node_id=node_id)
 
 

@@ -233,6 +233,63 @@ def test_what_all_nodes_tell_costs_redis_a_fixed_number_of_trips(
     assert len(telemetry_history(nodes[-1].pk)) == 1
 
 
+def test_a_member_that_vanishes_from_a_live_node_is_lost_with_the_next_beat(
+    world: World, node: tuple[Node, str]
+) -> None:
+    job = granted(world, count=2)
+    gone, peer = members(job)
+
+    async def conversation() -> None:
+        async with AgentSocket(node[1]) as agent:
+            await agent.hello()
+            assert len((await agent.receive(Desired)).start) == 2
+            await agent.report(Report(gone.pk, 1, "started", NOW), Report(peer.pk, 1, "started", NOW))
+            await agent.beat([Held(gone.pk, 1, "running"), Held(peer.pk, 1, "running")])
+            assert await agent.quiet()
+            await agent.beat([Held(peer.pk, 1, "running")])
+            assert await agent.quiet()
+            hub.notify([f"node:{node[0].pk}"])  # As Redis would after the commit.
+            assert [(stop.placement, stop.reason) for stop in (await agent.receive(Desired)).stop] == [
+                (peer.pk, "peer_failed")
+            ]
+
+    talk(conversation)
+    assert [Placement.objects.get(pk=pk).state for pk in (gone.pk, peer.pk)] == ["lost", "running"]
+
+
+def test_an_assignment_that_no_beat_ever_names_is_sent_again(world: World, node: tuple[Node, str]) -> None:
+    granted(world)
+
+    async def conversation() -> None:
+        async with AgentSocket(node[1]) as agent:
+            await agent.hello()
+            (start,) = (await agent.receive(Desired)).start
+            for _ in range(2):
+                await agent.beat()
+                assert await agent.quiet()
+            await agent.beat()
+            assert [again.placement for again in (await agent.receive(Desired)).start] == [start.placement]
+
+    talk(conversation)
+
+
+def test_a_member_that_ended_before_a_beat_could_name_it_is_not_lost(world: World, node: tuple[Node, str]) -> None:
+    job = granted(world)
+    (member,) = members(job)
+
+    async def conversation() -> None:
+        async with AgentSocket(node[1]) as agent:
+            await agent.hello()
+            await agent.receive(Desired)
+            await agent.report(Report(member.pk, 1, "started", NOW))
+            await agent.beat()  # Written before the assignment arrived.
+            assert await agent.quiet()
+            await agent.report(Report(member.pk, 1, "ended", NOW, exit_code=0, reason="exited"))
+
+    talk(conversation)
+    assert (fresh(job).state, fresh(job).losses) == ("succeeded", 0)
+
+
 @pytest.mark.parametrize("frame", [b"", b"garbage", b"\x81\xa4type\xa7unknown", protocol.encode(Welcome(1, "x"))])
 def test_a_frame_of_garbage_ends_the_connection(node: tuple[Node, str], frame: bytes) -> None:
     async def conversation() -> None:
