@@ -67,6 +67,18 @@ def configuration_read_anew() -> Iterator[None]:
     configuration._kept = None
 
 
+@pytest.fixture(autouse=True)
+def no_alarm_outlives_its_test() -> Iterator[None]:
+    """What a pass has asked for at a later time would wake a loop in the middle of another test."""
+    yield
+    if django_settings_is_configured():
+        from apps.core import loops
+
+        for _, alarm in loops._alarms.values():
+            alarm.cancel()
+        loops._alarms.clear()
+
+
 @pytest.fixture
 def redis_empty() -> Iterator[None]:
     """An empty Redis before and after the test."""

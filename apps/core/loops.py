@@ -3,18 +3,21 @@
 A loop is a function that does one bounded pass and returns whether it wants to run again at once. The
 runner holds the loop's advisory lock; whoever fails to get it leaves the wake flag standing, and the holder
 looks at the flag again after it has let go. So no wake is lost while both live, and beat covers the rest.
+What becomes due by the clock is asked for by the pass before it (`wake_at`).
 """
 
 import logging
 import threading
 import time
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 
 from celery import shared_task
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, close_old_connections, connection, transaction
+from django.utils import timezone
 
 from . import locks, redis
 
@@ -26,6 +29,11 @@ FLAG = "rmportal:wake:{}"
 FLAG_MILLISECONDS = 2000
 # One Celery task gives its thread back after this long even when there is more to do.
 BUSY_SECONDS = 20.0
+
+# How far ahead a pass looks for what will be due: further than the time from one tick to the next.
+AHEAD = timedelta(seconds=15)
+_alarms: dict[str, tuple[datetime, threading.Timer]] = {}
+_alarms_lock = threading.Lock()
 
 # A loop rests for half as long as its last pass took: under load each pass then does more at once, which costs far
 # less than many small ones; at rest the next wake comes later than that anyway.
@@ -58,6 +66,30 @@ def wake(name: str) -> None:
     if any(function is sender for _, function, *_ in connection.run_on_commit):
         return
     transaction.on_commit(sender)
+
+
+def wake_at(name: str, at: datetime) -> None:
+    """Ask for a pass at that time, for work that becomes due without an event.
+
+    It is a timer of this process and no more: every pass says again what it knows to be due within AHEAD, so only the
+    earliest time is kept, and beat covers a process that ends before it.
+    """
+    with _alarms_lock:
+        earlier, alarm = _alarms.get(name, (None, None))
+        if alarm is not None and earlier is not None:
+            if earlier <= at:
+                return
+            alarm.cancel()
+        alarm = threading.Timer(max(0.0, (at - timezone.now()).total_seconds()), _ring, [name])
+        alarm.daemon = True
+        _alarms[name] = (at, alarm)
+        alarm.start()
+
+
+def _ring(name: str) -> None:
+    with _alarms_lock:
+        _alarms.pop(name, None)
+    _send(name)
 
 
 def _send(name: str) -> None:

@@ -9,7 +9,6 @@ from django.db.models import ProtectedError
 
 from apps.core.actors import Actor
 from apps.core.errors import Conflict, FieldError, Invalid
-from apps.core.loops import wake
 from apps.core.serializers import suggestion
 from apps.events.record import Fact, record
 from apps.fleet.models import Flavor
@@ -29,7 +28,6 @@ MAX_WEIGHT = 1_000_000.0
 def _changed(actor: Actor, verb: str, node: QuotaNode, **facts: Any) -> None:
     facts = {"name": node.name, **facts}
     record(actor, Fact(verb, "quota", node.pk, tenant_id=node.tenant_id, facts=facts, topics=("quota",)))
-    wake("schedule")
 
 
 def _weight(value: float) -> float:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from django.db import connection
 
+from apps.core import loops
 from apps.fleet.membership import PoolMembers
 from apps.fleet.snapshot import load_fleet
 from apps.jobs.configuration import Configuration, TenantRow, configuration
@@ -25,20 +26,29 @@ from engine.quota import QuotaTree
 CANDIDATES_MAX = 20_000
 # Grants of one cycle; more follow in the next pass at once, so that their jobs start meanwhile.
 GRANTS_MAX = 200
+# When more are queued: of jobs of one tenant that ask for the same, the first so many stand for all. A cycle grants no
+# more than that (GRANTS_MAX), and where one of them is refused, those behind it would be too.
+ALIKE_MAX = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """The snapshot, what is stored about its pending jobs (reason, detail), and the configuration behind it."""
+    """The snapshot, what is stored about its pending jobs (reason, detail), and the configuration behind it.
+
+    `partial` says that jobs stand for others like them, which were not read.
+    """
 
     snapshot: Snapshot
     pending: dict[int, tuple[str, str]]
     configuration: Configuration
+    partial: bool = False
 
 
 def observe(now: datetime) -> Observed | None:
     """Read everything that a cycle needs; None when no job waits."""
-    rows = queued(now)
+    rows, due, partial = queued(now)
+    if due is not None:
+        loops.wake_at("schedule", due)
     if not rows:
         return None
     known = cache()
@@ -70,7 +80,10 @@ def observe(now: datetime) -> Observed | None:
         ),
     )
     return Observed(
-        snapshot=snapshot, pending={row.job: (row.reason, row.detail) for row in rows}, configuration=configured
+        snapshot=snapshot,
+        pending={row.job: (row.reason, row.detail) for row in rows},
+        configuration=configured,
+        partial=partial,
     )
 
 
@@ -123,19 +136,38 @@ def expected_work(rows: Sequence[QueuedJob]) -> Mix | None:
     return _arrivals.mix
 
 
-def queued(now: datetime) -> list[QueuedJob]:
-    """The pending jobs that may start now, by priority and age; only rows that changed are read.
+QUEUED = (
+    "SELECT id, xmin::text, CASE WHEN not_before > %s THEN not_before END AS due FROM jobs_job "
+    "WHERE state = 'pending' AND NOT held AND (not_before IS NULL OR not_before <= %s) "
+    "ORDER BY due NULLS FIRST, priority DESC, id LIMIT %s"
+)
+# Every kind of request comes before the second job of any; of more kinds than there is room, others come each time.
+STANDING_FOR_ALL = (
+    "SELECT id, version, NULL FROM ("
+    " SELECT id, xmin::text AS version, priority, row_number() OVER ("
+    "  PARTITION BY tenant_id, pool, equivalence ORDER BY priority DESC, id) AS place"
+    " FROM jobs_job WHERE state = 'pending' AND NOT held AND (not_before IS NULL OR not_before <= %s)"
+    ") AS j WHERE place <= %s ORDER BY place, priority DESC, hashint8extended(id, %s) LIMIT %s"
+)
 
-    `xmin` is the transaction that wrote a row, so as long as it stands still, so does the row.
+
+def queued(now: datetime) -> tuple[list[QueuedJob], datetime | None, bool]:
+    """The pending jobs that may start now; when the next of those that wait for a time may; and whether some of these
+    jobs stand for others like them.
+
+    Only rows that changed are read: `xmin` is the transaction that wrote a row, so as long as it stands still, so
+    does the row.
     """
     global _kept
     with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT id, xmin::text FROM jobs_job WHERE state = 'pending' AND NOT held "
-            "AND (not_before IS NULL OR not_before <= %s) ORDER BY priority DESC, id LIMIT %s",
-            [now, CANDIDATES_MAX],
-        )
-        versions: dict[int, str] = dict(cursor.fetchall())
+        cursor.execute(QUEUED, [now, now + loops.AHEAD, CANDIDATES_MAX + 1])
+        found = cursor.fetchall()
+        partial = len(found) > CANDIDATES_MAX
+        if partial:
+            cursor.execute(STANDING_FOR_ALL, [now, ALIKE_MAX, int(now.timestamp()), CANDIDATES_MAX])
+            found = cursor.fetchall()
+        due = min((at for _, _, at in found if at is not None), default=None)
+        versions = {pk: version for pk, version, at in found if at is None}
         kept = {pk: row for pk, row in _kept.items() if versions.get(pk) == row.version}
         changed = [pk for pk in versions if pk not in kept]
         if changed:
@@ -146,7 +178,7 @@ def queued(now: datetime) -> list[QueuedJob]:
             )
             kept.update((row[1], QueuedJob(*row)) for row in cursor.fetchall())
     _kept = kept
-    return [kept[pk] for pk in versions if pk in kept]
+    return [kept[pk] for pk in versions if pk in kept], due, partial
 
 
 def _queue(tenant: TenantRow, row: QueuedJob) -> int:

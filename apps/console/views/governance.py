@@ -169,7 +169,7 @@ def events(request: HttpRequest, actor: Actor) -> HttpResponse:
     rows = apply_filters(EventFilter, asked, queries.narrowed_events(list_events(actor), chosen))
     context = {
         "crumbs": [{"label": "Events"}],
-        "page": page_of(request, rows),
+        "page": page_of(request, rows, scans=EventFilter.scans(asked)),
         "nouns": [(f"{noun}.*", noun.capitalize()) for noun in EVENT_NOUNS],
     }
     return show(request, "console/events/page.html", context, {"event-list": "console/events/_list.html"})

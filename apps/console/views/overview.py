@@ -8,6 +8,7 @@ from django.urls import reverse
 from django.views.decorators.http import require_POST, require_safe
 
 from apps.core.actors import Actor
+from apps.core.pagination import scanned
 from apps.events.queries import list_events
 from apps.fleet import policies as fleet_policies
 from apps.tenants import policies as tenant_policies
@@ -112,7 +113,9 @@ def palette(request: HttpRequest, actor: Actor) -> HttpResponse:
 def _found(actor: Actor, tenant: Tenant | None, words: str) -> list[tuple[str, list[dict[str, Any]]]]:
     nodes = fleet_policies.nodes.visible(actor).filter(name__icontains=words).exclude(state="removed")
     workflows = queries.narrowed(workflow_policies.workflows.visible(actor), tenant).filter(name__icontains=words)
-    jobs = queries.search_jobs(queries.visible_jobs(actor, tenant), words)
+    jobs, scans = queries.search_jobs(queries.visible_jobs(actor, tenant), words)
+    if scans:
+        jobs, _ = scanned(jobs, None, descending=True)
     return [
         (
             "Workflows",

@@ -6,7 +6,6 @@ from django.db import IntegrityError, transaction
 
 from apps.core.actors import Actor
 from apps.core.errors import Conflict, Invalid
-from apps.core.loops import wake
 from apps.events.record import Fact, record
 from apps.tenants.commands import checked_slug
 
@@ -21,7 +20,6 @@ def _changed(actor: Actor, verb: str, row: Pool | Flavor, **facts: Any) -> None:
     record(
         actor, Fact(verb, verb.split(".")[0], row.pk, facts={"name": row.name, **facts}, topics=("fleet",))
     )
-    wake("schedule")
 
 
 def _position(value: Any) -> int:

@@ -46,7 +46,7 @@ def node(world: World) -> Any:
 
 def greet(node: Node, *held: Held) -> None:
     message = protocol.Hello(1, "boot", INVENTORY, list(held))
-    hello(actor=Actor(label="agent:node-1", node_id=node.pk), node_id=node.pk, message=message)
+    hello(actor=Actor(label="agent:node-1", node_id=node.pk), node_id=node.pk, connection=0, message=message)
 
 
 def test_a_node_is_lost_after_eight_seconds_of_silence(node: Node) -> None:
@@ -174,7 +174,7 @@ def test_a_machine_that_slept_comes_back_without_a_greeting(node: Node, one_conn
     listened(until=9)
     expire(now=after(9))
 
-    Listener()._write({node.pk: Beat(Telemetry(at=0.0), [])})
+    Listener()._write({node.pk: (0, Beat(Telemetry(at=0.0), []))})
 
     node.refresh_from_db()
     assert node.state == "ready"
@@ -265,6 +265,7 @@ def test_a_greeting_that_is_refused_changes_nothing(world: World, node: Node) ->
         hello(
             actor=Actor(label="agent:node-1", node_id=node.pk),
             node_id=node.pk,
+            connection=0,
             message=protocol.Hello(1, "boot", wrong, []),
         )
 
