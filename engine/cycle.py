@@ -1,17 +1,21 @@
 """One cycle of the scheduler: which pending jobs get capacity, in which flavor and where, and why others not.
 
-Within a cycle capacity and quota only shrink, so what failed once fails again: every refusal is remembered by
-what was asked, and thousands of equal jobs cost one look.
+Made of the same parts as a cycle of quota alone (engine.admission), with nodes and with as many heads of each
+queue as there are: the tournament of engine.fairness says whose head goes next, engine.flavors which flavor it
+gets, engine.preemption who has to go for it. Within a cycle capacity and quota only shrink, so what failed once
+fails again: every refusal is remembered by what was asked, and thousands of equal jobs cost one look.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from heapq import heappop, heappush
 from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 
+from engine.evictions import Eviction, Evictions, Places
+from engine.fairness import Entry, Tournament
+from engine.flavors import Level, Mode, choose, level_of
 from engine.fleet import Fleet, Mask
 from engine.placement import (
     Funnel,
@@ -24,6 +28,8 @@ from engine.placement import (
     place_gang,
     take_members,
 )
+from engine.preemption import Cause, Demand
+from engine.queues import DEFAULT_RULES, FairStrategy, Fungibility, Holder, Preference, QueueRules, Strategy, World
 from engine.quota import FlavorResource, QuotaTree, Shortage
 from engine.reasons import Reason, mildest
 
@@ -57,20 +63,35 @@ class PoolView:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What was observed. `decide` changes nothing of it."""
+    """What was observed. `decide` changes nothing of it.
+
+    Holders are those who could be evicted, by job id, with their `places`; the usage of the tree and of the
+    fleet counts them. In `claims` are jobs for which somebody was told to stop already: their turn comes first,
+    so that nobody else takes the room. `yields` is as in `engine.queues.World`.
+    """
 
     fleet: Fleet
     pools: Mapping[str, PoolView]
     tree: QuotaTree
     candidates: Sequence[Candidate]
     suspended: frozenset[int] = frozenset()
+    rules: Mapping[int, QueueRules] = field(default_factory=dict)
+    holders: Sequence[Holder] = ()
+    places: Mapping[Hashable, Places] = field(default_factory=dict)
+    claims: frozenset[int] = frozenset()
+    yields: Mapping[Hashable, frozenset[Hashable]] = field(default_factory=dict)
+    strategies: Sequence[FairStrategy] = (FairStrategy.FINAL_SHARE, FairStrategy.INITIAL_SHARE)
+
+
+_NO_SCORES: Mapping[str, object] = MappingProxyType({})
 
 
 class Verdict(NamedTuple):
-    """What was decided about one job.
+    """What was decided about one job: the outcome is `grant`, `pend`, or `preempt` (its victims have to stop first).
 
     `position` counts the jobs of its queue that stay pending, this one included; 0 for a grant. `tried` has
-    an entry per flavor in the order tried, `funnel` is that of the flavor whose reason is reported.
+    an entry per flavor in the order tried, `funnel` is that of the flavor whose reason is reported. `victims`
+    are jobs with the cause, those included that are stopping already.
     """
 
     job: int
@@ -82,7 +103,8 @@ class Verdict(NamedTuple):
     funnel: Funnel | None = None
     tried: Sequence[dict[str, object]] = ()
     position: int = 0
-    scores: Mapping[str, object] = MappingProxyType({})
+    scores: Mapping[str, object] = _NO_SCORES
+    victims: tuple[tuple[int, Cause], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +115,9 @@ class _Refusal:
     detail: str
     funnel: Funnel | None = None
     tried: Sequence[dict[str, object]] = ()
+    members: tuple[Member, ...] = ()
+    victims: tuple[tuple[int, Cause], ...] = ()
+    flavor: str | None = None
 
 
 @dataclass(slots=True)
@@ -112,14 +137,15 @@ class _Kind:
 
 @dataclass(slots=True)
 class _Room:
-    """Quota of one queue in one pool: the flavors it has any in, and what is free in every one of these.
+    """Quota of one queue in one pool: the flavors it has any in, and what was free in every one of these.
 
-    `free` is right as long as `grants` is the number of grants so far.
+    `taken` is what had been granted to anybody by then, by resource: by no more than what was granted since
+    can `free` have shrunk.
     """
 
     covered: frozenset[str]
     free: dict[str, int]
-    grants: int
+    taken: dict[str, int]
 
 
 def queue_order(candidates: Sequence[Candidate]) -> dict[int, list[Candidate]]:
@@ -137,24 +163,12 @@ def queue_order(candidates: Sequence[Candidate]) -> dict[int, list[Candidate]]:
     return queues
 
 
-def queue_key(tree: QuotaTree, queue: int) -> tuple[bool, float, float]:
-    """Smaller goes first: queues that do not borrow, by dominant share; the others by fair share."""
-    dominant, borrows = 0.0, False
-    for fr, limit in tree.nodes[queue].limits.items():
-        used = tree.usage(queue, fr)
-        if used:
-            borrows = borrows or tree.borrowing(queue, fr) > 0
-            dominant = max(dominant, used / limit.nominal if limit.nominal > 0 else float("inf"))
-    if borrows:
-        return (True, *tree.share(queue).key())
-    return (False, dominant, 0.0)
-
-
 def decide(snapshot: Snapshot, *, now: float, limit: int = 1000) -> list[Verdict]:
     """A verdict for every candidate, grants in the order in which they are to be applied.
 
-    At most `limit` jobs are granted. The queue with the smallest present share goes next; inside it a job
-    that cannot start does not block those behind it. Deterministic.
+    At most `limit` jobs are granted. Whose head goes next is decided by the tournament of engine.fairness;
+    inside a queue a job that cannot start does not block those behind it, unless the queue is strict.
+    Deterministic.
     """
     return _Cycle(snapshot, now, limit).run()
 
@@ -163,7 +177,7 @@ class _Cycle:
     """The state of one `decide`: scratch copies of fleet and tree, and every refusal so far."""
 
     def __init__(self, snapshot: Snapshot, now: float, limit: int) -> None:
-        self.suspended = snapshot.suspended
+        self.suspended, self.claims = snapshot.suspended, snapshot.claims
         self.flavors = {
             name: [(flavor, nodes & pool.nodes) for flavor, nodes in pool.flavors]
             for name, pool in snapshot.pools.items()
@@ -171,58 +185,141 @@ class _Cycle:
         self.fleet, self.tree = snapshot.fleet.fork(), snapshot.tree.copy()
         self.now, self.limit = now, limit
         self.queues = queue_order(snapshot.candidates)
+        # Where to go on in each queue, and how many of it stay pending.
+        self.places = dict.fromkeys(self.queues, (0, 0))
         self.granted = 0
+        self.taken: dict[str, int] = {}
         self.verdicts: list[Verdict] = []
         self.refusals: dict[Hashable, _Refusal] = {}
         self.kinds: dict[Hashable, _Kind] = {}
         self.rooms: dict[tuple[int, str], _Room] = {}
+        self.rules = snapshot.rules
+        self.evictions: Evictions | None = None
+        if snapshot.holders:
+            world = World.of(
+                self.tree, self.rules, snapshot.holders, strategies=snapshot.strategies, yields=snapshot.yields
+            )
+            self.evictions = Evictions(world, self.fleet, snapshot.places)
+        self.tournament = Tournament(self.tree, standing=True)
 
     def run(self) -> list[Verdict]:
-        heap: list[tuple[tuple[bool, float, float], int]] = []
+        heads: dict[int, Candidate] = {}
         for queue, items in self.queues.items():
             if queue not in self.tree:
                 self._refuse_queue(items, _Refusal(Reason.NO_FLAVOR, "the tenant has no quota in any flavor."))
             elif queue in self.suspended:
                 self._refuse_queue(items, _Refusal(Reason.TENANT_SUSPENDED, "the tenant is suspended."))
             else:
-                heappush(heap, (queue_key(self.tree, queue), queue))
-        places = dict.fromkeys(self.queues, (0, 0))
-        while heap:
-            _, queue = heappop(heap)
-            start, waiting = places[queue]
-            following, waiting = self._serve(self.queues[queue], start, waiting)
-            if following < len(self.queues[queue]):
-                places[queue] = (following, waiting)
-                heappush(heap, (queue_key(self.tree, queue), queue))
+                self._claim(items)
+        for queue in self.queues:
+            if queue in self.tree and queue not in self.suspended:
+                self._bring_in(queue, heads)
+        while (winner := self.tournament.first()) is not None:
+            queue, item = winner.queue, heads[winner.queue]
+            outcome = self._consider(item)
+            start, waiting = self.places[queue]
+            self.places[queue] = (start + 1, waiting)
+            if outcome is not None:
+                self._remember(item, outcome)
+                self._wait(item, outcome)
+                if self.rules.get(queue, DEFAULT_RULES).strategy == Strategy.STRICT_FIFO:
+                    self._block(queue, item)
+            self._bring_in(queue, heads)
         return self.verdicts
+
+    def _claim(self, items: Sequence[Candidate]) -> None:
+        """Jobs for which others stop already come before everybody else, in the order of their queue."""
+        for item in items:
+            if item.job in self.claims and item.not_before <= self.now:
+                outcome = self._consider(item)
+                if outcome is not None:
+                    self._wait(item, outcome)
+
+    def _bring_in(self, queue: int, heads: dict[int, Candidate]) -> None:
+        """Let the queue's next job that may start compete; those before it that are known not to are refused."""
+        items, now, refusals = self.queues[queue], self.now, self.refusals
+        start, waiting = self.places[queue]
+        for index in range(start, len(items)):
+            item = items[index]
+            refusal: _Refusal | None
+            if item.not_before > now:
+                refusal = self._backoff(item)
+            elif self.claims and item.job in self.claims:
+                continue
+            else:
+                refusal = refusals.get((queue, item.pool, item.equivalence)) or self._known(item)
+            if refusal is None:
+                self.places[queue] = (index, waiting)
+                heads[queue] = item
+                self.tournament.set(Entry(queue, self._provisional(item), (-item.priority, item.submitted, item.job)))
+                return
+            waiting += 1
+            self._refuse(item, refusal, waiting)
+        self.places[queue] = (len(items), waiting)
+        if heads.pop(queue, None) is not None:
+            self.tournament.drop(queue)
+
+    def _wait(self, item: Candidate, refusal: _Refusal) -> None:
+        start, waiting = self.places[item.queue]
+        self.places[item.queue] = (start, waiting + 1)
+        self._refuse(item, refusal, waiting + 1)
+
+    def _block(self, queue: int, head: Candidate) -> None:
+        """A strict queue waits for its head; the others of the queue are behind it."""
+        detail = f"job {head.job} is ahead of it and cannot start, and the queue is strict (first in, first out)."
+        start, waiting = self.places[queue]
+        for item in self.queues[queue][start:]:
+            if item.job not in self.claims:
+                waiting += 1
+                self._refuse(item, _Refusal(Reason.BEHIND_IN_QUEUE, detail), waiting)
+        self.places[queue] = (len(self.queues[queue]), waiting)
+
+    def _known(self, item: Candidate) -> _Refusal | None:
+        """Why the job cannot start if that is known from an equal one of another queue."""
+        refusal = self._refused_with_room(item) if self.flavors.get(item.pool) else None
+        if refusal is not None:
+            self._remember(item, refusal)
+        return refusal
+
+    def _remember(self, item: Candidate, refusal: _Refusal) -> None:
+        if item.equivalence is not None and refusal.reason != Reason.WAITING_FOR_PREEMPTION:
+            self.refusals[item.queue, item.pool, item.equivalence] = refusal
+
+    def _provisional(self, item: Candidate) -> dict[FlavorResource, int]:
+        """What the job counts with in the tournament: its charge in the first flavor that has room for it."""
+        if item.pool not in self.flavors:
+            return {}
+        room = self._room(item)
+        names = [name for name, _ in self.flavors[item.pool] if name in room.covered]
+        if not names:
+            return {}
+        first = charge_of(item, names[0])
+        if self._roomy(item, room):
+            return first
+        charges = (charge_of(item, name) for name in names)
+        return next((charge for charge in charges if self.tree.fits(item.queue, charge) is None), first)
 
     def _refuse_queue(self, items: Sequence[Candidate], refusal: _Refusal) -> None:
         for position, item in enumerate(items, 1):
             self._refuse(item, refusal, position)
 
     def _refuse(self, item: Candidate, why: _Refusal, position: int) -> None:
+        outcome = "preempt" if why.reason is Reason.WAITING_FOR_PREEMPTION else "pend"
         self.verdicts.append(
-            Verdict(item.job, "pend", why.reason, why.detail, None, (), why.funnel, why.tried, position)
+            Verdict(
+                item.job,
+                outcome,
+                why.reason,
+                why.detail,
+                why.flavor,
+                why.members,
+                why.funnel,
+                why.tried,
+                position,
+                _NO_SCORES,
+                why.victims,
+            )
         )
-
-    def _serve(self, items: Sequence[Candidate], start: int, waiting: int) -> tuple[int, int]:
-        """Go through a queue up to its next grant; returns where to go on and how many stay pending."""
-        for index in range(start, len(items)):
-            item = items[index]
-            if item.not_before > self.now:
-                waiting += 1
-                self._refuse(item, self._backoff(item), waiting)
-                continue
-            key = (item.queue, item.pool, item.equivalence)
-            refusal = self.refusals.get(key) if item.equivalence is not None else None
-            if refusal is None:
-                outcome = self._consider(item)
-                if outcome is None:
-                    return index + 1, waiting
-                self.refusals[key] = refusal = outcome
-            waiting += 1
-            self._refuse(item, refusal, waiting)
-        return len(items), waiting
 
     def _backoff(self, item: Candidate) -> _Refusal:
         wait = item.not_before - self.now
@@ -235,30 +332,113 @@ class _Cycle:
             return _Refusal(Reason.NO_POOL, "the pool that the job names does not exist.")
         if not flavors:
             return _Refusal(Reason.NO_FLAVOR, "the pool that the job names has no flavor.")
-        kind, room = self._kind(item), self._room(item)
-        roomy = all(amount <= room.free.get(resource, -1) for resource, amount in item.amounts.items() if amount)
-        if roomy and room.covered in kind.refusals:
-            return kind.refusals[room.covered]
-        refusals: list[_Refusal] = []
-        for flavor, nodes in flavors:
-            if flavor not in room.covered:
-                refusals.append(_no_flavor(flavor))
-                continue
-            outcome = self._try(item, kind, flavor, nodes, roomy)
-            if isinstance(outcome, _Refusal):
-                refusals.append(outcome)
-                continue
-            tried = [entry for refusal in refusals for entry in refusal.tried]
+        known = self._refused_with_room(item)
+        if known is not None:
+            return known
+        rules = self.rules.get(item.queue, DEFAULT_RULES)
+        # Evictions count only if nothing fits, unless the queue would rather evict than try the next flavor.
+        eager = (
+            rules.when_can_preempt == Fungibility.MAY_STOP_SEARCH
+            or rules.preference == Preference.PREEMPTION_OVER_BORROWING
+        )
+        refusals: dict[str, _Refusal] = {}
+        chosen, _, _ = choose(self._options(item, refusals, evict=eager), rules)
+        if chosen is None and not eager and self._may_search(item.queue):
+            chosen, _, _ = choose(self._options(item, dict(refusals), evict=True), rules)
+        tried = [entry for refusal in refusals.values() for entry in refusal.tried]
+        if isinstance(chosen, Eviction):
+            return self._evict(item, chosen, tried)
+        if chosen is not None:
+            flavor, nodes, placed = chosen
             if self.granted < self.limit:
-                self._grant(item, flavor, nodes, outcome, tried)
+                self._grant(item, flavor, nodes, placed, tried)
                 return None
             detail = f"it fits, but {self.granted} jobs were granted before it in this cycle."
             tried.append({"flavor": flavor, "outcome": "fits", "detail": detail})
             return _Refusal(Reason.BEHIND_IN_QUEUE, detail, None, tried)
-        combined = _combined(refusals)
-        if roomy:
-            kind.refusals[room.covered] = combined
+        combined = _combined(list(refusals.values()))
+        room = self._room(item)
+        if self._roomy(item, room) and not self._may_search(item.queue):
+            self._kind(item).refusals[room.covered] = combined
         return combined
+
+    def _may_search(self, queue: int) -> bool:
+        return self.evictions is not None and self.evictions.may_search(queue)
+
+    def _refused_with_room(self, item: Candidate) -> _Refusal | None:
+        """Why no node takes the job, if its queue has room and another queue's job was refused for that."""
+        kind, room = self._kind(item), self._room(item)
+        if room.covered in kind.refusals and self._roomy(item, room) and not self._may_search(item.queue):
+            return kind.refusals[room.covered]
+        return None
+
+    def _roomy(self, item: Candidate, room: _Room) -> bool:
+        """Whether the queue has room for the job in each flavor that it has quota in."""
+        free, then, taken = room.free, room.taken, self.taken
+        for resource, amount in item.amounts.items():
+            if amount and amount > free.get(resource, -1) - taken.get(resource, 0) + then.get(resource, 0):
+                break
+        else:
+            return True
+        if then != taken:
+            self._measure(room, item.queue)
+            return all(amount <= room.free.get(resource, -1) for resource, amount in item.amounts.items() if amount)
+        return False
+
+    def _options(
+        self, item: Candidate, refusals: dict[str, _Refusal], *, evict: bool
+    ) -> Iterator[tuple[tuple[str, Mask, Placed] | Eviction | None, Level]]:
+        """Flavors in order with how the job fits each; why it does not goes to `refusals`."""
+        kind, room = self._kind(item), self._room(item)
+        roomy = self._roomy(item, room)
+        for flavor, nodes in self.flavors[item.pool]:
+            if flavor not in room.covered:
+                refusals[flavor] = _no_flavor(flavor)
+                continue
+            outcome = self._try(item, kind, flavor, nodes, roomy)
+            if not isinstance(outcome, _Refusal):
+                yield (flavor, nodes, outcome), Level(Mode.FIT, self._borrowing(item, flavor))
+                continue
+            refusals[flavor] = outcome
+            if evict and outcome.reason in (Reason.WAITING_FOR_QUOTA, Reason.WAITING_FOR_CAPACITY):
+                eviction = self._search(item, flavor, nodes)
+                if eviction is not None:
+                    own = any(victim.holder.queue == item.queue for victim in eviction.victims)
+                    yield eviction, Level(Mode.PREEMPT if own else Mode.RECLAIM, eviction.borrowing)
+
+    def _borrowing(self, item: Candidate, flavor: str) -> int:
+        charge = charge_of(item, flavor)
+        return max((self.tree.borrowing_level(item.queue, fr, amount)[0] for fr, amount in charge.items()), default=0)
+
+    def _search(self, item: Candidate, flavor: str, nodes: Mask) -> Eviction | None:
+        """Who would have to go for the job in this flavor; contested is what quota lacks, or else all of it."""
+        if self.evictions is None or not self._may_search(item.queue):
+            return None
+        world = self.evictions.world
+        usage = {fr: amount for fr, amount in charge_of(item, flavor).items() if amount}
+        short = {fr: amount for fr, amount in usage.items() if amount > world.tree.available(item.queue, fr)}
+        for fr, amount in short.items():
+            if level_of(world, item.queue, fr, amount, lambda *_: Level(Mode.RECLAIM, 0))[0].mode == Mode.NO_FIT:
+                return None
+        contested = frozenset(short or usage)
+        demand = Demand(item.job, item.queue, item.priority, item.submitted, usage, contested)
+        return self.evictions.fits_after(demand, item.groups, nodes) or self.evictions.search(
+            demand, item.groups, nodes
+        )
+
+    def _evict(self, item: Candidate, eviction: Eviction, tried: list[dict[str, object]]) -> _Refusal:
+        """Keep the room that the victims leave for the job, which waits for them."""
+        assert self.evictions is not None
+        self.evictions.commit(eviction, item.groups)
+        self._charge(item)
+        count = len(eviction.victims)
+        waits = f"{count} job{'s' if count > 1 else ''} to stop" if count else "jobs that stop for others"
+        detail = f"the room is kept for it; it waits for {waits}."
+        victims = tuple((int(str(victim.holder.uid)), victim.cause) for victim in eviction.victims)
+        named = [{"job": job, "cause": cause.value} for job, cause in victims]
+        flavor = next(iter(eviction.demand.usage))[0]
+        tried.append({"flavor": flavor, "outcome": "preempt", "detail": detail, "victims": named})
+        return _Refusal(Reason.WAITING_FOR_PREEMPTION, detail, None, tried, eviction.members, victims, flavor)
 
     def _kind(self, item: Candidate) -> _Kind:
         name: Hashable = item.equivalence
@@ -275,18 +455,30 @@ class _Cycle:
         if room is None:
             with_quota = {flavor for flavor, _ in self.tree.nodes[item.queue].limits}
             names = (flavor for flavor, _ in self.flavors[item.pool])
-            room = self.rooms[key] = _Room(frozenset(names) & with_quota, {}, -1)
-        if room.grants != self.granted:
-            room.grants = self.granted
-            limits = self.tree.nodes[item.queue].limits
-            room.free = {
-                resource: min(
-                    self.tree.available(item.queue, (flavor, resource)) if (flavor, resource) in limits else -1
-                    for flavor in room.covered
-                )
-                for resource in {resource for flavor, resource in limits if flavor in room.covered}
-            }
+            room = self.rooms[key] = _Room(frozenset(names) & with_quota, {}, {})
+            self._measure(room, item.queue)
         return room
+
+    def _measure(self, room: _Room, queue: int) -> None:
+        limits = self.tree.nodes[queue].limits
+        room.taken = dict(self.taken)
+        room.free = {
+            resource: min(
+                self._available(queue, (flavor, resource)) if (flavor, resource) in limits else -1
+                for flavor in room.covered
+            )
+            for resource in {resource for flavor, resource in limits if flavor in room.covered}
+        }
+
+    def _charge(self, item: Candidate) -> None:
+        """Quota was taken: rooms may have shrunk by as much."""
+        for resource, amount in item.amounts.items():
+            self.taken[resource] = self.taken.get(resource, 0) + amount
+
+    def _available(self, queue: int, fr: FlavorResource) -> int:
+        """What is free now, and still is after all victims have gone for those who wait for them."""
+        amount = self.tree.available(queue, fr)
+        return amount if self.evictions is None else min(amount, self.evictions.world.tree.available(queue, fr))
 
     def _try(self, item: Candidate, kind: _Kind, flavor: str, nodes: Mask, roomy: bool) -> Placed | _Refusal:
         """A place in one flavor under quota, or why not; what does not pass by waiting is looked at first."""
@@ -304,6 +496,8 @@ class _Cycle:
                 kind.blocked[flavor] = _no_place(flavor, never)
         if not roomy and flavor not in kind.infeasible:
             shortage = self.tree.fits(item.queue, amounts)
+            if shortage is None and self.evictions is not None:
+                shortage = self.evictions.world.tree.fits(item.queue, amounts)
             if shortage is not None:
                 return _no_quota(flavor, shortage, Reason.WAITING_FOR_QUOTA)
         if flavor not in kind.blocked:
@@ -316,7 +510,11 @@ class _Cycle:
     def _grant(self, item: Candidate, flavor: str, nodes: Mask, placed: Placed, tried: list[dict[str, object]]) -> None:
         funnel, _ = candidates(self.fleet, item.groups[0][0], nodes)
         take_members(self.fleet, item.groups, placed.members)
-        self.tree.add(item.queue, charge_of(item, flavor))
+        charge = charge_of(item, flavor)
+        self.tree.add(item.queue, charge)
+        if self.evictions is not None:
+            self.evictions.grant(item.queue, charge, item.groups, placed.members)
+        self._charge(item)
         self.granted += 1
         tried.append({"flavor": flavor, "outcome": "granted", "detail": "", "funnel": funnel.as_list()})
         self.verdicts.append(

@@ -77,7 +77,7 @@ class Share:
 
     def key(self) -> tuple[float, float]:
         """Smaller has borrowed less for its weight; two infinities compare by what they borrow."""
-        return (self.weighted, self.unweighted)
+        return (self.weighted, self.unweighted if self.weighted == inf else 0.0)
 
 
 NOTHING_BORROWED = Share(0.0, 0.0, None)
@@ -108,16 +108,26 @@ class QuotaTree:
     """The tree with its usage. Queries, `add` and `remove` are O(depth)."""
 
     __slots__ = (
-        "_below_root", "_bound", "_children", "_frs", "_kept", "_limits", "_nodes", "_order", "_parent",
-        "_potential", "_subtree", "_usage",
+        "_bound", "_children", "_frs", "_heights", "_kept", "_limits", "_nodes", "_order", "_parent",
+        "_past", "_past_weight", "_paths", "_pools", "_potential", "_subtree", "_usage",
     )  # fmt: skip
 
-    def __init__(self, nodes: Iterable[Node], usage: Mapping[int, Mapping[FlavorResource, int]]) -> None:
+    def __init__(
+        self,
+        nodes: Iterable[Node],
+        usage: Mapping[int, Mapping[FlavorResource, int]],
+        *,
+        past: Mapping[int, Mapping[FlavorResource, int]] | None = None,
+        past_weight: float = 0.0,
+    ) -> None:
         """Build from configured nodes and the usage charged to each node (normally the leaves).
 
-        Raises ValueError for a repeated id, an unknown parent, a cycle, a negative amount or weight, or usage
-        of an unknown node.
+        `past` is the decayed average usage of the leaves (engine.history), which counts in shares with
+        `past_weight` (from 0, not at all, to below 1; the rest is the present's). Raises ValueError for a repeated id,
+        an unknown parent, a cycle, a negative amount or weight, or usage of an unknown node.
         """
+        if not 0 <= past_weight < 1:
+            raise ValueError(f"past usage has the weight {past_weight}; it is from 0 to below 1")
         self._nodes: dict[int, Node] = {}
         for node in nodes:
             if node.id in self._nodes:
@@ -140,13 +150,20 @@ class QuotaTree:
         self._potential: dict[int, dict[FlavorResource, int]] = {}
         self._bound: dict[int, dict[FlavorResource, int]] = {}
         # Made when first asked for: in a deep tree all of them would be quadratic.
-        self._below_root: dict[int, tuple[int, ...]] = {}
+        self._paths: dict[int, tuple[int, ...]] = {}
+        self._heights: dict[int, int] = {}
+        self._pools: dict[tuple[bool, int], dict[str, int]] = {}
         self._configure()
         self._usage: dict[int, dict[FlavorResource, int]] = {node_id: {} for node_id in self._nodes}
         for node_id, amounts in usage.items():
             if node_id not in self._nodes:
                 raise ValueError(f"usage of the unknown quota node {node_id}")
             self.add(node_id, amounts)
+        self._past_weight = past_weight if past else 0.0
+        self._past: dict[int, dict[FlavorResource, int]] = {node_id: {} for node_id in self._nodes}
+        for node_id, amounts in (past or {}).items():
+            if node_id in self._nodes:
+                self._charge(self._past, node_id, amounts)
 
     def _configure(self) -> None:
         """Subtree and kept amounts from the leaves up, potentials from the roots down; absent means 0."""
@@ -203,6 +220,22 @@ class QuotaTree:
         """Every (flavor, resource) that any node has quota for, sorted."""
         return list(self._frs)
 
+    def parent(self, node: int) -> int | None:
+        """The node above; None for a root."""
+        return self._parent[node]
+
+    def path(self, node: int) -> tuple[int, ...]:
+        """The node and everything above it, the root last."""
+        return tuple(reversed(self._from_root(node)))
+
+    def height(self, node: int) -> int:
+        """Steps to the deepest leaf below; 0 for a leaf."""
+        heights = self._heights
+        if not heights:
+            for current in reversed(self._order):
+                heights[current] = max((heights[child] + 1 for child in self._children[current]), default=0)
+        return heights[node]
+
     def covers(self, node: int, fr: FlavorResource) -> bool:
         """Whether the node itself has a limit for the fr; without one the flavor does not serve it."""
         return fr in self._limits[node]
@@ -225,6 +258,10 @@ class QuotaTree:
         """A queue's whole usage; of a cohort, what its children use beyond what they keep."""
         return self._usage[node].get(fr, 0)
 
+    def past(self, node: int, fr: FlavorResource) -> int:
+        """The decayed average of what the node used."""
+        return self._past[node].get(fr, 0)
+
     def borrowing(self, node: int, fr: FlavorResource) -> int:
         """How much the usage exceeds the subtree's quota; 0 at a root, which has nobody to borrow from."""
         if self._parent[node] is None:
@@ -237,9 +274,7 @@ class QuotaTree:
         return amount if self._children[node] else max(0, amount)
 
     def _available(self, node: int, fr: FlavorResource) -> int:
-        path = self._below_root.get(node)
-        if path is None:
-            path = self._below_root[node] = self._path_below_root(node)
+        path = self._from_root(node)
         root = path[0]
         amount = self._subtree[root].get(fr, 0) - self._usage[root].get(fr, 0)
         for current in path[1:]:
@@ -251,21 +286,59 @@ class QuotaTree:
                 amount -= over
         return amount
 
-    def _path_below_root(self, node: int) -> tuple[int, ...]:
+    def _from_root(self, node: int) -> tuple[int, ...]:
         """The root and everything from there down to the node."""
-        path = [node]
-        while (parent := self._parent[path[-1]]) is not None:
-            path.append(parent)
-        return tuple(reversed(path))
+        known = self._paths.get(node)
+        if known is None:
+            path = [node]
+            while (parent := self._parent[path[-1]]) is not None:
+                path.append(parent)
+            known = self._paths[node] = tuple(reversed(path))
+        return known
+
+    def free_kept(self, node: int, fr: FlavorResource) -> int:
+        """What is free of the part that the parent never sees."""
+        return max(0, self.kept(node, fr) - self.usage(node, fr))
+
+    def beyond_kept(self, node: int, amounts: Mapping[FlavorResource, int]) -> Mapping[FlavorResource, int]:
+        """What the parent would see of amounts added here."""
+        if not self._kept[node]:
+            return amounts
+        return {fr: max(0, amount - self.free_kept(node, fr)) for fr, amount in amounts.items()}
+
+    def exceeds(self, node: int, fr: FlavorResource, extra: int = 0) -> bool:
+        """Whether the usage, with `extra` added, is above the subtree's quota."""
+        return self.usage(node, fr) + extra > self.subtree(node, fr)
+
+    def borrowing_level(self, queue: int, fr: FlavorResource, amount: int) -> tuple[int, bool]:
+        """How far up the tree a request reaches, and whether that ends below the root of a tree.
+
+        0 within the queue's own quota or without a parent; otherwise the height of the lowest ancestor whose
+        quota covers what is asked beyond that which is kept and free below it, and of the root if none does.
+        """
+        path = self.path(queue)
+        if len(path) == 1 or not self.exceeds(queue, fr, amount):
+            return 0, len(path) > 1
+        rest = amount - self.free_kept(queue, fr)
+        for ancestor in path[1:]:
+            if not self.exceeds(ancestor, fr, rest):
+                return self.height(ancestor), self._parent[ancestor] is not None
+            rest -= self.free_kept(ancestor, fr)
+        return self.height(path[-1]), False
 
     def add(self, node: int, amounts: Mapping[FlavorResource, int]) -> None:
         """Charge amounts to a node and, beyond what it keeps, to those above; ValueError if negative."""
         _not_negative(amounts)
+        self._charge(self._usage, node, amounts)
+
+    def _charge(
+        self, ledger: dict[int, dict[FlavorResource, int]], node: int, amounts: Mapping[FlavorResource, int]
+    ) -> None:
         for fr, amount in amounts.items():
             current: int | None = node
             while current is not None and amount > 0:
-                used = self._usage[current].get(fr, 0)
-                self._usage[current][fr] = used + amount
+                used = ledger[current].get(fr, 0)
+                ledger[current][fr] = used + amount
                 amount -= max(0, self._kept[current].get(fr, 0) - used)
                 current = self._parent[current]
 
@@ -326,33 +399,69 @@ class QuotaTree:
         """Fair share of a node below a parent, with `extra` added to its usage first where it has quota.
 
         Per resource, what is borrowed over all flavors in thousandths of what the parent could ever give; the
-        largest counts, divided by the weight. Roots and nodes that borrow nothing have share 0.
+        largest counts, divided by the weight. Roots and nodes that borrow nothing have share 0. With past
+        usage, `(1 - w) * borrowed now + w * borrowed in the past` is what is borrowed.
         """
         parent = self._parent[node]
         if parent is None:
             return NOTHING_BORROWED
-        subtree, usage = self._subtree[node], dict(self._usage[node])
-        for fr, amount in (extra or {}).items():
-            if fr in subtree:
-                usage[fr] = usage.get(fr, 0) + amount
-        borrowed: dict[str, int] = {}
+        usage, borrowed = self._with(node, extra), dict[str, float]()
+        self._add_borrowed(borrowed, node, usage, 1 - self._past_weight)
+        if self._past_weight:
+            self._add_borrowed(borrowed, node, self._past[node], self._past_weight)
+        if not borrowed:
+            return NOTHING_BORROWED
+        return self._dominant(node, self._sums(self._potential, parent), borrowed)
+
+    def _add_borrowed(
+        self, borrowed: dict[str, float], node: int, usage: Mapping[FlavorResource, int], weight: float
+    ) -> None:
+        subtree = self._subtree[node]
         for fr, used in usage.items():
             over = used - subtree.get(fr, 0)
             if over > 0:
-                borrowed[fr[1]] = borrowed.get(fr[1], 0) + over
-        if not borrowed:
+                # Without a past the amounts stay whole numbers, and shares exact.
+                borrowed[fr[1]] = borrowed.get(fr[1], 0) + (over if weight == 1 else weight * over)
+
+    def standing(self, node: int, extra: Mapping[FlavorResource, int] | None = None) -> Share:
+        """What is in use of the node's own quota, as a share: it tells those apart that borrow nothing."""
+        weight, used = self._past_weight, dict[str, float]()
+        for fr, amount in self._with(node, extra).items():
+            used[fr[1]] = used.get(fr[1], 0) + (1 - weight) * amount
+        if weight:
+            for fr, amount in self._past[node].items():
+                used[fr[1]] = used.get(fr[1], 0) + weight * amount
+        return self._dominant(node, self._sums(self._subtree, node), used)
+
+    def _with(self, node: int, extra: Mapping[FlavorResource, int] | None) -> dict[FlavorResource, int]:
+        """Usage with `extra` added where the subtree has quota."""
+        if not extra:
+            return self._usage[node]
+        subtree, usage = self._subtree[node], dict(self._usage[node])
+        for fr, amount in extra.items():
+            if fr in subtree:
+                usage[fr] = usage.get(fr, 0) + amount
+        return usage
+
+    def _sums(self, of: Mapping[int, Mapping[FlavorResource, int]], node: int) -> dict[str, int]:
+        """A node's amounts by resource, over all flavors; kept, as what is configured never changes."""
+        key = (of is self._potential, node)
+        sums = self._pools.get(key)
+        if sums is None:
+            sums = self._pools[key] = {}
+            for (_, resource), amount in of[node].items():
+                sums[resource] = sums.get(resource, 0) + amount
+        return sums
+
+    def _dominant(self, node: int, pools: Mapping[str, int], amounts: Mapping[str, float]) -> Share:
+        """The largest of the amounts in thousandths of its pool, divided by the node's weight."""
+        unweighted, dominant = 0.0, None
+        for resource, amount in sorted(amounts.items()):
+            pool = pools.get(resource, 0)
+            if amount > 0 and pool > 0 and 1000 * amount / pool > unweighted:
+                unweighted, dominant = 1000 * amount / pool, resource
+        if dominant is None:
             return NOTHING_BORROWED
-        pools: dict[str, int] = {}
-        for fr, amount in self._potential[parent].items():
-            pools[fr[1]] = pools.get(fr[1], 0) + amount
-        ratios = [
-            (1000 * amount / pools[resource], resource)
-            for resource, amount in sorted(borrowed.items())
-            if pools.get(resource, 0) > 0
-        ]
-        if not ratios:
-            return NOTHING_BORROWED
-        unweighted, dominant = max(ratios, key=lambda ratio: ratio[0])
         weight = self._nodes[node].weight
         return Share(unweighted / weight if weight > 0 else inf, unweighted, dominant)
 

@@ -19,6 +19,7 @@ class Reason(StrEnum):
     WAITING_FOR_QUOTA = "waiting_for_quota"
     WAITING_FOR_CAPACITY = "waiting_for_capacity"
     BEHIND_IN_QUEUE = "behind_in_queue"
+    WAITING_FOR_PREEMPTION = "waiting_for_preemption"
 
 
 TITLES: dict[Reason, str] = {
@@ -34,11 +35,13 @@ TITLES: dict[Reason, str] = {
     Reason.WAITING_FOR_QUOTA: "Waiting for quota",
     Reason.WAITING_FOR_CAPACITY: "Waiting for free capacity",
     Reason.BEHIND_IN_QUEUE: "Behind others in the queue",
+    Reason.WAITING_FOR_PREEMPTION: "Waiting for evicted jobs to stop",
 }
 
 # From the mildest (passes by itself) to the gravest (somebody has to change something).
 GRAVITY: tuple[Reason, ...] = (
     Reason.SUBMITTED,
+    Reason.WAITING_FOR_PREEMPTION,
     Reason.BEHIND_IN_QUEUE,
     Reason.WAITING_FOR_CAPACITY,
     Reason.WAITING_FOR_QUOTA,

@@ -213,6 +213,11 @@ SPECTACULAR_SETTINGS = {
     },
 }
 
+# What was used one half-life (in seconds) ago counts half in fair shares; the past as a whole by this weight
+# against what is in use now, from 0 to below 1 (docs/scheduling.md). Evictions older than it bind nobody.
+QUOTA_HALF_LIFE_SECONDS = 7 * 24 * 3600.0
+QUOTA_PAST_WEIGHT = 0.5
+
 # Seconds; docs/architecture.md, "Agent protocol".
 AGENT_BEAT_SECONDS = 2.0
 NODE_LOST_SECONDS = 8.0

@@ -48,15 +48,22 @@ def difference(
     unborn: list[int] = []
     vanished: list[int] = []
     newest: int | None = None
-    for pk, token, state, stop_reason, newest in (  # noqa: B007 - it is the node's, so the same in each row
+    for pk, token, state, stop_reason, notice, newest in (  # noqa: B007 - it is the node's, so the same in each row
         Placement.objects.filter(node_id=node_id, state__in=LIVE)
         .order_by("pk")
-        .values_list("pk", "attempt__token", "state", "attempt__stop_reason", "node__connection")
+        .values_list(
+            "pk",
+            "attempt__token",
+            "state",
+            "attempt__stop_reason",
+            "attempt__job__spec__notice",
+            "node__connection",
+        )
     ):
         live.add((pk, token))
         if (pk, token) in held:
             if stop_reason and (pk, token) not in over:
-                stop.append(Stop(placement=pk, token=token, reason=stop_reason))
+                stop.append(_stop(pk, token, stop_reason, notice))
         elif state == AttemptState.GRANTED:
             (unborn if stop_reason else wanted).append(pk)
         else:
@@ -68,6 +75,13 @@ def difference(
         raise Replaced(f"A newer connection speaks for node {node_id}.")
     start, unstartable = assignments(wanted[:START_BATCH])
     return Difference(Desired(start=start, stop=stop), unborn, unstartable, vanished)
+
+
+def _stop(placement: int, token: int, reason: str, notice: float | None) -> Stop:
+    """Ask a process to end; one that is evicted has its job's notice to write a checkpoint."""
+    if reason == "preempted" and notice is not None:
+        return Stop(placement=placement, token=token, reason=reason, grace_seconds=float(notice))
+    return Stop(placement=placement, token=token, reason=reason)
 
 
 def assignments(placement_ids: Sequence[int]) -> tuple[list[Assignment], dict[int, str]]:

@@ -8,10 +8,11 @@ from apps.events.stamp import stamp
 from apps.fleet.membership import PoolMembers
 from apps.fleet.queries import pool_members
 from apps.fleet.snapshot import Lent, load_lent
-from apps.quotas.queries import load_nodes
+from apps.quotas.queries import load_nodes, load_rules
 from apps.tenants.models import Tenant
 from engine import quota
 from engine.fleet import Fleet
+from engine.queues import QueueRules
 
 # Terms begin and end by the clock, without an event.
 KEEP_SECONDS = 5.0
@@ -28,7 +29,7 @@ class TenantRow:
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """Pools and their members, lent nodes, the quota tree's limits, and tenants.
+    """Pools and their members, lent nodes, the quota tree's limits and queues' rules, and tenants.
 
     `fleet` and `tree` are as if nothing were taken: what does not fit there never will.
     """
@@ -41,6 +42,9 @@ class Configuration:
     tenants: dict[int, TenantRow]
     fleet: Fleet
     tree: quota.QuotaTree
+    rules: dict[int, QueueRules]
+    # Seconds that a queue's jobs run before they may be evicted.
+    minimum_run: dict[int, int]
 
 
 _kept: Configuration | None = None
@@ -56,6 +60,7 @@ def configuration(now: datetime) -> Configuration:
     if _kept is None or _kept.stamp != value or not 0 <= clock - _kept.loaded_at < KEEP_SECONDS:
         pools = pool_members(now)
         lent, nodes = load_lent(pools.values()), load_nodes()
+        rules, minimum_run = load_rules()
         _kept = Configuration(
             stamp=value,
             loaded_at=clock,
@@ -64,6 +69,8 @@ def configuration(now: datetime) -> Configuration:
             quota_nodes=nodes,
             fleet=Fleet.build([replace(one.row, ready=True) for one in lent.values()]),
             tree=quota.QuotaTree(nodes, {}),
+            rules=rules,
+            minimum_run=minimum_run,
             tenants={
                 pk: TenantRow(quota_node, domain, suspended)
                 for pk, quota_node, domain, suspended in Tenant.objects.values_list(

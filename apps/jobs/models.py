@@ -115,6 +115,10 @@ class Attempt(models.Model):
     detail = models.TextField(blank=True, default="")
     # Why its processes must stop although it is live: cancelled, a failed peer of the gang, a drained node.
     stop_reason = models.CharField(max_length=30, blank=True, default="")
+    # For which job it was evicted, when, and by which rule (engine.preemption.Cause).
+    preempted_by = models.ForeignKey(Job, null=True, on_delete=models.SET_NULL, related_name="evictions")
+    preempted_at = models.DateTimeField(null=True)
+    preempted_cause = models.CharField(max_length=30, blank=True, default="")
     created_at = models.DateTimeField()
     started_at = models.DateTimeField(null=True)
     ended_at = models.DateTimeField(null=True)

@@ -35,9 +35,24 @@ class QuotaBody(StrictSerializer):
     weight = serializers.FloatField(default=1.0, min_value=0, max_value=commands.MAX_WEIGHT)
 
 
+class RulesBody(StrictSerializer):
+    strategy = serializers.ChoiceField(choices=commands.POLICIES["strategy"], required=False)
+    within_queue = serializers.ChoiceField(choices=commands.POLICIES["within_queue"], required=False)
+    reclaim = serializers.ChoiceField(choices=commands.POLICIES["reclaim"], required=False)
+    borrow = serializers.ChoiceField(choices=commands.POLICIES["borrow"], required=False)
+    borrow_threshold = Integer(
+        min_value=commands.PRIORITIES[0], max_value=commands.PRIORITIES[-1], allow_null=True, required=False
+    )
+    when_can_borrow = serializers.ChoiceField(choices=commands.POLICIES["when_can_borrow"], required=False)
+    when_can_preempt = serializers.ChoiceField(choices=commands.POLICIES["when_can_preempt"], required=False)
+    preference = serializers.ChoiceField(choices=commands.POLICIES["preference"], required=False)
+    minimum_run_seconds = Integer(min_value=0, max_value=commands.MAX_MINIMUM_RUN, required=False)
+
+
 class QuotaChange(StrictSerializer):
     parent = Text(max_length=63, allow_null=True, required=False)
     weight = serializers.FloatField(required=False, min_value=0, max_value=commands.MAX_WEIGHT)
+    rules = RulesBody(required=False, help_text="Rules of a tenant's leaf as a queue; those left out stay.")
 
 
 class CellAnswer(serializers.Serializer[Any]):
@@ -50,6 +65,19 @@ class CellAnswer(serializers.Serializer[Any]):
     borrowed = serializers.IntegerField()
     potential = serializers.IntegerField()
     available = serializers.IntegerField()
+    average = serializers.IntegerField(help_text="Past use, decayed: what shares count besides the present.")
+
+
+class RulesAnswer(serializers.Serializer[Any]):
+    strategy = serializers.CharField()
+    within_queue = serializers.CharField()
+    reclaim = serializers.CharField()
+    borrow = serializers.CharField()
+    borrow_threshold = serializers.IntegerField(allow_null=True)
+    when_can_borrow = serializers.CharField()
+    when_can_preempt = serializers.CharField()
+    preference = serializers.CharField()
+    minimum_run_seconds = serializers.IntegerField()
 
 
 class QuotaAnswer(serializers.Serializer[Any]):
@@ -60,6 +88,8 @@ class QuotaAnswer(serializers.Serializer[Any]):
     weight = serializers.FloatField()
     depth = serializers.IntegerField()
     cells = CellAnswer(many=True)
+    share = serializers.FloatField(allow_null=True, help_text="Fair share in thousandths; null: infinite.")
+    rules = RulesAnswer(allow_null=True)
 
 
 class Quotas(ApiView):
@@ -90,13 +120,15 @@ class QuotaDetail(ApiView):
 
     @operation(body=QuotaChange, answer=QuotaAnswer)
     def patch(self, request: Request, quota_id: int) -> Any:
-        """Change the weight of a node, or move it under another cohort."""
+        """Change the weight of a node or the rules of its queue, or move it under another cohort."""
         node = policies.quotas.get(self.actor, "update", pk=quota_id)
         if "parent" in self.data:
             parent = _parent(self, self.data["parent"])
             node = commands.move_quota_node(actor=self.actor, node_id=quota_id, parent=parent)
         if "weight" in self.data:
             node = commands.set_weight(actor=self.actor, node_id=quota_id, weight=self.data["weight"])
+        if "rules" in self.data:
+            node = commands.set_rules(actor=self.actor, node_id=quota_id, rules=self.data["rules"])
         return _row(node)
 
     @operation()

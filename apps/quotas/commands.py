@@ -14,6 +14,7 @@ from apps.events.record import Fact, record
 from apps.fleet.models import Flavor
 from apps.tenants.commands import checked_slug
 from apps.tenants.models import Tenant
+from engine.queues import Fungibility, Policy, Preference, Strategy
 
 from . import policies
 from .ledger import lock_trees
@@ -106,6 +107,56 @@ def set_weight(*, actor: Actor, node_id: int, weight: float) -> QuotaNode:
     node.save(update_fields=["weight"])
     _changed(actor, "quota.weighted", node, weight=weight)
     return node
+
+
+# What may be set of a leaf's rules, with the words that each accepts.
+POLICIES = {
+    "strategy": tuple(Strategy),
+    "within_queue": (Policy.NEVER, Policy.LOWER_PRIORITY, Policy.LOWER_OR_NEWER_EQUAL_PRIORITY),
+    "reclaim": (Policy.NEVER, Policy.LOWER_PRIORITY, Policy.ANY),
+    "borrow": (Policy.NEVER, Policy.LOWER_PRIORITY),
+    "when_can_borrow": tuple(Fungibility),
+    "when_can_preempt": tuple(Fungibility),
+    "preference": tuple(Preference),
+}
+PRIORITIES = range(-1000, 1001)
+MAX_MINIMUM_RUN = 30 * 24 * 3600
+
+
+@transaction.atomic
+def set_rules(*, actor: Actor, node_id: int, rules: Mapping[str, Any]) -> QuotaNode:
+    """Change some of a leaf's rules as a queue: its order, whom its jobs may evict, which flavor they take.
+
+    Besides the words of POLICIES: `borrow_threshold`, the highest priority that may be evicted while borrowing
+    (null: any below the job's own), and `minimum_run_seconds` before the leaf's own jobs may be evicted.
+    """
+    node = policies.quotas.get(actor, "set_limits", lock=True, pk=node_id)
+    if node.tenant_id is None:
+        raise Invalid.field("rules", f"{node} is a cohort: only the leaf of a tenant has a queue with rules.")
+    errors = [error for name, value in rules.items() for error in _rule_errors(name, value)]
+    if errors:
+        raise Invalid(f"{errors[0]['field']}: {errors[0]['message']}", code=errors[0]["code"], errors=errors)
+    for name, value in rules.items():
+        setattr(node, name, value)
+    node.save(update_fields=list(rules))
+    _changed(actor, "quota.rules_set", node, rules=dict(rules))
+    return node
+
+
+def _rule_errors(name: str, value: Any) -> list[FieldError]:
+    """What is wrong with one rule."""
+    field = f"rules.{name}"
+    if name == "borrow_threshold":
+        if value is not None and (isinstance(value, bool) or value not in PRIORITIES):
+            return [_error(field, f"a priority from {PRIORITIES[0]} to {PRIORITIES[-1]}, or null.", "out_of_range")]
+    elif name == "minimum_run_seconds":
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_MINIMUM_RUN:
+            return [_error(field, f"whole seconds from 0 to {MAX_MINIMUM_RUN}.", "out_of_range")]
+    elif name not in POLICIES:
+        return [_error(field, f"there is no such rule; {suggestion(name, POLICIES)}", "unknown")]
+    elif value not in POLICIES[name]:
+        return [_error(field, f"one of {', '.join(POLICIES[name])}.", "invalid_choice")]
+    return []
 
 
 @transaction.atomic

@@ -1,9 +1,12 @@
 """The quota tree and its ledger. Arithmetic is in `engine.quota`; these are its rows."""
 
+from enum import StrEnum
+
 from django.db import models
 from django.db.models import Q
 
 from apps.tenants.models import Tenant, slug_validator
+from engine import queues
 
 
 class Resource(models.TextChoices):
@@ -15,6 +18,10 @@ class Resource(models.TextChoices):
     GPU = "gpu"
 
 
+def _choices(words: type[StrEnum]) -> list[tuple[str, str]]:
+    return [(word.value, word.value.replace("_", " ")) for word in words]
+
+
 class QuotaNode(models.Model):
     """A cohort (inner node) or, with a tenant, a leaf that jobs are charged to."""
 
@@ -23,6 +30,27 @@ class QuotaNode(models.Model):
     tenant = models.OneToOneField(Tenant, null=True, on_delete=models.PROTECT, related_name="quota")
     weight = models.FloatField(default=1.0)
     created_at = models.DateTimeField(auto_now_add=True)
+    # The rules of a leaf as a queue (engine.queues.QueueRules); by default nobody is evicted.
+    strategy = models.CharField(
+        max_length=20, choices=_choices(queues.Strategy), default=queues.Strategy.BEST_EFFORT_FIFO.value
+    )
+    within_queue = models.CharField(
+        max_length=40, choices=_choices(queues.Policy), default=queues.Policy.NEVER.value
+    )
+    reclaim = models.CharField(max_length=40, choices=_choices(queues.Policy), default=queues.Policy.NEVER.value)
+    borrow = models.CharField(max_length=40, choices=_choices(queues.Policy), default=queues.Policy.NEVER.value)
+    borrow_threshold = models.IntegerField(null=True)
+    when_can_borrow = models.CharField(
+        max_length=20, choices=_choices(queues.Fungibility), default=queues.Fungibility.MAY_STOP_SEARCH.value
+    )
+    when_can_preempt = models.CharField(
+        max_length=20, choices=_choices(queues.Fungibility), default=queues.Fungibility.TRY_NEXT_FLAVOR.value
+    )
+    preference = models.CharField(
+        max_length=30, choices=_choices(queues.Preference), default=queues.Preference.BORROWING_OVER_PREEMPTION.value
+    )
+    # Its jobs are not evicted before they have run for so long.
+    minimum_run_seconds = models.PositiveIntegerField(default=60)
 
     class Meta:
         ordering = ["name"]
@@ -65,6 +93,9 @@ class QuotaUsage(models.Model):
     flavor = models.CharField(max_length=63)
     resource = models.CharField(max_length=10, choices=Resource)
     used = models.BigIntegerField(default=0)
+    # What was used in the past, decayed with the half-life of the settings (engine.history).
+    average = models.FloatField(db_default=0.0)
+    averaged_at = models.DateTimeField(null=True)
 
     class Meta:
         ordering = ["node_id", "flavor", "resource"]

@@ -4,12 +4,16 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import isinf
+from typing import Any
 
-from django.db.models import QuerySet
+from django.conf import settings
+from django.db.models import Q, QuerySet
 
 from apps.core.actors import Actor
 from apps.core.crypto import digest
 from engine import quota as engine
+from engine.queues import Fungibility, Policy, Preference, QueueRules, Strategy
 
 from . import policies
 from .models import QuotaLimit, QuotaNode, QuotaUsage
@@ -28,11 +32,16 @@ class QuotaCell:
     borrowed: int
     potential: int
     available: int
+    # Past use, decayed with the half-life: what shares count besides the present.
+    average: int
 
 
 @dataclass(frozen=True, slots=True)
 class QuotaRow:
-    """One node of the tree with what it has and uses; `depth` 0 is a root."""
+    """One node of the tree with what it has and uses; `depth` 0 is a root.
+
+    `share` is its fair share in thousandths, with past use (null: infinite, it borrows with weight 0).
+    """
 
     id: int
     name: str
@@ -41,6 +50,14 @@ class QuotaRow:
     weight: float
     depth: int
     cells: list[QuotaCell]
+    share: float | None
+    rules: dict[str, Any] | None
+
+
+RULES = (
+    "strategy", "within_queue", "reclaim", "borrow", "borrow_threshold", "when_can_borrow", "when_can_preempt",
+    "preference", "minimum_run_seconds",
+)  # fmt: skip
 
 
 def list_quotas(actor: Actor) -> QuerySet[QuotaNode]:
@@ -76,14 +93,43 @@ def load_nodes() -> list[engine.Node]:
     ]
 
 
+def load_rules() -> tuple[dict[int, QueueRules], dict[int, int]]:
+    """The rules of every leaf, and how many seconds its jobs run before they may be evicted."""
+    rules, minimum_run = {}, {}
+    for node in QuotaNode.objects.exclude(tenant=None):
+        rules[node.pk] = rules_of(node)
+        minimum_run[node.pk] = node.minimum_run_seconds
+    return rules, minimum_run
+
+
+def rules_of(node: QuotaNode) -> QueueRules:
+    """One leaf's rules as the engine's."""
+    return QueueRules(
+        strategy=Strategy(node.strategy),
+        within_queue=Policy(node.within_queue),
+        reclaim=Policy(node.reclaim),
+        borrow=Policy(node.borrow),
+        borrow_threshold=node.borrow_threshold,
+        when_can_borrow=Fungibility(node.when_can_borrow),
+        when_can_preempt=Fungibility(node.when_can_preempt),
+        preference=Preference(node.preference),
+    )
+
+
 def load_tree(nodes: Iterable[engine.Node] | None = None) -> engine.QuotaTree:
-    """The engine's tree with the present usage; `nodes` where they have been read already."""
+    """The engine's tree with the present and the decayed usage; `nodes` where they have been read already."""
     usage: dict[int, dict[engine.FlavorResource, int]] = defaultdict(dict)
-    for node_id, flavor, resource, used in (
-        QuotaUsage.objects.order_by().filter(used__gt=0).values_list("node_id", "flavor", "resource", "used")
+    past: dict[int, dict[engine.FlavorResource, int]] = defaultdict(dict)
+    rows = QuotaUsage.objects.order_by().filter(Q(used__gt=0) | Q(average__gte=1))
+    for node_id, flavor, resource, used, average in rows.values_list(
+        "node_id", "flavor", "resource", "used", "average"
     ):
-        usage[node_id][flavor, resource] = used
-    return engine.QuotaTree(load_nodes() if nodes is None else nodes, usage)
+        if used:
+            usage[node_id][flavor, resource] = used
+        past[node_id][flavor, resource] = int(average)
+    return engine.QuotaTree(
+        load_nodes() if nodes is None else nodes, usage, past=past, past_weight=settings.QUOTA_PAST_WEIGHT
+    )
 
 
 def rows_of(nodes: Iterable[QuotaNode], tree: engine.QuotaTree | None = None) -> list[QuotaRow]:
@@ -101,6 +147,8 @@ def rows_of(nodes: Iterable[QuotaNode], tree: engine.QuotaTree | None = None) ->
                 weight=node.weight,
                 depth=_depth(tree, node.pk),
                 cells=[_cell(tree, node.pk, fr) for fr in frs],
+                share=None if isinf(weighted := tree.share(node.pk).weighted) else weighted,
+                rules=None if node.tenant is None else {name: getattr(node, name) for name in RULES},
             )
         )
     return rows
@@ -144,4 +192,5 @@ def _cell(tree: engine.QuotaTree, node: int, fr: engine.FlavorResource) -> Quota
         borrowed=tree.borrowing(node, fr),
         potential=tree.potential(node, fr),
         available=tree.available(node, fr),
+        average=tree.past(node, fr),
     )

@@ -1,7 +1,7 @@
 """Apply: each grant is checked again with the engine's own check under row locks, then written."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -13,16 +13,19 @@ from apps.core.bulk import insert
 from apps.events.live import publish
 from apps.execution import backends
 from apps.fleet.snapshot import load_fleet
-from apps.jobs.commands import ALIKE_SLICE, Given, Member, give_grants, pend, pend_alike
+from apps.jobs.commands import ALIKE_SLICE, Evicted, Given, Member, give_grants, pend, pend_alike, preempt
 from apps.jobs.configuration import configuration
-from apps.jobs.models import Job
+from apps.jobs.models import Job, Placement
 from apps.jobs.states import JobState
 from apps.quotas import ledger
 from apps.quotas.queries import load_tree
 from engine.cycle import Candidate, Verdict
 from engine.fleet import Fleet
 from engine.placement import NodeFree, fits_node
+from engine.queues import Holder
+from engine.quota import QuotaTree
 
+from .holders import LIVE
 from .models import Cycle, Decision
 from .observe import Observed, charged
 
@@ -50,6 +53,7 @@ def apply(observed: Observed, verdicts: Sequence[Verdict], now: datetime, cycle:
             cycle.refused = len(grants) - cycle.granted
             cycle.apply_ms = (time.perf_counter() - began) * 1000
             cycle.save(force_insert=True)
+    _preempt(observed, [verdict for verdict in verdicts if verdict.outcome == "preempt"], now)
     _pend(observed, [verdict for verdict in verdicts if verdict.outcome != "grant"], now)
     return cycle.granted
 
@@ -97,6 +101,63 @@ def _grant(observed: Observed, grants: Sequence[Verdict], now: datetime) -> int:
     lent = observed.configuration.lent
     backends.submit({member.node_id: lent[member.node_id].kind for item in given for member in item.members})
     return len(given)
+
+
+def _preempt(observed: Observed, verdicts: Sequence[Verdict], now: datetime) -> None:
+    """Ask the victims of jobs that still wait to stop; each victim's own state is looked at under its lock."""
+    candidates = {candidate.job: candidate for candidate in observed.snapshot.candidates}
+    holders = {holder.uid: holder for holder in observed.snapshot.holders}
+    stopping = {uid for uid, holder in holders.items() if holder.evicting}
+    fresh = [verdict for verdict in verdicts if any(job not in stopping for job, _ in verdict.victims)]
+    if not fresh:
+        return
+    with transaction.atomic():
+        # The waiting jobs are locked with their victims, by id.
+        named = [verdict.job for verdict in fresh] + [job for verdict in fresh for job, _ in verdict.victims]
+        waiting = {
+            job.pk
+            for job in Job.objects.select_for_update().filter(pk__in=named).order_by("pk")
+            if job.state == JobState.PENDING and not job.held
+        }
+        tree = load_tree(configuration(now).quota_nodes)
+        evicted = []
+        for verdict in fresh:
+            candidate = candidates[verdict.job]
+            if verdict.job not in waiting or not _holds(tree, candidate, verdict, holders):
+                continue
+            name = tree.nodes[candidate.queue].name
+            evicted += [
+                Evicted(job, verdict.job, name, cause.value)
+                for job, cause in verdict.victims
+                if job not in stopping
+            ]
+        preempt(evicted, now)
+        nodes = Placement.objects.filter(attempt__job__in=[item.job_id for item in evicted], attempt__state__in=LIVE)
+        lent = observed.configuration.lent
+        backends.submit({pk: lent[pk].kind for pk in nodes.values_list("node_id", flat=True) if pk in lent})
+
+
+def _holds(
+    tree: QuotaTree, candidate: Candidate, verdict: Verdict, holders: Mapping[Hashable, Holder]
+) -> bool:
+    """Whether the job fits the present tree once its victims have gone; if so, the tree is left like that."""
+    gone: list[Holder] = []
+    usage = {(str(verdict.flavor), resource): amount for resource, amount in candidate.amounts.items() if amount}
+    fits = candidate.queue in tree
+    for job, _ in verdict.victims if fits else ():
+        holder = holders[job]
+        try:
+            tree.remove(holder.queue, holder.usage)
+        except ValueError:  # It has stopped meanwhile and holds nothing any more.
+            fits = False
+            break
+        gone.append(holder)
+    if fits and tree.fits(candidate.queue, usage) is None:
+        tree.add(candidate.queue, usage)
+        return True
+    for holder in gone:
+        tree.add(holder.queue, holder.usage)
+    return False
 
 
 def _take(
@@ -174,7 +235,9 @@ def _pend(observed: Observed, verdicts: Sequence[Verdict], now: datetime) -> Non
         _written[verdict.job] = clock
         if reason != stored_reason:
             decisions.append(
-                Decision(job_id=verdict.job, at=now, outcome="pend", reason=reason, detail=detail, tried=tried)
+                Decision(
+                    job_id=verdict.job, at=now, outcome=verdict.outcome, reason=reason, detail=detail, tried=tried
+                )
             )
     for start in range(0, len(fresh), 1000):
         with transaction.atomic():

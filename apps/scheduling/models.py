@@ -14,7 +14,10 @@ class Decision(models.Model):
 
     job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="decisions")
     at = models.DateTimeField()
-    outcome = models.CharField(max_length=10, choices=[("grant", "granted"), ("pend", "pending")])
+    outcome = models.CharField(
+        max_length=10,
+        choices=[("grant", "granted"), ("pend", "pending"), ("preempt", "waits for others to stop")],
+    )
     reason = models.CharField(max_length=30, blank=True, default="")
     detail = models.TextField(blank=True, default="")
     flavor = models.CharField(max_length=63, blank=True, default="")

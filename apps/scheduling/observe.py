@@ -22,6 +22,8 @@ from engine.fragmentation import Arrivals, Mix
 from engine.placement import expect
 from engine.quota import QuotaTree
 
+from .holders import load_held
+
 # Queued jobs looked at in one cycle, in the order of priority and age.
 CANDIDATES_MAX = 20_000
 # Grants of one cycle; more follow in the next pass at once, so that their jobs start meanwhile.
@@ -70,6 +72,7 @@ def observe(now: datetime) -> Observed | None:
     for row in rows:
         if row.configuration is not configured:
             row.configuration, row.candidate = configured, _candidate(row, configured, tree)
+    held = load_held(configured, fleet, now)
     snapshot = Snapshot(
         fleet=fleet,
         pools=views,
@@ -78,6 +81,11 @@ def observe(now: datetime) -> Observed | None:
         suspended=frozenset(
             _queue(tenant, row) for row in rows if (tenant := configured.tenants[row.tenant]).suspended
         ),
+        rules=configured.rules,
+        holders=held.holders,
+        places=held.places,
+        claims=held.claims,
+        yields=held.yields,
     )
     return Observed(
         snapshot=snapshot,

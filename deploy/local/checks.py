@@ -100,8 +100,8 @@ async def run_benchmark(
     lines: list[str] = []
     if not needs_portal(environment.root, name):
         command = [str(environment.python), "-m", f"tests.benchmarks.{name}", *arguments]
-        code = subprocess.run(command, cwd=environment.root, stdout=subprocess.PIPE, text=True, check=False)
-        return _printed(name, code.returncode, code.stdout.rstrip("\n"), keep)
+        done = subprocess.run(command, cwd=environment.root, stdout=subprocess.PIPE, text=True, check=False)
+        return _printed(name, done.returncode, done.stdout.rstrip("\n"), keep)
     with temporary_folder("bench") as data:
         data.secret_key()
         stack = Stack(environment, data, console, Address("127.0.0.1", free_port()), isolated=True)

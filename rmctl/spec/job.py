@@ -164,7 +164,11 @@ class GroupSpec(Strict):
 
 
 class JobSpec(Strict):
-    """A job as submitted. Build it with `parse_job`, which refuses with a `SpecError` naming every fault."""
+    """A job as submitted. Build it with `parse_job`, which refuses with a `SpecError` naming every fault.
+
+    When it is evicted it has `notice` seconds from SIGTERM to SIGKILL, to write a checkpoint; then it waits
+    again with its old place in the queue, or fails, as `on_preempt` says.
+    """
 
     name: Line = "job"
     tenant: Slug | None = None
@@ -172,6 +176,8 @@ class JobSpec(Strict):
     intent: Intent = Field(default_factory=Intent)
     priority: int = Field(default=0, ge=-1000, le=1000)
     time_limit: Seconds = Field(default=3600, json_schema_extra={"default": "1h"})
+    on_preempt: Literal["requeue", "fail"] = "requeue"
+    notice: Duration = Field(default=10, ge=0, le=3600, json_schema_extra={"default": "10s"})
     retries: Retries = Field(default_factory=lambda: Retries())
     bundle: Digest | None = None
     inputs: dict[str, Any] = Field(default_factory=dict)
@@ -213,6 +219,8 @@ class JobSpec(Strict):
             },
             "priority": self.priority,
             "time_limit": self.time_limit,
+            "on_preempt": self.on_preempt,
+            "notice": plain_number(self.notice),
             "retries": {
                 "limit": self.retries.limit,
                 "delay": plain_number(self.retries.delay),

@@ -16,11 +16,13 @@ from .grants import (
     repair,
     stop_placements,
 )
+from .preemption import Evicted, preempt
 from .submission import Submission, submit, submit_many
 
 __all__ = [
     "ALIKE_SLICE",
     "Ended",
+    "Evicted",
     "Given",
     "Member",
     "Started",
@@ -35,6 +37,7 @@ __all__ = [
     "hold",
     "pend",
     "pend_alike",
+    "preempt",
     "release",
     "renew_leases",
     "repair",

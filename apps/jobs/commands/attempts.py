@@ -28,6 +28,7 @@ from ..states import (
 )
 from ..subscribers import jobs_moved
 from .grants import release_grants
+from .preemption import STOP_REASON
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,7 +284,7 @@ def _finish(
         ("started_at", "ended_at", "exit_code", "end_reason", "detail"),
     )
     release_grants([attempt.grant for attempt in attempts], _members_of(attempts, members), now)
-    steps = [_next_step(attempt.job, worst[attempt.pk], now) for attempt in attempts]
+    steps = [_next_step(attempt, worst[attempt.pk], now) for attempt in attempts]
     columns = ("reason", "detail", "not_before", "failures", "losses", "exit_code", "end_reason", "ended_at")
     moves = []
     for attempt, step in zip(attempts, steps, strict=True):
@@ -322,8 +323,9 @@ class _Step:
     detail: str
 
 
-def _next_step(job: Job, worst: Placement, now: datetime) -> _Step:
+def _next_step(attempt: Attempt, worst: Placement, now: datetime) -> _Step:
     """Where the job goes after its attempt ended as `worst` did: final, or back to the queue."""
+    job = attempt.job
 
     def step(target: str, why: str, detail: str, not_before: datetime | None, failures: int, losses: int) -> _Step:
         return _Step(target, (why, detail, not_before, failures, losses, worst.exit_code, worst.end_reason), detail)
@@ -333,6 +335,12 @@ def _next_step(job: Job, worst: Placement, now: datetime) -> _Step:
     if job.state == JobState.CANCELLING:
         return step(JobState.CANCELLED, "", "", None, job.failures, job.losses)
     text = _explain_end(worst)
+    if attempt.stop_reason == STOP_REASON and worst.state == AttemptState.CANCELLED:
+        text = f"Evicted for job {attempt.preempted_by_id}."
+        if job.spec.get("on_preempt") == "fail":
+            return step(JobState.FAILED, "", text, None, job.failures, job.losses)
+        detail = f"{text} It waits again with its old place in the queue; this does not count as a retry."
+        return step(JobState.PENDING, Reason.SUBMITTED, detail, None, job.failures, job.losses)
     if worst.state in (AttemptState.LOST, AttemptState.CANCELLED):
         losses = job.losses + 1
         if losses > LOSS_LIMIT:

@@ -136,3 +136,33 @@ def test_only_operators_change_it(world: World) -> None:
 def test_weights_are_finite_and_not_negative(world: World, weight: float) -> None:
     with pytest.raises(Invalid):
         commands.set_weight(actor=SYSTEM, node_id=world.vision_quota.pk, weight=weight)
+
+
+@pytest.mark.parametrize(
+    ("rules", "field", "code"),
+    [
+        ({"reclaim": "sometimes"}, "rules.reclaim", "invalid_choice"),
+        ({"within_queue": "any"}, "rules.within_queue", "invalid_choice"),
+        ({"borrow_threshold": 1001}, "rules.borrow_threshold", "out_of_range"),
+        ({"minimum_run_seconds": -1}, "rules.minimum_run_seconds", "out_of_range"),
+        ({"recliam": "any"}, "rules.recliam", "unknown"),
+    ],
+)
+def test_absurd_rules_are_refused_and_nothing_changes(
+    world: World, rules: dict[str, Any], field: str, code: str
+) -> None:
+    with pytest.raises(Invalid) as refusal:
+        commands.set_rules(actor=SYSTEM, node_id=world.vision_quota.pk, rules={"strategy": "strict_fifo", **rules})
+    assert [(error["field"], error["code"]) for error in refusal.value.errors] == [(field, code)]
+    assert QuotaNode.objects.get(pk=world.vision_quota.pk).strategy == "best_effort_fifo"
+
+
+def test_rules_are_those_of_a_leaf_and_seen_in_its_row(world: World) -> None:
+    with pytest.raises(Invalid, match="is a cohort"):
+        commands.set_rules(actor=SYSTEM, node_id=world.cohort.pk, rules={"reclaim": "any"})
+    commands.set_rules(actor=SYSTEM, node_id=world.vision_quota.pk, rules={"reclaim": "any"})
+    rows = {row.name: row for row in queries.quota_rows(SYSTEM)}
+    assert rows[world.cohort.name].rules is None
+    rules = rows[world.vision_quota.name].rules
+    assert rules is not None and rules["reclaim"] == "any" and rules["minimum_run_seconds"] == 60
+    assert Event.objects.get(verb="quota.rules_set").facts["rules"] == {"reclaim": "any"}

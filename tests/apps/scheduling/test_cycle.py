@@ -16,6 +16,7 @@ from apps.jobs.models import Grant, Job
 from apps.quotas import commands as quotas
 from apps.quotas.models import QuotaUsage
 from apps.scheduling import apply as applying
+from apps.scheduling import observe as observing
 from apps.scheduling.models import Cycle, Decision
 from apps.scheduling.observe import GRANTS_MAX, observe
 from apps.scheduling.queries import why
@@ -390,3 +391,20 @@ def test_why_names_a_change_after_which_the_job_starts(world: World) -> None:
     cycle()
     assert states(waiting, smaller) == ["pending", "granted"]
     assert why(world.actor("member"), smaller.pk).suggestions == []
+
+
+def test_the_scheduler_expects_the_gpu_work_that_has_arrived(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(observing, "_arrivals", None)
+    monkeypatch.setattr(observing, "_last_arrival", 0)
+    simulated_node(world, cards=2)
+    gpus = {"flavor": "cpu", "resource": "gpu", "nominal": 4000}
+    quotas.set_limits(actor=SYSTEM, node_id=world.vision_quota.pk, limits=[*make_limits(), gpus])
+    [submit(world, gpu={"count": 2}) for _ in range(3)]
+    cycle()  # One runs, two wait.
+    monkeypatch.setattr(observing, "_arrivals", None)  # A worker that starts anew learns from the rows.
+
+    observed = observe(timezone.now())
+
+    assert observed is not None
+    [expected] = observed.snapshot.fleet.mix.requests
+    assert (expected.gpu_count, expected.gpu_milli) == (2, 1000)

@@ -1,0 +1,98 @@
+"""Observe: who holds quota and could be evicted, for whom others stop already, and who yields to whom."""
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from django.conf import settings
+
+from apps.jobs.configuration import Configuration
+from apps.jobs.models import Attempt, Placement
+from apps.jobs.states import ATTEMPT_LIVE, JOB_ACTIVE
+from engine.evictions import Places
+from engine.fleet import Fleet, Request
+from engine.preemption import yielding
+from engine.queues import Holder, Policy, QueueRules
+
+LIVE = sorted(ATTEMPT_LIVE)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a snapshot says of those that run."""
+
+    holders: list[Holder] = field(default_factory=list)
+    places: dict[Hashable, Places] = field(default_factory=dict)
+    claims: frozenset[int] = frozenset()
+    yields: dict[Hashable, frozenset[Hashable]] = field(default_factory=dict)
+
+
+def evicts(rules: QueueRules) -> bool:
+    """Whether a queue with these rules may evict anybody."""
+    return not rules.within_queue == rules.reclaim == Policy.NEVER
+
+
+def load_held(configured: Configuration, fleet: Fleet, now: datetime) -> Held:
+    """Read it; nothing is read while no queue may evict anybody."""
+    if not any(evicts(rules) for rules in configured.rules.values()):
+        return Held()
+    holders: list[Holder] = []
+    claims: set[int] = set()
+    rows = Attempt.objects.filter(state__in=LIVE, grant__released_at=None).values_list(
+        "job_id",
+        "job__priority",
+        "job__submitted_at",
+        "started_at",
+        "stop_reason",
+        "preempted_by_id",
+        "grant__created_at",
+        "grant__quota_node_id",
+        "grant__flavor",
+        "grant__amounts",
+    )
+    for job, priority, submitted, started, stopping, by, since, queue, flavor, amounts in rows:
+        minimum = configured.minimum_run.get(queue, 0)
+        ran = (now - (started or since)).total_seconds()
+        holders.append(
+            Holder(
+                uid=job,
+                queue=queue,
+                priority=priority,
+                submitted=submitted.timestamp(),
+                since=since.timestamp(),
+                usage={(flavor, resource): amount for resource, amount in amounts.items() if amount},
+                evicting=bool(stopping),
+                lost=ran,
+                protected=ran < minimum,
+            )
+        )
+        if by is not None:
+            claims.add(by)
+    return Held(holders, _places(fleet), frozenset(claims), _yields(now))
+
+
+def _places(fleet: Fleet) -> dict[Hashable, Places]:
+    """Where the members of live attempts are, on the nodes of the snapshot."""
+    index = {int(node_id): row for row, node_id in enumerate(fleet.ids)}
+    found: dict[Hashable, list[tuple[Request, int, tuple[int, ...]]]] = {}
+    # Members that have ended count as well: their room is given back with the whole attempt's.
+    rows = Placement.objects.filter(attempt__state__in=LIVE).values_list(
+        "attempt__job_id", "node_id", "cpu_millicores", "memory_bytes", "storage_bytes", "gpus"
+    )
+    for job, node, cpu, memory, storage, gpus in rows.order_by("attempt_id", "rank"):
+        if node in index:
+            milli = gpus[0][1] if gpus else 1000
+            request = Request(cpu=cpu, memory=memory, storage=storage, gpu_count=len(gpus), gpu_milli=milli)
+            found.setdefault(job, []).append((request, index[node], tuple(card for card, _ in gpus)))
+    return dict(found)
+
+
+def _yields(now: datetime) -> dict[Hashable, frozenset[Hashable]]:
+    """From evictions of the last half-life between jobs that are both still active; older ones bind nobody."""
+    active = sorted(JOB_ACTIVE)
+    since = now - timedelta(seconds=settings.QUOTA_HALF_LIFE_SECONDS)
+    return yielding(
+        Attempt.objects.filter(
+            preempted_at__gt=since, job__state__in=active, preempted_by__state__in=active
+        ).values_list("job_id", "preempted_by_id")
+    )

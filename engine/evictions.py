@@ -1,0 +1,152 @@
+"""Victims inside a whole cycle: quota and nodes together, and the room that evicted jobs will leave.
+
+Two states are kept. What is free *now*, with every victim still there and the room of those that wait for
+them set aside, is what jobs are granted from. What is free *after* all victims have gone and all who wait for
+them have moved in is what victims are searched against; a grant has to fit both.
+"""
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from engine.fleet import Fleet, Mask, Request
+from engine.placement import Groups, Member, Placed, place_gang, take_members
+from engine.preemption import Demand, Victim, find_victims
+from engine.queues import Holder, Policy, World
+from engine.quota import FlavorResource
+
+# Where a holder's members are: what each takes, its node and its cards.
+Places = Sequence[tuple[Request, int, tuple[int, ...]]]
+
+# Searches for victims in one cycle, and for one queue: each costs about as much as sorting all holders.
+SEARCHES_MAX = 64
+SEARCHES_OF_QUEUE = 8
+
+
+class Eviction(NamedTuple):
+    """Who has to go so that a job fits one flavor, where its members go then, and how far up it borrows."""
+
+    demand: Demand
+    victims: tuple[Victim, ...]
+    members: tuple[Member, ...]
+    borrowing: int
+
+
+class _Nodes:
+    """The room on nodes for one job while victims go and come back."""
+
+    def __init__(self, fleet: Fleet, places: Mapping[Hashable, Places], groups: Groups, nodes: Mask) -> None:
+        self.fleet, self.places, self.groups, self.nodes = fleet, places, groups, nodes
+        self.placed: Placed | None = None
+
+    def release(self, holder: Holder) -> None:
+        for request, node, cards in self.places.get(holder.uid, ()):
+            self.fleet.give(request, node, cards)
+
+    def restore(self, holder: Holder) -> None:
+        for request, node, cards in self.places.get(holder.uid, ()):
+            self.fleet.take(request, node, cards)
+
+    def fits(self) -> bool:
+        placed = place_gang(self.fleet, self.groups, allowed=self.nodes, feasible=True)
+        if isinstance(placed, Placed):
+            self.placed = placed
+        return isinstance(placed, Placed)
+
+
+class Evictions:
+    """The state after all victims of the cycle; `fleet` is that of now and is changed where room is set aside."""
+
+    def __init__(self, world: World, fleet: Fleet, places: Mapping[Hashable, Places]) -> None:
+        self.world, self.now, self.after, self.places = world.copy(), fleet, fleet.fork(), places
+        self.chosen: dict[Hashable, Victim] = {}
+        self.searches: dict[int, int] = {}
+        self.searched = 0
+
+    def may_search(self, queue: int) -> bool:
+        """Whether the queue may evict anybody at all, and has searches left in this cycle."""
+        rules = self.world.rules_of(queue)
+        if rules.within_queue == rules.reclaim == Policy.NEVER:
+            return False
+        return self.searches.get(queue, 0) < SEARCHES_OF_QUEUE and self.searched < SEARCHES_MAX
+
+    def search(self, demand: Demand, groups: Groups, nodes: Mask) -> Eviction | None:
+        """The victims that make room for a job on these nodes; None if there are none."""
+        self.searched += 1
+        self.searches[demand.queue] = self.searches.get(demand.queue, 0) + 1
+        room = _Nodes(self.after, self.places, groups, nodes)
+        victims = find_victims(self.world, demand, room)
+        if not victims or room.placed is None:
+            return None
+        # The last try that fitted may have been one with more victims gone than are needed.
+        for victim in victims:
+            room.release(victim.holder)
+            self.world.remove(victim.holder)
+        fits, borrowing = room.fits(), self._borrowing(demand)
+        for victim in victims:
+            room.restore(victim.holder)
+            self.world.add(victim.holder)
+        return Eviction(demand, tuple(victims), room.placed.members, borrowing) if fits else None
+
+    def _borrowing(self, demand: Demand) -> int:
+        levels = (self.world.tree.borrowing_level(demand.queue, fr, amount) for fr, amount in demand.usage.items())
+        return max((level for level, _ in levels), default=0)
+
+    def fits_after(self, demand: Demand, groups: Groups, nodes: Mask) -> Eviction | None:
+        """A place in what earlier victims of this cycle leave, without any of one's own."""
+        if not self.chosen or self.world.tree.fits(demand.queue, demand.usage) is not None:
+            return None
+        placed = place_gang(self.after, groups, allowed=nodes, feasible=True)
+        if not isinstance(placed, Placed):
+            return None
+        return Eviction(demand, (), placed.members, self._borrowing(demand))
+
+    def grant(self, queue: int, usage: Mapping[FlavorResource, int], groups: Groups, members: Sequence[Member]) -> None:
+        """A job was granted room that is free now: it is taken after, too."""
+        self.world.tree.add(queue, usage)
+        take_members(self.after, groups, members)
+
+    def commit(self, eviction: Eviction, groups: Groups) -> None:
+        """The victims go and the job moves in; what it takes of room that is free now is set aside."""
+        self.world.record((victim.holder for victim in eviction.victims), eviction.demand.uid)
+        leaving: dict[int, list[tuple[Request, tuple[int, ...]]]] = {}
+        for victim in eviction.victims:
+            self.chosen[victim.holder.uid] = victim
+            self.world.remove(victim.holder)
+            for request, node, cards in self.places.get(victim.holder.uid, ()):
+                self.after.give(request, node, cards)
+                leaving.setdefault(node, []).append((request, cards))
+        self.world.tree.add(eviction.demand.queue, eviction.demand.usage)
+        take_members(self.after, groups, eviction.members)
+        arriving: dict[int, list[tuple[Request, tuple[int, ...]]]] = {}
+        for group, _, node, cards in eviction.members:
+            arriving.setdefault(node, []).append((groups[group][0], cards))
+        for node, members in arriving.items():
+            self._set_aside(node, members, leaving.get(node, []))
+
+    def _set_aside(
+        self,
+        node: int,
+        arriving: Sequence[tuple[Request, tuple[int, ...]]],
+        leaving: Sequence[tuple[Request, tuple[int, ...]]],
+    ) -> None:
+        """Take from one node what those who come need beyond what those who go leave."""
+
+        def beyond(resource: str) -> int:
+            needed: int = sum(getattr(request, resource) for request, _ in arriving)
+            needed -= sum(getattr(request, resource) for request, _ in leaving)
+            free = int(getattr(self.now, resource)[node])
+            return max(0, min(needed, free))
+
+        aside = Request(cpu=beyond("cpu"), memory=beyond("memory"), storage=beyond("storage"))
+        self.now.take(aside, node, ())
+        cards: dict[int, int] = {}
+        for sign, members in ((1, arriving), (-1, leaving)):
+            for request, held in members:
+                for card in held:
+                    cards[card] = cards.get(card, 0) + sign * request.gpu_milli
+        for card, milli in cards.items():
+            milli = min(milli, int(np.maximum(self.now.gpu_free[node, card], 0)))
+            if milli > 0:
+                self.now.take(Request(gpu_count=1, gpu_milli=milli), node, (card,))

@@ -1,0 +1,197 @@
+"""Fair sharing by dominant resource share: whose head goes first, and from which queue victims are taken."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from engine.queues import FairStrategy, Holder
+from engine.quota import FlavorResource, QuotaTree, Share
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A queue's head with what it would be charged; `rank` is its place among equals: priority, age, id."""
+
+    queue: int
+    usage: Mapping[FlavorResource, int]
+    rank: tuple[Any, ...]
+
+
+# Borrows in what its head asks for; share; standing; rank. Smaller goes first.
+_Key = tuple[Any, ...]
+
+
+class Tournament:
+    """The heads of one tree's queues. At every cohort the children that have a head compete.
+
+    Each child counts with its head's request added: one that does not borrow in what the head asks for goes
+    before one that does, then the smaller share, then (with `standing`) the smaller standing, then the rank of
+    the head. The winners move up. Keys are kept; a change of usage or head in a queue changes only those on its
+    path, so the next winner costs depth times width.
+    """
+
+    def __init__(self, tree: QuotaTree, *, standing: bool = False) -> None:
+        self._tree, self._standing = tree, standing
+        self._keys: dict[int, tuple[_Key, Entry]] = {}
+        self._below: dict[int | None, set[int]] = {}
+
+    def set(self, entry: Entry) -> None:
+        """Bring in a queue's head, or look at it again after the queue's usage has changed."""
+        path = self._tree.path(entry.queue)
+        for below, above in pairwise(path):
+            self._below.setdefault(above, set()).add(below)
+        roots = self._below.setdefault(None, set())
+        if path[-1] not in roots:
+            roots.add(path[-1])
+            for root in roots & self._keys.keys():
+                self._compete(root, self._keys[root][1])
+        self._compete(path[0], entry)
+        self._climb(path)
+
+    def drop(self, queue: int) -> None:
+        """Take a queue out: it has no head any more."""
+        del self._keys[queue]
+        self._climb(self._tree.path(queue))
+
+    def _climb(self, path: tuple[int, ...]) -> None:
+        """Choose the winners anew along a path, from the lowest cohort up."""
+        for node in path[1:]:
+            keys = self._keys
+            winner = min((child for child in self._below.get(node, ()) if child in keys), key=self._rank, default=None)
+            if winner is None:
+                keys.pop(node, None)
+            else:
+                self._compete(node, keys[winner][1])
+
+    def _rank(self, node: int) -> _Key:
+        return self._keys[node][0]
+
+    def _compete(self, node: int, entry: Entry) -> None:
+        """Let an entry stand for a node; with nobody to compete against, its key does not matter."""
+        above = self._tree.parent(node)
+        if above is None and len(self._below[None]) == 1:
+            self._keys[node] = (), entry
+            return
+        self._keys[node] = self._key(node, entry), entry
+
+    def _key(self, node: int, entry: Entry) -> _Key:
+        """How a node competes at its parent, with what reaches it of the entry's request added."""
+        tree, extra = self._tree, entry.usage
+        for below in tree.path(entry.queue):
+            if below == node:
+                break
+            extra = tree.beyond_kept(below, extra)
+        if tree.parent(node) is None:
+            borrows, share = False, (0.0, 0.0)
+        else:
+            borrows = any(amount and tree.exceeds(node, fr, amount) for fr, amount in extra.items())
+            share = tree.share(node, extra).key()
+        return (borrows, share, tree.standing(node, extra).key() if self._standing else (), entry.rank)
+
+    def first(self) -> Entry | None:
+        """The winner over all trees; None when there is no head."""
+        roots = [root for root in self._below.get(None, ()) if root in self._keys]
+        return self._keys[min(roots, key=self._rank)][1] if roots else None
+
+
+class TargetOrdering:
+    """From which queue the next victim is taken; `candidates` come in the order in which they are tried.
+
+    From the root to the child with the highest share that still has candidates, a cohort before a queue on a
+    tie, among equal queues the one whose first candidate comes first. What does not borrow is left out, except
+    on the preemptor's own path.
+    """
+
+    def __init__(
+        self,
+        tree: QuotaTree,
+        preemptor_queue: int,
+        candidates: Iterable[Holder],
+        order: Callable[[Holder], tuple[object, ...]],
+    ) -> None:
+        self._tree, self._order = tree, order
+        self._path = tree.path(preemptor_queue)
+        self._left: dict[int, list[Holder]] = {}
+        for holder in candidates:
+            self._left.setdefault(holder.queue, []).append(holder)
+        for holders in self._left.values():
+            holders.reverse()
+        self._pruned: set[int] = set()
+
+    def has(self, queue: int) -> bool:
+        """Whether the queue has candidates left."""
+        return bool(self._left.get(queue))
+
+    def pop(self, queue: int) -> Holder:
+        """The queue's next candidate."""
+        return self._left[queue].pop()
+
+    def drop(self, queue: int) -> None:
+        """No more candidates from this queue."""
+        self._left.pop(queue, None)
+
+    def next(self) -> int | None:
+        """The queue to take from next; None when nobody has candidates."""
+        root = self._path[-1]
+        if len(self._path) == 1:
+            return root if self.has(root) else None
+        while root not in self._pruned:
+            queue = self._descend(root)
+            if queue is not None:
+                return queue
+        return None
+
+    def _descend(self, node: int) -> int | None:
+        """The queue below a cohort, or None after leaving a part of the tree out."""
+        tree = self._tree
+        queue: int | None = None
+        cohort: int | None = None
+        for child in tree.children(node):
+            if child in self._pruned:
+                continue
+            inner = bool(tree.children(child))
+            if (tree.share(child).unweighted == 0 and child not in self._path) or not (inner or self.has(child)):
+                self._pruned.add(child)
+            elif inner:
+                if cohort is None or tree.share(child).key() >= tree.share(cohort).key():
+                    cohort = child
+            elif queue is None or self._before(child, queue):
+                queue = child
+        if cohort is not None and (queue is None or tree.share(cohort).key() >= tree.share(queue).key()):
+            return self._descend(cohort)
+        if queue is None:
+            self._pruned.add(node)
+        return queue
+
+    def _before(self, queue: int, other: int) -> bool:
+        """Whether victims come from `queue` rather than from `other`."""
+        mine, theirs = self._tree.share(queue).key(), self._tree.share(other).key()
+        if mine != theirs:
+            return mine > theirs
+        return self._order(self._left[queue][-1]) < self._order(self._left[other][-1])
+
+
+def rivals(tree: QuotaTree, queue: int, other: int) -> tuple[int, int]:
+    """The children of the lowest common ancestor on the ways to two different queues of one tree."""
+    mine, theirs = tree.path(queue), tree.path(other)
+    depth = 1
+    while mine[-depth] == theirs[-depth]:
+        depth += 1
+    return mine[-depth], theirs[-depth]
+
+
+def allowed_by(strategy: FairStrategy, tree: QuotaTree, queue: int, holder: Holder) -> bool:
+    """Whether a queue, its request added already, may take this holder of another queue.
+
+    Compared are the two children of the lowest common ancestor: the preemptor's share P with the share of the
+    victim's side after it has gone (P <= final share), or before (P < initial share).
+    """
+    mine, theirs = rivals(tree, queue, holder.queue)
+    share = tree.share(mine).key()
+    if strategy == FairStrategy.INITIAL_SHARE:
+        return share < tree.share(theirs).key()
+    tree.remove(holder.queue, holder.usage)
+    final: Share = tree.share(theirs)
+    tree.add(holder.queue, holder.usage)
+    return share <= final.key()
