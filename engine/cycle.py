@@ -22,16 +22,26 @@ from engine.placement import (
     Groups,
     Member,
     Placed,
-    Unplaced,
     candidates,
     feasibility,
     place_gang,
     take_members,
 )
 from engine.preemption import Cause, Demand
-from engine.queues import DEFAULT_RULES, FairStrategy, Fungibility, Holder, Preference, QueueRules, Strategy, World
-from engine.quota import FlavorResource, QuotaTree, Shortage
-from engine.reasons import Reason, mildest
+from engine.queues import (
+    DEFAULT_RULES,
+    FairStrategy,
+    Fungibility,
+    Holder,
+    Policy,
+    Preference,
+    QueueRules,
+    Strategy,
+    World,
+)
+from engine.quota import FlavorResource, QuotaTree
+from engine.reasons import Reason
+from engine.refusals import Refusal, combined, no_flavor, no_place, no_quota
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,19 +117,6 @@ class Verdict(NamedTuple):
     victims: tuple[tuple[int, Cause], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class _Refusal:
-    """Why jobs of one kind stay pending."""
-
-    reason: Reason
-    detail: str
-    funnel: Funnel | None = None
-    tried: Sequence[dict[str, object]] = ()
-    members: tuple[Member, ...] = ()
-    victims: tuple[tuple[int, Cause], ...] = ()
-    flavor: str | None = None
-
-
 @dataclass(slots=True)
 class _Kind:
     """Jobs of one pool that ask for the same, whatever their queue: what placement has said about them.
@@ -131,8 +128,8 @@ class _Kind:
 
     looked_at: set[str] = field(default_factory=set)
     infeasible: set[str] = field(default_factory=set)
-    blocked: dict[str, _Refusal] = field(default_factory=dict)
-    refusals: dict[frozenset[str], _Refusal] = field(default_factory=dict)
+    blocked: dict[str, Refusal] = field(default_factory=dict)
+    refusals: dict[frozenset[str], Refusal] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -190,7 +187,7 @@ class _Cycle:
         self.granted = 0
         self.taken: dict[str, int] = {}
         self.verdicts: list[Verdict] = []
-        self.refusals: dict[Hashable, _Refusal] = {}
+        self.refusals: dict[Hashable, Refusal] = {}
         self.kinds: dict[Hashable, _Kind] = {}
         self.rooms: dict[tuple[int, str], _Room] = {}
         self.rules = snapshot.rules
@@ -206,9 +203,9 @@ class _Cycle:
         heads: dict[int, Candidate] = {}
         for queue, items in self.queues.items():
             if queue not in self.tree:
-                self._refuse_queue(items, _Refusal(Reason.NO_FLAVOR, "the tenant has no quota in any flavor."))
+                self._refuse_queue(items, Refusal(Reason.NO_FLAVOR, "the tenant has no quota in any flavor."))
             elif queue in self.suspended:
-                self._refuse_queue(items, _Refusal(Reason.TENANT_SUSPENDED, "the tenant is suspended."))
+                self._refuse_queue(items, Refusal(Reason.TENANT_SUSPENDED, "the tenant is suspended."))
             else:
                 self._claim(items)
         for queue in self.queues:
@@ -224,6 +221,8 @@ class _Cycle:
                 self._wait(item, outcome)
                 if self.rules.get(queue, DEFAULT_RULES).strategy == Strategy.STRICT_FIFO:
                     self._block(queue, item)
+                    if outcome.reason in (Reason.WAITING_FOR_QUOTA, Reason.WAITING_FOR_CAPACITY):
+                        self._reserve(item)
             self._bring_in(queue, heads)
         return self.verdicts
 
@@ -241,7 +240,7 @@ class _Cycle:
         start, waiting = self.places[queue]
         for index in range(start, len(items)):
             item = items[index]
-            refusal: _Refusal | None
+            refusal: Refusal | None
             if item.not_before > now:
                 refusal = self._backoff(item)
             elif self.claims and item.job in self.claims:
@@ -259,7 +258,7 @@ class _Cycle:
         if heads.pop(queue, None) is not None:
             self.tournament.drop(queue)
 
-    def _wait(self, item: Candidate, refusal: _Refusal) -> None:
+    def _wait(self, item: Candidate, refusal: Refusal) -> None:
         start, waiting = self.places[item.queue]
         self.places[item.queue] = (start, waiting + 1)
         self._refuse(item, refusal, waiting + 1)
@@ -271,17 +270,31 @@ class _Cycle:
         for item in self.queues[queue][start:]:
             if item.job not in self.claims:
                 waiting += 1
-                self._refuse(item, _Refusal(Reason.BEHIND_IN_QUEUE, detail), waiting)
+                self._refuse(item, Refusal(Reason.BEHIND_IN_QUEUE, detail), waiting)
         self.places[queue] = (len(self.queues[queue]), waiting)
 
-    def _known(self, item: Candidate) -> _Refusal | None:
+    def _reserve(self, item: Candidate) -> None:
+        """Keep free nominal quota for the waiting head of a strict queue, unless it could take it back at will."""
+        if self.rules.get(item.queue, DEFAULT_RULES).reclaim == Policy.ANY:
+            return
+        kept: dict[FlavorResource, int] = {}
+        for fr, amount in self._provisional(item).items():
+            limit = self.tree.nodes[item.queue].limits.get(fr)
+            if limit is not None:
+                kept[fr] = max(0, min(amount, limit.nominal - self.tree.usage(item.queue, fr)))
+        self.tree.add(item.queue, kept)
+        if self.evictions is not None:
+            self.evictions.world.tree.add(item.queue, kept)
+        self._charge(item)
+
+    def _known(self, item: Candidate) -> Refusal | None:
         """Why the job cannot start if that is known from an equal one of another queue."""
         refusal = self._refused_with_room(item) if self.flavors.get(item.pool) else None
         if refusal is not None:
             self._remember(item, refusal)
         return refusal
 
-    def _remember(self, item: Candidate, refusal: _Refusal) -> None:
+    def _remember(self, item: Candidate, refusal: Refusal) -> None:
         if item.equivalence is not None and refusal.reason != Reason.WAITING_FOR_PREEMPTION:
             self.refusals[item.queue, item.pool, item.equivalence] = refusal
 
@@ -299,11 +312,11 @@ class _Cycle:
         charges = (charge_of(item, name) for name in names)
         return next((charge for charge in charges if self.tree.fits(item.queue, charge) is None), first)
 
-    def _refuse_queue(self, items: Sequence[Candidate], refusal: _Refusal) -> None:
+    def _refuse_queue(self, items: Sequence[Candidate], refusal: Refusal) -> None:
         for position, item in enumerate(items, 1):
             self._refuse(item, refusal, position)
 
-    def _refuse(self, item: Candidate, why: _Refusal, position: int) -> None:
+    def _refuse(self, item: Candidate, why: Refusal, position: int) -> None:
         outcome = "preempt" if why.reason is Reason.WAITING_FOR_PREEMPTION else "pend"
         self.verdicts.append(
             Verdict(
@@ -321,17 +334,17 @@ class _Cycle:
             )
         )
 
-    def _backoff(self, item: Candidate) -> _Refusal:
+    def _backoff(self, item: Candidate) -> Refusal:
         wait = item.not_before - self.now
-        return _Refusal(Reason.BACKOFF, f"tried {item.attempts} times; the next try is in {wait:.1f} s.")
+        return Refusal(Reason.BACKOFF, f"tried {item.attempts} times; the next try is in {wait:.1f} s.")
 
-    def _consider(self, item: Candidate) -> _Refusal | None:
+    def _consider(self, item: Candidate) -> Refusal | None:
         """Grant the job (None) or say why not: the mildest reason over its flavors, as one is enough."""
         flavors = self.flavors.get(item.pool)
         if flavors is None:
-            return _Refusal(Reason.NO_POOL, "the pool that the job names does not exist.")
+            return Refusal(Reason.NO_POOL, "the pool that the job names does not exist.")
         if not flavors:
-            return _Refusal(Reason.NO_FLAVOR, "the pool that the job names has no flavor.")
+            return Refusal(Reason.NO_FLAVOR, "the pool that the job names has no flavor.")
         known = self._refused_with_room(item)
         if known is not None:
             return known
@@ -341,7 +354,7 @@ class _Cycle:
             rules.when_can_preempt == Fungibility.MAY_STOP_SEARCH
             or rules.preference == Preference.PREEMPTION_OVER_BORROWING
         )
-        refusals: dict[str, _Refusal] = {}
+        refusals: dict[str, Refusal] = {}
         chosen, _, _ = choose(self._options(item, refusals, evict=eager), rules)
         if chosen is None and not eager and self._may_search(item.queue):
             chosen, _, _ = choose(self._options(item, dict(refusals), evict=True), rules)
@@ -355,21 +368,26 @@ class _Cycle:
                 return None
             detail = f"it fits, but {self.granted} jobs were granted before it in this cycle."
             tried.append({"flavor": flavor, "outcome": "fits", "detail": detail})
-            return _Refusal(Reason.BEHIND_IN_QUEUE, detail, None, tried)
-        combined = _combined(list(refusals.values()))
+            refusal = Refusal(Reason.BEHIND_IN_QUEUE, detail, None, tried)
+        else:
+            refusal = combined(list(refusals.values()))
         room = self._room(item)
-        if self._roomy(item, room) and not self._may_search(item.queue):
-            self._kind(item).refusals[room.covered] = combined
-        return combined
+        if self._roomy(item, room) and (chosen is not None or not self._may_search(item.queue)):
+            self._kind(item).refusals[room.covered] = refusal
+        return refusal
 
     def _may_search(self, queue: int) -> bool:
         return self.evictions is not None and self.evictions.may_search(queue)
 
-    def _refused_with_room(self, item: Candidate) -> _Refusal | None:
+    def _refused_with_room(self, item: Candidate) -> Refusal | None:
         """Why no node takes the job, if its queue has room and another queue's job was refused for that."""
         kind, room = self._kind(item), self._room(item)
-        if room.covered in kind.refusals and self._roomy(item, room) and not self._may_search(item.queue):
-            return kind.refusals[room.covered]
+        refusal = kind.refusals.get(room.covered)
+        if refusal is None or not self._roomy(item, room):
+            return None
+        # Nothing is granted any more once the limit is reached, so what fits then goes on fitting.
+        if refusal.reason is Reason.BEHIND_IN_QUEUE or not self._may_search(item.queue):
+            return refusal
         return None
 
     def _roomy(self, item: Candidate, room: _Room) -> bool:
@@ -386,17 +404,17 @@ class _Cycle:
         return False
 
     def _options(
-        self, item: Candidate, refusals: dict[str, _Refusal], *, evict: bool
+        self, item: Candidate, refusals: dict[str, Refusal], *, evict: bool
     ) -> Iterator[tuple[tuple[str, Mask, Placed] | Eviction | None, Level]]:
         """Flavors in order with how the job fits each; why it does not goes to `refusals`."""
         kind, room = self._kind(item), self._room(item)
         roomy = self._roomy(item, room)
         for flavor, nodes in self.flavors[item.pool]:
             if flavor not in room.covered:
-                refusals[flavor] = _no_flavor(flavor)
+                refusals[flavor] = no_flavor(flavor)
                 continue
             outcome = self._try(item, kind, flavor, nodes, roomy)
-            if not isinstance(outcome, _Refusal):
+            if not isinstance(outcome, Refusal):
                 yield (flavor, nodes, outcome), Level(Mode.FIT, self._borrowing(item, flavor))
                 continue
             refusals[flavor] = outcome
@@ -426,7 +444,7 @@ class _Cycle:
             demand, item.groups, nodes
         )
 
-    def _evict(self, item: Candidate, eviction: Eviction, tried: list[dict[str, object]]) -> _Refusal:
+    def _evict(self, item: Candidate, eviction: Eviction, tried: list[dict[str, object]]) -> Refusal:
         """Keep the room that the victims leave for the job, which waits for them."""
         assert self.evictions is not None
         self.evictions.commit(eviction, item.groups)
@@ -438,7 +456,7 @@ class _Cycle:
         named = [{"job": job, "cause": cause.value} for job, cause in victims]
         flavor = next(iter(eviction.demand.usage))[0]
         tried.append({"flavor": flavor, "outcome": "preempt", "detail": detail, "victims": named})
-        return _Refusal(Reason.WAITING_FOR_PREEMPTION, detail, None, tried, eviction.members, victims, flavor)
+        return Refusal(Reason.WAITING_FOR_PREEMPTION, detail, None, tried, eviction.members, victims, flavor)
 
     def _kind(self, item: Candidate) -> _Kind:
         name: Hashable = item.equivalence
@@ -480,31 +498,31 @@ class _Cycle:
         amount = self.tree.available(queue, fr)
         return amount if self.evictions is None else min(amount, self.evictions.world.tree.available(queue, fr))
 
-    def _try(self, item: Candidate, kind: _Kind, flavor: str, nodes: Mask, roomy: bool) -> Placed | _Refusal:
+    def _try(self, item: Candidate, kind: _Kind, flavor: str, nodes: Mask, roomy: bool) -> Placed | Refusal:
         """A place in one flavor under quota, or why not; what does not pass by waiting is looked at first."""
         if not roomy:
             amounts = charge_of(item, flavor)
             shortage = self.tree.ever_fits(item.queue, amounts)
             if shortage is not None:
                 uncovered = shortage.limit == "not covered"
-                return _no_quota(flavor, shortage, Reason.NO_FLAVOR if uncovered else Reason.EXCEEDS_MAX_QUOTA)
+                return no_quota(flavor, shortage, Reason.NO_FLAVOR if uncovered else Reason.EXCEEDS_MAX_QUOTA)
         if flavor not in kind.looked_at:
             kind.looked_at.add(flavor)
             never = feasibility(self.fleet, item.groups, allowed=nodes)
             if never is not None:
                 kind.infeasible.add(flavor)
-                kind.blocked[flavor] = _no_place(flavor, never)
+                kind.blocked[flavor] = no_place(flavor, never)
         if not roomy and flavor not in kind.infeasible:
             shortage = self.tree.fits(item.queue, amounts)
             if shortage is None and self.evictions is not None:
                 shortage = self.evictions.world.tree.fits(item.queue, amounts)
             if shortage is not None:
-                return _no_quota(flavor, shortage, Reason.WAITING_FOR_QUOTA)
+                return no_quota(flavor, shortage, Reason.WAITING_FOR_QUOTA)
         if flavor not in kind.blocked:
             placed = place_gang(self.fleet, item.groups, allowed=nodes, feasible=True)
             if isinstance(placed, Placed):
                 return placed
-            kind.blocked[flavor] = _no_place(flavor, placed)
+            kind.blocked[flavor] = no_place(flavor, placed)
         return kind.blocked[flavor]
 
     def _grant(self, item: Candidate, flavor: str, nodes: Mask, placed: Placed, tried: list[dict[str, object]]) -> None:
@@ -525,41 +543,3 @@ class _Cycle:
 def charge_of(item: Candidate, flavor: str) -> dict[FlavorResource, int]:
     """What a grant in this flavor is charged."""
     return {(flavor, resource): amount for resource, amount in item.amounts.items()}
-
-
-def _combined(refusals: Sequence[_Refusal]) -> _Refusal:
-    reason = mildest(refusal.reason for refusal in refusals)
-    chosen = next(refusal for refusal in refusals if refusal.reason == reason)
-    tried = [entry for refusal in refusals for entry in refusal.tried]
-    return _Refusal(reason, chosen.detail, chosen.funnel, tried)
-
-
-def _no_flavor(flavor: str) -> _Refusal:
-    reason, detail = Reason.NO_FLAVOR, f"the tenant has no quota in flavor {flavor}."
-    return _Refusal(reason, detail, None, [{"flavor": flavor, "outcome": reason.value, "detail": detail}])
-
-
-def _no_quota(flavor: str, shortage: Shortage, reason: Reason) -> _Refusal:
-    detail = shortage.text()
-    quota = {
-        "resource": shortage.fr[1],
-        "requested": shortage.requested,
-        "available": shortage.available,
-        "potential": shortage.potential,
-        "limiting": shortage.limiting,
-        "limit": shortage.limit,
-    }
-    return _Refusal(
-        reason, detail, None, [{"flavor": flavor, "outcome": reason.value, "detail": detail, "quota": quota}]
-    )
-
-
-def _no_place(flavor: str, unplaced: Unplaced) -> _Refusal:
-    detail = f"flavor {flavor}: {unplaced.detail}"
-    entry: dict[str, object] = {
-        "flavor": flavor,
-        "outcome": unplaced.reason.value,
-        "detail": detail,
-        "funnel": unplaced.funnel.as_list(),
-    }
-    return _Refusal(unplaced.reason, detail, unplaced.funnel, [entry])

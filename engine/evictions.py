@@ -11,17 +11,22 @@ from typing import NamedTuple
 import numpy as np
 
 from engine.fleet import Fleet, Mask, Request
-from engine.placement import Groups, Member, Placed, place_gang, take_members
-from engine.preemption import Demand, Victim, find_victims
+from engine.placement import Groups, Member, NodeFree, Placed, fits_node, matching, place_gang, take_members
+from engine.preemption import Demand, Victim, candidates, find_victims
 from engine.queues import Holder, Policy, World
 from engine.quota import FlavorResource
 
 # Where a holder's members are: what each takes, its node and its cards.
 Places = Sequence[tuple[Request, int, tuple[int, ...]]]
 
-# Searches for victims in one cycle, and for one queue: each costs about as much as sorting all holders.
+# Bounds of one cycle: searches for victims in all and for one queue (each costs about as much as sorting all
+# holders), candidates that are tried in one search, and in all.
 SEARCHES_MAX = 64
 SEARCHES_OF_QUEUE = 8
+CANDIDATES_MAX = 256
+TRIED_MAX = 1024
+# Nodes on which room is made for a single member, before room is looked for on all of them together.
+NODES_MAX = 4
 
 
 class Eviction(NamedTuple):
@@ -39,8 +44,10 @@ class _Nodes:
     def __init__(self, fleet: Fleet, places: Mapping[Hashable, Places], groups: Groups, nodes: Mask) -> None:
         self.fleet, self.places, self.groups, self.nodes = fleet, places, groups, nodes
         self.placed: Placed | None = None
+        self.released = 0
 
     def release(self, holder: Holder) -> None:
+        self.released += 1
         for request, node, cards in self.places.get(holder.uid, ()):
             self.fleet.give(request, node, cards)
 
@@ -55,6 +62,12 @@ class _Nodes:
         return isinstance(placed, Placed)
 
 
+def _with(free: NodeFree, request: Request, cards: Sequence[int]) -> NodeFree:
+    """What is free when a member has gone as well."""
+    gpu = {card: milli + request.gpu_milli * (card in cards) for card, milli in free.gpu.items()}
+    return NodeFree(free.cpu + request.cpu, free.memory + request.memory, free.storage + request.storage, gpu)
+
+
 class Evictions:
     """The state after all victims of the cycle; `fleet` is that of now and is changed where room is set aside."""
 
@@ -62,21 +75,28 @@ class Evictions:
         self.world, self.now, self.after, self.places = world.copy(), fleet, fleet.fork(), places
         self.chosen: dict[Hashable, Victim] = {}
         self.searches: dict[int, int] = {}
-        self.searched = 0
+        self.searched = self.tried = 0
 
     def may_search(self, queue: int) -> bool:
         """Whether the queue may evict anybody at all, and has searches left in this cycle."""
         rules = self.world.rules_of(queue)
         if rules.within_queue == rules.reclaim == Policy.NEVER:
             return False
-        return self.searches.get(queue, 0) < SEARCHES_OF_QUEUE and self.searched < SEARCHES_MAX
+        if self.searched >= SEARCHES_MAX or self.tried >= TRIED_MAX:
+            return False
+        return self.searches.get(queue, 0) < SEARCHES_OF_QUEUE
 
     def search(self, demand: Demand, groups: Groups, nodes: Mask) -> Eviction | None:
         """The victims that make room for a job on these nodes; None if there are none."""
         self.searched += 1
         self.searches[demand.queue] = self.searches.get(demand.queue, 0) + 1
         room = _Nodes(self.after, self.places, groups, nodes)
-        victims = find_victims(self.world, demand, room)
+        victims: list[Victim] = []
+        for only in (*self._by_node(demand, groups, nodes), None):
+            victims = find_victims(self.world, demand, room, only=only, most=CANDIDATES_MAX)
+            if victims:
+                break
+        self.tried += room.released
         if not victims or room.placed is None:
             return None
         # The last try that fitted may have been one with more victims gone than are needed.
@@ -88,6 +108,39 @@ class Evictions:
             room.restore(victim.holder)
             self.world.add(victim.holder)
         return Eviction(demand, tuple(victims), room.placed.members, borrowing) if fits else None
+
+    def _by_node(self, demand: Demand, groups: Groups, nodes: Mask) -> list[frozenset[Hashable]]:
+        """For a single member: the candidates of the nodes that come free first when candidates go in order.
+
+        Room scattered over many nodes helps it nowhere, so it is made on one. The first such node has the
+        victims that are mildest in order.
+        """
+        request, count = groups[0]
+        if len(groups) > 1 or count > 1:
+            return []
+        usable = matching(self.after, request, nodes)
+        gone: dict[int, list[Hashable]] = {}
+        free: dict[int, NodeFree] = {}
+        found: list[frozenset[Hashable]] = []
+        for holder in candidates(self.world, demand):
+            for taken, node, cards in self.places.get(holder.uid, ()):
+                if not usable[node]:
+                    continue
+                free[node] = left = _with(free.get(node) or self._free(node), taken, cards)
+                gone.setdefault(node, []).append(holder.uid)
+                whole = [card for card, milli in left.gpu.items() if milli >= request.gpu_milli]
+                if fits_node(left, request, whole[: request.gpu_count]) is None:
+                    found.append(frozenset(gone[node]))
+                    usable = usable & (np.arange(len(usable)) != node)
+                    if len(found) == NODES_MAX:
+                        return found
+        return found
+
+    def _free(self, node: int) -> NodeFree:
+        """What is free on a node after all that was decided."""
+        fleet = self.after
+        cards = {card: int(milli) for card, milli in enumerate(fleet.gpu_free[node]) if milli >= 0}
+        return NodeFree(int(fleet.cpu[node]), int(fleet.memory[node]), int(fleet.storage[node]), cards)
 
     def _borrowing(self, demand: Demand) -> int:
         levels = (self.world.tree.borrowing_level(demand.queue, fr, amount) for fr, amount in demand.usage.items())

@@ -15,7 +15,7 @@ many. It takes that the room made is kept for the preemptor (engine.cycle) and t
 arrivals it holds between them.
 """
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Container, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import chain, pairwise
@@ -81,10 +81,25 @@ class _Anywhere:
         return True
 
 
-def find_victims(world: World, demand: Demand, room: Room | None = None) -> list[Victim]:
-    """The victims whose leaving lets the demand fit; empty if there are none. The world is left as it was."""
-    search = Search(world, demand, room or _Anywhere())
+def find_victims(
+    world: World,
+    demand: Demand,
+    room: Room | None = None,
+    *,
+    only: Container[Hashable] | None = None,
+    most: int | None = None,
+) -> list[Victim]:
+    """The victims whose leaving lets the demand fit; empty if there are none. The world is left as it was.
+
+    With `only`, nobody else is a candidate; with `most`, so many of the candidates that come first in order.
+    """
+    search = Search(world, demand, room or _Anywhere(), only, most)
     return search.fair() if world.fair else search.classical()
+
+
+def candidates(world: World, demand: Demand) -> list[Holder]:
+    """Everybody whom the policies let the demand evict, in the order in which they are tried."""
+    return Search(world, demand, _Anywhere()).candidates()
 
 
 def yielding(pairs: Iterable[tuple[Hashable, Hashable]]) -> dict[Hashable, frozenset[Hashable]]:
@@ -130,7 +145,15 @@ _Entry = tuple[Holder, Cause, bool, int | None]
 class Search:
     """One search for victims. Every change of the world is undone before it ends."""
 
-    def __init__(self, world: World, demand: Demand, room: Room) -> None:
+    def __init__(
+        self,
+        world: World,
+        demand: Demand,
+        room: Room,
+        only: Container[Hashable] | None = None,
+        most: int | None = None,
+    ) -> None:
+        self.only, self.most = only, most
         self.world, self.tree, self.demand, self.room = world, world.tree, demand, room
         self.rules = world.rules_of(demand.queue)
         self.contested = sorted(demand.contested)
@@ -147,6 +170,8 @@ class Search:
         if policy == Policy.NEVER:
             return
         for holder in self.world.holders.get(queue, {}).values():
+            if self.only is not None and holder.uid not in self.only:
+                continue
             if holder.uid in self.yields or (holder.protected and not holder.evicting):
                 continue
             used = any(holder.usage.get(fr, 0) > 0 for fr in self.contested)
@@ -217,6 +242,7 @@ class Search:
             entries.sort(key=lambda entry: self.order(entry[0]))
         ordered = [entry for entries in lists for entry in entries if entry[0].evicting]
         ordered += [entry for entries in lists for entry in entries if not entry[0].evicting]
+        ordered = ordered[: self.most]
         for borrowing in self.passes(entitled=bool(entitled), others=bool(entitled or by_priority)):
             victims: list[Victim] = []
             for entry in ordered:
@@ -290,15 +316,7 @@ class Search:
     def fair(self) -> list[Victim]:
         """Victims from the queues with the highest shares, as far as the strategies allow."""
         demand, tree = self.demand, self.tree
-        root = tree.path(demand.queue)[-1]
-        others = self.borrowing_queues(root) if root != demand.queue else iter(())
-        candidates = sorted(
-            chain(
-                self.candidates_in(demand.queue, self.rules.within_queue),
-                chain.from_iterable(self.candidates_in(queue, self.rules.reclaim) for queue in others),
-            ),
-            key=self.order,
-        )
+        candidates = self.candidates()[: self.most]
         if not candidates:
             return []
         victims: list[Victim] = []
@@ -314,6 +332,15 @@ class Search:
             return self.minimal(victims)
         self.restore(victims)
         return []
+
+    def candidates(self) -> list[Holder]:
+        """Own and others in one list, in order; others from queues that exceed their own quota."""
+        queue = self.demand.queue
+        root = self.tree.path(queue)[-1]
+        others = self.borrowing_queues(root) if root != queue and self.rules.reclaim != Policy.NEVER else iter(())
+        own = self.candidates_in(queue, self.rules.within_queue)
+        elsewhere = (self.candidates_in(other, self.rules.reclaim) for other in others)
+        return sorted(chain(own, chain.from_iterable(elsewhere)), key=self.order)
 
     def borrowing_queues(self, node: int) -> Iterator[int]:
         """Other queues anywhere below that exceed their own quota in anything contested."""

@@ -208,6 +208,7 @@ SPECTACULAR_SETTINGS = {
         "RunState": "apps.workflows.states.RunState",
         "TaskState": "apps.workflows.states.TaskState",
         "QuotaResource": "apps.quotas.models.Resource",
+        "Fungibility": ["may_stop_search", "try_next_flavor"],
         "ClusterKind": "apps.fleet.models.Cluster.Kind",
         "Role": "apps.tenants.models.Role",
     },

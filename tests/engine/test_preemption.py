@@ -253,3 +253,51 @@ def test_a_strict_queue_waits_for_its_head() -> None:
     verdicts = by_job(decide(world, now=10.0))
     assert verdicts[1].reason == Reason.WAITING_FOR_QUOTA
     assert verdicts[2].reason == Reason.BEHIND_IN_QUEUE and "job 1 is ahead" in verdicts[2].detail
+
+
+def test_room_for_one_member_is_made_on_one_node() -> None:
+    """Four nodes are full of small jobs; who needs half a node takes it from one node, and as little as that needs."""
+    fleet = Fleet.build([row(number, cpu_free=0) for number in range(4)])
+    ids = [(10 * node + slot, node) for slot in range(8) for node in range(4)]
+    held = [Holder(uid, 2, 0, 0.0, float(uid % 10), {CPU: 1000}) for uid, _ in ids]
+    places: dict[object, Places] = {uid: [(Request(cpu=1000), node, ())] for uid, node in ids}
+    cpu = {CPU: Limit(16000)}
+    nodes = [Node(0, None, "all", {}), Node(1, 0, "q1", cpu), Node(2, 0, "q2", cpu)]
+    item = candidate(1, 1, Request(cpu=4000), amounts={"cpu": 4000})
+    world = Snapshot(
+        fleet,
+        one_pool(fleet),
+        QuotaTree(nodes, {2: {CPU: 32000}}),
+        [item],
+        rules={1: EVICTS},
+        holders=held,
+        places=places,  # type: ignore[arg-type]
+    )
+    [verdict] = decide(world, now=10.0)
+    assert verdict.outcome == "preempt"
+    victims = [job for job, _ in verdict.victims]
+    assert len(victims) == 4 and len({places[job][0][1] for job in victims}) == 1
+    # The most recently granted of that node.
+    assert sorted(job % 10 for job in victims) == [4, 5, 6, 7]
+    assert {member[2] for member in verdict.members} == {places[victims[0]][0][1]}
+
+
+@pytest.mark.parametrize(("reclaim", "lent"), [(Policy.NEVER, False), (Policy.ANY, True)])
+def test_a_strict_queue_keeps_its_free_quota_for_its_head(reclaim: Policy, lent: bool) -> None:
+    """Unless it may take it back at any time: then it is lent meanwhile."""
+    fleet = Fleet.build([row(0, cpu_free=8000)])
+    nodes = [
+        Node(0, None, "all", {}),
+        Node(1, 0, "q1", {CPU: Limit(4000)}),
+        Node(2, 0, "q2", {CPU: Limit(0)}),
+    ]
+    items = [
+        candidate(1, 1, Request(cpu=3000), amounts={"cpu": 3000}, priority=5),
+        candidate(2, 2, Request(cpu=2000), amounts={"cpu": 2000}),
+    ]
+    # One that nobody may evict has 2000 of the queue's 4000.
+    rules = {1: QueueRules(strategy=Strategy.STRICT_FIFO, reclaim=reclaim)}
+    world = Snapshot(fleet, one_pool(fleet), QuotaTree(nodes, {1: {CPU: 2000}}), items, rules=rules)
+    verdicts = by_job(decide(world, now=10.0))
+    assert verdicts[1].reason == Reason.WAITING_FOR_QUOTA
+    assert (verdicts[2].outcome == "grant") is lent
