@@ -21,6 +21,8 @@ WHOLE_CARD = 1000
 NO_CARD = -1
 # Answers kept for static requests; a bound, because tenants choose the requests.
 _CACHE_LIMIT = 4096
+# Changes that rankings remember; after that they start anew.
+_CHANGES_MAX = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +162,13 @@ class Fleet:
     capacity_answer: CapacityAnswer | None = field(default=None, repr=False)
     # The last request for which it was counted how many such members each empty node holds.
     slots: tuple[Request, Int64] | None = field(default=None, repr=False)
+    # Indices of nodes whose free amounts changed, in order; rankings follow it.
+    changes: list[int] = field(default_factory=list, repr=False)
+    # `engine.ranking.Ranking` by `Request.shape`.
+    rankings: dict[Hashable, object] = field(default_factory=dict, repr=False)
+    # `engine.fragmentation.Mix`, when something is known of the work that comes, and where its classes may run.
+    mix: object | None = field(default=None, repr=False)
+    may_run: npt.NDArray[np.bool_] | None = field(default=None, repr=False)
 
     @classmethod
     def build(cls, rows: Sequence[NodeRow]) -> "Fleet":
@@ -207,6 +216,7 @@ class Fleet:
         twin = copy.copy(self)
         twin.cpu, twin.memory, twin.storage = self.cpu.copy(), self.memory.copy(), self.storage.copy()
         twin.gpu_free, twin.tasks = self.gpu_free.copy(order="K"), self.tasks.copy()
+        twin.changes, twin.rankings = self.changes.copy(), self.rankings.copy()
         return twin
 
     def empty(self) -> "Fleet":
@@ -217,6 +227,7 @@ class Fleet:
         whole = np.where(self.gpu_free == NO_CARD, NO_CARD, WHOLE_CARD).astype(np.int32)
         twin.gpu_free, twin.tasks = np.asfortranarray(whole), np.zeros_like(self.tasks)
         twin.capacity_answer = None
+        twin.changes, twin.rankings = [], {}
         return twin
 
     def take(self, request: Request, node: int, cards: Sequence[int]) -> None:
@@ -235,6 +246,9 @@ class Fleet:
         for card in cards:
             self.gpu_free[node, card] -= sign * request.gpu_milli
         self.tasks[node] += sign
+        if len(self.changes) >= _CHANGES_MAX:
+            self.changes, self.rankings = [], {}
+        self.changes.append(node)
 
     # Derived from what does not change
 
@@ -296,6 +310,12 @@ class Fleet:
         if len(self.static_answers) >= _CACHE_LIMIT:
             self.static_answers.clear()
         self.static_answers[request.static_key] = answer
+
+    def keep_ranking(self, request: Request, ranking: object) -> None:
+        """Keep the scores of all nodes for requests like this one."""
+        if len(self.rankings) >= _CACHE_LIMIT:
+            self.rankings.clear()
+        self.rankings[request.shape] = ranking
 
     def _warm(self) -> None:
         """Derive once what every twin would otherwise derive again."""

@@ -8,6 +8,8 @@ import numpy as np
 from engine.amounts import amount_text
 from engine.filters import FILTERS, Filter, capacity_filters, cards_with, static_filters
 from engine.fleet import WHOLE_CARD, CapacityAnswer, Fleet, Int64, Mask, NodeRow, Request, StaticAnswer
+from engine.fragmentation import Mix, growth
+from engine.ranking import ranking
 from engine.reasons import Reason
 from engine.scores import terms, total_score
 
@@ -101,6 +103,17 @@ def take_members(fleet: Fleet, groups: Groups, members: Sequence[Member]) -> Non
         fleet.take(groups[group][0], node, cards)
 
 
+def expect(fleet: Fleet, mix: Mix | None) -> None:
+    """Let a fleet be scored for the work that is expected; call it before anything is placed."""
+    if mix is fleet.mix:
+        return
+    fleet.mix, fleet.rankings = mix, {}
+    fleet.may_run = None
+    if mix is not None:
+        columns = np.stack([_static(fleet, request).passing for request in mix.requests], axis=1)
+        fleet.may_run = None if columns.all() else columns
+
+
 # Which nodes
 
 
@@ -172,12 +185,15 @@ def candidates(fleet: Fleet, request: Request, allowed: Mask | None = None) -> t
 
 
 def _choose_cards(fleet: Fleet, request: Request, node: int) -> tuple[int, ...]:
-    """Cards of a node that fits: a share goes to the card that it leaves fullest."""
+    """Cards of a node that fits: a share goes to the card on which least is lost, else to the one it leaves fullest."""
     if not request.gpu_count:
         return ()
     free = fleet.gpu_free[node].tolist()
     fitting = [card for card, amount in enumerate(free) if amount >= request.gpu_milli]
     if request.gpu_count == 1:
+        if isinstance(fleet.mix, Mix) and request.gpu_milli < WHOLE_CARD and len(fitting) > 1:
+            _, cards = growth(fleet, fleet.mix, fleet.may_run, request, np.array([node], dtype=np.intp))
+            return (int(cards[0]),)
         return (min(fitting, key=free.__getitem__),)
     # Emptiest first, so that the largest number of members with several shares fits on the node.
     fitting.sort(key=lambda card: (-free[card], card))
@@ -185,12 +201,13 @@ def _choose_cards(fleet: Fleet, request: Request, node: int) -> tuple[int, ...]:
 
 
 def _place_one(fleet: Fleet, request: Request, allowed: Mask | None) -> Placed | None:
-    nodes = np.flatnonzero(_fitting(fleet, request, allowed))
+    fitting = _fitting(fleet, request, allowed)
+    nodes = np.flatnonzero(fitting)
     if not len(nodes):
         return None
     node = int(nodes[0])
     if len(nodes) > 1:
-        node = int(nodes[int(np.argmax(total_score(fleet, request, nodes)))])
+        node = ranking(fleet, request).best(fitting)
     cards = _choose_cards(fleet, request, node)
     scores = {"node": fleet.names[node], "candidates": len(nodes), "terms": terms(fleet, request, node)}
     return Placed(((0, 0, node, cards),), scores)

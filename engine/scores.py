@@ -6,13 +6,15 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.fleet import WHOLE_CARD, Fleet, Float64, Request
+from engine.fragmentation import STEP, Mix, growth
 
 Nodes = npt.NDArray[np.intp]
 Term = Callable[[Fleet, Request, Nodes], Float64 | None]
 
 SCORES: dict[str, Term] = {}
-# What the owner of a job prefers goes before what is good for the fleet; cards before cpu and memory.
-WEIGHTS = {"prefer": 4.0, "gpu_fit": 2.0, "pack": 1.0, "spread": 1.0}
+# What the owner of a job prefers goes before what is good for the fleet, cards before cpu and memory: the smallest
+# step of one that says anything outweighs all after it.
+WEIGHTS = {"prefer": 1e7, "fragmentation": 1e5, "gpu_fit": 2.0, "pack": 1.0, "spread": 1.0}
 
 
 def score(name: str) -> Callable[[Term], Term]:
@@ -47,6 +49,23 @@ def _prefer(fleet: Fleet, request: Request, nodes: Nodes) -> Float64 | None:
     return met
 
 
+@score("fragmentation")
+def _fragmentation(fleet: Fleet, request: Request, nodes: Nodes) -> Float64 | None:
+    """How little more idle GPU is lost to the work that is expected (`engine.fragmentation`); 1 is least."""
+    if request.strategy != "pack" or not isinstance(fleet.mix, Mix):
+        return None
+    more, cards = growth(fleet, fleet.mix, fleet.may_run, request, nodes)
+    width = max(1, fleet.gpu_free.shape[1])
+    free = fleet.gpu_free[nodes]
+    # Among equals the card, or the node, with the least to spare: it counts for less than a step.
+    if request.gpu_count == 1 and request.gpu_milli < WHOLE_CARD:
+        spare = (free[np.arange(len(nodes)), cards] - request.gpu_milli) / WHOLE_CARD
+    else:
+        spare = np.maximum(free, 0).sum(axis=1) / (WHOLE_CARD * width)
+    most = 2.0 * WHOLE_CARD * width
+    return np.asarray(np.clip(0.5 - (more + 0.9 * STEP * spare) / most, 0.0, 1.0), dtype=np.float64)
+
+
 @score("gpu_fit")
 def _gpu_fit(fleet: Fleet, request: Request, nodes: Nodes) -> Float64 | None:
     """Keep whole cards whole: shares go where they leave least, whole cards where few are left over.
@@ -54,8 +73,8 @@ def _gpu_fit(fleet: Fleet, request: Request, nodes: Nodes) -> Float64 | None:
     Work without a GPU stays away from nodes with free cards.
     """
     width = fleet.gpu_free.shape[1]
-    if request.strategy != "pack" or not width:
-        return None
+    if request.strategy != "pack" or not width or isinstance(fleet.mix, Mix):
+        return None  # The fragmentation score says it better.
     free = fleet.gpu_free[nodes]
     if not request.gpu_count:
         idle: Float64 = np.maximum(free, 0).sum(axis=1) / (WHOLE_CARD * width)
@@ -69,8 +88,14 @@ def _gpu_fit(fleet: Fleet, request: Request, nodes: Nodes) -> Float64 | None:
 
 @score("pack")
 def _pack(fleet: Fleet, request: Request, nodes: Nodes) -> Float64 | None:
-    """Best fit: the node that is left fullest."""
-    return 1.0 - _left(fleet, request, nodes) if request.strategy == "pack" else None
+    """Best fit: the node that is left fullest.
+
+    Of nodes with cards that the fragmentation score finds equal the first one is best: one node after the other.
+    """
+    if request.strategy != "pack":
+        return None
+    fullest = 1.0 - _left(fleet, request, nodes)
+    return np.where(fleet.cards[nodes] > 0, 0.0, fullest) if isinstance(fleet.mix, Mix) else fullest
 
 
 @score("spread")

@@ -3,77 +3,19 @@
 A wrong or missing value stops the start with a message that names the variable.
 """
 
-import json
 import os
 from pathlib import Path
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 
+from . import environment
+
 BASE_DIR = Path(__file__).resolve().parent.parent
 
-
-def env_bool(name: str, default: bool) -> bool:
-    """Read `name` as 0/1, true/false; raises ImproperlyConfigured otherwise."""
-    raw = os.environ.get(name, "").strip().lower()
-    if not raw:
-        return default
-    if raw in ("1", "true", "yes", "on"):
-        return True
-    if raw in ("0", "false", "no", "off"):
-        return False
-    raise ImproperlyConfigured(f"{name}={raw!r}: expected 0 or 1.")
-
-
-def secret_key(data: Path) -> str:
-    """The secret key from RMPORTAL_SECRET_KEY or the file secret_key in the data folder."""
-    value = os.environ.get("RMPORTAL_SECRET_KEY", "")
-    if not value and (data / "secret_key").is_file():
-        value = (data / "secret_key").read_text().strip()
-    if len(value) < 32:
-        raise ImproperlyConfigured(
-            "RMPORTAL_SECRET_KEY is missing or shorter than 32 characters: set it, or start with ./portal, "
-            "which keeps one in the data folder."
-        )
-    return value
-
-
-def database(url: str) -> dict[str, object]:
-    """Django's DATABASES entry for a postgresql:// URL; host may also be a query parameter (socket folder)."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("postgres", "postgresql"):
-        raise ImproperlyConfigured(f"DATABASE_URL starts with {parts.scheme!r}: expected postgresql://…")
-    query = dict(parse_qsl(parts.query))
-    return {
-        "ENGINE": "django.db.backends.postgresql",
-        "NAME": parts.path.lstrip("/") or "postgres",
-        "USER": unquote(parts.username or "") or query.pop("user", ""),
-        "PASSWORD": unquote(parts.password or "") or query.pop("password", ""),
-        "HOST": parts.hostname or query.pop("host", ""),
-        "PORT": str(parts.port or query.pop("port", "")),
-        "CONN_MAX_AGE": 600,
-        "CONN_HEALTH_CHECKS": True,
-        "OPTIONS": {
-            "application_name": os.environ.get("RMPORTAL_PROCESS", "rmportal"),
-            # Statements are prepared by the server on their second use: half of PostgreSQL's work for a short
-            # statement is to plan it. (A pooler between the two has to keep sessions or know of this.)
-            "server_side_binding": True,
-            "prepare_threshold": 2,
-        },
-    }
-
-
-def broker(url: str) -> str:
-    """kombu's spelling of a redis-py URL: `unix:///path?db=0` becomes `redis+socket:///path?virtual_host=0`."""
-    if not url.startswith("unix://"):
-        return url
-    parts = urlsplit(url)
-    return f"redis+socket://{parts.path}?virtual_host={dict(parse_qsl(parts.query)).get('db', '0')}"
-
-
 DATA = Path(os.environ.get("RMPORTAL_DATA", BASE_DIR / "data")).resolve()
-DEBUG = env_bool("RMPORTAL_DEBUG", False)
-SECRET_KEY = secret_key(DATA)
+DEBUG = environment.boolean("RMPORTAL_DEBUG", False)
+SECRET_KEY = environment.secret_key(DATA)
 PORTAL_URL = os.environ.get("RMPORTAL_URL", "http://127.0.0.1:8080").rstrip("/")
 _hostname = urlsplit(PORTAL_URL).hostname
 if not _hostname:
@@ -92,7 +34,7 @@ if not os.environ.get("DATABASE_URL") or not os.environ.get("REDIS_URL"):
         "DATABASE_URL and REDIS_URL must be set; `./portal up` sets them for its embedded servers, "
         "`./portal manage …` and `./portal shell` for one that runs."
     )
-DATABASES = {"default": database(os.environ["DATABASE_URL"])}
+DATABASES = {"default": environment.database(os.environ["DATABASE_URL"])}
 REDIS_URL = os.environ["REDIS_URL"]
 
 INSTALLED_APPS = [
@@ -173,7 +115,13 @@ ACCOUNT_EMAIL_VERIFICATION = "none"
 ACCOUNT_ADAPTER = "apps.tenants.accounts.AccountAdapter"
 ACCOUNT_SESSION_REMEMBER = True
 SOCIALACCOUNT_ADAPTER = "apps.tenants.accounts.SocialAccountAdapter"
-SOCIALACCOUNT_PROVIDERS = {"openid_connect": {"APPS": json.loads(os.environ.get("RMPORTAL_OIDC") or "[]")}}
+SOCIALACCOUNT_PROVIDERS = {
+    "openid_connect": {
+        "APPS": environment.oidc_providers(),
+        "OAUTH_PKCE_ENABLED": True,
+        "provider_class": "apps.tenants.oidc.Provider",
+    }
+}
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
 SESSION_COOKIE_HTTPONLY = True
 SECURE_CONTENT_TYPE_NOSNIFF = True
@@ -210,7 +158,7 @@ ARTIFACT_MAX_BYTES = 2 * 2**30
 
 CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL}}
 
-CELERY_BROKER_URL = broker(REDIS_URL)
+CELERY_BROKER_URL = environment.broker(REDIS_URL)
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_ACKS_LATE = False
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1

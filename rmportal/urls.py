@@ -2,6 +2,8 @@
 
 from django.urls import URLPattern, URLResolver, include, path
 
+from apps.tenants import oidc
+
 from . import views
 
 api: list[URLPattern | URLResolver] = [
@@ -16,9 +18,24 @@ api: list[URLPattern | URLResolver] = [
     path("schema", views.SchemaView.as_view()),
 ]
 
+# allauth's ways to change the address that an account is known by, or to give a password to an account without one.
+CLOSED = (
+    "email/",
+    "confirm-email/",
+    "confirm-email/<path:rest>",
+    "password/set/",
+    "password/reset/",
+    "password/reset/<path:rest>",
+    "3rdparty/signup/",
+)
+
 urlpatterns = [
     path("healthz", views.healthz),
     path("api/v1/", include(api)),
+    # Before allauth's own, which they replace.
+    path("accounts/oidc/<slug:provider_id>/login/", oidc.login, name="openid_connect_login"),
+    path("accounts/oidc/<slug:provider_id>/login/callback/", oidc.callback, name="openid_connect_callback"),
+    *(path(f"accounts/{page}", views.closed) for page in CLOSED),
     path("accounts/", include("allauth.urls")),
     path("", include("apps.console.urls")),
 ]

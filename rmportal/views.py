@@ -1,9 +1,11 @@
 """What belongs to no app: health, the API's schema, and errors that no view answered."""
 
+import sys
 from typing import Any
 
-from django.db import DatabaseError, connection
-from django.http import HttpRequest, HttpResponse
+from django.db import DatabaseError, InterfaceError, OperationalError, connection
+from django.http import Http404, HttpRequest, HttpResponse
+from django.template.loader import render_to_string
 from django.views import defaults
 from django.views.decorators.http import require_safe
 from drf_spectacular.views import SpectacularAPIView
@@ -22,6 +24,11 @@ def healthz(request: HttpRequest) -> HttpResponse:
     except DatabaseError:
         return HttpResponse("The database does not answer.\n", status=503, content_type="text/plain")
     return HttpResponse("ok\n", content_type="text/plain", headers={"Cache-Control": "no-store"})
+
+
+def closed(request: HttpRequest, rest: str = "") -> HttpResponse:
+    """404 for pages of a library that are not part of the portal."""
+    raise Http404
 
 
 class SchemaView(SpectacularAPIView):  # type: ignore[misc]
@@ -55,7 +62,13 @@ def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    """Status 500; the log has the cause."""
+    """Status 500, or 503 when it is the database that is away; the log has the cause."""
+    if isinstance(sys.exc_info()[1], OperationalError | InterfaceError):
+        if wants_problem(request):
+            return problem_response(503, "The database is busy or away: nothing was changed, try again.")
+        # Without the request: what the frame of a page shows would have to be asked of the database.
+        page = render_to_string("503.html")
+        return HttpResponse(page, status=503, headers={"Retry-After": "5", "Cache-Control": "no-store"})
     if wants_problem(request):
         return problem_response(500, "This is a mistake of the portal; it has been logged.")
     return defaults.server_error(request)

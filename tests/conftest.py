@@ -1,12 +1,14 @@
 """Fixtures that every test of the portal may use. The database and Redis are real ones, from the environment.
 
 Each process has a test database of its own (`test_<name of DATABASE_URL>`, with a suffix under xdist) and
-flushes only the Redis database that REDIS_URL names.
+flushes only the Redis database that REDIS_URL names, or under xdist the one with the number of its worker.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,11 +38,45 @@ def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         settings.STORAGES[name]["OPTIONS"]["location"] = folder / name
     storages._storages.clear()
     Path(settings.STATIC_ROOT).mkdir(parents=True, exist_ok=True)  # WhiteNoise warns when it is missing.
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")
+    if worker:
+        from rmportal import environment
+
+        # Numbers from 1 on, as 0 is everybody's; processes that tests start get the same.
+        settings.REDIS_URL = re.sub(r"(\?db=|/)\d+$", rf"\g<1>{int(worker) + 1}", settings.REDIS_URL)
+        os.environ["REDIS_URL"] = settings.REDIS_URL
+        settings.CACHES["default"]["LOCATION"] = settings.REDIS_URL
+        settings.CELERY_BROKER_URL = environment.broker(settings.REDIS_URL)
     # Limits have a test of their own; elsewhere they would make one test depend on another.
     settings.REST_FRAMEWORK["DEFAULT_THROTTLE_RATES"] = dict.fromkeys(("user", "login", "join"), "100000/s")
     # Hashing a password as slowly as production does would be most of the suite's time.
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     yield
+
+
+@pytest.fixture(autouse=True)
+def configuration_read_anew() -> Iterator[None]:
+    """A test that is rolled back gives its stamp to the next one, which nothing in production does."""
+    if not django_settings_is_configured():
+        yield
+        return
+    from apps.jobs import configuration
+
+    configuration._kept = None
+    yield
+    configuration._kept = None
+
+
+@pytest.fixture(autouse=True)
+def no_alarm_outlives_its_test() -> Iterator[None]:
+    """What a pass has asked for at a later time would wake a loop in the middle of another test."""
+    yield
+    if django_settings_is_configured():
+        from apps.core import loops
+
+        for _, alarm in loops._alarms.values():
+            alarm.cancel()
+        loops._alarms.clear()
 
 
 @pytest.fixture

@@ -68,7 +68,7 @@ class World:
         """The same, with its credential."""
         _, token = fleet.create_join_token(actor=SYSTEM, cluster=cluster or self.cluster)
         node, credential = fleet.join_node(token=token, name=name, inventory=make_inventory(**inventory))
-        fleet.nodes_seen([node.pk])
+        fleet.nodes_seen({node.pk: node.connection})
         node.refresh_from_db()
         return node, credential
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django.conf import settings
 from django.http import HttpRequest
 from django.urls import reverse
 
@@ -25,7 +26,14 @@ NAVIGATION: tuple[tuple[str, list[tuple[str, str, str, str]]], ...] = (
             ("Runs", "activity", "runs", "/runs/"),
         ],
     ),
-    ("Fleet", [("Nodes", "server", "nodes", "/nodes/"), ("Pools", "layers", "pools", "/pools/")]),
+    (
+        "Fleet",
+        [
+            ("Nodes", "server", "nodes", "/nodes/"),
+            ("Pools", "layers", "pools", "/pools/"),
+            ("Contributions", "building-2", "contributions", "/contributions/"),
+        ],
+    ),
     (
         "Governance",
         [
@@ -43,7 +51,7 @@ def console(request: HttpRequest) -> dict[str, Any]:
     theme = request.COOKIES.get("theme", "system")
     context: dict[str, Any] = {"theme": theme if theme in ("light", "dark") else "system"}
     user = getattr(request, "user", None)
-    if user is None or not user.is_authenticated or getattr(request, "htmx", None):
+    if user is None or not user.is_authenticated or _is_fragment(request):
         return context
     actor = request_actor(request)
     tenants = visible_tenants(request, actor)
@@ -72,7 +80,14 @@ def console(request: HttpRequest) -> dict[str, Any]:
         "tenants": tenants,
         "tenant": chosen_tenant(request, actor),
         "role_words": _role_words(actor, tenants),
+        "providers_configured": bool(settings.SOCIALACCOUNT_PROVIDERS["openid_connect"]["APPS"]),
     }
+
+
+def _is_fragment(request: HttpRequest) -> bool:
+    """Whether htmx asks for a part of a page; when it restores one from the history it wants all of it."""
+    htmx = getattr(request, "htmx", None)
+    return bool(htmx) and not htmx.history_restore_request
 
 
 def _is_at(request: HttpRequest, path: str) -> bool:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from django.http import QueryDict
+
 from apps.core.errors import DomainError, FieldError, Invalid
 
 # Form field → where the command names it; a longer path that begins with it belongs to it too.
@@ -64,18 +66,36 @@ class Form:
         for name, item in self.fields.items():
             if item.kind == "check":
                 item.value = name in values
+            elif item.kind == "checks":
+                item.value = several(values, name)
+                item.choices = [*item.choices, *_strangers(item)]
             elif name in values:
                 item.value = values[name]
 
     def refuse(self, error: DomainError, paths: Mapping[str, str]) -> None:
-        """Put each fault beside its field; what no field stands for goes on top."""
-        faults: Iterable[FieldError] = error.errors or [FieldError(field="", message=error.detail, code=error.code)]
+        """Put each fault beside its field; what no field stands for goes on top. A name is what is taken."""
+        field = "name" if error.code == "exists" else ""
+        faults: Iterable[FieldError] = error.errors or [
+            FieldError(field=field, message=error.detail, code=error.code)
+        ]
         for fault in faults:
             name = owner(fault["field"], paths)
             if name in self.fields:
                 self.fields[name].error = fault["message"]
             else:
                 self.problems.append(fault["message"])
+
+
+def several(values: Mapping[str, Any], name: str) -> list[str]:
+    """All values of a field that takes several, without the character that PostgreSQL can't hold."""
+    found = values.getlist(name) if isinstance(values, QueryDict) else values.get(name, ())
+    return [text for value in found if (text := value.replace("\x00", "").strip())]
+
+
+def _strangers(item: Field) -> list[tuple[str, str]]:
+    """Chosen values that are not (or no longer) among the choices: they stay until somebody takes them away."""
+    known = {value for value, _ in item.choices}
+    return [(value, value) for value in item.value if value not in known]
 
 
 def owner(path: str, paths: Mapping[str, str]) -> str:
@@ -144,7 +164,7 @@ def job_form(tenants: Sequence[tuple[str, str]], pools: Sequence[str]) -> Form:
 def job_data(values: Mapping[str, str]) -> dict[str, Any]:
     """A job spec from what was typed. Raises Invalid for lines that cannot be read."""
     errors: list[FieldError] = []
-    read = _Reader(values, errors)
+    read = Reader(values, errors, JOB_PATHS)
     group: dict[str, Any] = {
         "count": read.integer("count", 1),
         "resources": read.present(cpu=read.text("cpu"), memory=read.text("memory"), storage=read.text("storage")),
@@ -176,22 +196,25 @@ def job_data(values: Mapping[str, str]) -> dict[str, Any]:
     return data
 
 
-class _Reader:
-    """Reads typed values; every fault is kept with the path that the command would name."""
+class Reader:
+    """Reads typed values; every fault is kept with the path (of `paths`) that the command would name."""
 
-    def __init__(self, values: Mapping[str, str], errors: list[FieldError]) -> None:
+    def __init__(
+        self, values: Mapping[str, str], errors: list[FieldError], paths: Mapping[str, str]
+    ) -> None:
         self.values = values
         self.errors = errors
+        self.paths = paths
 
     def text(self, name: str) -> str:
-        return self.values.get(name, "").strip()
+        return self.values.get(name, "").replace("\x00", "").strip()
 
     @staticmethod
     def present(**values: str) -> dict[str, Any]:
         return {name: value for name, value in values.items() if value}
 
     def fault(self, name: str, message: str) -> None:
-        self.errors.append(FieldError(field=JOB_PATHS[name], message=message, code="invalid"))
+        self.errors.append(FieldError(field=self.paths[name], message=message, code="invalid"))
 
     def integer(self, name: str, default: int) -> int:
         raw = self.text(name)
@@ -213,17 +236,22 @@ class _Reader:
             self.fault(name, f"It cannot be split into words: {error}.")
             return []
 
-    def pairs(self, name: str) -> dict[str, str]:
+    def pairs(self, name: str, shape: str = "NAME=value") -> dict[str, str]:
+        """Lines of the shape, each name once."""
         found: dict[str, str] = {}
-        for line in self.values.get(name, "").splitlines():
-            if not line.strip():
-                continue
-            key, equals, value = line.partition("=")
-            if not equals or not key.strip():
-                self.fault(name, f"{line.strip()!r} is not NAME=value.")
+        for line in self.lines(name):
+            key, equals, value = (part.strip() for part in line.partition("="))
+            if not equals or not key:
+                self.fault(name, f"{line!r} is not {shape}.")
+            elif key in found:
+                self.fault(name, f"{key} is there twice.")
             else:
-                found[key.strip()] = value.strip()
+                found[key] = value
         return found
+
+    def lines(self, name: str) -> list[str]:
+        """The lines that are not empty."""
+        return [line.strip() for line in self.text(name).splitlines() if line.strip()]
 
 
 def job_values(spec: Mapping[str, Any]) -> dict[str, str]:

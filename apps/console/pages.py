@@ -16,6 +16,7 @@ from django.utils.cache import patch_vary_headers
 from django.utils.http import url_has_allowed_host_and_scheme
 
 from apps.core.errors import DomainError, Forbidden, Invalid, NotFound
+from apps.core.pagination import scanned
 from apps.core.serializers import MAX_INTEGER
 from apps.tenants.actors import request_actor
 
@@ -120,23 +121,32 @@ def numbered_page(request: HttpRequest, rows: QuerySet[M], *ordering: str, size:
     )
 
 
-def page_of(request: HttpRequest, rows: QuerySet[M], size: int = PAGE_SIZE) -> Page[M]:
-    """Newest first by id, from `?before=ID` or `?after=ID`: a page costs the same wherever it lies."""
+def page_of(request: HttpRequest, rows: QuerySet[M], size: int = PAGE_SIZE, *, scans: bool = False) -> Page[M]:
+    """Newest first by id, from `?before=ID` or `?after=ID`: a page costs the same wherever it lies.
+
+    With `scans` (a filter has no index) it looks at a part of the list, and the following pages at the rest.
+    """
     before, after = number(request, "before"), number(request, "after")
+    beyond = None
     if after is not None:
+        if scans:
+            rows, beyond = scanned(rows, after, descending=False)
         found = list(rows.filter(pk__gt=after).order_by("pk")[: size + 1])
-        has_newer, has_older = len(found) > size, True
+        newer, older = found[size - 1].pk if len(found) > size else beyond, found[0].pk if found else after + 1
         found = found[:size][::-1]
     else:
+        if scans:
+            rows, beyond = scanned(rows, before, descending=True)
         found = list((rows if before is None else rows.filter(pk__lt=before)).order_by("-pk")[: size + 1])
-        has_newer, has_older = before is not None, len(found) > size
+        newer = None if before is None else found[0].pk if found else before - 1
+        older = found[size - 1].pk if len(found) > size else beyond
         found = found[:size]
-    if not found:
+    if not found and not scans:
         return Page(rows=[], before=_link(request) if before is not None else None, after=None)
     return Page(
         rows=found,
-        before=_link(request, after=found[0].pk) if has_newer else None,
-        after=_link(request, before=found[-1].pk) if has_older else None,
+        before=_link(request, after=newer) if newer is not None else None,
+        after=_link(request, before=older) if older is not None else None,
     )
 
 

@@ -3,9 +3,11 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import Any
 
-from django.db.models import Count, F, Min, Q, QuerySet, Sum, Window
+from django.contrib.postgres.expressions import ArraySubquery
+from django.db.models import Count, F, Min, OuterRef, QuerySet, Sum, Window
 from django.db.models.functions import RowNumber
 from django.utils import timezone
 
@@ -13,7 +15,7 @@ from apps.core.actors import Actor
 from apps.events.models import Event
 from apps.execution.queries import telemetry
 from apps.fleet import policies as fleet_policies
-from apps.fleet.models import Gpu, Node
+from apps.fleet.models import Cluster, Gpu, Node
 from apps.fleet.states import NodeState
 from apps.jobs import policies as job_policies
 from apps.jobs.models import Job
@@ -169,6 +171,32 @@ def with_telemetry(nodes: Iterable[Node]) -> list[LiveNode]:
     return [LiveNode(node, samples.get(node.pk, {})) for node in found]
 
 
+def telemetry_topics(actor: Actor, clusters: Iterable[Cluster]) -> str:
+    """The live topics of the samples that the actor may watch as they come: one for each cluster."""
+    return " ".join(
+        f"telemetry:{cluster.pk}"
+        for cluster in clusters
+        if fleet_policies.clusters.allows(actor, "observe", cluster)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterSums:
+    """What the nodes of a cluster that are not removed have together."""
+
+    nodes: int
+    cpu_millicores: int
+    memory_bytes: int
+
+
+def cluster_sums(actor: Actor, cluster_ids: Iterable[int]) -> dict[int, ClusterSums]:
+    """The nodes of each cluster that the actor may see, added up in one query."""
+    rows = fleet_policies.nodes.visible(actor).filter(cluster_id__in=list(cluster_ids))
+    sums = rows.exclude(state=NodeState.REMOVED).order_by().values_list("cluster_id")
+    added = sums.annotate(Count("pk"), Sum("cpu_millicores"), Sum("memory_bytes"))
+    return {cluster_id: ClusterSums(*values) for cluster_id, *values in added}
+
+
 @dataclass(frozen=True, slots=True)
 class HeatGroup:
     """The nodes of one cluster on the fleet map."""
@@ -188,14 +216,13 @@ def fleet_map(actor: Actor) -> list[HeatGroup]:
     return [HeatGroup(cluster, nodes) for cluster, nodes in groups.items()]
 
 
-def search_jobs(rows: QuerySet[Job], words: str) -> QuerySet[Job]:
-    """Jobs whose name contains the words, or whose id they are."""
-    if not words:
-        return rows
-    found = Q(name__icontains=words)
+def search_jobs(rows: QuerySet[Job], words: str) -> tuple[QuerySet[Job], bool]:
+    """The job whose id the words are, else jobs whose name contains them; and whether no index serves to find them."""
     if words.isascii() and words.isdigit() and len(words) < 19:
-        found |= Q(pk=int(words))
-    return rows.filter(found)
+        named = rows.filter(pk=int(words))
+        if named.exists():
+            return named, False
+    return (rows.filter(name__icontains=words), True) if words else (rows, False)
 
 
 def queue_order(rows: QuerySet[Job]) -> QuerySet[Job]:
@@ -250,14 +277,11 @@ class Bar:
 
 
 def latest_runs(actor: Actor, workflows: Iterable[Workflow], count: int) -> dict[int, list[Bar]]:
-    """The newest runs of each workflow, oldest of them first, in one query for all."""
-    ranked = (
-        workflow_policies.runs.visible(actor)
-        .filter(workflow__in=list(workflows))
-        .annotate(place=Window(RowNumber(), partition_by="workflow_id", order_by=F("id").desc()))
-    )
+    """The newest runs of each workflow, oldest of them first; their ids are read from the ends of an index."""
+    newest = ArraySubquery(Run.objects.filter(workflow=OuterRef("pk")).order_by("-pk").values("pk")[:count])
+    lists = Workflow.objects.filter(pk__in=[workflow.pk for workflow in workflows]).values_list(newest, flat=True)
     found: dict[int, list[Run]] = {}
-    for run in ranked.filter(place__lte=count).order_by("pk"):
+    for run in workflow_policies.runs.visible(actor).filter(pk__in=list(chain.from_iterable(lists))).order_by("pk"):
         found.setdefault(run.workflow_id, []).append(run)
     return {pk: _bars(runs) for pk, runs in found.items()}
 

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from .views import artifacts, fleet, governance, jobs, overview, workflows
+from .views import artifacts, contributions, fleet, governance, jobs, overview, pools, quotas, workflows
 
 app_name = "console"
 urlpatterns = [
@@ -22,7 +22,24 @@ urlpatterns = [
         fleet.node_action,
         name="node-action",
     ),
-    path("pools/", fleet.pools, name="pools"),
+    path("nodes/<int:node_id>/labels/", fleet.node_labels, name="node-labels"),
+    path("pools/", pools.pools, name="pools"),
+    path("pools/new/", pools.pool_new, name="pool-new"),
+    path("pools/preview/", pools.pool_preview, name="pool-preview"),
+    path("pools/<int:pool_id>/", pools.pool, name="pool"),
+    path("pools/<int:pool_id>/delete", pools.pool_delete, name="pool-delete"),
+    path("pools/<int:pool_id>/flavors/new/", pools.flavor_new, name="flavor-new"),
+    path("pools/<int:pool_id>/flavors/preview/", pools.flavor_preview, name="flavor-preview"),
+    path("flavors/<int:flavor_id>/", pools.flavor, name="flavor"),
+    path("flavors/<int:flavor_id>/delete", pools.flavor_delete, name="flavor-delete"),
+    path("contributions/", contributions.contributions, name="contributions"),
+    path("contributions/new/", contributions.contribution_new, name="contribution-new"),
+    path("contributions/<int:contribution_id>/", contributions.contribution, name="contribution"),
+    path(
+        "contributions/<int:contribution_id>/withdraw",
+        contributions.contribution_withdraw,
+        name="contribution-withdraw",
+    ),
     path("artifacts/<int:artifact_id>/", artifacts.artifact, name="artifact"),
     path("queue/", jobs.queue, name="queue"),
     path("jobs/", jobs.jobs, name="jobs"),
@@ -43,7 +60,10 @@ urlpatterns = [
     path("runs/<int:run_id>/graph", workflows.run_graph, name="run-graph"),
     path("runs/<int:run_id>/tasks/<path:name>/", workflows.run_task, name="run-task"),
     path("runs/<int:run_id>/cancel", workflows.run_cancel, name="run-cancel"),
-    path("quotas/", governance.quotas, name="quotas"),
+    path("quotas/", quotas.quotas, name="quotas"),
+    path("quotas/new/", quotas.quota_new, name="quota-new"),
+    path("quotas/<int:quota_id>/", quotas.quota, name="quota"),
+    path("quotas/<int:quota_id>/delete", quotas.quota_delete, name="quota-delete"),
     path("tenants/", governance.tenants, name="tenants"),
     path("tenants/<slug:slug>/", governance.tenant, name="tenant"),
     path(

@@ -1,7 +1,9 @@
 """Amounts and times as people say them: pure functions, registered as template filters beside."""
 
 import json
+from collections.abc import Mapping
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
@@ -36,6 +38,24 @@ def amount(value: int | None, resource: str) -> str:
     if resource in ("memory", "storage"):
         return bytes_(value)
     return cores(value)
+
+
+def price(value: Decimal) -> str:
+    """A price without the noughts that say nothing: `0.250000` → `0.25`."""
+    return f"{value.normalize():f}"
+
+
+def query_tags(query: Mapping[str, Any]) -> list[str]:
+    """A pool's query or a flavor's match in short pieces: `zone=a|b`, `Trust ≥ 2`, `Regions: eu, us`."""
+    pieces = []
+    for key, value in query.items():
+        if key == "labels":
+            pieces += [f"{label}={'|'.join(values)}" for label, values in value.items()]
+        elif key == "trust":
+            pieces.append(f"Trust ≥ {value}")
+        else:
+            pieces.append(f"{sentence(key)}: {', '.join(value)}")
+    return pieces
 
 
 def unit(resource: str) -> str:

@@ -252,7 +252,8 @@ class ApiView(APIView):
         assert declared is not None
         if declared.filters is not None:
             rows = apply_filters(declared.filters, self.request.query_params, rows)
-        self.paginator = CursorPagination(declared.ordering)
+        scans = declared.filters is not None and declared.filters.scans(self.request.query_params)
+        self.paginator = CursorPagination(declared.ordering, scans=scans)
         return self.paginator.paginate_queryset(rows, self.request, self)
 
     def _read_query(self, declared: Operation) -> None:

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
 import django_filters
 from django import forms
-from django.db.models import QuerySet
+from django.db.models import Model, QuerySet
 from django_filters.fields import IsoDateTimeField
 
 from .errors import FieldError, Invalid
@@ -16,10 +16,18 @@ from .serializers import MAX_INTEGER
 class FilterSet(django_filters.FilterSet):  # type: ignore[misc]
     """A filter set that refuses bad values; unknown names are refused by `ApiView`."""
 
+    # Names of the filters without an index behind them: a page then looks at so many rows and no more (`pagination`).
+    unindexed: ClassVar[frozenset[str]] = frozenset()
+
     @classmethod
     def names(cls) -> list[str]:
         """The query parameters that it takes."""
         return list(cls.base_filters)
+
+    @classmethod
+    def scans(cls, query: Mapping[str, Any]) -> bool:
+        """Whether the query has a filter without an index."""
+        return any(query.get(name) for name in cls.unindexed)
 
 
 class IntegerFilter(django_filters.NumberFilter):  # type: ignore[misc]
@@ -32,6 +40,24 @@ class IntegerFilter(django_filters.NumberFilter):  # type: ignore[misc]
 
     def get_max_validator(self) -> None:
         """The field has its own maximum."""
+
+
+class ReferenceFilter(django_filters.CharFilter):  # type: ignore[misc]
+    """Rows that refer to the one object with this name; `field_name` is the column, `by` what the object is named by.
+
+    The object is looked up first: knowing its id, PostgreSQL can read a long list by the index on it, where a join
+    would make it go through the list.
+    """
+
+    def __init__(self, *args: Any, to: type[Model], by: str, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.to, self.by = to, by
+
+    def filter(self, rows: QuerySet[Any], value: Any) -> QuerySet[Any]:
+        if not value:
+            return rows
+        pk = self.to._default_manager.filter(**{self.by: value}).values_list("pk", flat=True).first()
+        return rows.none() if pk is None else rows.filter(**{self.field_name: pk})
 
 
 class TimeField(IsoDateTimeField):  # type: ignore[misc]

@@ -17,6 +17,7 @@ class LockClass(IntEnum):
     QUOTA_TREE = 7202
     WORKFLOW = 7203
     PREPARE = 7204
+    PEOPLE = 7205
 
 
 LOOP_KEYS = {"schedule": 1, "advance": 2, "recover": 3, "timetable": 4, "housekeep": 5}

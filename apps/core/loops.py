@@ -3,18 +3,21 @@
 A loop is a function that does one bounded pass and returns whether it wants to run again at once. The
 runner holds the loop's advisory lock; whoever fails to get it leaves the wake flag standing, and the holder
 looks at the flag again after it has let go. So no wake is lost while both live, and beat covers the rest.
+What becomes due by the clock is asked for by the pass before it (`wake_at`).
 """
 
 import logging
 import threading
 import time
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 
 from celery import shared_task
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, close_old_connections, connection, transaction
+from django.utils import timezone
 
 from . import locks, redis
 
@@ -27,7 +30,12 @@ FLAG_MILLISECONDS = 2000
 # One Celery task gives its thread back after this long even when there is more to do.
 BUSY_SECONDS = 20.0
 
-# A loop rests for as long as its last pass took: under load each pass then does more at once, which costs far
+# How far ahead a pass looks for what will be due: further than the time from one tick to the next.
+AHEAD = timedelta(seconds=15)
+_alarms: dict[str, tuple[datetime, threading.Timer]] = {}
+_alarms_lock = threading.Lock()
+
+# A loop rests for half as long as its last pass took: under load each pass then does more at once, which costs far
 # less than many small ones; at rest the next wake comes later than that anyway.
 REST_SECONDS_MAX = 0.2
 _rest_until: dict[str, float] = {}
@@ -58,6 +66,30 @@ def wake(name: str) -> None:
     if any(function is sender for _, function, *_ in connection.run_on_commit):
         return
     transaction.on_commit(sender)
+
+
+def wake_at(name: str, at: datetime) -> None:
+    """Ask for a pass at that time, for work that becomes due without an event.
+
+    It is a timer of this process and no more: every pass says again what it knows to be due within AHEAD, so only the
+    earliest time is kept, and beat covers a process that ends before it.
+    """
+    with _alarms_lock:
+        earlier, alarm = _alarms.get(name, (None, None))
+        if alarm is not None and earlier is not None:
+            if earlier <= at:
+                return
+            alarm.cancel()
+        alarm = threading.Timer(max(0.0, (at - timezone.now()).total_seconds()), _ring, [name])
+        alarm.daemon = True
+        _alarms[name] = (at, alarm)
+        alarm.start()
+
+
+def _ring(name: str) -> None:
+    with _alarms_lock:
+        _alarms.pop(name, None)
+    _send(name)
 
 
 def _send(name: str) -> None:
@@ -100,7 +132,7 @@ def run(name: str, *, once: bool = False) -> bool:
             began = time.monotonic()
             again = _passes[name]()
             ended = time.monotonic()
-            _rest_until[name] = ended + min(ended - began, REST_SECONDS_MAX)
+            _rest_until[name] = ended + min((ended - began) / 2, REST_SECONDS_MAX)
         if not again and not redis.hint("EXISTS", FLAG.format(name)):
             return True
         if time.monotonic() > deadline:

@@ -1,4 +1,8 @@
-"""Keyset pagination by id: a page costs the same wherever it lies and however long the table is."""
+"""Keyset pagination by id: a page costs the same wherever it lies and however long the table is.
+
+Where a filter has no index, a page looks at SCAN_ROWS ids at most. It may then be short or empty although more follows:
+`next` goes on where it stopped.
+"""
 
 import base64
 import binascii
@@ -15,13 +19,35 @@ from .serializers import MAX_INTEGER
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 200
 PARAMETERS = ("cursor", "limit", "ordering")
+SCAN_ROWS = 50_000
+
+
+def scanned(rows: QuerySet[Any], start: int | None, *, descending: bool) -> tuple[QuerySet[Any], int | None]:
+    """The rows among the SCAN_ROWS ids after `start`, and where to start for what follows; None when nothing does."""
+    ids = rows.model._default_manager.order_by("-pk" if descending else "pk").values_list("pk", flat=True)
+
+    def after(pk: int | None) -> int | None:
+        if pk is None:
+            return ids.first()
+        return (ids.filter(pk__lt=pk) if descending else ids.filter(pk__gt=pk)).first()
+
+    first = after(start)
+    if first is None:
+        return rows, None
+    last = first - SCAN_ROWS + 1 if descending else first + SCAN_ROWS - 1
+    following = after(last)
+    rows = rows.filter(pk__gte=last) if descending else rows.filter(pk__lte=last)
+    if following is None:
+        return rows, None
+    return rows, following + 1 if descending else following - 1
 
 
 class CursorPagination:
     """`?cursor=&limit=&ordering=` → `{"next", "previous", "results"}`, ordered by `id` or `-id`; no COUNT."""
 
-    def __init__(self, default_ordering: str = "-id") -> None:
+    def __init__(self, default_ordering: str = "-id", *, scans: bool = False) -> None:
         self.default_ordering = default_ordering
+        self.scans = scans
         self.next: str | None = None
         self.previous: str | None = None
 
@@ -36,15 +62,22 @@ class CursorPagination:
         rows = queryset.order_by("-id" if descending else "id")
         if position is not None:
             rows = rows.filter(id__lt=position) if descending else rows.filter(id__gt=position)
+        beyond = None
+        if self.scans:
+            rows, beyond = scanned(rows, position, descending=descending)
         found = list(rows[: limit + 1])
-        more, page = len(found) > limit, found[:limit]
+        page = found[:limit]
+        onward = _id(page[-1]) if len(found) > limit else beyond
+        back = None
+        if position is not None and page:
+            back = _id(page[0])
+        elif position is not None and self.scans:
+            back = position - 1 if descending else position + 1
         if backwards:
             page.reverse()
-        has_next = position is not None if backwards else more
-        has_previous = more if backwards else position is not None
-        if page:
-            self.next = self._link(request, f"a{_id(page[-1])}") if has_next else None
-            self.previous = self._link(request, f"b{_id(page[0])}") if has_previous else None
+            onward, back = back, onward
+        self.next = self._link(request, f"a{onward}") if onward is not None else None
+        self.previous = self._link(request, f"b{back}") if back is not None else None
         return page
 
     def get_paginated_response(self, data: Any) -> Response:
@@ -71,7 +104,11 @@ class CursorPagination:
     def get_schema_operation_parameters(_view: Any = None) -> list[dict[str, Any]]:
         """OpenAPI for the query parameters."""
         described = [
-            ("cursor", "Where the page starts; taken from `next` or `previous`.", {"type": "string"}),
+            (
+                "cursor",
+                "Where the page starts; taken from `next` or `previous`. Follow `next` until it is null.",
+                {"type": "string"},
+            ),
             (
                 "limit",
                 "Rows on a page.",

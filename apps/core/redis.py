@@ -1,6 +1,7 @@
 """The process's one Redis client. Redis only wakes: every caller must be right without it."""
 
 import logging
+from collections.abc import Iterable
 from functools import cache
 
 import redis
@@ -27,3 +28,14 @@ def hint(action: str, *arguments: object) -> object | None:
     except redis.RedisError as error:
         logger.warning("Redis did not take %s: %s", action, error)
         return None
+
+
+def hints(actions: Iterable[tuple[object, ...]]) -> None:
+    """Run many Redis commands as hints, all in one round trip."""
+    pipeline = client().pipeline(transaction=False)
+    try:
+        for action in actions:
+            pipeline.execute_command(*action)  # type: ignore[no-untyped-call]
+        pipeline.execute()
+    except redis.RedisError as error:
+        logger.warning("Redis did not take several commands: %s", error)

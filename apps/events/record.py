@@ -7,6 +7,7 @@ from typing import Any
 from django.db import models
 from django.utils import timezone
 
+from apps.core import loops
 from apps.core.actors import Actor
 from apps.core.bulk import insert, update_rows
 from apps.core.errors import StaleState
@@ -14,6 +15,7 @@ from apps.core.errors import StaleState
 from .live import publish
 from .models import Event
 from .stamp import move_stamp, moves_stamp
+from .wakes import woken_by
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,8 @@ class Fact:
 
 
 def record(actor: Actor, *facts: Fact, on_behalf_of: str = "") -> None:
-    """Append the facts to the log in the present transaction and publish their topics when it commits."""
+    """Append the facts to the log in the present transaction; when it commits, publish their topics and wake the loops
+    that have work by them."""
     record_all(actor, facts, on_behalf_of=on_behalf_of)
 
 
@@ -61,8 +64,11 @@ def record_all(actor: Actor, facts: Iterable[Fact], *, on_behalf_of: str = "") -
         topics.update(fact.topics)
     if rows:
         insert(rows)
-        if moves_stamp(row.verb for row in rows):
+        verbs = {row.verb for row in rows}
+        if moves_stamp(verbs):
             move_stamp()
+        for name in sorted(woken_by(verbs)):
+            loops.wake(name)
         publish(topics)
 
 

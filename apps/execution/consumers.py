@@ -19,15 +19,20 @@ from django.db import InterfaceError, OperationalError, close_old_connections, t
 from apps.core.actors import Actor
 from apps.core.errors import DomainError
 from apps.events.live import Watch, hub
+from apps.fleet import commands as fleet
 from apps.fleet.queries import node_of_credential
 from apps.jobs import commands as jobs
 from rmctl.agent import protocol
 
 from .commands import append_log, hello, take_reports
+from .commands.intake import FORGOTTEN
 from .dispatch import START_BATCH, difference
 from .listener import listener
 
 logger = logging.getLogger(__name__)
+
+# A beat may have been written before what was sent had arrived, and another before that; not a third.
+UNTOLD_BEATS = 3
 
 
 class AgentConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
@@ -39,24 +44,25 @@ class AgentConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         self.watch = Watch()
         header = dict(self.scope["headers"]).get(b"authorization", b"").decode("latin-1")
         kind, _, credential = header.partition(" ")
-        node = await database_sync_to_async(node_of_credential)(credential.strip()) if kind == "Agent" else None
+        credential = credential.strip() if kind == "Agent" else ""
+        node = await database_sync_to_async(fleet.connect_node)(credential=credential)
         await self.accept()
         if node is None:
             await self.close(code=protocol.CLOSE_UNAUTHORISED)
             return
         self.node_id = node.pk
-        self.credential = credential.strip()
+        self.credential, self.connection = credential, node.connection
         self.actor = Actor(label=f"agent:{node.name}", node_id=node.pk)
         self.held: set[tuple[int, int]] = set()
-        # Sent, but not yet in a beat of the agent.
-        self.sent: set[tuple[int, int]] = set()
+        # Sent, but not yet in a beat of the agent; with the number of beats since.
+        self.sent: dict[tuple[int, int], int] = {}
         # Held only until their reports and logs are stored: there is nothing to stop any more.
         self.over: frozenset[tuple[int, int]] = frozenset()
         self.greeted = False
         self.beaten = False
         self.inbox: asyncio.Queue[protocol.Reports | protocol.Log | protocol.Hello] = asyncio.Queue(maxsize=1000)
         listener.arrived(node.pk, self)
-        hub.watch(self.watch, [f"node:{node.pk}"])
+        hub.watch(self.watch, [f"node:{node.pk}", fleet.connection_topic(node.pk)])
         await self._send(
             protocol.Welcome(
                 node=node.pk,
@@ -74,6 +80,8 @@ class AgentConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         """Run one half of the connection; when it fails, close, so that the agent comes back and says it all again."""
         try:
             await work()
+        except fleet.Replaced:
+            await self.replaced()
         except DomainError as error:
             logger.warning("Agent of node %s was refused: %s", self.node_id, error)
             await self.close(code=1008)
@@ -83,7 +91,8 @@ class AgentConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
 
     def _cancel(self) -> None:
         for task in self.tasks:
-            task.cancel()
+            if task is not asyncio.current_task():
+                task.cancel()
 
     async def disconnect(self, code: int) -> None:
         self._cancel()
@@ -107,7 +116,7 @@ class AgentConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             await self.close(code=1003)
             return
         if isinstance(message, protocol.Beat):
-            listener.heard(self.node_id, message)
+            listener.heard(self.node_id, self.connection, message)
             self._holds(message.held)
             self.beaten = True
             self.watch.changed.set()
@@ -115,11 +124,16 @@ class AgentConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             await self.inbox.put(message)
 
     def _holds(self, held: list[protocol.Held]) -> None:
-        """What the agent says it holds is the truth about it, except for what was sent a moment ago."""
+        """What the agent says it holds is the truth about it, except for what was sent a moment ago.
+
+        What it does not name in a few beats never arrived, or was gone before it could be named.
+        """
         told = {(item.placement, item.token) for item in held}
         self.over = frozenset((item.placement, item.token) for item in held if item.state == "ended")
-        self.sent -= told
-        self.held = told | self.sent
+        self.sent = {
+            key: beats + 1 for key, beats in self.sent.items() if key not in told and beats + 1 < UNTOLD_BEATS
+        }
+        self.held = told | self.sent.keys()
 
     async def _send(self, message: protocol.FromPortal) -> None:
         await self.send(bytes_data=protocol.encode(message))
@@ -158,15 +172,19 @@ class AgentConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
                 pause = min(2 * pause, 2.0)
 
     async def _greet(self, message: protocol.Hello) -> None:
-        await self._retry(hello, actor=self.actor, node_id=self.node_id, message=message)
-        self.sent = set()
+        await self._retry(
+            hello, actor=self.actor, node_id=self.node_id, connection=self.connection, message=message
+        )
+        self.sent = {}
         self._holds(message.held)
         self.greeted = True
         self.watch.changed.set()
 
     async def _store_reports(self, group: list[protocol.Reports]) -> None:
         items = [item for reports in group for item in reports.items]
-        refused = await self._retry(take_reports, actor=self.actor, node_id=self.node_id, reports=items)
+        refused = await self._retry(
+            take_reports, actor=self.actor, node_id=self.node_id, reports=items, connection=self.connection
+        )
         for reports in group:
             mine = {(item.placement, item.token) for item in reports.items}
             answer = [key for key in refused if tuple(key) in mine]
@@ -174,7 +192,7 @@ class AgentConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         for item in items:
             if item.kind == "ended":
                 self.held.discard((item.placement, item.token))
-                self.sent.discard((item.placement, item.token))
+                self.sent.pop((item.placement, item.token), None)
 
     async def _store_log(self, message: protocol.Log) -> None:
         try:
@@ -185,7 +203,10 @@ class AgentConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
                 token=message.token,
                 offset=message.offset,
                 data=message.data,
+                connection=self.connection,
             )
+        except fleet.Replaced:
+            raise
         except DomainError as error:
             logger.info("Log of placement %s refused: %s", message.placement, error)
             size = message.offset + len(message.data)  # Nobody wants it: let the agent go on.
@@ -195,33 +216,37 @@ class AgentConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         """Whenever something may have changed, send the difference between the rows and the agent."""
         while True:
             await self.watch.changed.wait()
-            self.watch.take()
+            topics, _ = self.watch.take()
             if not self.greeted:
                 continue
-            if self.beaten:
+            if self.beaten or fleet.connection_topic(self.node_id) in topics:
                 self.beaten = False
                 known = await self._retry(node_of_credential, credential=self.credential)
                 if known is None:
                     await self.close(code=protocol.CLOSE_UNAUTHORISED)
                     return
+                if known.connection != self.connection:
+                    raise fleet.Replaced(f"A newer connection speaks for node {self.node_id}.")
             # A copy: what is stored while the rows are read must not make a member look as if it were missing.
             message = await self._retry(self._difference, held=frozenset(self.held), over=self.over)
             if message.start or message.stop:
                 started = {(item.placement, item.token) for item in message.start}
                 self.held |= started
-                self.sent |= started
-                self.sent -= {(item.placement, item.token) for item in message.stop}
+                self.sent |= dict.fromkeys(started, 0)
+                for item in message.stop:
+                    self.sent.pop((item.placement, item.token), None)
                 await self._send_desired(message)
             if len(message.start) >= START_BATCH:
                 self.watch.changed.set()
 
     def _difference(self, held: frozenset[tuple[int, int]], over: frozenset[tuple[int, int]]) -> protocol.Desired:
         assert self.node_id is not None
-        found = difference(self.node_id, held, over)
-        if found.unborn or found.unstartable:
+        found = difference(self.node_id, self.connection, held, over)
+        if found.unborn or found.unstartable or found.vanished:
             with transaction.atomic():
                 jobs.end_unborn(actor=self.actor, placement_ids=found.unborn)
                 jobs.end_unstartable(actor=self.actor, details=found.unstartable)
+                jobs.end_lost(actor=self.actor, placement_ids=found.vanished, detail=FORGOTTEN)
         return found.message
 
     async def _send_desired(self, message: protocol.Desired) -> None:

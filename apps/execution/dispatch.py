@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from apps.core.errors import Conflict
+from apps.fleet.commands import Replaced, require_newest
 from apps.jobs.models import Placement
 from apps.jobs.states import ATTEMPT_LIVE, AttemptState
 from apps.tenants.queries import secret_values
@@ -23,27 +24,41 @@ START_BATCH = 200
 class Difference:
     """What the agent lacks and holds too much.
 
-    `unborn` were to stop before it ever took them; `unstartable` say why they cannot be started at all.
+    `unborn` were to stop before it ever took them; `unstartable` say why they cannot be started at all; `vanished` were
+    running there, but the agent does not hold them any more.
     """
 
     message: Desired
     unborn: list[int]
     unstartable: dict[int, str]
+    vanished: list[int]
 
 
-def difference(node_id: int, held: AbstractSet[Key], over: AbstractSet[Key] = frozenset()) -> Difference:
+def difference(
+    node_id: int, connection: int, held: AbstractSet[Key], over: AbstractSet[Key] = frozenset()
+) -> Difference:
     """Compare the node's live rows with what its agent holds; one read when there is nothing to start.
 
-    `over` are those of the held whose process has ended already.
+    `over` are those of the held whose process has ended already. Raises Replaced when there is anything to say and
+    `connection` is not the node's newest.
     """
     live: set[Key] = set()
     stop: list[Stop] = []
     wanted: list[int] = []
     unborn: list[int] = []
-    for pk, token, state, stop_reason, notice in (
+    vanished: list[int] = []
+    newest: int | None = None
+    for pk, token, state, stop_reason, notice, newest in (  # noqa: B007 - it is the node's, so the same in each row
         Placement.objects.filter(node_id=node_id, state__in=LIVE)
         .order_by("pk")
-        .values_list("pk", "attempt__token", "state", "attempt__stop_reason", "attempt__job__spec__notice")
+        .values_list(
+            "pk",
+            "attempt__token",
+            "state",
+            "attempt__stop_reason",
+            "attempt__job__spec__notice",
+            "node__connection",
+        )
     ):
         live.add((pk, token))
         if (pk, token) in held:
@@ -51,9 +66,15 @@ def difference(node_id: int, held: AbstractSet[Key], over: AbstractSet[Key] = fr
                 stop.append(_stop(pk, token, stop_reason, notice))
         elif state == AttemptState.GRANTED:
             (unborn if stop_reason else wanted).append(pk)
+        else:
+            vanished.append(pk)
     stop += [Stop(placement=pk, token=token, reason="not_wanted") for pk, token in held - live - over]
+    if newest is None and stop:
+        require_newest(node_id, connection)
+    elif newest not in (None, connection):
+        raise Replaced(f"A newer connection speaks for node {node_id}.")
     start, unstartable = assignments(wanted[:START_BATCH])
-    return Difference(Desired(start=start, stop=stop), unborn, unstartable)
+    return Difference(Desired(start=start, stop=stop), unborn, unstartable, vanished)
 
 
 def _stop(placement: int, token: int, reason: str, notice: float | None) -> Stop:
@@ -155,8 +176,5 @@ def _assignment(row: _Row, values: Mapping[str, str]) -> Assignment:
 
 
 def _command(group: dict[str, Any]) -> list[str]:
-    """The argv; a script is run by bash where the node has it, else by sh."""
-    if group.get("command"):
-        return list(group["command"])
-    shell = 'if command -v bash >/dev/null 2>&1; then exec bash -c "$0"; else exec sh -c "$0"; fi'
-    return ["sh", "-c", shell, group["script"]]
+    """The argv. A script is for bash; where there is none, on a node or in an image, the agent takes sh."""
+    return list(group["command"]) if group.get("command") else ["bash", "-c", group["script"]]

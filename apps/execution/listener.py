@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -35,12 +36,14 @@ class Listener:
 
     def __init__(self) -> None:
         self._connections: dict[int, AgentConsumer] = {}
-        self._beats: dict[int, Beat] = {}
+        # The newest beat of each node, with the number of the connection that it came on.
+        self._beats: dict[int, tuple[int, Beat]] = {}
 
     def arrived(self, node_id: int, consumer: "AgentConsumer") -> None:
-        """A node has connected; its older connection is closed."""
-        older = self._connections.get(node_id)
-        self._connections[node_id] = consumer
+        """A node has connected; its older connection in this process is closed, one elsewhere closes by the hint."""
+        other = self._connections.get(node_id)
+        older, newer = (consumer, other) if other and other.connection > consumer.connection else (other, consumer)
+        self._connections[node_id] = newer
         if older is not None:
             asyncio.get_running_loop().create_task(older.replaced())
 
@@ -49,39 +52,47 @@ class Listener:
         if self._connections.get(node_id) is consumer:
             del self._connections[node_id]
 
-    def heard(self, node_id: int, beat: Beat) -> None:
-        """A beat has come; the newest one counts."""
-        self._beats[node_id] = beat
+    def heard(self, node_id: int, connection: int, beat: Beat) -> None:
+        """A beat has come; the newest one of the newest connection counts."""
+        if node_id not in self._beats or self._beats[node_id][0] <= connection:
+            self._beats[node_id] = (connection, beat)
 
     async def run(self) -> None:
         """Write down what was heard, for ever; started with the web process."""
         while True:
-            beats, self._beats = self._beats, {}
+            heard, self._beats = self._beats, {}
             try:
-                await database_sync_to_async(self._write)(beats)
+                await database_sync_to_async(self._write)(heard)
             except Error as error:
                 logger.warning("Beats could not be written down: %s", error)
             except Exception:  # Whatever one beat holds: if this loop ended, every node would be taken for lost.
                 logger.exception("Beats could not be written down.")
             await asyncio.sleep(INTERVAL_SECONDS)  # The period of the loop itself.
 
-    def _write(self, beats: dict[int, Beat]) -> None:
+    def _write(self, heard: dict[int, tuple[int, Beat]]) -> None:
         close_old_connections()
         intake.listening(now=timezone.now())
-        if not beats:
+        seen = fleet.nodes_seen({node_id: connection for node_id, (connection, _) in heard.items()}) if heard else []
+        if not seen:
             return
-        fleet.nodes_seen(list(beats))
-        # A machine that only slept comes back on its old connection, without a greeting.
-        for node in Node.objects.filter(pk__in=list(beats), state=NodeState.LOST):
-            fleet.mark_returned(actor=Actor(label=f"agent:{node.name}", node_id=node.pk), node_id=node.pk)
+        beats = {node_id: heard[node_id][1] for node_id in seen}
+        clusters: dict[int, dict[str, object]] = {}
+        rows = Node.objects.filter(pk__in=list(beats)).values_list("pk", "name", "state", "cluster_id")
+        for node_id, name, state, cluster_id in rows:
+            # A machine that only slept comes back on its old connection, without a greeting.
+            if state == NodeState.LOST:
+                fleet.mark_returned(actor=Actor(label=f"agent:{name}", node_id=node_id), node_id=node_id)
+            sample = msgspec.to_builtins(beats[node_id].telemetry)
+            clusters.setdefault(cluster_id, {})[str(node_id)] = sample
         intake.renew((node_id, item) for node_id, beat in beats.items() for item in beat.held)
-        samples = {str(node_id): msgspec.to_builtins(beat.telemetry) for node_id, beat in beats.items()}
-        encoded = {node_id: json.dumps(sample) for node_id, sample in samples.items()}
-        redis.hint("HSET", LATEST_KEY, *[part for pair in encoded.items() for part in pair])
-        for node_id, sample in encoded.items():
-            redis.hint("LPUSH", HISTORY_KEY.format(node_id), sample)
-            redis.hint("LTRIM", HISTORY_KEY.format(node_id), 0, HISTORY_SAMPLES - 1)
-        publish_data("telemetry", dict(samples))
+        encoded = {node_id: json.dumps(sample) for samples in clusters.values() for node_id, sample in samples.items()}
+        actions: list[tuple[object, ...]] = [("HSET", LATEST_KEY, *chain.from_iterable(encoded.items()))]
+        for node_id, text in encoded.items():
+            history = HISTORY_KEY.format(node_id)
+            actions += [("LPUSH", history, text), ("LTRIM", history, 0, HISTORY_SAMPLES - 1)]
+        redis.hints(actions)
+        for cluster_id, samples in clusters.items():
+            publish_data(f"telemetry:{cluster_id}", samples)
 
 
 listener = Listener()

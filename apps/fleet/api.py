@@ -7,9 +7,7 @@ from rest_framework.request import Request
 
 from apps.core.actors import Actor
 from apps.core.api import ApiView, ReasonBody, operation
-from apps.core.errors import FieldError, Invalid
 from apps.tenants import policies as tenant_policies
-from apps.tenants.models import Domain
 
 from . import commands, policies, queries
 from .filters import ClusterFilter, FlavorFilter, NodeFilter, OfClusterFilter
@@ -170,7 +168,7 @@ class Contributions(ApiView):
         """Lend a cluster."""
         terms = dict(self.data)
         cluster = _cluster(self.actor, terms.pop("cluster"))
-        consumers = _domains(terms.pop("consumers", []))
+        consumers = queries.consumers_named(terms.pop("consumers", []))
         return commands.create_contribution(actor=self.actor, cluster=cluster, consumers=consumers, **terms)
 
 
@@ -184,7 +182,7 @@ class ContributionDetail(ApiView):
     def patch(self, request: Request, contribution_id: int) -> Any:
         """Change the terms; what runs goes on."""
         terms = dict(self.data)
-        consumers = _domains(terms.pop("consumers")) if "consumers" in terms else None
+        consumers = queries.consumers_named(terms.pop("consumers")) if "consumers" in terms else None
         return commands.update_contribution(
             actor=self.actor, contribution_id=contribution_id, consumers=consumers, **terms
         )
@@ -256,13 +254,3 @@ class FlavorDetail(ApiView):
 
 def _cluster(actor: Actor, name: str) -> Cluster:
     return policies.clusters.get(actor, name=name)
-
-
-def _domains(slugs: list[str]) -> list[Domain]:
-    """The domains with these slugs: one may lend to domains that one does not otherwise see."""
-    found = {domain.slug: domain for domain in Domain.objects.filter(slug__in=slugs)}
-    missing = [slug for slug in slugs if slug not in found]
-    if missing:
-        message = f"There is no domain {missing[0]}."
-        raise Invalid(message, errors=[FieldError(field="consumers", message=message, code="not_found")])
-    return list(found.values())

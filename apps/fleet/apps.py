@@ -13,7 +13,11 @@ class FleetConfig(AppConfig):
         def node_visible(actor: Actor, number: int | None) -> bool:
             return number is not None and policies.nodes.visible(actor).filter(pk=number).exists()
 
+        def cluster_observed(actor: Actor, number: int | None) -> bool:
+            cluster = policies.clusters.visible(actor).filter(pk=number).first() if number is not None else None
+            return cluster is not None and policies.clusters.allows(actor, "observe", cluster)
+
         topics.register("fleet", topics.signed_in)
-        # Samples of every node in one frame: for those who see every node.
-        topics.register("telemetry", lambda actor, number: number is None and (actor.operator or actor.auditor))
+        # The samples of a cluster's nodes, all in one frame.
+        topics.register("telemetry", cluster_observed)
         topics.register("node", node_visible)

@@ -56,6 +56,8 @@ class Node(models.Model):
     system = models.JSONField(default=dict)
     agent_version = models.CharField(max_length=40, blank=True, default="")
     boot_id = models.CharField(max_length=64, blank=True, default="")
+    # The number of its agent's newest connection; only grows. No older connection may speak for the node.
+    connection = models.BigIntegerField(default=0)
     last_seen_at = models.DateTimeField(null=True)
     joined_at = models.DateTimeField(auto_now_add=True)
 

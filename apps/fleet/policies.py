@@ -34,6 +34,11 @@ def governs(actor: Actor, cluster: Cluster) -> bool:
     return provider_of(actor, cluster.domain_id)
 
 
+def observes(actor: Actor, cluster: Cluster) -> bool:
+    """Who governs the cluster, and auditors."""
+    return actor.auditor or governs(actor, cluster)
+
+
 class ClusterPolicy(Policy[Cluster]):
     model = Cluster
     noun = "cluster"
@@ -44,8 +49,16 @@ class ClusterPolicy(Policy[Cluster]):
         "delete": governs,
         "join": governs,
         "lend": governs,
+        # The samples of its nodes as they come.
+        "observe": observes,
     }
-    scopes: ClassVar = {"create": "admin", "delete": "admin", "join": "admin", "lend": "admin"}
+    scopes: ClassVar = {
+        "create": "admin",
+        "delete": "admin",
+        "join": "admin",
+        "lend": "admin",
+        "observe": "read",
+    }
 
     def _visible(self, actor: Actor, rows: QuerySet[Cluster]) -> QuerySet[Cluster]:
         if actor.operator or actor.auditor:

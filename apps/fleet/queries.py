@@ -7,6 +7,8 @@ from django.db.models import Count, Q, QuerySet
 
 from apps.core.actors import Actor
 from apps.core.crypto import digest
+from apps.core.errors import FieldError, Invalid
+from apps.tenants.models import Domain
 
 from . import policies
 from .membership import NodeRow, PoolMembers, Terms, members
@@ -45,6 +47,16 @@ def list_pools(actor: Actor) -> QuerySet[Pool]:
 def list_flavors(actor: Actor) -> QuerySet[Flavor]:
     """Flavors with their pool."""
     return policies.flavors.visible(actor).select_related("pool")
+
+
+def consumers_named(slugs: list[str]) -> list[Domain]:
+    """The domains with these slugs: one may lend to domains that one does not otherwise see."""
+    found = {domain.slug: domain for domain in Domain.objects.filter(slug__in=slugs)}
+    missing = [slug for slug in slugs if slug not in found]
+    if missing:
+        message = f"There is no domain {missing[0]}."
+        raise Invalid(message, errors=[FieldError(field="consumers", message=message, code="not_found")])
+    return list(found.values())
 
 
 def node_of_credential(credential: str) -> Node | None:

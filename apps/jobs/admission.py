@@ -8,12 +8,11 @@ from django.utils import timezone
 
 from apps.core.errors import FieldError, Invalid
 from apps.fleet.models import Pool
-from apps.fleet.queries import PoolMembers, pool_members
-from apps.fleet.snapshot import load_fleet, load_lent
-from apps.quotas.queries import load_tree
+from apps.fleet.queries import PoolMembers
 from apps.tenants.models import Tenant
 from engine.placement import feasibility
 
+from .configuration import Configuration, configuration
 from .requests import amounts_of, groups_of
 
 # What apps above this one know to be wrong with a spec: each appends its check in `AppConfig.ready()`.
@@ -36,21 +35,19 @@ def impossible(tenant: Tenant, spec: dict[str, Any], *, prefix: str = "") -> lis
 
     A pool without a node says nothing about nodes to come, so there only the quota is checked.
     """
-    members: dict[str, PoolMembers] = pool_members(timezone.now())
+    configured = configuration(timezone.now())
     name = spec["intent"].get("pool") or default_pool()
-    pool = members.get(name)
+    pool = configured.pools.get(name)
     if pool is None:
-        known = ", ".join(sorted(members)) or "none"
+        known = ", ".join(sorted(configured.pools)) or "none"
         message = f"no pool {name}; known: {known}."
         return [FieldError(field=f"{prefix}intent.pool", message=message, code="unknown_pool")]
     groups = groups_of(spec)
-    problem = _quota_problem(tenant, pool, amounts_of(groups), prefix)
+    problem = _quota_problem(tenant, configured, pool, amounts_of(groups), prefix)
     if problem is None and pool.nodes:
-        fleet = load_fleet(load_lent([pool]))
+        fleet = configured.fleet.fork()  # It keeps answers to itself, and several threads may ask.
         lent = {node_id for node_id in pool.nodes if pool.lends(node_id, tenant.domain_id)}
         allowed = np.array([int(node_id) in lent for node_id in fleet.ids], dtype=np.bool_)
-        # Nodes that are only cordoned or away now may be back when the job's turn comes.
-        fleet.ready = np.ones(len(fleet), dtype=np.bool_)
         never = feasibility(fleet, groups, allowed=allowed) if len(fleet) else None
         if never is not None:
             text = never.detail[:1].upper() + never.detail[1:]
@@ -58,20 +55,21 @@ def impossible(tenant: Tenant, spec: dict[str, Any], *, prefix: str = "") -> lis
     return [problem] if problem else []
 
 
-def _quota_problem(tenant: Tenant, pool: PoolMembers, amounts: dict[str, int], prefix: str) -> FieldError | None:
+def _quota_problem(
+    tenant: Tenant, configured: Configuration, pool: PoolMembers, amounts: dict[str, int], prefix: str
+) -> FieldError | None:
     """The mildest obstacle over the pool's flavors, when none of them could ever hold the job."""
     field = f"{prefix}groups[0].resources"
-    quota = getattr(tenant, "quota", None)
-    tree = load_tree()
-    if quota is None or quota.pk not in tree:
+    leaf, tree = configured.tenants[tenant.pk].quota_node, configured.tree
+    if leaf is None:
         message = f"Tenant {tenant.slug} has no quota: ask an operator for one."
         return FieldError(field="tenant", message=message, code="no_quota")
-    covered = {resource for _, resource in tree.nodes[quota.pk].limits}
+    covered = {resource for _, resource in tree.nodes[leaf].limits}
     counted = {name: amount for name, amount in amounts.items() if name != "storage" or name in covered}
     shortage = None
     for flavor, _ in pool.flavors:
         keyed = {(flavor, resource): amount for resource, amount in counted.items()}
-        found = tree.ever_fits(quota.pk, keyed)
+        found = tree.ever_fits(leaf, keyed)
         if found is None:
             return None
         if shortage is None or found.limit != "not covered":

@@ -22,7 +22,10 @@ class Job(models.Model):
 
     # The index on (tenant, id) below serves it.
     tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="jobs", db_index=False)
-    owner = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
+    # So does the one on (owner, id).
+    owner = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+", db_index=False
+    )
     name = models.CharField(max_length=200)
     # What made it: "" for people and the API, "run:12" for a task of a workflow run.
     origin = models.CharField(max_length=60, blank=True, default="")
@@ -60,6 +63,7 @@ class Job(models.Model):
         indexes = [
             models.Index(fields=["tenant", "id"], name="job_tenant"),
             models.Index(fields=["tenant", "state", "id"], name="job_tenant_state"),
+            models.Index(fields=["owner", "id"], name="job_owner", condition=Q(owner__isnull=False)),
             models.Index(fields=["state", "id"], name="job_active", condition=Q(state__in=sorted(JOB_ACTIVE))),
             models.Index(fields=["ended_at"], name="job_ended", condition=Q(ended_at__isnull=False)),
             models.Index(fields=["origin"], name="job_origin", condition=~Q(origin="")),

@@ -9,7 +9,6 @@ from django.db.models import ProtectedError
 
 from apps.core.actors import Actor
 from apps.core.errors import Conflict, FieldError, Invalid
-from apps.core.loops import wake
 from apps.core.serializers import suggestion
 from apps.events.record import Fact, record
 from apps.fleet.models import Flavor
@@ -20,6 +19,7 @@ from engine.queues import Fungibility, Policy, Preference, Strategy
 from . import policies
 from .ledger import lock_trees
 from .models import QuotaLimit, QuotaNode, QuotaUsage, Resource
+from .queries import limits_stamp
 
 MAX_AMOUNT = 2**53
 MAX_DEPTH = 16
@@ -29,7 +29,6 @@ MAX_WEIGHT = 1_000_000.0
 def _changed(actor: Actor, verb: str, node: QuotaNode, **facts: Any) -> None:
     facts = {"name": node.name, **facts}
     record(actor, Fact(verb, "quota", node.pk, tenant_id=node.tenant_id, facts=facts, topics=("quota",)))
-    wake("schedule")
 
 
 def _weight(value: float) -> float:
@@ -161,13 +160,39 @@ def _rule_errors(name: str, value: Any) -> list[FieldError]:
 
 
 @transaction.atomic
-def set_limits(*, actor: Actor, node_id: int, limits: Sequence[Mapping[str, Any]]) -> QuotaNode:
+def set_limits(
+    *, actor: Actor, node_id: int, limits: Sequence[Mapping[str, Any]], seen: str | None = None
+) -> QuotaNode:
     """Replace all limits of a node; what is in use stays, even where it is now above its limit.
 
     A limit: `{"flavor", "resource", "nominal", "borrowing_limit", "lending_limit"}`, the last two optional.
+    Setting what is set already changes nothing. `seen` is the `limits_stamp` of what the writer looked at: raises
+    Conflict (`changed_meanwhile`) when the limits are not those any more.
     """
     lock_trees()
     node = policies.quotas.get(actor, "set_limits", lock=True, pk=node_id)
+    if seen is not None and seen != limits_stamp(node):
+        raise Conflict(
+            f"The limits of {node} were changed by somebody else meanwhile: "
+            "compare them with yours and save again.",
+            code="changed_meanwhile",
+        )
+    rows = _limit_rows(node, limits)
+    present = {(row.flavor, row.resource): row for row in node.limits.all()}
+    if present.keys() == rows.keys() and all(_same(row, present[key]) for key, row in rows.items()):
+        return node
+    node.limits.all().delete()
+    QuotaLimit.objects.bulk_create(rows.values())
+    facts = [
+        [row.flavor, row.resource, row.nominal, row.borrowing_limit, row.lending_limit]
+        for row in rows.values()
+    ]
+    _changed(actor, "quota.limits_set", node, limits=facts)
+    return node
+
+
+def _limit_rows(node: QuotaNode, limits: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], QuotaLimit]:
+    """The limits as rows by flavor and resource, not yet stored. Raises Invalid naming everything that is wrong."""
     errors: list[FieldError] = []
     flavors = set(Flavor.objects.values_list("name", flat=True))
     rows: dict[tuple[str, str], QuotaLimit] = {}
@@ -186,14 +211,12 @@ def set_limits(*, actor: Actor, node_id: int, limits: Sequence[Mapping[str, Any]
         )
     if errors:
         raise Invalid(f"{errors[0]['field']}: {errors[0]['message']}", code=errors[0]["code"], errors=errors)
-    node.limits.all().delete()
-    QuotaLimit.objects.bulk_create(rows.values())
-    facts = [
-        [row.flavor, row.resource, row.nominal, row.borrowing_limit, row.lending_limit]
-        for row in rows.values()
-    ]
-    _changed(actor, "quota.limits_set", node, limits=facts)
-    return node
+    return rows
+
+
+def _same(one: QuotaLimit, other: QuotaLimit) -> bool:
+    amounts = ("nominal", "borrowing_limit", "lending_limit")
+    return all(getattr(one, name) == getattr(other, name) for name in amounts)
 
 
 def _error(field: str, message: str, code: str = "invalid") -> FieldError:

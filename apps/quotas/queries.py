@@ -1,5 +1,6 @@
 """Reads of the quota tree: as the engine sees it, and as rows for people."""
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from django.conf import settings
 from django.db.models import Q, QuerySet
 
 from apps.core.actors import Actor
+from apps.core.crypto import digest
 from engine import quota as engine
 from engine.queues import Fungibility, Policy, Preference, QueueRules, Strategy
 
@@ -61,6 +63,19 @@ RULES = (
 def list_quotas(actor: Actor) -> QuerySet[QuotaNode]:
     """Nodes of the tree that the actor may see."""
     return policies.quotas.visible(actor).select_related("parent", "tenant")
+
+
+def limits_on(flavors: Iterable[str]) -> int:
+    """How many limits refer to these flavors."""
+    return QuotaLimit.objects.filter(flavor__in=list(flavors)).count()
+
+
+def limits_stamp(node: QuotaNode) -> str:
+    """A short digest of a node's limits; another one means that somebody has changed them."""
+    rows = node.limits.order_by("flavor", "resource").values_list(
+        "flavor", "resource", "nominal", "borrowing_limit", "lending_limit"
+    )
+    return digest(json.dumps(list(rows)))[:16]
 
 
 def load_nodes() -> list[engine.Node]:

@@ -22,6 +22,13 @@ class DecisionAnswer(serializers.ModelSerializer[Decision]):
         read_only_fields = fields
 
 
+class SuggestionAnswer(serializers.Serializer[Any]):
+    field: Any = serializers.CharField(help_text="The field of the job spec to change, or `quota`.")
+    before = serializers.JSONField()
+    after = serializers.JSONField()
+    text = serializers.CharField(help_text='The change in words, such as "without region=eu: now".')
+
+
 class WhyAnswer(serializers.Serializer[Any]):
     job = serializers.IntegerField(source="job.pk")
     state = serializers.CharField(source="job.state")
@@ -32,6 +39,9 @@ class WhyAnswer(serializers.Serializer[Any]):
         child=serializers.DictField(), help_text="Per flavor: what stood in the way."
     )
     position = serializers.IntegerField(allow_null=True, help_text="Place in the queue, from 1.")
+    suggestions = SuggestionAnswer(
+        many=True, help_text="Single changes after which the job would start now, the cheapest first."
+    )
     decisions = DecisionAnswer(many=True)
 
 

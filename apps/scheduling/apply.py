@@ -6,12 +6,15 @@ from datetime import datetime
 from typing import Any
 
 from django.db import transaction
+from django.utils import timezone
 
+from apps.core import loops
 from apps.core.bulk import insert
 from apps.events.live import publish
 from apps.execution import backends
 from apps.fleet.snapshot import load_fleet
-from apps.jobs.commands import Evicted, Given, Member, give_grants, pend, preempt
+from apps.jobs.commands import ALIKE_SLICE, Evicted, Given, Member, give_grants, pend, pend_alike, preempt
+from apps.jobs.configuration import configuration
 from apps.jobs.models import Job, Placement
 from apps.jobs.states import JobState
 from apps.quotas import ledger
@@ -22,7 +25,6 @@ from engine.placement import NodeFree, fits_node
 from engine.queues import Holder
 from engine.quota import QuotaTree
 
-from .configuration import configuration
 from .holders import LIVE
 from .models import Cycle, Decision
 from .observe import Observed, charged
@@ -33,6 +35,8 @@ TOPICS_MAX = 200
 
 # A detail whose figures alone have changed is stored again at most this often; a new reason always is.
 DETAIL_SECONDS = 5.0
+# A cycle tells the jobs that others stand for no longer than this; the next one goes on.
+ALIKE_SECONDS = 0.5
 _written: dict[int, float] = {}
 
 
@@ -242,6 +246,27 @@ def _pend(observed: Observed, verdicts: Sequence[Verdict], now: datetime) -> Non
         with transaction.atomic():
             insert(decisions)
             publish({"queue", *(f"job:{row[0]}" for row in fresh[:TOPICS_MAX])})
+    if observed.partial:
+        _pend_alike([verdict.job for verdict in verdicts], now)
     if len(_written) > 4 * len(observed.pending) + 1000:
         for job in _written.keys() - observed.pending.keys():
             del _written[job]
+
+
+def _pend_alike(jobs: Sequence[int], now: datetime) -> None:
+    """Tell jobs that these stand for the same, and record it; what does not fit in one slice follows in the next."""
+    until = time.monotonic() + ALIKE_SECONDS
+    while True:
+        with transaction.atomic():
+            told = pend_alike(jobs, now)
+            insert(
+                Decision(job_id=job, at=now, outcome="pend", reason=reason, detail=detail, tried=tried)
+                for job, reason, detail, tried in told
+            )
+            if told:
+                publish({"queue", *(f"job:{row[0]}" for row in told[:TOPICS_MAX])})
+        if len(told) < ALIKE_SLICE:
+            return
+        if time.monotonic() > until:
+            loops.wake_at("schedule", timezone.now())
+            return

@@ -6,14 +6,13 @@ from datetime import datetime, timedelta
 
 from django.conf import settings
 
+from apps.jobs.configuration import Configuration
 from apps.jobs.models import Attempt, Placement
 from apps.jobs.states import ATTEMPT_LIVE, JOB_ACTIVE
 from engine.evictions import Places
 from engine.fleet import Fleet, Request
 from engine.preemption import yielding
 from engine.queues import Holder, Policy, QueueRules
-
-from .configuration import Configuration
 
 LIVE = sorted(ATTEMPT_LIVE)
 

@@ -1,5 +1,7 @@
 """Observe: the rows become a snapshot that the engine decides on."""
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -7,34 +9,48 @@ from typing import Any
 import numpy as np
 from django.db import connection
 
+from apps.core import loops
 from apps.fleet.membership import PoolMembers
 from apps.fleet.snapshot import load_fleet
+from apps.jobs.configuration import Configuration, TenantRow, configuration
 from apps.jobs.models import Job
-from apps.jobs.requests import cache
+from apps.jobs.requests import cache, groups_of
 from apps.quotas.queries import load_tree
 from engine.cycle import Candidate, PoolView, Snapshot
 from engine.fleet import Fleet
+from engine.fragmentation import Arrivals, Mix
+from engine.placement import expect
 from engine.quota import QuotaTree
 
-from .configuration import Configuration, TenantRow, configuration
 from .holders import load_held
 
 # Queued jobs looked at in one cycle, in the order of priority and age.
 CANDIDATES_MAX = 20_000
+# Grants of one cycle; more follow in the next pass at once, so that their jobs start meanwhile.
+GRANTS_MAX = 200
+# When more are queued: of jobs of one tenant that ask for the same, the first so many stand for all. A cycle grants no
+# more than that (GRANTS_MAX), and where one of them is refused, those behind it would be too.
+ALIKE_MAX = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """The snapshot, what is stored about its pending jobs (reason, detail), and the configuration behind it."""
+    """The snapshot, what is stored about its pending jobs (reason, detail), and the configuration behind it.
+
+    `partial` says that jobs stand for others like them, which were not read.
+    """
 
     snapshot: Snapshot
     pending: dict[int, tuple[str, str]]
     configuration: Configuration
+    partial: bool = False
 
 
 def observe(now: datetime) -> Observed | None:
     """Read everything that a cycle needs; None when no job waits."""
-    rows = queued(now)
+    rows, due, partial = queued(now)
+    if due is not None:
+        loops.wake_at("schedule", due)
     if not rows:
         return None
     known = cache()
@@ -45,6 +61,8 @@ def observe(now: datetime) -> Observed | None:
             known.add(equivalence, spec)
     configured = configuration(now)
     fleet = load_fleet(configured.lent)
+    if fleet.gpu_free.shape[1]:
+        expect(fleet, expected_work(rows))
     tree = load_tree(configured.quota_nodes)
     views = {
         f"{name}@{domain}": pool_view(fleet, configured.pools[name], domain)
@@ -70,7 +88,10 @@ def observe(now: datetime) -> Observed | None:
         yields=held.yields,
     )
     return Observed(
-        snapshot=snapshot, pending={row.job: (row.reason, row.detail) for row in rows}, configuration=configured
+        snapshot=snapshot,
+        pending={row.job: (row.reason, row.detail) for row in rows},
+        configuration=configured,
+        partial=partial,
     )
 
 
@@ -94,20 +115,67 @@ class QueuedJob:
 
 _kept: dict[int, QueuedJob] = {}
 
+# Learnt from the jobs of this portal; a process that starts learns from the latest ones.
+_arrivals: Arrivals | None = None
+_last_arrival = 0
+LATEST_JOBS = 5_000
 
-def queued(now: datetime) -> list[QueuedJob]:
-    """The pending jobs that may start now, by priority and age; only rows that changed are read.
 
-    `xmin` is the transaction that wrote a row, so as long as it stands still, so does the row.
+def expected_work(rows: Sequence[QueuedJob]) -> Mix | None:
+    """The mix of the requests that have arrived so far, those in `rows` included."""
+    global _arrivals, _last_arrival
+    known = cache()
+    if _arrivals is None:
+        _arrivals = Arrivals()
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT max(id), count(*), (array_agg(spec))[1] FROM (SELECT id, equivalence, spec FROM jobs_job "
+                "WHERE id < %s ORDER BY id DESC LIMIT %s) AS latest GROUP BY equivalence ORDER BY 1",
+                [min(row.job for row in rows), LATEST_JOBS],
+            )
+            for _, count, spec in cursor.fetchall():
+                for request, members in groups_of(spec if isinstance(spec, dict) else json.loads(spec)):
+                    _arrivals.see(request, members * count)
+    for row in sorted(rows, key=lambda row: row.job):
+        if row.job > _last_arrival:
+            _last_arrival = row.job
+            for request, members in known[row.equivalence][0]:
+                _arrivals.see(request, members)
+    return _arrivals.mix
+
+
+QUEUED = (
+    "SELECT id, xmin::text, CASE WHEN not_before > %s THEN not_before END AS due FROM jobs_job "
+    "WHERE state = 'pending' AND NOT held AND (not_before IS NULL OR not_before <= %s) "
+    "ORDER BY due NULLS FIRST, priority DESC, id LIMIT %s"
+)
+# Every kind of request comes before the second job of any; of more kinds than there is room, others come each time.
+STANDING_FOR_ALL = (
+    "SELECT id, version, NULL FROM ("
+    " SELECT id, xmin::text AS version, priority, row_number() OVER ("
+    "  PARTITION BY tenant_id, pool, equivalence ORDER BY priority DESC, id) AS place"
+    " FROM jobs_job WHERE state = 'pending' AND NOT held AND (not_before IS NULL OR not_before <= %s)"
+    ") AS j WHERE place <= %s ORDER BY place, priority DESC, hashint8extended(id, %s) LIMIT %s"
+)
+
+
+def queued(now: datetime) -> tuple[list[QueuedJob], datetime | None, bool]:
+    """The pending jobs that may start now; when the next of those that wait for a time may; and whether some of these
+    jobs stand for others like them.
+
+    Only rows that changed are read: `xmin` is the transaction that wrote a row, so as long as it stands still, so
+    does the row.
     """
     global _kept
     with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT id, xmin::text FROM jobs_job WHERE state = 'pending' AND NOT held "
-            "AND (not_before IS NULL OR not_before <= %s) ORDER BY priority DESC, id LIMIT %s",
-            [now, CANDIDATES_MAX],
-        )
-        versions: dict[int, str] = dict(cursor.fetchall())
+        cursor.execute(QUEUED, [now, now + loops.AHEAD, CANDIDATES_MAX + 1])
+        found = cursor.fetchall()
+        partial = len(found) > CANDIDATES_MAX
+        if partial:
+            cursor.execute(STANDING_FOR_ALL, [now, ALIKE_MAX, int(now.timestamp()), CANDIDATES_MAX])
+            found = cursor.fetchall()
+        due = min((at for _, _, at in found if at is not None), default=None)
+        versions = {pk: version for pk, version, at in found if at is None}
         kept = {pk: row for pk, row in _kept.items() if versions.get(pk) == row.version}
         changed = [pk for pk in versions if pk not in kept]
         if changed:
@@ -118,7 +186,7 @@ def queued(now: datetime) -> list[QueuedJob]:
             )
             kept.update((row[1], QueuedJob(*row)) for row in cursor.fetchall())
     _kept = kept
-    return [kept[pk] for pk in versions if pk in kept]
+    return [kept[pk] for pk in versions if pk in kept], due, partial
 
 
 def _queue(tenant: TenantRow, row: QueuedJob) -> int:

@@ -14,14 +14,11 @@ from engine.cycle import decide
 
 from .apply import apply
 from .models import Cycle
-from .observe import observe
+from .observe import GRANTS_MAX, observe
 
 logger = logging.getLogger(__name__)
 
 CYCLE_AGE = timedelta(days=7)
-
-# Grants of one cycle; more follow in the next pass at once, so that their jobs start meanwhile.
-GRANTS_MAX = 200
 
 
 @loop("schedule")

@@ -4,9 +4,12 @@ Lock order: tenant row, then its memberships.
 """
 
 import re
-from collections.abc import Iterable
+import unicodedata
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
+from typing import Any
 
+from allauth.socialaccount.models import SocialAccount  # type: ignore[import-untyped]
 from django.contrib.auth import authenticate, get_user_model
 from django.contrib.auth.models import AbstractUser
 from django.contrib.auth.password_validation import validate_password
@@ -17,6 +20,7 @@ from django.utils import timezone
 from apps.core.actors import Actor
 from apps.core.crypto import digest, new_token, seal
 from apps.core.errors import Conflict, FieldError, Forbidden, Invalid, NotFound, Unauthenticated
+from apps.core.locks import LockClass, lock_in_transaction
 from apps.events.record import Fact, record
 
 from . import policies
@@ -100,6 +104,77 @@ def create_user(*, actor: Actor, username: str, password: str | None, email: str
     user.save()
     record(actor, Fact("user.created", "user", user.pk, facts={"username": username}))
     return user
+
+
+@transaction.atomic
+def admit_person(
+    *,
+    actor: Actor,
+    provider: str,
+    subject: str,
+    claims: Mapping[str, Any],
+    username: str = "",
+    email: str = "",
+    verified: bool = False,
+    by_email: bool = True,
+) -> SocialAccount:
+    """Link somebody whom an OIDC provider vouches for with an account, and make one without any role if need be.
+
+    The account is the one with the same email if the provider has verified it and `by_email` allows it. Only
+    verified addresses are stored, so that nobody can wait with an address of another person's for that person to
+    come. Raises Conflict when the email is another account's and may not be used. Lock: PEOPLE.
+    """
+    policies.users.require(actor, "create", subject)
+    lock_in_transaction(LockClass.PEOPLE, 0)
+    linked = SocialAccount.objects.filter(provider=provider, uid=subject).select_related("user").first()
+    if linked is not None:
+        return linked
+    holders = _people_with_email(email)
+    if holders and not (verified and by_email):
+        why = "" if verified else " and the provider has not verified that it is yours"
+        raise Conflict(
+            f"There is an account with the email {email} already{why}. Sign in to it with its password and connect "
+            "the provider under Connected accounts, or ask an operator.",
+            code="email_taken",
+        )
+    if len(holders) > 1:
+        raise Conflict(f"More than one account has the email {email}: ask an operator.", code="email_ambiguous")
+    if holders:
+        user = holders[0]
+    else:
+        name = _free_username(username or email.partition("@")[0] or subject)
+        user = create_user(actor=actor, username=name, password=None, email=email if verified else "")
+    record(actor, Fact("user.linked", "user", user.pk, facts={"username": user.username, "provider": provider}))
+    return SocialAccount.objects.create(user=user, provider=provider, uid=subject, extra_data=dict(claims))
+
+
+def _people_with_email(email: str) -> list[AbstractUser]:
+    """Accounts with this address, blocked ones too, in whatever case.
+
+    Databases hold letters for the same that are not (ı and I), so they are compared once more as Django's password
+    reset does: https://www.unicode.org/reports/tr36/#Recommendations_General
+    """
+    if not email:
+        return []
+    found = get_user_model().objects.filter(email__iexact=email)
+    return [user for user in found if _folded(user.email) == _folded(email)]
+
+
+def _folded(text: str) -> str:
+    return unicodedata.normalize("NFKC", text).casefold()
+
+
+def _free_username(wish: str) -> str:
+    """A user name that nobody has, as near to the wish as may be."""
+    base = re.sub(r"[^\w.@+-]", "", unicodedata.normalize("NFKC", wish))[:140] or "person"
+    taken = {
+        name.casefold()
+        for name in get_user_model()
+        .objects.filter(username__istartswith=base)
+        .values_list("username", flat=True)
+    }
+    names = (base, *(f"{base}-{number}" for number in range(2, len(taken) + 3)))
+    return next(name for name in names if name.casefold() not in taken)
 
 
 @transaction.atomic

@@ -2,20 +2,21 @@
 
 import django_filters
 
-from apps.core.filters import ChoicesFilter, FilterSet, IntegerFilter, TimeFilter
+from apps.core.filters import ChoicesFilter, FilterSet, IntegerFilter, ReferenceFilter, TimeFilter
+from apps.tenants.models import Tenant
 
 from .models import Run
 from .states import RunState, TaskState
 
 
 class WorkflowFilter(FilterSet):
-    tenant = django_filters.CharFilter(field_name="tenant__slug", label="Slug of the tenant.")
+    tenant = ReferenceFilter(field_name="tenant_id", to=Tenant, by="slug", label="Slug of the tenant.")
     name = django_filters.CharFilter(lookup_expr="icontains", label="Part of the name.")
     paused = django_filters.BooleanFilter(label="Whether the timetable is off.")
 
 
 class RunFilter(FilterSet):
-    tenant = django_filters.CharFilter(field_name="tenant__slug", label="Slug of the tenant.")
+    tenant = ReferenceFilter(field_name="tenant_id", to=Tenant, by="slug", label="Slug of the tenant.")
     workflow = IntegerFilter(field_name="workflow_id", label="Id of the workflow.")
     state = ChoicesFilter(choices=RunState.choices, label="States.")
     trigger = django_filters.ChoiceFilter(choices=Run.Trigger.choices, label="What made it.")

@@ -126,7 +126,13 @@ def parser() -> argparse.ArgumentParser:
     )
     bench.add_argument("name", choices=checks.benchmarks(ROOT), metavar="NAME", help=", ".join(checks.benchmarks(ROOT)))
     bench.add_argument("--json", type=Path, metavar="FILE", help="keep the JSON in this file, too")
-    add("shell", shell, "a Python shell inside the portal")
+    add(
+        "shell",
+        shell,
+        "open Django's shell inside the portal",
+        description="Open Django's shell with all models imported; -c CODE runs code instead. Starts the embedded "
+        "servers for as long as it is open when the portal is not up.",
+    )
     reset_command = add("reset", reset, "delete the data folder and everything in it")
     reset_command.add_argument("--yes", action="store_true", help="do not ask")
     text = "Starts the embedded servers for as long as it runs when the portal is not up."
@@ -201,11 +207,7 @@ async def _serve_until_signalled(
 
 async def _demo(stack: Stack, url: str) -> int:
     """The demo world, then its workflow; returns the status of the run."""
-    python = str(stack.environment.python)
-    code = await stack.command([python, "manage.py", "demo", "--world"], stack.console.line)
-    if code:
-        raise Refusal(f"manage.py demo --world failed with status {code}; its output stands above.", 1)
-    code = await stack.command([python, "manage.py", "demo", "--run", "--url", url])
+    code = await stack.command([str(stack.environment.python), "manage.py", "demo", "--url", url])
     if code:
         stack.console.failure(
             f"The demo run failed (status {code}); ./portal logs worker and ./portal logs agent tell more."
@@ -251,7 +253,12 @@ def run_bench(options: argparse.Namespace) -> int:
 
 
 def shell(options: argparse.Namespace) -> int:
-    """Django's shell."""
+    """Django's shell, with the models imported; it needs a portal that was up at least once."""
+    data = DataFolder(options.data)
+    if not data.exists() or not (data.agent / "credential.json").is_file():
+        raise Refusal(
+            f"There is no portal in {data.path} yet: make one with ./portal up, or name another folder with --data."
+        )
     return _managed(options.data, ["shell", *options.rest])
 
 
@@ -268,6 +275,8 @@ def _managed(path: Path, arguments: list[str]) -> int:
     if data.running() is None:
         return asyncio.run(_managed_with_servers(environment, data, console, arguments))
     state = data.state()
+    if not all(state.get("variables", {}).get(name) for name in ("DATABASE_URL", "REDIS_URL")):
+        raise Refusal(f"The portal in {data.path} is still starting: try again in a moment.", 1)
     variables = child_environment(data, None)
     variables.update({"RMPORTAL_URL": state.get("url") or "", **state.get("variables", {})})
     variables = {name: value for name, value in variables.items() if value}
@@ -285,7 +294,7 @@ async def _managed_with_servers(
         data.secret_key()
         stack = Stack(environment, data, console)
         async with stack.running():
-            return await stack.command([str(environment.python), "manage.py", *arguments])
+            return await stack.foreground([str(environment.python), "manage.py", *arguments])
     finally:
         data.release()
 
@@ -315,6 +324,7 @@ def reset(options: argparse.Namespace) -> int:
             raise Refusal("reset deletes every job, log and account: confirm with --yes.")
         if input(f"Delete {data.path} with every job, log and account in it? Type yes: ").strip() != "yes":
             raise Refusal("nothing was deleted.", 1)
+    outside = data.database_is_outside()
     data.open()
     data.acquire()
     _clean_up(data, console)
@@ -323,4 +333,6 @@ def reset(options: argparse.Namespace) -> int:
     data.release()
     ended = f" ({tasks} processes of tasks ended)" if tasks else ""
     console.success(f"Deleted {data.path}{ended}")
+    if outside:
+        console.line("  Its database is on an outside server and was left as it is.")
     return 0

@@ -46,6 +46,10 @@ class DataFolder:
     def exists(self) -> bool:
         return (self.path / MARKER).is_file()
 
+    def database_is_outside(self) -> bool:
+        """True when a portal has run here that had its database on a server of its own."""
+        return (self.agent / "credential.json").is_file() and not self.postgres.exists()
+
     def open(self) -> None:
         """Make the folder, or check that it is one of ours; Refusal for a foreign or unusable one."""
         try:

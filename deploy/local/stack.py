@@ -18,6 +18,7 @@ from typing import Any
 from .console import Console, Refusal
 from .environment import Environment
 from .folder import DataFolder
+from .outside import OutsideServers, Place
 from .processes import write_file
 from .servers import Postgres, Redis
 from .supervisor import Service, Supervisor
@@ -108,10 +109,12 @@ class Stack:
         self.interrupted = asyncio.Event()
         self.hurry = asyncio.Event()
         self.received = 0
+        self.command_has_terminal = False
         self.variables = child_environment(data, address, isolated)
         self._postgres: Postgres | None = None
         self._began = time.time()
         self.supervisor = Supervisor(data.run, data.log, self._tell, self._on_change)
+        self.outside = OutsideServers(self._tell, self.supervisor.publish)
 
     # Start and stop
 
@@ -119,12 +122,17 @@ class Stack:
     async def running(self) -> AsyncIterator["Stack"]:
         """Servers and, with an address, the portal itself; everything is stopped at the end, in order."""
         self._listen_for_signals()
-        guard = asyncio.create_task(self.supervisor.guard())
+        guards = [
+            # Without its servers the worker cannot get on, and would not after a restart.
+            asyncio.create_task(self.supervisor.guard(excused=lambda: bool(self.outside.away))),
+            asyncio.create_task(self.outside.watch()),
+        ]
         try:
             await self._or_interrupted(self._start())
             yield self
         finally:
-            guard.cancel()
+            for guard in guards:
+                guard.cancel()
             await self._stop()
 
     async def _start(self) -> None:
@@ -135,19 +143,31 @@ class Stack:
             await self._start_rest(self.address)
 
     async def start_servers(self) -> None:
-        """PostgreSQL and Redis together, each unless the environment names an external one."""
+        """PostgreSQL and Redis together, each unless the environment names an outside one, which is only asked."""
         began = time.monotonic()
         packages = self.environment.packages
         starts = []
         titles = []
-        if not self.variables.get("DATABASE_URL"):
+        outside: dict[str, str] = {}
+        if self.variables.get("DATABASE_URL"):
+            outside["postgres"] = self.variables["DATABASE_URL"]
+            if (self.data.postgres / "PG_VERSION").is_file():
+                self.console.warning(f"DATABASE_URL is set: the database in {self.data.postgres} is left alone")
+        else:
+            if self.data.database_is_outside():
+                raise Refusal(
+                    f"The portal in {self.data.path} has its database on an outside server: set DATABASE_URL as "
+                    "before, or choose another folder with --data."
+                )
             self.console.transient("PostgreSQL")
             self._postgres = Postgres(packages, self.data, self.durable)
             self._postgres.initialise()
             self.variables["DATABASE_URL"] = self._postgres.url()
             starts.append(self.supervisor.start(self._postgres.service()))
             titles.append("PostgreSQL 18")
-        if not self.variables.get("REDIS_URL"):
+        if self.variables.get("REDIS_URL"):
+            outside["redis"] = self.variables["REDIS_URL"]
+        else:
             redis = Redis(packages, self.data)
             self.variables["REDIS_URL"] = redis.url()
             starts.append(self.supervisor.start(redis.service()))
@@ -155,12 +175,26 @@ class Stack:
         await asyncio.gather(*starts)
         if titles:
             self.console.success(f"{' and '.join(titles)} ready", time.monotonic() - began)
+        if outside:
+            await self._check_servers(list(outside))
+            self.outside.places = {name: Place.of(name, url) for name, url in outside.items()}
+
+    async def _check_servers(self, names: list[str]) -> None:
+        """Ask the outside servers whether they can be used; Refusal with what is wrong."""
+        began = time.monotonic()
+        self.console.transient("asking the servers")
+        lines: list[str] = []
+        argv = [str(self.environment.python), "manage.py", "check_servers", *names]
+        if await self.supervisor.run(argv, self.variables, str(self.root), lines.append):
+            told = "\n".join(line.removeprefix("CommandError: ").removeprefix("manage.py: ") for line in lines[-5:])
+            raise Refusal(f"{told}\nThe portal was not started.", 2)
+        self.console.success(" and ".join(lines), time.monotonic() - began)
 
     async def _prepare(self) -> None:
         """Migrations, static files, base world: one process, left out when nothing has changed since the last time."""
         token_file = self.data.run / "agent.token"
         joined = (self.data.agent / "credential.json").is_file()
-        # The stamp lives with the database it speaks of; an external one is always asked.
+        # The stamp lives with the database it speaks of; an outside one is always asked.
         stamp = self.data.postgres / "rmportal.prepared" if self._postgres is not None else None
         state = source_state(self.root)
         collected = (self.data.path / "static" / ".collected").is_file()
@@ -277,6 +311,9 @@ class Stack:
 
     def _on_signal(self, number: int) -> None:
         """The first one stops in order; a second one stops at once."""
+        if number == signal.SIGINT and self.command_has_terminal:
+            # The terminal has sent it to the command, too, which knows what it means: a shell drops the line.
+            return
         if self.interrupted.is_set():
             self.hurry.set()
         self.received = number
@@ -303,6 +340,14 @@ class Stack:
         run = self.supervisor.run(argv, self.variables, str(self.root), on_line, **options)
         return int(await self._or_interrupted(run))
 
+    async def foreground(self, argv: list[str]) -> int:
+        """Like `command`, but Ctrl-C is the command's own affair."""
+        self.command_has_terminal = True
+        try:
+            return await self.command(argv)
+        finally:
+            self.command_has_terminal = False
+
     # What others see
 
     def _tell(self, text: str) -> None:
@@ -320,6 +365,7 @@ class Stack:
             "started_at": self._began,
             "variables": {name: self.variables.get(name, "") for name in ("DATABASE_URL", "REDIS_URL")},
             "services": services,
+            "outside": self.outside.describe(),
         }
         write_file(self.data.state_file, json.dumps(state))
         self.supervisor.write_pids(self.data.pids_file)

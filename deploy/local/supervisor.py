@@ -182,14 +182,22 @@ class Supervisor:
             delay = BACKOFF_SECONDS[min(member.failures, len(BACKOFF_SECONDS) - 1)]
             asyncio.get_running_loop().call_later(delay, self._restart, member)
 
-    async def guard(self, patience: float = PROGRESS_SECONDS) -> None:
-        """For ever: kill services that live without getting on, so that they are restarted."""
+    async def guard(
+        self, patience: float = PROGRESS_SECONDS, excused: Callable[[], bool] = lambda: False
+    ) -> None:
+        """For ever: kill services that live without getting on, so that they are restarted.
+
+        While `excused` they cannot get on, and have their whole time again afterwards.
+        """
+        since = 0.0
         while True:
             await asyncio.sleep(patience / 6)
+            if excused():
+                since = time.time()
             for member in self.members.values():
                 if member.service.progress is None or member.state != "ready" or member.process is None:
                     continue
-                touched = member.started_at
+                touched = max(member.started_at, since)
                 with suppress(OSError):
                     touched = max(touched, member.service.progress.stat().st_mtime)
                 if time.time() - touched > patience:

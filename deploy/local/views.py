@@ -14,7 +14,7 @@ NOT_RUNNING = 3
 
 
 def status(options: argparse.Namespace) -> int:
-    """A table of the processes; exit status 3 when the portal does not run, 1 when a process is not ready."""
+    """A table of the processes; exit status 3 when the portal does not run, 1 when a process or server is not ready."""
     console = Console()
     data = DataFolder(options.data)
     launcher = data.running()
@@ -36,12 +36,14 @@ def status(options: argparse.Namespace) -> int:
         memory = proportional_memory(pid, descendants=name != "portal") if pid else None
         uptime = now - service["started_at"] if pid else None
         rows.append({"name": name, **service, "uptime_seconds": uptime, "pss_bytes": memory})
+    outside = state.get("outside", {})
     if options.json:
         found = {
             "running": launcher is not None,
             "data": str(data.path),
             "url": state.get("url"),
             "processes": rows,
+            "outside": [{"name": name, **server} for name, server in outside.items()],
         }
         print(json.dumps(found, indent=2))
     elif launcher is None:
@@ -50,9 +52,11 @@ def status(options: argparse.Namespace) -> int:
         console.line(f"{state.get('url') or 'starting'}   data folder {data.path}")
         for line in table(rows):
             console.line(line)
+        for name, server in outside.items():
+            console.line(f"{name:<10}{'-':>8}  {server['state']:<11}outside, at {server['address']}")
     if launcher is None:
         return NOT_RUNNING
-    return 0 if all(row["state"] == "ready" for row in rows) else 1
+    return 0 if all(row["state"] == "ready" for row in [*rows, *outside.values()]) else 1
 
 
 def table(rows: list[dict[str, object]]) -> list[str]:

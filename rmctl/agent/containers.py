@@ -63,7 +63,7 @@ class Runtime:
                 argv += ["--env", name]
             else:
                 argv += ["--env", f"{name}={value}"]
-        argv += [image, *assignment.command]
+        argv += [image, *_command(assignment)]
         return Launch(
             ["/bin/sh", "-c", SHELL, "rmportal-task", folder.path, "0", "0", "0", "", "--", *argv], client
         )
@@ -103,6 +103,14 @@ class Runtime:
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         await process.wait()
+
+
+def _command(assignment: Assignment) -> list[str]:
+    """The argv in the image; a script for bash is run by sh in an image that has no bash."""
+    if assignment.command[:2] == ["bash", "-c"] and len(assignment.command) == 3:
+        shell = 'if command -v bash >/dev/null 2>&1; then exec bash -c "$0"; else exec sh -c "$0"; fi'
+        return ["sh", "-c", shell, assignment.command[2]]
+    return assignment.command
 
 
 def probe() -> Runtime | None:

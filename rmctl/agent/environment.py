@@ -12,7 +12,7 @@ from rmctl.agent.protocol import Assignment
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 # Variables that change what a program loads or runs before it reaches `main`. A privileged helper (the shell
-# that sets the limits, setpriv, the container CLI) must never start with a tenant's values of these; glibc
+# that sets the limits, chroot, the container CLI) must never start with a tenant's values of these; glibc
 # keeps the same list for set-user-id programs. The task itself gets them from `env`, after privileges are gone.
 LOADER = re.compile(
     r"LD_.*|MALLOC_.*|GLIBC_TUNABLES|GCONV_PATH|GETCONF_DIR|HOSTALIASES|LOCALDOMAIN|LOCPATH|NIS_PATH|NLSPATH|"

@@ -4,7 +4,7 @@
     state                who runs it: process, kernel start time, boot, groups (absent until it was started)
     ending               why the agent is ending it, written before the first signal
     exit                 exit status and a newline, written by the task's own shell, so it outlives the agent
-    log                  standard output and error, written by the task itself
+    log                  a header, then standard output and error, written by the task itself
     inputs.json          the inputs
     work/ tmp/ out/      what the task may write; `out/` holds `result.json` and `artifacts/`
 
@@ -26,6 +26,7 @@ from typing import TypeVar
 
 import msgspec
 
+from rmctl.agent.logs import HEADER
 from rmctl.agent.protocol import Assignment
 
 T = TypeVar("T")
@@ -98,7 +99,12 @@ class TaskFolder:
         self.fill(assignment)
 
     def fill(self, assignment: Assignment) -> None:
-        """Write what was asked, without the secrets, and the inputs. Raises OSError."""
+        """Write what was asked, without the secrets, the inputs, and the header of the log. Raises OSError."""
+        descriptor = os.open(self.log, os.O_WRONLY | os.O_NOFOLLOW)
+        try:
+            os.write(descriptor, HEADER)
+        finally:
+            os.close(descriptor)
         stored = msgspec.structs.replace(assignment, secrets={})
         _write(self.path + "/assignment.msgpack", msgspec.msgpack.encode(stored), 0o600)
         _write(self.inputs, msgspec.json.encode(assignment.inputs), 0o644)
@@ -171,12 +177,6 @@ class TaskFolder:
                 return file.read().strip()
         except FileNotFoundError:
             return ""
-
-    def log_size(self) -> int:
-        try:
-            return os.stat(self.log).st_size
-        except FileNotFoundError:
-            return 0
 
     def remove(self) -> None:
         """Remove the folder with everything in it, also folders that the task made unreadable."""

@@ -2,6 +2,10 @@
 
 The file is the buffer: only what is on its way is in memory, at most `TOTAL_WINDOW` for all tasks. After a new
 connection (or a restart of the agent) one chunk goes out and its acknowledgement says how much the portal has.
+
+A task that opens /dev/stdout or /dev/stderr with `>` empties the file, as the shell opens it anew and with O_TRUNC.
+Only a pipe would make that harmless, and a pipe needs a process to drain it that outlives the agent. So the file
+starts with a header that is not part of the log: without it, something was lost, and the log says so.
 """
 
 import os
@@ -14,18 +18,26 @@ from rmctl.agent.protocol import MAX_LOG_CHUNK_BYTES, Log
 TASK_WINDOW = 4 * MAX_LOG_CHUNK_BYTES
 TOTAL_WINDOW = 16 * MAX_LOG_CHUNK_BYTES
 
+HEADER = b"rmportal task 1\n"
+NOTICE = (
+    b"\n[rmportal: the task emptied its own log here, as opening /dev/stdout or /dev/stderr with > does; what it wrote "
+    b"shortly before is lost. Use >&2, >&1 or >>.]\n"
+)
+
 Key = tuple[int, int]
 
 
 @dataclass(slots=True)
 class Stream:
     """One task's log. Sizes and offsets are those of the portal's copy, which only grows; `base` is the offset
-    there of the first byte of the file, above 0 once the task has truncated its own output."""
+    there of the first byte of the file: below 0 by the header, above once the task has emptied it. `notice` is the
+    offset of the text that says so, below 0 while there is none."""
 
     key: Key
     path: str
     finished: Callable[[], None]
-    base: int = 0
+    base: int = -len(HEADER)
+    notice: int = -1
     size: int = 0
     sent: int = 0
     acknowledged: int = 0
@@ -57,7 +69,7 @@ class LogShipper:
     def end(self, key: Key) -> int:
         """The task ended: its log grows no more. Sends what fits into the window and returns the size."""
         stream = self.streams[key]
-        self._measure(stream)
+        self._measure(stream, last=True)
         stream.ended = True
         self._pump(stream)
         return stream.size
@@ -130,14 +142,19 @@ class LogShipper:
         stream.sent = stream.acknowledged = size
         stream.final_sent = False
 
-    def _measure(self, stream: Stream) -> None:
+    def _measure(self, stream: Stream, last: bool = False) -> None:
+        """Find the log's size; when it has changed, or for the last time, also whether the task has emptied it."""
         try:
             size = os.stat(stream.path).st_size
         except OSError:
             return
-        if stream.base + size < stream.size:
-            # A task can truncate its own output (`> /dev/stderr` does): what it writes from now on follows
-            # what was sent before.
+        if stream.base + size == stream.size and not last:
+            return
+        if stream.notice < 0 and self._file(stream, 0, len(HEADER)) != HEADER:
+            stream.notice = stream.sent
+            stream.base = stream.sent + len(NOTICE)
+        elif stream.base + size < stream.size:
+            # Again: what it writes from now on follows what was sent before.
             stream.base = stream.sent
         stream.size = stream.base + size
 
@@ -163,14 +180,24 @@ class LogShipper:
             self.send(Log(*stream.key, stream.sent, b"", True))
 
     def _read(self, stream: Stream) -> bytes:
+        """What goes out next; zeros for what the portal asks for and the task has destroyed."""
         length = min(MAX_LOG_CHUNK_BYTES, stream.size - stream.sent)
+        if stream.sent >= stream.base:
+            data = self._file(stream, stream.sent - stream.base, length)
+            return data + bytes(length - len(data))
+        place = stream.sent - stream.notice
+        if 0 <= place < len(NOTICE):
+            return NOTICE[place : place + length]
+        return bytes(min(length, (stream.notice if place < 0 else stream.base) - stream.sent))
+
+    def _file(self, stream: Stream, offset: int, length: int) -> bytes:
+        """Bytes of the file, fewer where it is shorter or cannot be read."""
         try:
             # The task owns this file: it must not be able to lead the agent to another one.
             descriptor = os.open(stream.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError:
-            return bytes(length)
+            return b""
         try:
-            data = os.pread(descriptor, length, max(0, stream.sent - stream.base))
+            return os.pread(descriptor, length, offset)
         finally:
             os.close(descriptor)
-        return data + bytes(length - len(data))

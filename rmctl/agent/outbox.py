@@ -2,7 +2,7 @@
 
 The end of a task is sent at once; its start waits a moment, whatever else is sent meanwhile, so that a short
 task is one report of both. One frame is under way at a time: what comes while the portal stores it goes together
-in the next one, and the portal gets a rest as long as its last answer took, so a busy agent's frames grow by
+in the next one, and the portal gets a rest half as long as its last answer took, so a busy agent's frames grow by
 themselves.
 
 The journal is the durable copy: a restarted agent makes the same reports again from its task folders. Results
@@ -92,7 +92,7 @@ class Outbox:
 
     def acknowledge(self, sequence: int) -> None:
         now = asyncio.get_running_loop().time()
-        self._rest_until = now + min(now - self._flushed_at, REST_SECONDS_MAX)
+        self._rest_until = now + min((now - self._flushed_at) / 2, REST_SECONDS_MAX)
         for name in self._in_flight.pop(sequence, []):
             if self._pending.pop(name, None) is not None:
                 self._acknowledged(*name)

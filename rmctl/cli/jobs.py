@@ -269,6 +269,8 @@ def why(job_id: int, as_json: bool) -> None:
     if rows:
         stdout().print()
         print_table(("flavor", "outcome", "detail"), rows)
+    for number, item in enumerate(told.get("suggestions") or []):
+        stdout().print(f"{'or' if number else 'it would start now'}: {clean(item['text']).removesuffix(': now')}")
     for item in tried:
         steps = item.get("funnel") or []
         if steps:

@@ -1,6 +1,7 @@
 // One socket per page. Elements say what they show (data-live-topics="run:12 queue"); a frame that names one of
 // their topics makes htmx fetch their partial again (hx-trigger="live"). Frames carry hints only, so a frame
 // missed, a skipped number or a reconnect is answered by fetching everything, and a slow timer is the backstop.
+// Samples of nodes (telemetry:3) come in the frames themselves, for behaviours/telemetry.js; nothing is fetched.
 
 const REFRESH_GAP = 250; // ms: at most four rounds of refreshes a second
 const PART_GAP = 800; // ms between refreshes of one part, unless its data-live-gap says otherwise
@@ -34,7 +35,6 @@ function showState(state, text) {
 
 function syncTopics() {
   const wanted = new Set(liveElements().flatMap(topicsOf));
-  if (document.querySelector("[data-node]")) wanted.add("telemetry");
   const add = [...wanted].filter((topic) => !subscribed.has(topic));
   const drop = [...subscribed].filter((topic) => !wanted.has(topic));
   if (wanted.size && !socket) connect();
@@ -117,7 +117,7 @@ export function start() {
   document.addEventListener("visibilitychange", () => document.hidden || markDirty([]));
   document.addEventListener("htmx:afterSettle", syncTopics);
   setInterval(() => document.hidden || refreshAll(), BACKSTOP);
-  if (document.querySelector("[data-live-topics], [data-node]")) syncTopics();
+  if (liveElements().length) syncTopics();
   // On a page where nothing changes by itself the dot would say nothing.
   else for (const dot of document.querySelectorAll("[data-live-state]")) dot.hidden = true;
 }

@@ -11,7 +11,7 @@ from rmctl.agent import cgroups, executor, launch, sandbox
 from rmctl.agent.containers import Runtime
 from rmctl.agent.errors import AgentError, JoinRefused, Refused
 from rmctl.agent.journal import TaskFolder
-from rmctl.agent.logs import TASK_WINDOW, LogShipper
+from rmctl.agent.logs import HEADER, NOTICE, TASK_WINDOW, LogShipper
 from rmctl.agent.main import join, run
 from rmctl.agent.protocol import MAX_LOG_CHUNK_BYTES, Assignment, GpuShare, Log
 from tests.agent.portal import CREDENTIAL, TestPortal
@@ -27,7 +27,7 @@ def shipper(path: Path, finished: Callable[[], None] = lambda: None) -> tuple[Lo
 
 def test_only_a_window_of_a_log_is_on_its_way(tmp_path: Path) -> None:
     path = tmp_path / "log"
-    path.write_bytes(bytes(3 * TASK_WINDOW))
+    path.write_bytes(HEADER + bytes(3 * TASK_WINDOW))
     found, sent = shipper(path)
     assert len(sent) == 1, "the first chunk asks how much the portal has"
     found.acknowledge((1, 1), len(sent[0].data))
@@ -38,7 +38,7 @@ def test_only_a_window_of_a_log_is_on_its_way(tmp_path: Path) -> None:
 
 def test_a_new_connection_goes_on_from_what_the_portal_has(tmp_path: Path) -> None:
     path = tmp_path / "log"
-    path.write_bytes(b"x" * (3 * MAX_LOG_CHUNK_BYTES))
+    path.write_bytes(HEADER + b"x" * (3 * MAX_LOG_CHUNK_BYTES))
     done: list[bool] = []
     found, sent = shipper(path, lambda: done.append(True))
     found.disconnected()
@@ -55,25 +55,68 @@ def test_a_new_connection_goes_on_from_what_the_portal_has(tmp_path: Path) -> No
 
 def test_a_chunk_that_could_not_be_stored_is_sent_again(tmp_path: Path) -> None:
     path = tmp_path / "log"
-    path.write_bytes(b"abc")
+    path.write_bytes(HEADER + b"abc")
     found, sent = shipper(path)
     found.acknowledge((1, 1), 0)
-    path.write_bytes(b"abcdef")
+    path.write_bytes(HEADER + b"abcdef")
     found.poll()
     found.acknowledge((1, 1), 0)
     found.poll()
     assert [(frame.offset, frame.data) for frame in sent[-1:]] == [(0, b"abcdef")]
 
 
-def test_a_log_that_its_task_truncates_goes_on(tmp_path: Path) -> None:
+def everything(found: LogShipper, sent: list[Log]) -> bytes:
+    """The log as a portal has it that takes every frame in order, and nothing twice."""
+    log = b""
+    for frame in sent:
+        assert frame.offset <= len(log)
+        log += frame.data[len(log) - frame.offset :]
+        if len(log) > found.streams[1, 1].acknowledged:
+            found.acknowledge((1, 1), len(log))
+    return log
+
+
+@pytest.mark.parametrize("after", [b"", b"n\n", b"as long\n", b"longer than what was there before\n" * 9])
+def test_a_log_that_its_task_empties_goes_on_and_says_so_once(tmp_path: Path, after: bytes) -> None:
     path = tmp_path / "log"
-    path.write_bytes(b"before\n")
+    path.write_bytes(HEADER + b"before\n")
     found, sent = shipper(path)
     found.acknowledge((1, 1), 7)
-    path.write_bytes(b"new\n")
+    path.write_bytes(after)
     found.poll()
-    assert (sent[-1].offset, sent[-1].data) == (7, b"new\n")
-    assert found.end((1, 1)) == 11
+    assert found.streams[1, 1].sent == 7 + len(NOTICE + after)
+    path.write_bytes(after + b"more\n")
+    found.poll()
+    found.acknowledge((1, 1), 7 + len(NOTICE + after))
+    path.write_bytes(b"")
+    found.poll()
+    path.write_bytes(b"x\n")
+    size = found.end((1, 1))
+    log = everything(found, sent)
+    assert log == b"before\n" + NOTICE + after + b"more\n" + b"x\n"
+    assert size == len(log)
+    assert sent[-1].final
+
+
+def test_a_log_emptied_before_anybody_looked_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(b"last\n")
+    found, sent = shipper(path)
+    assert found.end((1, 1)) == len(NOTICE) + 5
+    assert everything(found, sent) == NOTICE + b"last\n"
+
+
+def test_what_a_task_has_destroyed_and_the_portal_lacks_is_zeros(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(HEADER + b"before\n")
+    found, sent = shipper(path)
+    path.write_bytes(b"after\n")
+    found.acknowledge((1, 1), 0)
+    found.end((1, 1))
+    found.disconnected()
+    sent.clear()
+    found.connected(sent.append)
+    assert everything(found, sent) == bytes(7) + NOTICE + b"after\n"
 
 
 def test_version_two_groups_are_made_with_their_limits(

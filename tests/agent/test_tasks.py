@@ -8,6 +8,7 @@ import tarfile
 import msgspec
 import pytest
 
+from rmctl.agent.logs import NOTICE
 from rmctl.agent.protocol import MAX_RESULT_BYTES, GpuShare, Stop
 from tests.agent.conftest import Agent
 
@@ -214,6 +215,16 @@ def test_a_large_log_arrives_whole(agent: Agent) -> None:
     expected = "".join(f"{number}\n" for number in range(1, 400_001)).encode()
     assert agent.portal.log(placement) == expected
     agent.wait_forgotten(placement)
+
+
+def test_a_task_that_empties_its_own_log_is_told_so_in_it(agent: Agent) -> None:
+    placement = agent.run("echo lost; echo problem > /dev/stderr; echo done")
+    assert agent.portal.ended(placement).exit_code == 0
+    assert agent.portal.log(placement) in (NOTICE + b"problem\ndone\n", b"lost\n" + NOTICE + b"problem\ndone\n")
+    # The folder is used again, and so is the file.
+    placement = agent.run("echo kept; echo problem >> /dev/stderr; echo problem >&2")
+    assert agent.portal.ended(placement).exit_code == 0
+    assert agent.portal.log(placement) == b"kept\nproblem\nproblem\n"
 
 
 def test_a_log_streams_while_the_task_runs(agent: Agent) -> None:

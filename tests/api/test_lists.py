@@ -1,16 +1,21 @@
 """Lists: pages by cursor, filters, unknown parameters, and a cost that does not grow."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
+from apps.core import pagination
 from apps.core.actors import SYSTEM
 from apps.core.bulk import insert
 from apps.events.models import Event
+from apps.events.queries import first_id_since
 from apps.fleet import commands as fleet
+from apps.jobs import commands as jobs
 from apps.quotas import commands as quotas
 from apps.tenants import commands as tenants
 from tests.personas import World, make_user
@@ -202,3 +207,88 @@ def test_filters_select(api: Any, world: World) -> None:
     assert verbs == ["node.removed", "node.joined"]
     assert {row["verb"].split(".")[0] for row in client.get("events?verb=node.*").json()["results"]} == {"node"}
     assert client.get("events?actor=agent:n1").json()["results"][0]["verb"] == "node.joined"
+
+
+# Long lists
+
+def made(count: int) -> list[int]:
+    return [
+        event.pk
+        for event in insert(
+            Event(at=timezone.now(), actor=f"user:{number % 4}", subject_type="thing", subject_id=number, verb="x.y")
+            for number in range(count)
+        )
+    ]
+
+
+def test_a_filter_without_an_index_looks_at_a_part_of_the_list_in_each_page(
+    api: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Event.objects.all().delete()
+    ids = made(40)
+    Event.objects.filter(pk__in=ids[12:30]).delete()  # A gap is leapt over.
+    mine = [pk for place, pk in enumerate(ids) if place % 4 == 1 and not 12 <= place < 30]
+    monkeypatch.setattr(pagination, "SCAN_ROWS", 6)
+    client = api.operator
+    for ordering, expected in (("-id", mine[::-1]), ("id", mine)):
+        parts = pages(client, f"events?actor=user:1&ordering={ordering}")
+        assert [pk for page in parts for pk in page] == expected
+        assert len(parts) <= 5
+        last = f"events?actor=user:1&ordering={ordering}"
+        while (following := client.get(last).json()["next"]) is not None:
+            last = path_of(following)
+        back = client.get(last).json()
+        found = [row["id"] for row in back["results"]]
+        before = pages(client, path_of(back["previous"]), "previous")
+        assert [pk for page in before[::-1] for pk in page] + found == expected
+    assert pages(client, "events?actor=user:9&limit=5")[-1] == []
+    full = client.get("events?actor=user:1&limit=1").json()
+    assert [row["id"] for row in full["results"]] == [mine[-1]] and full["next"]
+    # With an index behind the filter a page is always full.
+    assert len(client.get("events?subject=thing").json()["results"]) == 22
+
+
+def test_events_are_found_by_time_though_their_ids_are_a_little_out_of_order(api: Any) -> None:
+    Event.objects.all().delete()
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    late = [0, 3, 1, 2, 400, 401, 340, 800, 790, 1200]
+    insert(
+        Event(at=start + timedelta(seconds=second), actor="x", subject_type="t", subject_id=second, verb="x.y")
+        for second in late
+    )
+    Event.objects.filter(subject_id=2).delete()
+    late.remove(2)
+    client = api.operator
+    for bound in (-1, 0, 1, 2, 340, 341, 400, 795, 1200, 1201, 10_000):
+        text = f"{start + timedelta(seconds=bound):%Y-%m-%dT%H:%M:%SZ}"
+        for name, expected in (("after", {s for s in late if s >= bound}), ("before", {s for s in late if s < bound})):
+            rows = client.get(f"events?subject=t&{name}={text}").json()["results"]
+            assert {row["subject_id"] for row in rows} == expected, (name, bound)
+    Event.objects.all().delete()
+    assert first_id_since(start) == 0
+
+
+@pytest.mark.parametrize("path", ["jobs?tenant=vision", "jobs?owner=max", "runs?tenant=vision"])
+def test_a_name_is_looked_up_before_the_list_is_read(api: Any, world: World, path: str) -> None:
+    make_job(world, "one")
+    with CaptureQueriesContext(connection) as queries:
+        assert api.operator.get(path).status_code == 200
+    name, value = path.partition("?")[2].split("=")
+    (listing,) = (query["sql"] for query in queries if " LIMIT 51" in query["sql"])
+    assert value not in listing, listing
+    nothing = api.operator.get(f"{path.partition('?')[0]}?{name}=nobody").json()
+    assert nothing == {"next": None, "previous": None, "results": []}
+
+
+def test_only_pending_jobs_have_a_reason_or_are_held(api: Any, world: World) -> None:
+    waiting, held, ended = (make_job(world, name) for name in ("waiting", "held", "ended"))
+    jobs.hold(actor=SYSTEM, job_id=held.pk)
+    jobs.hold(actor=SYSTEM, job_id=ended.pk)
+    jobs.cancel(actor=SYSTEM, job_id=ended.pk)
+
+    def listed(query: str) -> set[int]:
+        return {row["id"] for row in api.operator.get(f"jobs?{query}").json()["results"]}
+
+    assert listed("held=true") == listed("reason=held") == {held.pk}
+    assert listed("held=false") == {waiting.pk, ended.pk}
+    assert listed("reason=submitted&reason=held") == {waiting.pk, held.pk}

@@ -14,11 +14,11 @@ from django.utils import timezone
 from apps.core.actors import SYSTEM
 from apps.core.errors import Conflict
 from apps.jobs import commands as jobs
+from apps.jobs import configuration
 from apps.jobs.commands.grants import drift
 from apps.jobs.models import Grant, Job
 from apps.quotas import commands as quotas
 from apps.scheduling import apply as applying
-from apps.scheduling import configuration
 from apps.scheduling.models import Cycle
 from apps.scheduling.observe import observe
 from apps.tenants.models import Tenant

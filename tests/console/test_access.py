@@ -17,6 +17,7 @@ LISTS = {
     "palette",
     "nodes",
     "pools",
+    "contributions",
     "queue",
     "jobs",
     "job-submit",
@@ -41,6 +42,20 @@ OF_VISION = {
 }
 # Alpha lends its nodes to every domain, so that members of other tenants see them too.
 LENT = {"node", "node-figure"}
+# Forms, and who may open them; everybody else is told that they may not, or that there is nothing.
+FORMS = {
+    "pool-new": {"operator"},
+    "pool-preview": {"operator"},
+    "pool": {"operator"},
+    "flavor-new": {"operator"},
+    "flavor-preview": {"operator"},
+    "flavor": {"operator"},
+    "quota": {"operator"},
+    "quota-new": {"operator"},
+    "contribution-new": {"operator", "provider"},
+    "contribution": {"operator", "provider"},
+    "node-labels": {"operator", "provider"},
+}
 # Only POST: one request each in test_changes_are_refused.
 CHANGES = {
     "tenant-switch",
@@ -51,6 +66,10 @@ CHANGES = {
     "run-cancel",
     "tenant-action",
     "token-revoke",
+    "pool-delete",
+    "flavor-delete",
+    "contribution-withdraw",
+    "quota-delete",
 }
 INSIDERS = ("operator", "admin", "member", "auditor")
 
@@ -64,7 +83,7 @@ def address(name: str, objects: dict[str, Any], **more: Any) -> str:
 
 def test_every_route_has_its_place() -> None:
     names = {item.name for item in urlpatterns}
-    assert names == LISTS | OF_VISION | LENT | CHANGES
+    assert names == LISTS | OF_VISION | LENT | FORMS.keys() | CHANGES
 
 
 @pytest.mark.parametrize("name", sorted(LISTS | OF_VISION | LENT))
@@ -86,9 +105,29 @@ def test_pages_by_persona(world: World, people: People, name: str) -> None:
             assert answer.status_code == 200, persona
 
 
-@pytest.mark.parametrize("name", sorted(OF_VISION | LENT))
+@pytest.mark.parametrize("name", sorted(FORMS))
+def test_forms_by_persona(world: World, people: People, name: str) -> None:
+    from apps.events.models import Event
+
+    path = address(name, make_objects(world))
+    for persona in PERSONAS:
+        client = people.as_(persona)
+        answer = client.get(path)
+        if persona in FORMS[name]:
+            assert answer.status_code == 200, persona
+            continue
+        assert answer.status_code in (302, 403, 404), persona
+        assert answer.status_code != 302 or persona == "anonymous", persona
+        before = Event.objects.count()
+        refused = client.post(path, {"name": "mine", "cluster": world.cluster.name, "labels": "a=b", "weight": "5"})
+        assert refused.status_code in (302, 403, 404, 405), persona
+        assert Event.objects.count() == before, f"{persona} changed something"
+
+
+@pytest.mark.parametrize("name", sorted(OF_VISION | LENT | {"pool", "flavor", "quota", "contribution", "node-labels"}))
 def test_what_is_not_there(people: People, name: str) -> None:
-    nowhere = dict.fromkeys(("artifact_id", "job_id", "workflow_id", "run_id", "node_id"), 2**62)
+    keys = ("artifact", "job", "workflow", "run", "node", "pool", "flavor", "quota", "contribution")
+    nowhere = {f"{key}_id": 2**62 for key in keys}
     path = address(name, {**nowhere, "slug": "no-such-tenant"})
     assert people.operator.get(path).status_code == 404
 
@@ -115,6 +154,10 @@ CHANGE_ARGUMENTS = [("node-action", {"action": action}) for action in ("cordon",
     ("run-cancel", {}),
     ("token-revoke", {}),
     ("join-token", {}),
+    ("pool-delete", {}),
+    ("flavor-delete", {}),
+    ("contribution-withdraw", {}),
+    ("quota-delete", {}),
 ]
 
 

@@ -14,8 +14,10 @@ CHROMIUM = os.environ.get("RMPORTAL_CHROMIUM", "")
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machine (set CHROMIUM to its path)")
 
 PAGES = (
-    "/", "/nodes/", "/nodes/1/", "/pools/", "/queue/", "/jobs/", "/jobs/1/", "/jobs/submit/", "/workflows/",
-    "/workflows/1/", "/runs/", "/runs/1/", "/quotas/", "/tenants/", "/tenants/vision/", "/events/", "/tokens/",
+    "/", "/nodes/", "/nodes/1/", "/nodes/1/labels/", "/pools/", "/pools/1/", "/pools/new/", "/flavors/1/",
+    "/contributions/", "/contributions/1/", "/contributions/new/", "/queue/", "/jobs/", "/jobs/1/", "/jobs/submit/",
+    "/workflows/", "/workflows/1/", "/runs/", "/runs/1/", "/quotas/", "/quotas/1/", "/quotas/new/", "/tenants/",
+    "/tenants/vision/", "/events/", "/tokens/",
 )  # fmt: skip
 
 
@@ -50,16 +52,27 @@ def cookies(browser: Browser, demo: DemoPortal) -> "dict[str, object]":
 
 
 @pytest.fixture
-def page(browser: Browser, demo: DemoPortal, cookies: "dict[str, object]") -> Iterator[Page]:
+def page(browser: Browser, cookies: "dict[str, object]") -> Iterator[Page]:
     """A page of ada, admin of the tenant vision, that fails the test on any error in the browser."""
+    yield from faultless_page(browser, cookies["ada"])
+
+
+@pytest.fixture
+def operator_page(browser: Browser, cookies: "dict[str, object]") -> Iterator[Page]:
+    """The same of olivia, an operator."""
+    yield from faultless_page(browser, cookies["olivia"])
+
+
+def faultless_page(browser: Browser, state: object) -> Iterator[Page]:
     problems: list[str] = []
-    with browser.new_context(storage_state=cookies["ada"], viewport={"width": 1440, "height": 900}) as context:
+    with browser.new_context(storage_state=state, viewport={"width": 1440, "height": 900}) as context:
         found = context.new_page()
         found.on("pageerror", lambda error: problems.append(str(error)))
         found.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
         yield found
-        # The browser's own note of a refused form is no fault of the page.
-        problems = [problem for problem in problems if "422" not in problem]
+        # No fault of the page: the browser's own note of a refused form, htmx's of a request that a newer one replaced.
+        notes = ("422", "htmx:sendAbort", "htmx:afterRequest")
+        problems = [problem for problem in problems if not any(note in problem for note in notes)]
     assert not problems
 
 
@@ -120,6 +133,69 @@ def test_a_wrong_form_says_what_is_wrong_beside_the_field(page: Page, demo: Demo
     page.get_by_test_id("job-form-submit").click()
     expect(page.get_by_text("900 TiB").or_(page.get_by_text("memory", exact=False)).first).to_be_visible()
     assert page.url.endswith("/jobs/submit/")
+
+
+def test_a_quota_is_edited_with_its_use_beside_it(operator_page: Page, demo: DemoPortal) -> None:
+    page = operator_page
+    page.goto(f"{demo.url}/quotas/")
+    page.get_by_test_id("edit-quota-vision").click()
+    cards = page.locator('[name="nominal:default:gpu"]')
+    use = page.get_by_role("group", name="default cpu")
+    expect(cards).to_have_value("")
+    expect(use.get_by_text("0 used", exact=False)).to_be_visible()
+
+    # What is used changes while somebody types, and leaves alone what is typed.
+    cards.fill("one and a half")
+    with demo.client("ada") as client:
+        spec = {"tenant": "vision", "groups": [{"script": "sleep 60", "resources": {"cpu": "300m"}}]}
+        job = client.post("jobs", json={**spec, "name": "in-use"}).raise_for_status().json()
+        expect(use.get_by_text("0.3 used", exact=False)).to_be_visible(timeout=10_000)
+        client.post(f"jobs/{job['id']}/cancel", json={})
+    expect(cards).to_have_value("one and a half")
+
+    page.get_by_test_id("quota-save").click()
+    said = "'one and a half' is not an amount of gpu; give cards such as 4 or 0.5."
+    expect(page.get_by_role("alert")).to_have_text(said)
+    expect(cards).to_have_value("one and a half")
+    expect(cards).to_have_attribute("aria-invalid", "true")
+
+    cards.fill("1.5")
+    page.fill("[name=weight]", "2.5")
+    page.get_by_test_id("quota-save").click()
+    expect(page).to_have_url(f"{demo.url}/quotas/")
+    expect(page.get_by_test_id("toasts").get_by_text("The quota of vision is saved.")).to_be_visible()
+    page.get_by_test_id("edit-quota-vision").click()
+    expect(cards).to_have_value("1.5")
+    expect(page.locator("[name=weight]")).to_have_value("2.5")
+
+
+def test_a_pool_shows_which_nodes_match_while_it_is_typed(operator_page: Page, demo: DemoPortal) -> None:
+    page = operator_page
+    page.goto(f"{demo.url}/pools/new/")
+    count = page.get_by_test_id("preview-count")
+    expect(count).to_have_text("1")
+    page.fill("[name=labels]", "disk=nowhere")
+    expect(count).to_have_text("0")
+    page.fill("[name=labels]", "")
+    expect(count).to_have_text("1")
+
+
+def test_filters_stay_when_the_state_changes(page: Page, demo: DemoPortal) -> None:
+    page.goto(f"{demo.url}/jobs/")
+    words = page.get_by_label("Name or id of the job")
+    words.fill("demand")
+    page.locator("label.tab", has_text="Succeeded").click()  # Before the pause after typing is over.
+    expect(page).to_have_url(re.compile(r"[?&]q=demand"))
+    expect(page).to_have_url(re.compile(r"[?&]state=succeeded"))
+    table = page.get_by_test_id("job-table")
+    expect(table.get_by_text("gpu_trace.report")).to_have_count(0)
+    expect(table.get_by_text("gpu_trace.demand[0]", exact=True).first).to_be_visible()
+    page.evaluate("document.getElementById('job-list').dispatchEvent(new CustomEvent('live'))")
+    expect(words).to_have_value("demand")
+    expect(table.get_by_text("gpu_trace.report")).to_have_count(0)
+    page.reload()
+    expect(words).to_have_value("demand")
+    expect(page.locator("label.tab", has_text="Succeeded").locator("input")).to_be_checked()
 
 
 def test_queue_says_why_a_job_waits(page: Page, demo: DemoPortal) -> None:

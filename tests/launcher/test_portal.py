@@ -12,27 +12,7 @@ from deploy.local.processes import Identified
 from deploy.local.stack import free_port
 
 from .conftest import ROOT
-
-OURS = ("DATABASE_URL", "REDIS_URL", "RMPORTAL_", "RMCTL_", "DJANGO_")
-
-
-def start(data: Path, port: int) -> "subprocess.Popen[str]":
-    """Start `./portal up` and read on until it serves."""
-    variables = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "portal"), "up", "--port", str(port), "--data", str(data)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=variables,
-    )
-    assert process.stdout is not None
-    said = []
-    for line in process.stdout:
-        said.append(line)
-        if "Ctrl-C" in line:
-            return process
-    raise AssertionError("".join(said))
+from .running import start
 
 
 def services(data: Path) -> dict[str, Identified]:

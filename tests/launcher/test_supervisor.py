@@ -57,6 +57,23 @@ async def test_one_that_lives_but_gets_nothing_done_is_restarted(
     assert supervisor.members["working"].restarts == 0
 
 
+async def test_what_cannot_get_on_is_left_alone(supervisor: Supervisor, told: list[str], tmp_path: Path) -> None:
+    await supervisor.start(python_service("waiting", FOREVER, progress=tmp_path / "never"))
+    asked: list[bool] = []
+    away = [True]
+
+    def excused() -> bool:
+        asked.append(away[0])
+        return away[0]
+
+    guard = asyncio.create_task(supervisor.guard(patience=0.3, excused=excused))
+    await until(lambda: len(asked) > 12)
+    assert told == []
+    away[0] = False
+    await until(lambda: supervisor.members["waiting"].restarts == 1)
+    guard.cancel()
+
+
 async def test_a_final_status_is_not_restarted(supervisor: Supervisor, told: list[str]) -> None:
     await supervisor.start(python_service("agent", "raise SystemExit(3)", final={3: "its credential was revoked"}))
     member = supervisor.members["agent"]

@@ -11,6 +11,7 @@ from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
+from apps.quotas.queries import QuotaCell
 from engine.reasons import TITLES, Reason
 
 from .. import words
@@ -28,6 +29,8 @@ for function in (
     words.initials,
     words.listed,
     words.pretty,
+    words.price,
+    words.query_tags,
     words.sentence,
     words.unit,
     words.words,
@@ -246,10 +249,13 @@ def cycle_total(cycle: Any) -> str:
 
 
 @register.simple_tag
-def quota_bar(line: Any) -> SafeString:
-    """Own use, what is borrowed, what could still be had, and a mark where the nominal quota ends."""
-    cell, scale = line["cell"], line["scale"]
-    own = 100 * line["own"] / scale
+def quota_bar(cell: QuotaCell) -> SafeString:
+    """Own use, what is borrowed, what could still be had, and a mark where the nominal quota ends.
+
+    The bar ends at the largest of nominal, potential and used.
+    """
+    scale = max(cell.nominal, cell.potential, cell.used, 1)
+    own = 100 * max(0, cell.used - cell.borrowed) / scale
     borrowed = 100 * cell.borrowed / scale
     reach = 100 * max(0, min(scale, cell.used + max(0, cell.available)) - cell.used) / scale
     return format_html(
@@ -263,7 +269,7 @@ def quota_bar(line: Any) -> SafeString:
         f"{borrowed:.2f}",
         f"{own + borrowed:.2f}",
         f"{reach:.2f}",
-        min(99.0, float(line["nominal_at"])),
+        f"{min(99.0, 100 * cell.nominal / scale):.2f}",
     )
 
 

@@ -1,18 +1,16 @@
-"""Nodes and pools: lists, one node with its charts, and what operators and providers do with them."""
+"""Nodes: the list, one node with its charts, and what operators and providers do with it."""
 
 from collections.abc import Callable
 from typing import Any
 
 from django.contrib import messages
-from django.db.models import Count, Sum
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect
 from django.urls import reverse
-from django.utils import timezone
-from django.views.decorators.http import require_POST, require_safe
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from apps.core.actors import Actor
-from apps.core.errors import NotFound
+from apps.core.errors import DomainError, NotFound
 from apps.core.filters import apply_filters
 from apps.events.queries import events_of
 from apps.execution import policies as execution_policies
@@ -20,11 +18,11 @@ from apps.execution.queries import telemetry_history
 from apps.fleet import commands, policies
 from apps.fleet.filters import NodeFilter
 from apps.fleet.models import Node
-from apps.fleet.queries import list_clusters, list_contributions, list_nodes, list_pools, pool_members
+from apps.fleet.queries import list_clusters, list_nodes
 from apps.fleet.states import NodeState
 from apps.jobs.states import ATTEMPT_LIVE
 
-from .. import figures, queries
+from .. import figures, fleet_forms, queries
 from ..pages import given, known, numbered_page, page, show
 
 EVENTS = 12
@@ -56,6 +54,7 @@ def nodes(request: HttpRequest, actor: Actor) -> HttpResponse:
             if cluster.kind == "agents" and policies.clusters.allows(actor, "join", cluster)
         ],
         "states": NodeState.choices,
+        "telemetry_topics": queries.telemetry_topics(actor, clusters),
     }
     return show(request, "console/nodes/page.html", context, {"node-list": "console/nodes/_list.html"})
 
@@ -87,7 +86,8 @@ def node(request: HttpRequest, actor: Actor, node_id: int) -> HttpResponse:
         "earlier": placements.exclude(state__in=sorted(ATTEMPT_LIVE))[:10],
         "events": events_of(actor, "node", found.pk)[:EVENTS],
         "may": {
-            action: policies.nodes.allows(actor, action, found) for action in ("cordon", "uncordon", "drain", "remove")
+            action: policies.nodes.allows(actor, action, found)
+            for action in ("cordon", "uncordon", "drain", "remove", "label")
         },
     }
     partials = {"node-head": "console/nodes/_head.html", "node-body": "console/nodes/_body.html"}
@@ -129,6 +129,36 @@ def node_action(request: HttpRequest, actor: Actor, node_id: int, action: str) -
     return redirect("console:node", node_id=node_id)
 
 
+@require_http_methods(["GET", "HEAD", "POST"])
+@page
+def node_labels(request: HttpRequest, actor: Actor, node_id: int) -> HttpResponse:
+    """Change the labels and taints of a node."""
+    found = policies.nodes.get(actor, "label", pk=node_id)
+    form = fleet_forms.node_form(found)
+    refused = False
+    if request.method == "POST":
+        form.fill(request.POST)
+        try:
+            commands.set_labels(actor=actor, node_id=node_id, **fleet_forms.node_data(request.POST))
+        except DomainError as error:
+            form.refuse(error, fleet_forms.NODE_PATHS)
+            refused = True
+        else:
+            messages.success(request, f"Labels and taints of {found.name} are saved.")
+            return redirect("console:node", node_id=node_id)
+    node_url = reverse("console:node", args=[node_id])
+    context = {
+        "crumbs": [
+            {"label": "Nodes", "url": reverse("console:nodes")},
+            {"label": found.name, "url": node_url},
+            {"label": "Labels and taints"},
+        ],
+        "form": form,
+        "node": found,
+    }
+    return show(request, "console/nodes/labels.html", context, status=422 if refused else 200)
+
+
 @require_POST
 @page
 def create_join_token(request: HttpRequest, actor: Actor) -> HttpResponse:
@@ -144,30 +174,3 @@ def create_join_token(request: HttpRequest, actor: Actor) -> HttpResponse:
     answer = show(request, "console/nodes/join.html", context)
     answer["Cache-Control"] = "no-store"
     return answer
-
-
-@require_safe
-@page
-def pools(request: HttpRequest, actor: Actor) -> HttpResponse:
-    """Pools with their flavors and what their nodes hold."""
-    members = pool_members(timezone.now())
-    visible = policies.nodes.visible(actor).filter(state=NodeState.READY)
-    rows = []
-    for pool in list_pools(actor):
-        inside = members[pool.name]
-        flavor_nodes = dict(inside.flavors)
-        sums = visible.filter(pk__in=inside.nodes).aggregate(
-            count=Count("pk"),
-            cpu=Sum("cpu_millicores", default=0),
-            cpu_used=Sum("allocated_cpu_millicores", default=0),
-            memory=Sum("memory_bytes", default=0),
-            memory_used=Sum("allocated_memory_bytes", default=0),
-        )
-        flavors = [{"flavor": flavor, "nodes": len(flavor_nodes.get(flavor.name, ()))} for flavor in pool.flavors.all()]
-        rows.append({"pool": pool, "nodes": len(inside.nodes), "sums": sums, "flavors": flavors})
-    context = {
-        "crumbs": [{"label": "Pools"}],
-        "pools": rows,
-        "contributions": list_contributions(actor),
-    }
-    return show(request, "console/pools/page.html", context, {"pool-list": "console/pools/_list.html"})

@@ -1,7 +1,6 @@
-"""Quotas, tenants with their people and secrets, the event log, and a person's own API tokens."""
+"""Tenants with their people and secrets, the event log, and a person's own API tokens."""
 
 from datetime import timedelta
-from typing import Any
 
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
@@ -15,7 +14,8 @@ from apps.core.errors import DomainError, Invalid
 from apps.core.filters import apply_filters
 from apps.events.filters import EventFilter
 from apps.events.queries import list_events
-from apps.quotas.queries import QuotaRow, quota_rows
+from apps.quotas import policies as quota_policies
+from apps.quotas.queries import quota_rows
 from apps.tenants import commands, policies
 from apps.tenants.models import Role, Tenant
 from apps.tenants.queries import list_members, list_secrets, list_tenants, list_tokens
@@ -49,25 +49,6 @@ EVENT_NOUNS = (
 
 @require_safe
 @page
-def quotas(request: HttpRequest, actor: Actor) -> HttpResponse:
-    """The quota tree: nominal, used and borrowed of every flavor and resource."""
-    rows = [_quota_lines(row) for row in quota_rows(actor)]
-    context = {"crumbs": [{"label": "Quotas"}], "rows": rows}
-    return show(request, "console/quotas/page.html", context, {"quota-tree": "console/quotas/_tree.html"})
-
-
-def _quota_lines(row: QuotaRow) -> dict[str, Any]:
-    """One node with its cells ready to draw: each bar ends at the largest of nominal, potential and used."""
-    cells = []
-    for cell in row.cells:
-        scale = max(cell.nominal, cell.potential, cell.used, 1)
-        own = max(0, cell.used - cell.borrowed)
-        cells.append({"cell": cell, "own": own, "scale": scale, "nominal_at": f"{100 * cell.nominal / scale:.2f}"})
-    return {"row": row, "cells": cells}
-
-
-@require_safe
-@page
 def tenants(request: HttpRequest, actor: Actor) -> HttpResponse:
     """Tenants with their domain and what they have in flight."""
     found = list(list_tenants(actor))
@@ -88,7 +69,11 @@ def tenant(request: HttpRequest, actor: Actor, slug: str) -> HttpResponse:
 def _show_tenant(
     request: HttpRequest, actor: Actor, found: Tenant, member: Form | None = None, secret: Form | None = None
 ) -> HttpResponse:
-    quota = [_quota_lines(row) for row in quota_rows(actor) if row.tenant == found.slug]
+    quota = [
+        {"row": row, "may_edit": quota_policies.quotas.allows(actor, "set_limits", row)}
+        for row in quota_rows(actor)
+        if row.tenant == found.slug
+    ]
     allows = policies.tenants.allows
     context = {
         "crumbs": [{"label": "Tenants", "url": reverse("console:tenants")}, {"label": found.name}],
@@ -99,7 +84,10 @@ def _show_tenant(
         "jobs": queries.job_counts(actor, found),
         "member_form": member or _member_form(),
         "secret_form": secret or _secret_form(),
-        "may": {action: allows(actor, action, found) for action in ("manage_members", "manage_secrets", "suspend")},
+        "may": {
+            **{action: allows(actor, action, found) for action in ("manage_members", "manage_secrets", "suspend")},
+            "quota": quota_policies.quotas.allows(actor, "create", found),
+        },
     }
     return show(request, "console/tenants/detail.html", context, status=422 if member or secret else 200)
 
@@ -181,7 +169,7 @@ def events(request: HttpRequest, actor: Actor) -> HttpResponse:
     rows = apply_filters(EventFilter, asked, queries.narrowed_events(list_events(actor), chosen))
     context = {
         "crumbs": [{"label": "Events"}],
-        "page": page_of(request, rows),
+        "page": page_of(request, rows, scans=EventFilter.scans(asked)),
         "nouns": [(f"{noun}.*", noun.capitalize()) for noun in EVENT_NOUNS],
     }
     return show(request, "console/events/page.html", context, {"event-list": "console/events/_list.html"})

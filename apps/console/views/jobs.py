@@ -48,7 +48,8 @@ def jobs(request: HttpRequest, actor: Actor) -> HttpResponse:
     state = choice(request, "state", JobState.values)
     origin = choice(request, "origin", ("people", "workflows"))
     words = text(request, "q")
-    rows = queries.search_jobs(queries.visible_jobs(actor, tenant), words).select_related("tenant", "owner")
+    rows, scans = queries.search_jobs(queries.visible_jobs(actor, tenant), words)
+    rows = rows.select_related("tenant", "owner").defer("spec", "tried", "result")
     if state:
         rows = rows.filter(state=state)
     if origin:
@@ -58,7 +59,7 @@ def jobs(request: HttpRequest, actor: Actor) -> HttpResponse:
     counts = queries.job_counts(actor, tenant)
     context = {
         "crumbs": [{"label": "Jobs"}],
-        "page": page_of(request, rows.defer("spec", "tried", "result")),
+        "page": page_of(request, rows, scans=scans),
         "tabs_of_states": [(value, label, counts.get(value)) for value, label in TABS],
         "state": state,
         "topics": _list_topics(request, actor),
@@ -174,6 +175,7 @@ def explained(actor: Actor, job: Job) -> dict[str, Any] | None:
         "detail": found.detail,
         "position": found.position,
         "tried": tried,
+        "suggestions": [item.text.removesuffix(": now") for item in found.suggestions],
     }
 
 

@@ -8,6 +8,7 @@ from django.urls import reverse
 from django.views.decorators.http import require_POST, require_safe
 
 from apps.core.actors import Actor
+from apps.core.pagination import scanned
 from apps.events.queries import list_events
 from apps.fleet import policies as fleet_policies
 from apps.tenants import policies as tenant_policies
@@ -34,6 +35,8 @@ def overview(request: HttpRequest, actor: Actor) -> HttpResponse:
         **_figures(actor, tenant),
     }
     target = request.htmx.target if request.htmx else None  # type: ignore[attr-defined]
+    if target is None:
+        context["telemetry_topics"] = queries.telemetry_topics(actor, fleet_policies.clusters.visible(actor))
     if target in (None, "overview-fleet"):
         context["groups"] = groups = queries.fleet_map(actor)
         context["node_total"] = sum(len(group.nodes) for group in groups)
@@ -110,7 +113,9 @@ def palette(request: HttpRequest, actor: Actor) -> HttpResponse:
 def _found(actor: Actor, tenant: Tenant | None, words: str) -> list[tuple[str, list[dict[str, Any]]]]:
     nodes = fleet_policies.nodes.visible(actor).filter(name__icontains=words).exclude(state="removed")
     workflows = queries.narrowed(workflow_policies.workflows.visible(actor), tenant).filter(name__icontains=words)
-    jobs = queries.search_jobs(queries.visible_jobs(actor, tenant), words)
+    jobs, scans = queries.search_jobs(queries.visible_jobs(actor, tenant), words)
+    if scans:
+        jobs, _ = scanned(jobs, None, descending=True)
     return [
         (
             "Workflows",

@@ -159,7 +159,7 @@ def runs(request: HttpRequest, actor: Actor) -> HttpResponse:
         "crumbs": [{"label": "Runs"}],
         "page": page_of(request, rows),
         "state": state,
-        "tabs_of_states": RUN_TABS,
+        "tabs_of_states": [(value, label, None) for value, label in RUN_TABS],
     }
     return show(request, "console/runs/page.html", context, {"run-list": "console/runs/_list.html"})
 

@@ -23,6 +23,7 @@ from apps.jobs.states import ATTEMPT_LIVE, AttemptState
 from rmctl.agent.protocol import MAX_RESULT_BYTES, Held, Hello, Report
 
 LIVE = sorted(ATTEMPT_LIVE)
+FORGOTTEN = "The node's agent no longer knows of it."
 INT_MAX, BIGINT_MAX = 2**31 - 1, 2**63 - 1
 
 
@@ -35,32 +36,40 @@ def _time(at: float, now: datetime) -> datetime:
     return min(told, now) if told > now - timedelta(days=30) else now
 
 
-def hello(*, actor: Actor, node_id: int, message: Hello) -> None:
+def hello(*, actor: Actor, node_id: int, connection: int, message: Hello) -> None:
     """A node's agent has (re)connected: its inventory is taken over, and what it no longer holds is lost.
 
     A member that the portal saw running but the agent does not hold any more is gone for good (its disk was
-    lost); one that was only granted has not reached the agent yet and is sent again.
+    lost); one that was only granted has not reached the agent yet and is sent again. Raises Replaced for another
+    connection than the node's newest.
     """
     fleet.update_inventory(
         actor=actor,
         node_id=node_id,
+        connection=connection,
         inventory=msgspec.to_builtins(message.inventory),
         boot_id=message.boot_id,
         version=str(message.version),
     )
     with transaction.atomic():
+        fleet.require_newest(node_id, connection)
         held = {item.placement for item in message.held}
         gone = (
             Placement.objects.filter(node_id=node_id, state=AttemptState.RUNNING)
             .exclude(pk__in=held)
             .values_list("pk", flat=True)
         )
-        jobs.end_lost(actor=actor, placement_ids=list(gone), detail="The node's agent no longer knows of it.")
+        jobs.end_lost(actor=actor, placement_ids=list(gone), detail=FORGOTTEN)
         fleet.mark_returned(actor=actor, node_id=node_id)
 
 
-def take_reports(*, actor: Actor, node_id: int, reports: Sequence[Report]) -> list[tuple[int, int]]:
-    """Store a batch of reports in one transaction; returns the (placement, token) pairs that are refused."""
+def take_reports(
+    *, actor: Actor, node_id: int, reports: Sequence[Report], connection: int | None = None
+) -> list[tuple[int, int]]:
+    """Store a batch of reports in one transaction; returns the (placement, token) pairs that are refused.
+
+    `connection` is the one that brought them, None for nodes without. Raises Replaced when it is not the newest.
+    """
     now = timezone.now()
     started = [
         jobs.Started(
@@ -75,6 +84,8 @@ def take_reports(*, actor: Actor, node_id: int, reports: Sequence[Report]) -> li
     ]
     ended = [_ended(report, now) for report in reports if report.kind == "ended"]
     with transaction.atomic():
+        if connection is not None:
+            fleet.require_newest(node_id, connection)
         ending = {item.placement for item in ended}
         refused = jobs.start_placements(
             actor=actor, node_id=node_id, items=[item for item in started if item.placement not in ending]

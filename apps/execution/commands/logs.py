@@ -6,29 +6,35 @@ from django.db import transaction
 
 from apps.core.errors import Conflict, NotFound
 from apps.events.live import publish
+from apps.fleet.commands import Replaced
 from apps.jobs.models import Placement
 
 from ..models import LogChunk
 
 
-def append_log(*, node_id: int, placement_id: int, token: int, offset: int, data: bytes) -> int:
+def append_log(
+    *, node_id: int, placement_id: int, token: int, offset: int, data: bytes, connection: int | None = None
+) -> int:
     """Append bytes at `offset` and return the size that is stored.
 
     Bytes below the stored size were stored before and are cut off; a gap changes nothing, and the returned
     size tells the agent where to go on. The object is written before the row, so a kill in between leaves
     only an unreferenced object that the repeat overwrites. A finished attempt's log may still grow to its end;
-    only its own node can write to it. Raises NotFound for another node's placement, Conflict for an old token.
+    only its own node can write to it. Raises NotFound for another node's placement, Conflict for an old token, and
+    Replaced for another `connection` than the node's newest (None for nodes without).
     """
     with transaction.atomic():
         placement = (
             Placement.objects.select_for_update(of=("self",))
             .filter(pk=placement_id, node_id=node_id)
-            .only("pk", "log_size", "attempt__token", "attempt__job_id")
-            .select_related("attempt")
+            .only("pk", "log_size", "attempt__token", "attempt__job_id", "node__connection")
+            .select_related("attempt", "node")
             .first()
         )
         if placement is None:
             raise NotFound(f"Placement {placement_id} is not on this node.")
+        if connection is not None and placement.node.connection != connection:
+            raise Replaced(f"A newer connection speaks for node {node_id}.")
         if placement.attempt.token != token:
             raise Conflict(f"Placement {placement_id} has another token.", code="stale_token")
         size = placement.log_size

@@ -1,6 +1,7 @@
 """The only writers of the fleet. Lock order: cluster, then nodes by id, then their cards and credentials."""
 
 from .clusters import create_cluster, create_join_token, delete_cluster, revoke_join_token, update_cluster
+from .connections import Replaced, connect_node, connection_topic, nodes_seen, require_newest
 from .contributions import create_contribution, delete_contribution, update_contribution
 from .joining import join_node, revoke_credentials, rotate_credentials, update_inventory
 from .nodes import (
@@ -9,7 +10,6 @@ from .nodes import (
     finish_drain,
     mark_lost,
     mark_returned,
-    nodes_seen,
     remove_node,
     set_labels,
     uncordon_node,
@@ -17,6 +17,9 @@ from .nodes import (
 from .pools import create_flavor, create_pool, delete_flavor, delete_pool, update_flavor, update_pool
 
 __all__ = [
+    "Replaced",
+    "connect_node",
+    "connection_topic",
     "cordon_node",
     "create_cluster",
     "create_contribution",
@@ -34,6 +37,7 @@ __all__ = [
     "mark_returned",
     "nodes_seen",
     "remove_node",
+    "require_newest",
     "revoke_credentials",
     "revoke_join_token",
     "rotate_credentials",

@@ -8,7 +8,6 @@ from django.utils import timezone
 from apps.core.actors import Actor
 from apps.core.crypto import digest, new_token
 from apps.core.errors import Conflict, Invalid
-from apps.core.loops import wake
 from apps.events.record import Fact, record
 from apps.tenants.commands import checked_slug
 from apps.tenants.models import Domain
@@ -65,7 +64,6 @@ def update_cluster(
     if changed:
         cluster.save(update_fields=list(changed))
         record(actor, cluster_fact("cluster.changed", cluster, **changed))
-        wake("schedule")
     return cluster
 
 

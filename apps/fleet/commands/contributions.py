@@ -8,7 +8,6 @@ from django.db import transaction
 
 from apps.core.actors import Actor
 from apps.core.errors import Invalid
-from apps.core.loops import wake
 from apps.events.record import Fact, record
 from apps.tenants.models import Domain
 
@@ -70,7 +69,6 @@ def create_contribution(
     chosen = list(consumers)
     row.consumers.set(chosen)
     record(actor, _fact("contribution.created", row, chosen))
-    wake("schedule")
     return row
 
 
@@ -87,7 +85,6 @@ def update_contribution(
     if consumers is not None:
         row.consumers.set(list(consumers))
     record(actor, _fact("contribution.changed", row, row.consumers.all()))
-    wake("schedule")
     return row
 
 
@@ -97,7 +94,6 @@ def delete_contribution(*, actor: Actor, contribution_id: int) -> None:
     row = policies.contributions.get(actor, "delete", lock=True, pk=contribution_id)
     record(actor, _fact("contribution.deleted", row, row.consumers.all()))
     row.delete()
-    wake("schedule")
 
 
 def _known(terms: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from django.utils import timezone
 from apps.core.actors import Actor
 from apps.core.crypto import digest, new_token
 from apps.core.errors import Conflict, Invalid, Unauthenticated
-from apps.core.loops import wake
 from apps.core.serializers import check_json
 from apps.events.record import record
 from rmctl.agent.protocol import Gpu as GpuInventory
@@ -23,6 +22,7 @@ from .. import policies
 from ..models import Gpu, JoinToken, Node, NodeCredential
 from ..states import NodeState
 from ..validators import checked_node_name
+from .connections import require_newest
 from .nodes import node_fact
 
 MAX_AMOUNT = 2**53
@@ -141,7 +141,6 @@ def join_node(*, token: str, name: str, inventory: Mapping[str, Any]) -> tuple[N
     verb = "node.rejoined" if again else "node.joined"
     facts = {"cluster": row.cluster.name, **_capacity(node, cards)}
     record(actor, node_fact(verb, node, **facts), on_behalf_of=row.created_by)
-    wake("schedule")
     return node, credential
 
 
@@ -161,11 +160,15 @@ STORAGE_SLACK = 0.1
 
 @transaction.atomic
 def update_inventory(
-    *, actor: Actor, node_id: int, inventory: Mapping[str, Any], boot_id: str, version: str
+    *, actor: Actor, node_id: int, connection: int, inventory: Mapping[str, Any], boot_id: str, version: str
 ) -> Node:
-    """Take over what a node's agent found; an event is recorded only when the capacity changed."""
+    """Take over what a node's agent found; an event is recorded only when the capacity changed.
+
+    Raises Replaced for another connection than the node's newest.
+    """
     found = checked_inventory(inventory)
     node = policies.nodes.get(actor, "report", lock=True, pk=node_id)
+    require_newest(node.pk, connection)
     before = _capacity(node, list(node.gpus.order_by("index")))
     values = {**_columns(found), "boot_id": boot_id[:64], "agent_version": version[:40]}
     if abs(values["storage_bytes"] - node.storage_bytes) <= node.storage_bytes * STORAGE_SLACK:
@@ -177,7 +180,6 @@ def update_inventory(
     after = _capacity(node, _set_gpus(node, found.gpus))
     if before != after:
         record(actor, node_fact("node.inventory_changed", node, before=before, after=after))
-        wake("schedule")
     return node
 
 

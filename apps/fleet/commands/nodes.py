@@ -8,7 +8,6 @@ from django.utils import timezone
 
 from apps.core.actors import Actor
 from apps.core.errors import Conflict
-from apps.core.loops import wake
 from apps.events.record import Fact, Move, move_many, record, record_all, transition
 
 from .. import policies
@@ -41,7 +40,6 @@ def _intend(actor: Actor, node: Node, state: NodeState, verb: str, reason: str) 
             record(actor, node_fact(verb, node, reason, lost=True))
     elif node.state != state:
         transition(actor, node, NODE_EDGES, state, node_fact(verb, node, reason), intended_state=state)
-    wake("schedule")
     return node
 
 
@@ -65,9 +63,7 @@ def uncordon_node(*, actor: Actor, node_id: int, reason: str = "") -> Node:
 def drain_node(*, actor: Actor, node_id: int, reason: str = "") -> Node:
     """No new work, and what runs is moved away; an empty node ends cordoned."""
     node = policies.nodes.get(actor, "drain", lock=True, pk=node_id)
-    drained = _intend(actor, node, NodeState.DRAINING, "node.draining", reason)
-    wake("recover")
-    return drained
+    return _intend(actor, node, NodeState.DRAINING, "node.draining", reason)
 
 
 @transaction.atomic
@@ -87,7 +83,6 @@ def remove_node(*, actor: Actor, node_id: int, reason: str = "") -> Node:
     if node.state != NodeState.REMOVED:
         transition(actor, node, NODE_EDGES, NodeState.REMOVED, node_fact("node.removed", node, reason))
         NodeCredential.objects.filter(node=node, revoked_at__isnull=True).update(revoked_at=timezone.now())
-        wake("recover")
     return node
 
 
@@ -107,7 +102,6 @@ def set_labels(
         node.labels, node.taints = wanted_labels, wanted_taints
         node.save(update_fields=["labels", "taints"])
         record(actor, node_fact("node.labelled", node, labels=wanted_labels, taints=wanted_taints))
-        wake("schedule")
     return node
 
 
@@ -125,9 +119,6 @@ def mark_lost(*, actor: Actor, node_ids: Iterable[int], reason: str) -> list[int
         policies.nodes.require(actor, "cordon", node)
     move_many(Node, NODE_EDGES, [Move(node.pk, node.state, NodeState.LOST) for node in nodes])
     record_all(actor, [node_fact("node.lost", node, reason, was=node.state) for node in nodes])
-    if nodes:
-        wake("recover")
-        wake("schedule")
     return [node.pk for node in nodes]
 
 
@@ -138,11 +129,3 @@ def mark_returned(*, actor: Actor, node_id: int) -> None:
     if node.state == NodeState.LOST:
         fact = node_fact("node.returned", node, state=node.intended_state)
         transition(actor, node, NODE_EDGES, node.intended_state, fact)
-        wake("schedule")
-
-
-@transaction.atomic
-def nodes_seen(node_ids: Iterable[int]) -> None:
-    """Note that the nodes were heard of now; rows are locked in the order in which grants lock them."""
-    locked = Node.objects.filter(pk__in=list(node_ids)).order_by("pk").select_for_update(no_key=True).values("pk")
-    Node.objects.filter(pk__in=locked).update(last_seen_at=timezone.now())

@@ -6,7 +6,6 @@ from django.db import IntegrityError, transaction
 
 from apps.core.actors import Actor
 from apps.core.errors import Conflict, Invalid
-from apps.core.loops import wake
 from apps.events.record import Fact, record
 from apps.tenants.commands import checked_slug
 
@@ -14,17 +13,24 @@ from .. import policies
 from ..models import Flavor, Pool
 from ..validators import checked_query
 
+MAX_DESCRIPTION = 300
+
 
 def _changed(actor: Actor, verb: str, row: Pool | Flavor, **facts: Any) -> None:
     record(
         actor, Fact(verb, verb.split(".")[0], row.pk, facts={"name": row.name, **facts}, topics=("fleet",))
     )
-    wake("schedule")
 
 
 def _position(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 10_000:
         raise Invalid.field("position", "a whole number from 0 to 10000.")
+    return value
+
+
+def _description(value: str) -> str:
+    if len(value) > MAX_DESCRIPTION:
+        raise Invalid.field("description", f"at most {MAX_DESCRIPTION} characters, not {len(value)}.")
     return value
 
 
@@ -34,7 +40,7 @@ def create_pool(
 ) -> Pool:
     """Make a pool out of a query over lent nodes. Raises Conflict when the name is taken."""
     policies.pools.require(actor, "create", name)
-    values = {"query": checked_query("query", query or {}), "description": description}
+    values = {"query": checked_query("query", query or {}), "description": _description(description)}
     try:
         with transaction.atomic():
             pool = Pool.objects.create(name=checked_slug("name", name), **values)
@@ -53,7 +59,7 @@ def update_pool(
     if query is not None:
         pool.query = checked_query("query", query)
     if description is not None:
-        pool.description = description
+        pool.description = _description(description)
     pool.save(update_fields=["query", "description"])
     _changed(actor, "pool.changed", pool, query=pool.query)
     return pool

@@ -5,11 +5,22 @@ Lock order: jobs by id → placements → nodes by id → cards → quota usage.
 
 from .attempts import Ended, Started, end_lost, end_placements, end_unborn, end_unstartable, start_placements
 from .control import cancel, cancel_many, hold, release
-from .grants import Given, Member, give_grants, pend, renew_leases, repair, stop_placements
+from .grants import (
+    ALIKE_SLICE,
+    Given,
+    Member,
+    give_grants,
+    pend,
+    pend_alike,
+    renew_leases,
+    repair,
+    stop_placements,
+)
 from .preemption import Evicted, preempt
 from .submission import Submission, submit, submit_many
 
 __all__ = [
+    "ALIKE_SLICE",
     "Ended",
     "Evicted",
     "Given",
@@ -25,6 +36,7 @@ __all__ = [
     "give_grants",
     "hold",
     "pend",
+    "pend_alike",
     "preempt",
     "release",
     "renew_leases",

@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 
 from django.utils import timezone
 
-from apps.core import loops
 from apps.core.actors import Actor
 from apps.events.record import Fact, Move, move_many, record_all
 from engine.reasons import Reason
@@ -296,6 +295,8 @@ def _finish(
         )
         moves.append(Move(attempt.job_id, attempt.job.state, step.target, (*step.values, *end)))
     move_many(Job, JOB_EDGES, moves, (*columns, "result", "started_at"))
+    # Told before the facts: the loop that goes on with their runs is to be woken before the scheduler.
+    jobs_moved([attempt.job_id for attempt in attempts if attempt.job.origin])
     record_all(
         actor,
         (
@@ -313,8 +314,6 @@ def _finish(
             for attempt, step in zip(attempts, steps, strict=True)
         ),
     )
-    jobs_moved([attempt.job_id for attempt in attempts if attempt.job.origin])
-    loops.wake("schedule")
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from django.db import transaction
 from django.utils import timezone
 
-from apps.core import loops
 from apps.core.actors import Actor
 from apps.core.errors import Conflict
 from apps.events.record import Fact, Move, move_many, record, record_all
@@ -98,5 +97,4 @@ def _set_held(actor: Actor, job_id: int, action: str, held: bool, why: Reason, d
         job.save(update_fields=["held", "reason", "detail"])
         verb = "job.held" if held else "job.released"
         record(actor, Fact(verb, "job", job.pk, tenant_id=job.tenant_id, reason=detail, topics=("queue",)))
-        loops.wake("schedule")
     return job

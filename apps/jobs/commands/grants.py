@@ -1,5 +1,6 @@
 """Giving capacity: the grant, its attempt and its placements appear, and node and quota are charged, together."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -154,6 +155,31 @@ def pend(rows: Sequence[tuple[int, str, str, list[Any]]]) -> None:
         [(*row, JobState.PENDING) for row in rows],
         guard="state",
     )
+
+
+# Jobs of one call of `pend_alike`.
+ALIKE_SLICE = 5000
+
+
+def pend_alike(job_ids: Sequence[int], now: datetime) -> list[tuple[int, str, str, list[Any]]]:
+    """Give jobs that wait for another reason the reason of the last of these that is like them: same tenant, pool and
+    request. At most ALIKE_SLICE in the caller's transaction; returns them as `pend` takes them."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "WITH known AS ("
+            " SELECT DISTINCT ON (tenant_id, pool, equivalence) tenant_id, pool, equivalence, reason, detail, tried"
+            " FROM jobs_job WHERE id = ANY(%s) AND state = 'pending'"
+            " ORDER BY tenant_id, pool, equivalence, priority, id DESC"
+            "), alike AS ("
+            " SELECT j.id, k.reason, k.detail, k.tried"
+            " FROM jobs_job j JOIN known k USING (tenant_id, pool, equivalence)"
+            " WHERE j.state = 'pending' AND NOT j.held AND (j.not_before IS NULL OR j.not_before <= %s)"
+            " AND j.reason <> k.reason ORDER BY j.id LIMIT %s FOR NO KEY UPDATE OF j SKIP LOCKED"
+            ") UPDATE jobs_job SET reason = a.reason, detail = a.detail, tried = a.tried FROM alike a"
+            " WHERE jobs_job.id = a.id RETURNING jobs_job.id, a.reason, a.detail, a.tried",
+            [list(job_ids), now, ALIKE_SLICE],
+        )
+        return [(pk, reason, detail, json.loads(tried)) for pk, reason, detail, tried in cursor.fetchall()]
 
 
 def renew_leases(held: Iterable[tuple[int, int]], now: datetime) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 from django.db import transaction
 from django.utils import timezone
 
-from apps.core import loops
 from apps.core.actors import Actor
 from apps.core.bulk import insert
 from apps.core.errors import Invalid
@@ -77,7 +76,7 @@ def _refuse_unknown_secrets(tenant: Tenant, spec: dict[str, Any]) -> None:
 def submit_many(
     *, actor: Actor, tenant: Tenant, owner_id: int | None, items: Sequence[Submission], on_behalf_of: str = ""
 ) -> list[Job]:
-    """Make many jobs in the caller's transaction from checked, normalised specs; wakes the scheduler."""
+    """Make many jobs in the caller's transaction from checked, normalised specs."""
     now = timezone.now()
     pool: str | None = None
     rows = []
@@ -117,5 +116,4 @@ def submit_many(
         ),
         on_behalf_of=on_behalf_of,
     )
-    loops.wake("schedule")
     return jobs

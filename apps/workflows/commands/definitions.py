@@ -9,7 +9,6 @@ from django.db import transaction
 from django.db.models import Max
 from django.utils import timezone
 
-from apps.core import loops
 from apps.core.actors import Actor
 from apps.core.errors import FieldError, Invalid
 from apps.core.locks import LockClass, lock_in_transaction
@@ -88,7 +87,6 @@ def _make_current(workflow: Workflow, version: WorkflowVersion, spec: WorkflowSp
     if any(before.get(name) != definition[name] for name in ("schedule", "timezone", "start_date")):
         plan_timetable(workflow, now)
     workflow.save()
-    loops.wake("timetable")
 
 
 def plan_timetable(workflow: Workflow, now: datetime) -> None:
@@ -192,9 +190,6 @@ def _set_paused(actor: Actor, workflow_id: int, action: str, *, paused: bool, re
             plan_timetable(workflow, timezone.now())
         workflow.save(update_fields=["paused", "next_run_at", "next_logical_time"])
         record(actor, _fact("workflow.paused" if paused else "workflow.resumed", workflow, reason=reason))
-        if not paused:
-            loops.wake("timetable")
-            loops.wake("advance")
     return workflow
 
 

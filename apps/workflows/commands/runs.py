@@ -8,7 +8,6 @@ from typing import Any
 from django.db import connection, transaction
 from django.utils import timezone
 
-from apps.core import loops
 from apps.core.actors import Actor
 from apps.core.bulk import insert
 from apps.core.errors import Conflict, Invalid, NotFound
@@ -81,7 +80,7 @@ def checked_params(version: WorkflowVersion, given: Mapping[str, Any]) -> dict[s
 def create_runs(
     actor: Actor, workflow: Workflow, version: WorkflowVersion, items: Sequence[NewRun], now: datetime
 ) -> list[Run]:
-    """Insert queued runs pinned to the version, with all of their tasks, and wake the advance loop."""
+    """Insert queued runs pinned to the version, with all of their tasks."""
     runs = insert(
         Run(
             workflow=workflow,
@@ -117,7 +116,6 @@ def create_runs(
             for run in runs
         ),
     )
-    loops.wake("advance")
     return runs
 
 
@@ -158,7 +156,6 @@ def cancel_run(*, actor: Actor, run_id: int, reason: str = "") -> Run:
         cancel_many(actor=actor, job_ids=jobs, reason=reason or f"Run {run.pk} was cancelled.")
     fact = run_fact("run.cancelled", run, {}, reason=reason)
     transition(actor, run, RUN_EDGES, RunState.CANCELLED, fact, ended_at=now)
-    loops.wake("advance")  # Its place among the active runs is free.
     return run
 
 

@@ -5,6 +5,7 @@ from datetime import datetime
 
 from django.db import IntegrityError, transaction
 
+from apps.core import loops
 from apps.core.actors import SYSTEM
 from apps.core.errors import DomainError
 
@@ -34,6 +35,12 @@ def create_due_runs(now: datetime) -> bool:
             # One workflow that cannot be scheduled must not keep the others waiting.
             logger.exception("The timetable could not make the runs of workflow %s", workflow_id)
     return more
+
+
+def next_due(now: datetime) -> datetime | None:
+    """When the next run is due, if that is soon."""
+    soon = Workflow.objects.filter(paused=False, next_run_at__gt=now, next_run_at__lte=now + loops.AHEAD)
+    return soon.order_by("next_run_at").values_list("next_run_at", flat=True).first()
 
 
 @transaction.atomic

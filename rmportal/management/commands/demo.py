@@ -1,4 +1,4 @@
-"""`manage.py demo`: the demo world (`--world`) and its real workflow (`--run`)."""
+"""`manage.py demo`: the demo world, and its real workflow."""
 
 import json
 import os
@@ -47,18 +47,15 @@ WORKFLOW = "gpu_trace"
 
 
 class Command(BaseCommand):
-    help = "Make the demo world, or run its workflow on the public GPU trace."
+    help = "Make the demo world unless it is there, and run its workflow on the public GPU trace."
+    requires_system_checks: Any = []  # The servers that are running have passed them.
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--world", action="store_true", help="make two domains, three tenants and their people")
-        parser.add_argument("--run", action="store_true", help="push examples/gpu_trace.py and run it")
         parser.add_argument("--url", default=settings.PORTAL_URL, help="where the portal answers")
 
-    def handle(self, *args: Any, world: bool, run: bool, url: str, **options: Any) -> None:
-        if world:
-            self._world()
-        if run:
-            sys.exit(self._run(url))
+    def handle(self, *args: Any, url: str, **options: Any) -> None:
+        self._world()
+        sys.exit(self._run(url))
 
     @transaction.atomic
     def _world(self) -> None:

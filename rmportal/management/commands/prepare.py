@@ -23,6 +23,8 @@ from apps.quotas import commands as quotas
 from apps.tenants import commands as tenants
 from apps.tenants.models import Domain
 
+MEBIBYTE = 2**20
+
 
 class Command(BaseCommand):
     help = "Migrate, collect static files when they changed, and make the base world on first use."
@@ -79,13 +81,17 @@ class Command(BaseCommand):
 
 
 def machine_limits(share: float = 1.0) -> list[dict[str, Any]]:
-    """A nominal quota of `share` of this machine in the default flavor; of cards nothing, as none is known yet."""
+    """A nominal quota of `share` of this machine in the default flavor; of cards nothing, as none is known yet.
+
+    Bytes are whole mebibytes, so that people can read and edit them.
+    """
     amounts = {
         "cpu": (psutil.cpu_count() or 1) * 1000,
         "memory": psutil.virtual_memory().total,
         "storage": psutil.disk_usage(str(settings.DATA if settings.DATA.exists() else "/")).total,
     }
+    units = {"cpu": 1, "memory": MEBIBYTE, "storage": MEBIBYTE}
     return [
-        {"flavor": "default", "resource": resource, "nominal": int(amount * share)}
-        for resource, amount in amounts.items()
+        {"flavor": "default", "resource": name, "nominal": int(amount * share) // units[name] * units[name]}
+        for name, amount in amounts.items()
     ]

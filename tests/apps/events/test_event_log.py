@@ -11,8 +11,11 @@ from apps.core.errors import StaleState
 from apps.events import queries, topics
 from apps.events.models import Event
 from apps.events.record import Fact, record, transition
+from apps.fleet import commands as fleet
 from apps.fleet.states import NODE_EDGES
-from tests.personas import PERSONAS, World
+from apps.tenants.actors import actor_for
+from apps.tenants.models import Role
+from tests.personas import PERSONAS, World, make_user
 
 
 def fact(number: int, **where: Any) -> Fact:
@@ -87,16 +90,22 @@ def test_a_follower_of_settled_events_misses_none() -> None:
 
 def test_every_topic_asks_every_persona(world: World) -> None:
     node = world.node()
+    theirs = fleet.create_cluster(actor=SYSTEM, domain=world.beta, name="beta-agents")
     expected = {
         f"tenant:{world.vision.pk}": {"operator", "admin", "member", "auditor"},
         f"node:{node.pk}": {"operator", "provider", "admin", "member", "auditor", "stranger"},
-        "telemetry": {"operator"},
+        f"telemetry:{world.cluster.pk}": {"operator", "provider"},
+        f"telemetry:{theirs.pk}": {"operator"},
+        "telemetry": set(),
         "fleet": set(PERSONAS) - {"anonymous"},
         "events": set(PERSONAS) - {"anonymous"},
         "quota": set(PERSONAS) - {"anonymous"},
     }
     for topic, who in expected.items():
         assert {persona for persona in PERSONAS if topics.may_watch(world.actor(persona), topic)} == who, topic
+    auditor = actor_for(make_user("greta", Role.AUDITOR))
+    for cluster in (world.cluster, theirs):
+        assert topics.may_watch(auditor, f"telemetry:{cluster.pk}")
     for kind in topics.kinds():
         for number in ("", ":", ":x", ":-1", ":999999999999999999", ":9999999999999999999", ":１"):
             assert not topics.may_watch(world.actor("anonymous"), kind + number), kind + number

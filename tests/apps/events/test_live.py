@@ -185,15 +185,17 @@ def test_frames_are_numbered_without_a_gap_few_and_miss_no_topic(world: World) -
 
 
 def test_samples_are_coalesced_to_the_latest(world: World) -> None:
+    topic = f"telemetry:{world.cluster.pk}"
+
     async def conversation() -> None:
         async with Page(world.users["operator"]) as page:
-            assert await page.subscribe("telemetry") == []
+            assert await page.subscribe(topic) == []
             await connected()
             await asyncio.sleep(0.3)
-            live.publish_data("telemetry", {"1": {"cpu": 1}})
+            live.publish_data(topic, {"1": {"cpu": 1}})
             await asyncio.sleep(0.05)
-            live.publish_data("telemetry", {"1": {"cpu": 2}, "2": {"cpu": 9}})
-            live.publish_data("telemetry", {"1": {"cpu": 3}})
+            live.publish_data(topic, {"1": {"cpu": 2}, "2": {"cpu": 9}})
+            live.publish_data(topic, {"1": {"cpu": 3}})
             latest: dict[str, Any] = {}
             while latest.get("1") != {"cpu": 3}:
                 latest |= (await page.hear()).get("telemetry", {})

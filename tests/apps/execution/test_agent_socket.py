@@ -6,9 +6,13 @@ from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
+from django.db import connection
+from redis.connection import Connection, UnixDomainSocketConnection
 
 from apps.core.actors import SYSTEM
-from apps.execution.queries import read_log
+from apps.events.live import hub
+from apps.execution.listener import Listener, listener
+from apps.execution.queries import read_log, telemetry, telemetry_history
 from apps.fleet import commands as fleet
 from apps.fleet.models import Node
 from apps.jobs import commands as jobs
@@ -17,7 +21,7 @@ from apps.jobs.models import Job, Placement
 from apps.tenants import commands as tenants
 from rmctl.agent import protocol
 from rmctl.agent.protocol import Desired, Held, Report, Welcome
-from tests.apps.execution.sockets import AgentSocket
+from tests.apps.execution.sockets import INVENTORY, AgentSocket
 from tests.personas import World
 from tests.work import cycle, fresh, granted, members, report, submit
 
@@ -125,6 +129,165 @@ def test_a_newer_connection_replaces_the_older(node: tuple[Node, str]) -> None:
                 assert await older.closed() == protocol.CLOSE_REPLACED
 
     talk(conversation)
+
+
+def in_another_process() -> None:
+    """Let the next connection be one that this process's older connections do not see come."""
+    listener._connections.clear()
+
+
+def test_a_connection_to_another_process_replaces_the_older_by_a_hint(node: tuple[Node, str]) -> None:
+    def announced() -> set[str]:
+        return {topic for _, pending, *_ in connection.run_on_commit for topic in getattr(pending, "topics", ())}
+
+    async def conversation() -> None:
+        async with AgentSocket(node[1]) as older:
+            await older.hello()
+            assert await older.quiet()
+            in_another_process()
+            await sync_to_async(connection.run_on_commit.clear)()
+            async with AgentSocket(node[1]) as newer:
+                await newer.hello()
+                assert f"connection:{node[0].pk}" in await sync_to_async(announced)()
+                hub.notify([f"connection:{node[0].pk}"])  # As Redis would after the commit.
+                assert await older.closed() == protocol.CLOSE_REPLACED
+                assert await newer.quiet()
+
+    talk(conversation)
+
+
+@pytest.mark.parametrize("says", ["reports", "log", "greeting", "beat", "asks for work"])
+def test_an_older_connection_that_missed_the_hint_is_refused(world: World, node: tuple[Node, str], says: str) -> None:
+    job = granted(world)
+    (member,) = members(job)
+    report(member, "started")
+    held = [Held(member.pk, 1, "running")]
+
+    async def conversation() -> None:
+        async with AgentSocket(node[1]) as older:
+            if says == "greeting":
+                await older.receive(Welcome)
+            else:
+                await older.hello(held)
+            assert await older.quiet()
+            in_another_process()
+            async with AgentSocket(node[1]) as newer:
+                await newer.hello(held)
+                assert await newer.quiet()
+                if says == "reports":
+                    ended = Report(member.pk, 1, "ended", NOW, exit_code=0, reason="exited")
+                    await older.send(protocol.Reports(1, [ended]))
+                elif says == "log":
+                    await older.send(protocol.Log(member.pk, 1, 0, b"text"))
+                elif says == "greeting":
+                    await older.send(protocol.Hello(1, "boot", INVENTORY, []))
+                elif says == "beat":
+                    await older.beat()
+                else:
+                    await sync_to_async(jobs.cancel)(actor=SYSTEM, job_id=job.pk)
+                    hub.notify([f"node:{node[0].pk}"])
+                    assert [stop.reason for stop in (await newer.receive(Desired)).stop] == ["cancelled"]
+                assert await older.closed() == protocol.CLOSE_REPLACED
+                assert await newer.quiet()
+
+    talk(conversation)
+    assert fresh(job).state in ("running", "cancelling")
+    assert Placement.objects.get(pk=member.pk).log_size == 0
+
+
+def test_an_older_connection_does_not_keep_its_node_from_being_lost(node: tuple[Node, str]) -> None:
+    beat = protocol.Beat(protocol.Telemetry(at=1.0), [])
+    Node.objects.update(last_seen_at=None, connection=7)
+
+    def seen() -> bool:
+        return Node.objects.exclude(last_seen_at=None).exists()
+
+    listener._write({node[0].pk: (6, beat)})
+    assert not seen()
+    collected = Listener()
+    collected.heard(node[0].pk, 7, beat)
+    collected.heard(node[0].pk, 6, beat)  # Comes last, and does not hide the newer one's.
+    listener._write(collected._beats)
+    assert seen()
+
+
+def test_what_all_nodes_tell_costs_redis_a_fixed_number_of_trips(
+    world: World, node: tuple[Node, str], redis_empty: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trips: list[int] = []
+    send = Connection.send_packed_command
+
+    def counted(self: Any, *arguments: Any, **more: Any) -> None:
+        trips.append(1)
+        send(self, *arguments, **more)
+
+    for kind in (Connection, UnixDomainSocketConnection):
+        monkeypatch.setattr(kind, "send_packed_command", counted)
+    nodes = [node[0], *(world.node(f"other-{number}") for number in range(8))]
+    telemetry([node[0].pk])  # Connects.
+    trips.clear()
+    listener._write({one.pk: (0, protocol.Beat(protocol.Telemetry(at=1.0, cpu_percent=5.0), [])) for one in nodes})
+    assert len(trips) <= 3
+    found = telemetry([one.pk for one in nodes])
+    assert [sample["cpu_percent"] for sample in found.values()] == [5.0] * len(nodes)
+    assert len(telemetry_history(nodes[-1].pk)) == 1
+
+
+def test_a_member_that_vanishes_from_a_live_node_is_lost_with_the_next_beat(
+    world: World, node: tuple[Node, str]
+) -> None:
+    job = granted(world, count=2)
+    gone, peer = members(job)
+
+    async def conversation() -> None:
+        async with AgentSocket(node[1]) as agent:
+            await agent.hello()
+            assert len((await agent.receive(Desired)).start) == 2
+            await agent.report(Report(gone.pk, 1, "started", NOW), Report(peer.pk, 1, "started", NOW))
+            await agent.beat([Held(gone.pk, 1, "running"), Held(peer.pk, 1, "running")])
+            assert await agent.quiet()
+            await agent.beat([Held(peer.pk, 1, "running")])
+            assert await agent.quiet()
+            hub.notify([f"node:{node[0].pk}"])  # As Redis would after the commit.
+            assert [(stop.placement, stop.reason) for stop in (await agent.receive(Desired)).stop] == [
+                (peer.pk, "peer_failed")
+            ]
+
+    talk(conversation)
+    assert [Placement.objects.get(pk=pk).state for pk in (gone.pk, peer.pk)] == ["lost", "running"]
+
+
+def test_an_assignment_that_no_beat_ever_names_is_sent_again(world: World, node: tuple[Node, str]) -> None:
+    granted(world)
+
+    async def conversation() -> None:
+        async with AgentSocket(node[1]) as agent:
+            await agent.hello()
+            (start,) = (await agent.receive(Desired)).start
+            for _ in range(2):
+                await agent.beat()
+                assert await agent.quiet()
+            await agent.beat()
+            assert [again.placement for again in (await agent.receive(Desired)).start] == [start.placement]
+
+    talk(conversation)
+
+
+def test_a_member_that_ended_before_a_beat_could_name_it_is_not_lost(world: World, node: tuple[Node, str]) -> None:
+    job = granted(world)
+    (member,) = members(job)
+
+    async def conversation() -> None:
+        async with AgentSocket(node[1]) as agent:
+            await agent.hello()
+            await agent.receive(Desired)
+            await agent.report(Report(member.pk, 1, "started", NOW))
+            await agent.beat()  # Written before the assignment arrived.
+            assert await agent.quiet()
+            await agent.report(Report(member.pk, 1, "ended", NOW, exit_code=0, reason="exited"))
+
+    talk(conversation)
+    assert (fresh(job).state, fresh(job).losses) == ("succeeded", 0)
 
 
 @pytest.mark.parametrize("frame", [b"", b"garbage", b"\x81\xa4type\xa7unknown", protocol.encode(Welcome(1, "x"))])

@@ -35,7 +35,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def place(request: pytest.FixtureRequest, django_db_setup: None, django_db_blocker: Any) -> Iterator[Place]:
     """One place for all tests of a kind: they look at their own jobs only. Rows are committed, as in production."""
     from apps.core import redis
-    from apps.scheduling import configuration
+    from apps.jobs import configuration
 
     with django_db_blocker.unblock():
         redis.client().flushdb()

@@ -46,7 +46,7 @@ def node(world: World) -> Any:
 
 def greet(node: Node, *held: Held) -> None:
     message = protocol.Hello(1, "boot", INVENTORY, list(held))
-    hello(actor=Actor(label="agent:node-1", node_id=node.pk), node_id=node.pk, message=message)
+    hello(actor=Actor(label="agent:node-1", node_id=node.pk), node_id=node.pk, connection=0, message=message)
 
 
 def test_a_node_is_lost_after_eight_seconds_of_silence(node: Node) -> None:
@@ -174,11 +174,29 @@ def test_a_machine_that_slept_comes_back_without_a_greeting(node: Node, one_conn
     listened(until=9)
     expire(now=after(9))
 
-    Listener()._write({node.pk: Beat(Telemetry(at=0.0), [])})
+    Listener()._write({node.pk: (0, Beat(Telemetry(at=0.0), []))})
 
     node.refresh_from_db()
     assert node.state == "ready"
     assert node.last_seen_at is not None and node.last_seen_at > START
+
+
+def test_samples_go_to_those_who_watch_their_cluster(
+    world: World, node: Node, one_connection: None, redis_empty: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = fleet.create_cluster(actor=SYSTEM, domain=world.beta, name="beta-agents")
+    other = world.node("node-2", theirs)
+    published: dict[str, list[str]] = {}
+    monkeypatch.setattr(
+        "apps.execution.listener.publish_data", lambda topic, samples: published.update({topic: list(samples)})
+    )
+
+    Listener()._write({item.pk: Beat(Telemetry(at=0.0), []) for item in (node, other)})
+
+    assert published == {
+        f"telemetry:{world.cluster.pk}": [str(node.pk)],
+        f"telemetry:{theirs.pk}": [str(other.pk)],
+    }
 
 
 def test_work_that_a_returned_node_still_runs_goes_on_when_its_lease_had_not_ended(world: World, node: Node) -> None:
@@ -247,6 +265,7 @@ def test_a_greeting_that_is_refused_changes_nothing(world: World, node: Node) ->
         hello(
             actor=Actor(label="agent:node-1", node_id=node.pk),
             node_id=node.pk,
+            connection=0,
             message=protocol.Hello(1, "boot", wrong, []),
         )
 

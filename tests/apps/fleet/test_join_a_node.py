@@ -125,6 +125,7 @@ def test_new_inventory_is_an_event_only_when_capacity_changed(world: World) -> N
         commands.update_inventory(
             actor=agent,
             node_id=node.pk,
+            connection=0,
             inventory=make_inventory(**inventory),
             boot_id="b",
             version="1",
@@ -152,6 +153,7 @@ def test_an_agent_reports_about_its_own_node_only(world: World) -> None:
         commands.update_inventory(
             actor=Actor(label="agent:n2", node_id=other.pk),
             node_id=node.pk,
+            connection=0,
             inventory=make_inventory(),
             boot_id="",
             version="",

@@ -16,10 +16,10 @@ from apps.jobs.models import Grant, Job
 from apps.quotas import commands as quotas
 from apps.quotas.models import QuotaUsage
 from apps.scheduling import apply as applying
+from apps.scheduling import observe as observing
 from apps.scheduling.models import Cycle, Decision
-from apps.scheduling.observe import observe
+from apps.scheduling.observe import GRANTS_MAX, observe
 from apps.scheduling.queries import why
-from apps.scheduling.tasks import GRANTS_MAX
 from apps.tenants import commands as tenants
 from engine.cycle import decide
 from tests.personas import GIB, World, make_limits
@@ -375,3 +375,36 @@ def test_a_cycle_reads_a_fixed_number_of_times_whatever_the_queue(
         cycle()
 
     assert Job.objects.filter(state="granted").count() == 151
+
+
+def test_why_names_a_change_after_which_the_job_starts(world: World) -> None:
+    simulated_node(world, cpu=3000)
+    submit(world, cpu="1")
+    cycle()
+    waiting = submit(world, cpu="3")
+    cycle()
+
+    [suggestion] = why(world.actor("member"), waiting.pk).suggestions
+
+    assert suggestion.text == "2 cpu instead of 3 cpu: now"
+    smaller = submit(world, cpu="2")
+    cycle()
+    assert states(waiting, smaller) == ["pending", "granted"]
+    assert why(world.actor("member"), smaller.pk).suggestions == []
+
+
+def test_the_scheduler_expects_the_gpu_work_that_has_arrived(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(observing, "_arrivals", None)
+    monkeypatch.setattr(observing, "_last_arrival", 0)
+    simulated_node(world, cards=2)
+    gpus = {"flavor": "cpu", "resource": "gpu", "nominal": 4000}
+    quotas.set_limits(actor=SYSTEM, node_id=world.vision_quota.pk, limits=[*make_limits(), gpus])
+    [submit(world, gpu={"count": 2}) for _ in range(3)]
+    cycle()  # One runs, two wait.
+    monkeypatch.setattr(observing, "_arrivals", None)  # A worker that starts anew learns from the rows.
+
+    observed = observe(timezone.now())
+
+    assert observed is not None
+    [expected] = observed.snapshot.fleet.mix.requests
+    assert (expected.gpu_count, expected.gpu_milli) == (2, 1000)

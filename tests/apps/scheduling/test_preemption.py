@@ -113,7 +113,7 @@ def test_the_process_has_the_notice_that_the_job_asked_for(halves: World) -> Non
     submit(halves, cpu="2")
     cycle()
     (member,) = members(theirs)
-    [stop] = difference(member.node_id, {(placed.pk, 1) for placed in members(theirs)}).message.stop
+    [stop] = difference(member.node_id, 0, {(placed.pk, 1) for placed in members(theirs)}).message.stop
     assert (stop.reason, stop.grace_seconds) == ("preempted", 45.0)
 
 

@@ -1,7 +1,7 @@
-"""What the scheduler derives from configuration, kept for as long as the configuration stands still."""
+"""What is derived from configuration, kept for as long as the configuration stands still."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from apps.events.stamp import stamp
@@ -11,6 +11,7 @@ from apps.fleet.snapshot import Lent, load_lent
 from apps.quotas.queries import load_nodes, load_rules
 from apps.tenants.models import Tenant
 from engine import quota
+from engine.fleet import Fleet
 from engine.queues import QueueRules
 
 # Terms begin and end by the clock, without an event.
@@ -19,7 +20,7 @@ KEEP_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class TenantRow:
-    """What scheduling needs to know of a tenant."""
+    """What placing its jobs needs to know of a tenant."""
 
     quota_node: int | None
     domain: int
@@ -28,7 +29,10 @@ class TenantRow:
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """Pools and their members, lent nodes, the quota tree's limits and queues' rules, and tenants."""
+    """Pools and their members, lent nodes, the quota tree's limits and queues' rules, and tenants.
+
+    `fleet` and `tree` are as if nothing were taken: what does not fit there never will.
+    """
 
     stamp: int
     loaded_at: float
@@ -36,6 +40,8 @@ class Configuration:
     lent: dict[int, Lent]
     quota_nodes: list[quota.Node]
     tenants: dict[int, TenantRow]
+    fleet: Fleet
+    tree: quota.QuotaTree
     rules: dict[int, QueueRules]
     # Seconds that a queue's jobs run before they may be evicted.
     minimum_run: dict[int, int]
@@ -53,13 +59,16 @@ def configuration(now: datetime) -> Configuration:
     value, clock = stamp(), time.monotonic()
     if _kept is None or _kept.stamp != value or not 0 <= clock - _kept.loaded_at < KEEP_SECONDS:
         pools = pool_members(now)
+        lent, nodes = load_lent(pools.values()), load_nodes()
         rules, minimum_run = load_rules()
         _kept = Configuration(
             stamp=value,
             loaded_at=clock,
             pools=pools,
-            lent=load_lent(pools.values()),
-            quota_nodes=load_nodes(),
+            lent=lent,
+            quota_nodes=nodes,
+            fleet=Fleet.build([replace(one.row, ready=True) for one in lent.values()]),
+            tree=quota.QuotaTree(nodes, {}),
             rules=rules,
             minimum_run=minimum_run,
             tenants={

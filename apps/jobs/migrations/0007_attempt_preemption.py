@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('jobs', '0005_fewer_indexes'),
+        ('jobs', '0006_owner_with_id'),
     ]
 
     operations = [

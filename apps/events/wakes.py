@@ -1,0 +1,33 @@
+"""Which loop a fact gives work to: the one table of what wakes whom.
+
+Every command records its event, so the event's verb is the one place that knows of a change: writing it wakes the
+loops below when the transaction commits, and no command has to think of them.
+"""
+
+from collections.abc import Iterable
+
+from .stamp import CONFIGURATION
+
+# By one verb, or by a noun for all of its verbs; where both are here, both count.
+LOOPS: dict[str, tuple[str, ...]] = {
+    # Pools, terms, quota, tenants and nodes decide what may start, where, and what a waiting job is told.
+    **dict.fromkeys(CONFIGURATION, ("schedule",)),
+    # A job waits anew, or an attempt has ended and its capacity and quota are free.
+    **dict.fromkeys(
+        ("job.submitted", "job.released", "job.requeued", "job.succeeded", "job.failed", "job.cancelled"),
+        ("schedule",),
+    ),
+    # What is on the node is to be moved or is gone.
+    **dict.fromkeys(("node.draining", "node.lost", "node.removed"), ("recover",)),
+    "workflow": ("timetable",),
+    # A run waits, or a place among the active runs of its workflow is free.
+    **dict.fromkeys(("run.created", "run.cancelled", "workflow.resumed"), ("advance",)),
+}
+
+
+def woken_by(verbs: Iterable[str]) -> set[str]:
+    """The loops that have something to do after these facts."""
+    found: set[str] = set()
+    for verb in verbs:
+        found.update(LOOPS.get(verb, ()), LOOPS.get(verb.partition(".")[0], ()))
+    return found
