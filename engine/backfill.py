@@ -108,7 +108,7 @@ class Backfill:
     def wait(
         self, job: int, queue: int, pool: str, groups: Groups, options: Callable[[], Sequence[Option]], *, quota: bool
     ) -> float | None:
-        """A job has to wait, for room or for quota: the start that is reserved for it, if it is its turn to have one."""
+        """A job has to wait, for room or for quota: the start that is reserved for it, if it is its turn."""
         head: Hashable = ("quota", queue) if quota else ("room", pool)
         if self.plan.mode == Mode.NONE or len(self.reservations) >= self.plan.depth:
             return None
