@@ -191,7 +191,7 @@ def test_samples_go_to_those_who_watch_their_cluster(
         "apps.execution.listener.publish_data", lambda topic, samples: published.update({topic: list(samples)})
     )
 
-    Listener()._write({item.pk: Beat(Telemetry(at=0.0), []) for item in (node, other)})
+    Listener()._write({item.pk: (0, Beat(Telemetry(at=0.0), [])) for item in (node, other)})
 
     assert published == {
         f"telemetry:{world.cluster.pk}": [str(node.pk)],
