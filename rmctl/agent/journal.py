@@ -204,14 +204,21 @@ class Spares:
             folder.create(assignment, self._modes, self._owner)
 
     def keep(self, folder: TaskFolder) -> bool:
-        """Take the folder back; False when it is to be removed instead."""
-        if len(self._free) >= MAX_SPARES or not folder.empty(self._modes[1]):
+        """Take the folder of an ended task; False when it is to be removed instead.
+
+        It is moved away before it is emptied: an agent that is killed here must not find half of a task after its
+        restart, with a log that looks as if the task had emptied it.
+        """
+        if len(self._free) >= MAX_SPARES:
             return False
         self._count += 1
         path = f"{self._root}/{self._count}"
         try:
             os.rename(folder.path, path)
         except OSError:
+            return False
+        folder.path = path
+        if not folder.empty(self._modes[1]):
             return False
         self._free.append(path)
         return True
