@@ -141,7 +141,7 @@ def test_an_agent_killed_while_it_empties_a_folder_leaves_no_half_of_a_task(
     again = TaskFolder(str(root), 5, 2)
     spares = Spares(str(tmp_path / "spare"), None, (0o700, 0o700))
     spares.create(again, assignment)
-    assert spares.keep(again)
+    assert spares.keep(again) is None
     after = TaskFolder(str(root), 6, 1)
     spares.create(after, assignment)
     assert Path(after.log).read_bytes() == HEADER
