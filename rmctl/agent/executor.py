@@ -396,8 +396,9 @@ class Executor:
             self._idle.set()
 
     def _remove_folder(self, task: Task) -> None:
-        if self.spares is None or task.assignment.image or not self.spares.keep(task.folder):
-            self._in_background(asyncio.to_thread(task.folder.remove))
+        rest = task.folder if self.spares is None or task.assignment.image else self.spares.keep(task.folder)
+        if rest is not None:
+            self._in_background(asyncio.to_thread(rest.remove))
 
     def sweep(self, groups: list[str]) -> None:
         """Remove groups, later again those in which something still dies."""

@@ -21,6 +21,7 @@ import re
 import shutil
 import stat
 from collections.abc import Iterator
+from copy import copy
 from pathlib import Path
 from typing import TypeVar
 
@@ -203,18 +204,25 @@ class Spares:
         else:
             folder.create(assignment, self._modes, self._owner)
 
-    def keep(self, folder: TaskFolder) -> bool:
-        """Take the folder back; False when it is to be removed instead."""
-        if len(self._free) >= MAX_SPARES or not folder.empty(self._modes[1]):
-            return False
+    def keep(self, folder: TaskFolder) -> TaskFolder | None:
+        """Take the folder of an ended task; what cannot be used again is returned, to be removed.
+
+        It is moved away before it is emptied: an agent that is killed here must not find half of a task after its
+        restart, with a log that looks as if the task had emptied it.
+        """
+        if len(self._free) >= MAX_SPARES:
+            return folder
         self._count += 1
-        path = f"{self._root}/{self._count}"
+        moved = copy(folder)
+        moved.path = f"{self._root}/{self._count}"
         try:
-            os.rename(folder.path, path)
+            os.rename(folder.path, moved.path)
         except OSError:
-            return False
-        self._free.append(path)
-        return True
+            return folder
+        if not moved.empty(self._modes[1]):
+            return moved
+        self._free.append(moved.path)
+        return None
 
 
 def _open_and_retry(function: object, path: str, _: object) -> None:

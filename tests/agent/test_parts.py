@@ -10,7 +10,7 @@ import pytest
 from rmctl.agent import cgroups, executor, launch, sandbox
 from rmctl.agent.containers import Runtime
 from rmctl.agent.errors import AgentError, JoinRefused, Refused
-from rmctl.agent.journal import TaskFolder
+from rmctl.agent.journal import Spares, TaskFolder, stored_folders
 from rmctl.agent.logs import HEADER, NOTICE, TASK_WINDOW, LogShipper
 from rmctl.agent.main import join, run
 from rmctl.agent.protocol import MAX_LOG_CHUNK_BYTES, Assignment, GpuShare, Log
@@ -117,6 +117,35 @@ def test_what_a_task_has_destroyed_and_the_portal_lacks_is_zeros(tmp_path: Path)
     sent.clear()
     found.connected(sent.append)
     assert everything(found, sent) == bytes(7) + NOTICE + b"after\n"
+
+
+def test_an_agent_killed_while_it_empties_a_folder_leaves_no_half_of_a_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "tasks"
+    root.mkdir()
+    spares = Spares(str(tmp_path / "spare"), None, (0o700, 0o700))
+    assignment = Assignment(placement=5, token=2, job=1, attempt=1, name="a", tenant="t", command=["true"])
+    folder = TaskFolder(str(root), 5, 2)
+    spares.create(folder, assignment)
+
+    def killed(path: str, size: int) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.truncate", killed)
+        with pytest.raises(KeyboardInterrupt):
+            spares.keep(folder)
+    assert list(stored_folders(str(root))) == []
+
+    again = TaskFolder(str(root), 5, 2)
+    spares = Spares(str(tmp_path / "spare"), None, (0o700, 0o700))
+    spares.create(again, assignment)
+    assert spares.keep(again) is None
+    after = TaskFolder(str(root), 6, 1)
+    spares.create(after, assignment)
+    assert Path(after.log).read_bytes() == HEADER
+    assert list(stored_folders(str(root))) == [(6, 1)]
 
 
 def test_version_two_groups_are_made_with_their_limits(
