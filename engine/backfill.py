@@ -7,6 +7,7 @@ reserved start moves later because of a job that was let ahead; it still does if
 expected, or if somebody comes who goes first by order.
 """
 
+from bisect import insort
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -14,11 +15,15 @@ from typing import NamedTuple
 
 from engine.fleet import Fleet, Mask
 from engine.placement import Groups, Member, Placed, place_gang
-from engine.profile import Places, Profile, placed_at
+from engine.profile import STEPS, Places, Profile, placed_at
 from engine.quota import FlavorResource, QuotaTree
 
 # The least that a job is planned for (seconds).
 SHORTEST = 1.0
+
+# Amounts (of nodes over time) that a profile of a large fleet keeps at most, and the moments it has in any case.
+CELLS = 4_000_000
+STEPS_LEAST = 16
 
 Charge = Mapping[FlavorResource, int]
 
@@ -29,6 +34,14 @@ class Mode(StrEnum):
     NONE = "none"
     EASY = "easy"
     CONSERVATIVE = "conservative"
+
+
+class Wait(StrEnum):
+    """For what a job waits: nodes, quota, or that those with a reserved start have had their turn."""
+
+    ROOM = "room"
+    QUOTA = "quota"
+    TURN = "turn"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +59,22 @@ class Running:
 class Plan:
     """What is expected: the ends of those that run, and how many seconds each waiting job will take.
 
-    `points` is the order inside a queue (engine.order), larger first; a job without points has its priority.
-    A job without a duration is taken to run for ever.
+    `modes` has the pools whose mode is another than `mode`. `running` may be a function, which is called once
+    somebody has to wait; durations are not looked at before that either. `points` is the order inside a queue
+    (engine.order), larger first; a job without points has its priority. A job without a duration is taken to
+    run for ever.
     """
 
     mode: Mode = Mode.EASY
-    running: Sequence[Running] = ()
+    running: Sequence[Running] | Callable[[], Sequence[Running]] = ()
     durations: Mapping[int, float] = field(default_factory=dict)
     points: Mapping[int, float] = field(default_factory=dict)
     depth: int = 100
+    modes: Mapping[str, Mode] = field(default_factory=dict)
+
+    def expected(self) -> Sequence[Running]:
+        """Those that run."""
+        return self.running() if callable(self.running) else self.running
 
     def duration(self, job: int) -> float:
         """Seconds that a job is planned for."""
@@ -97,26 +117,41 @@ class Backfill:
         self.plan, self.now = plan, now
         self.reservations: list[Reservation] = []
         self._fleet, self._tree = fleet, tree
-        self._running = sorted(plan.running, key=lambda item: item.end)
+        # Those that run, by their ends; until somebody has to wait, only what this cycle has granted.
+        self._known: list[Running] | None = None
+        self._granted: list[tuple[int, int, Charge, Places]] = []
         self._profile: Profile | None = None
         self._heads: set[Hashable] = set()
+        self._tries = 0
         # Quota at a time, as long as nothing is granted or reserved.
         self._trees: dict[float, QuotaTree] = {}
+
+    @property
+    def _running(self) -> list[Running]:
+        if self._known is None:
+            granted = [
+                Running(job, queue, self.now + self.plan.duration(job), charge, places)
+                for job, queue, charge, places in self._granted
+            ]
+            self._known = sorted([*self.plan.expected(), *granted], key=_end)
+        return self._known
 
     # Who waits
 
     def wait(
-        self, job: int, queue: int, pool: str, groups: Groups, options: Callable[[], Sequence[Option]], *, quota: bool
+        self, job: int, queue: int, pool: str, groups: Groups, options: Callable[[], Sequence[Option]], wait: Wait
     ) -> float | None:
-        """A job has to wait, for room or for quota: the start that is reserved for it, if it is its turn."""
-        head: Hashable = ("quota", queue) if quota else ("room", pool)
-        if self.plan.mode == Mode.NONE or len(self.reservations) >= self.plan.depth:
+        """A job has to wait: the start that is reserved for it, if it is to have one."""
+        head: Hashable = (wait, queue if wait == Wait.QUOTA else pool)
+        mode = self.plan.modes.get(pool, self.plan.mode)
+        if mode == Mode.NONE or self._tries >= self.plan.depth:
             return None
-        if self.plan.mode == Mode.EASY and head in self._heads:
+        if mode == Mode.EASY and (wait == Wait.TURN or head in self._heads):
             return None
+        self._tries += 1
         duration = self.plan.duration(job)
         # The head of a queue that lacks quota keeps no nodes from others; in a full schedule it has its place.
-        reserve = self._for_quota if quota and self.plan.mode == Mode.EASY else self._for_room
+        reserve = self._for_quota if wait == Wait.QUOTA and mode == Mode.EASY else self._for_room
         found = [one for option in options() if (one := reserve(job, queue, groups, option, duration)) is not None]
         if not found:
             return None
@@ -173,13 +208,18 @@ class Backfill:
 
     def _profiled(self) -> Profile:
         if self._profile is None:
-            self._profile = Profile(self._fleet, self.now, ((item.end, item.places) for item in self._running))
+            width = len(self._fleet) * (3 + self._fleet.gpu_free.shape[1])
+            steps = min(STEPS, max(STEPS_LEAST, CELLS // max(1, width)))
+            ends = ((item.end, item.places) for item in self._running)
+            self._profile = Profile(self._fleet, self.now, ends, steps=steps)
         return self._profile
 
     # Who goes ahead
 
     def admit(self, job: int, queue: int, groups: Groups, option: Option, placed: Placed) -> Placed | Reservation:
         """Where a job that fits now may start without making a reserved start later, or whom it would delay."""
+        if not self.reservations:
+            return placed
         duration = self.plan.duration(job)
         ahead = [one for one in self.reservations if one.start < self.now + duration]
         if not ahead:
@@ -232,11 +272,13 @@ class Backfill:
 
     def grant(self, job: int, queue: int, groups: Groups, charge: Charge, members: Sequence[Member]) -> None:
         """A job starts now."""
+        places = placed_at(groups, members)
+        if self._known is None:
+            self._granted.append((job, queue, charge, places))
+            return
         self._trees.clear()
         end = self.now + self.plan.duration(job)
-        places = placed_at(groups, members)
-        self._running.append(Running(job, queue, end, charge, places))
-        self._running.sort(key=lambda item: item.end)
+        insort(self._known, Running(job, queue, end, charge, places), key=_end)
         for one in self.reservations:
             if one.start < end:
                 one.tree.add(queue, charge)
@@ -248,13 +290,17 @@ class Backfill:
         self._trees.clear()
         end = self.now + self.plan.duration(job)
         gone = set(victims)
-        self._running = sorted(
+        self._known = sorted(
             (
                 Running(item.job, item.queue, max(end, item.end), item.usage, item.places) if item.job in gone else item
                 for item in self._running
             ),
-            key=lambda item: item.end,
+            key=_end,
         )
+
+
+def _end(item: Running) -> float:
+    return item.end
 
 
 def _first(moments: Sequence[float], passes: Callable[[float], bool]) -> float | None:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from engine.backfill import Backfill, Option, Plan
+from engine.backfill import Backfill, Option, Plan, Wait
 from engine.evictions import Eviction, Evictions, Places
 from engine.fairness import Entry, Tournament
 from engine.flavors import Level, Mode, choose, level_of
@@ -98,6 +98,12 @@ class Snapshot:
 
 _NO_SCORES: Mapping[str, object] = MappingProxyType({})
 _NO_POINTS: Mapping[int, float] = MappingProxyType({})
+# What a job with this reason gets a reserved start for.
+_WAITS = {
+    Reason.WAITING_FOR_CAPACITY: Wait.ROOM,
+    Reason.WAITING_FOR_QUOTA: Wait.QUOTA,
+    Reason.BEHIND_IN_QUEUE: Wait.TURN,
+}
 
 
 class Verdict(NamedTuple):
@@ -313,7 +319,9 @@ class _Cycle:
 
     def _likeness(self, item: Candidate) -> Hashable:
         """Jobs that are alike in this fare alike in a cycle."""
-        return (item.queue, item.pool, item.equivalence, self.durations.get(item.job))
+        # How long a job runs matters only once a start is reserved for somebody.
+        reserved = self.backfill is not None and self.backfill.reservations
+        return (item.queue, item.pool, item.equivalence, self.durations.get(item.job) if reserved else None)
 
     def _provisional(self, item: Candidate) -> dict[FlavorResource, int]:
         """What the job counts with in the tournament: its charge in the first flavor that has room for it."""
@@ -336,11 +344,9 @@ class _Cycle:
     def _refuse(self, item: Candidate, why: Refusal, position: int) -> None:
         outcome = "preempt" if why.reason is Reason.WAITING_FOR_PREEMPTION else "pend"
         reserved: float | None = None
-        if self.backfill is not None and why.reason in (Reason.WAITING_FOR_CAPACITY, Reason.WAITING_FOR_QUOTA):
-            quota = why.reason is Reason.WAITING_FOR_QUOTA
-            reserved = self.backfill.wait(
-                item.job, item.queue, item.pool, item.groups, lambda: self._open(item), quota=quota
-            )
+        wait = _WAITS.get(why.reason)
+        if self.backfill is not None and wait is not None and (wait != Wait.TURN or why.held):
+            reserved = self.backfill.wait(item.job, item.queue, item.pool, item.groups, lambda: self._open(item), wait)
         self.verdicts.append(
             Verdict(
                 item.job,

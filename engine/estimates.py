@@ -67,6 +67,18 @@ class History:
             self._ends.setdefault(key, deque(maxlen=self._window)).append(max(0.0, seconds))
             self._steps.pop(key, None)
 
+    def forget(self, key: Hashable) -> None:
+        """Drop what is known of a key."""
+        self._ends.pop(key, None)
+        self._steps.pop(key, None)
+
+    def copy(self) -> "History":
+        """An independent history with the same ends."""
+        twin = History(window=self._window, prior=self._prior)
+        twin._ends = {key: ends.copy() for key, ends in self._ends.items()}
+        twin._steps = dict(self._steps)
+        return twin
+
     def estimate(
         self,
         keys: Sequence[Hashable],

@@ -47,15 +47,17 @@ def estimate_starts(
     if snapshot.plan is None:
         raise ValueError("an estimate of starts needs a snapshot with a plan")
     plan, chance = snapshot.plan, Random(seed)
-    running = {item.job: quantiles(int(str(item.job)), _spread(draws, chance)) for item in plan.running}
+    live = plan.expected()
+    running = {item.job: quantiles(int(str(item.job)), _spread(draws, chance)) for item in live}
     waiting = {item.job: quantiles(item.job, _spread(draws, chance)) for item in snapshot.candidates}
     starts: dict[int, list[float]] = {}
     for draw in range(draws):
         drawn = replace(
             plan,
             mode=Mode.CONSERVATIVE,
+            modes={},
             depth=depth,
-            running=[_ending(item, since, float(running[item.job][draw]), now) for item in plan.running],
+            running=[_ending(item, since, float(running[item.job][draw]), now) for item in live],
             durations={job: float(times[draw]) for job, times in waiting.items()},
         )
         for verdict in decide(replace(snapshot, plan=drawn), now=now):

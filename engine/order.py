@@ -16,6 +16,9 @@ from math import log2
 
 import numpy as np
 
+from engine.cycle import Candidate
+from engine.quota import QuotaTree
+
 # Jobs expected to be shorter than this are not told apart by the wait (seconds).
 SHORTEST = 10.0
 
@@ -92,17 +95,24 @@ def jain(values: Iterable[float]) -> float:
     return 1.0 if squares == 0 else sum(listed) ** 2 / (len(listed) * squares)
 
 
+def queue_share(tree: QuotaTree, queue: int) -> float:
+    """How much of its own quota a queue uses, past use included: its standing (engine.fairness), 1.0 for all of it."""
+    return tree.standing(queue).unweighted / 1000 if queue in tree else 0.0
+
+
 def points(
     policy: OrderPolicy,
+    candidates: Sequence[Candidate],
+    tree: QuotaTree,
     *,
-    jobs: Sequence[int],
-    priority: Sequence[float],
-    waited: Sequence[float],
-    expected: Sequence[float],
-    share: Sequence[float],
+    now: float,
+    expected: Mapping[int, float],
 ) -> dict[int, float]:
-    """`order_terms` of many jobs without a class, as totals by job."""
-    length = np.maximum(np.asarray(expected, dtype=np.float64), SHORTEST)
-    ageing = policy.ageing * np.log2(1.0 + np.maximum(np.asarray(waited, dtype=np.float64), 0.0) / length)
-    total = np.asarray(priority, dtype=np.float64) + ageing - policy.fair_share * np.asarray(share, dtype=np.float64)
-    return dict(zip(jobs, total.tolist(), strict=True))
+    """The totals of `order_terms` of jobs without a class; `expected` has the seconds that each is expected to run."""
+    shares = {queue: queue_share(tree, queue) for queue in {item.queue for item in candidates}}
+    length = np.maximum(np.array([expected[item.job] for item in candidates], dtype=np.float64), SHORTEST)
+    waited = np.maximum(now - np.array([item.submitted for item in candidates], dtype=np.float64), 0.0)
+    priority = np.array([item.priority for item in candidates], dtype=np.float64)
+    share = np.array([shares[item.queue] for item in candidates], dtype=np.float64)
+    total = priority + policy.ageing * np.log2(1.0 + waited / length) - policy.fair_share * share
+    return dict(zip((item.job for item in candidates), total.tolist(), strict=True))

@@ -473,6 +473,13 @@ class QuotaTree:
         twin._usage = {node: dict(amounts) for node, amounts in self._usage.items()}
         return twin
 
+    def configured(self, nodes: Iterable[Node]) -> "QuotaTree":
+        """A tree of other nodes with this one's usage, present and past; what nodes that are gone used is dropped."""
+        kept = list(nodes)
+        leaves = [node.id for node in kept if node.id in self._nodes and not self._children[node.id]]
+        usage, past = ({leaf: dict(of[leaf]) for leaf in leaves} for of in (self._usage, self._past))
+        return QuotaTree(kept, usage, past=past, past_weight=self._past_weight)
+
     def explain(self, node: int, fr: FlavorResource, amount: int) -> list[dict[str, object]]:
         """The arithmetic line by line, from the root down to the node, for people.
 

@@ -21,6 +21,11 @@ class Refusal:
     victims: tuple[tuple[int, Cause], ...] = ()
     flavor: str | None = None
 
+    @property
+    def held(self) -> bool:
+        """Whether there is room for it now, which it may not take before somebody who has a reserved start."""
+        return any("ahead" in entry for entry in self.tried)
+
 
 def combined(refusals: Sequence[Refusal]) -> Refusal:
     """The mildest over alternatives, as one flavor that works is enough; what was tried of all."""

@@ -58,9 +58,13 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class QueuePolicy:
-    """How the queue is served. Without an `order` it is by priority, then by age."""
+    """How the queue is served: pools have the `mode` unless `modes` says otherwise.
+
+    Without an `order` it is by priority, then by age.
+    """
 
     mode: Mode = Mode.EASY
+    modes: Mapping[str, Mode] = field(default_factory=dict)
     order: OrderPolicy | None = field(default_factory=OrderPolicy)
     rules: Mapping[int, QueueRules] = field(default_factory=dict)
     minimum_run: float = 60.0
@@ -71,12 +75,13 @@ class QueuePolicy:
 class Change:
     """Something that is different from a time on; None leaves it as it is.
 
-    Nodes (by row of the fleet) become ready or are lost; what runs on a lost one starts over. Jobs can be
-    cancelled while they wait or run.
+    Nodes (by row of the fleet) become ready, take no new work (`closed`), or are lost; what runs on a lost one
+    starts over. Jobs can be cancelled while they wait or run.
     """
 
     at: float
     ready: frozenset[int] = frozenset()
+    closed: frozenset[int] = frozenset()
     lost: frozenset[int] = frozenset()
     quotas: Sequence[Node] | None = None
     policy: QueuePolicy | None = None
@@ -223,17 +228,12 @@ class Simulation:
             self._queue(live.job)
 
     def _change(self, change: Change) -> None:
-        if change.ready or change.lost:
+        if change.ready or change.closed or change.lost:
             for live in [live for live in self._live.values() if {place[1] for place in live.places} & change.lost]:
                 self._end(live, "lost")
             self.fleet = _with_ready(self.fleet, change)
         if change.quotas is not None:
-            usage: dict[int, dict[FlavorResource, int]] = {}
-            for live in self._live.values():
-                mine = usage.setdefault(live.job.candidate.queue, {})
-                for fr, amount in live.usage.items():
-                    mine[fr] = mine.get(fr, 0) + amount
-            self.tree = QuotaTree(change.quotas, usage)
+            self.tree = self.tree.configured(change.quotas)
         if change.policy is not None:
             self.policy = change.policy
         for number in change.cancelled:
@@ -310,6 +310,7 @@ class Simulation:
                 live.plan = replace(live.plan, end=max(live.since + later.p90, self.now + 1.0))
         return Plan(
             mode=self.policy.mode,
+            modes=self.policy.modes,
             running=[live.plan for live in self._live.values()],
             durations={item.job: self.estimates[item.job].p90 for item in candidates},
             points=self._points(candidates),
@@ -319,15 +320,8 @@ class Simulation:
     def _points(self, candidates: Sequence[Candidate]) -> Mapping[int, float]:
         if self.policy.order is None:
             return {}
-        shares = {queue: self.tree.standing(queue).unweighted / 1000 for queue in {item.queue for item in candidates}}
-        return points(
-            self.policy.order,
-            jobs=[item.job for item in candidates],
-            priority=[item.priority for item in candidates],
-            waited=[self.now - item.submitted for item in candidates],
-            expected=[self.estimates[item.job].p50 for item in candidates],
-            share=[shares[item.queue] for item in candidates],
-        )
+        expected = {item.job: self.estimates[item.job].p50 for item in candidates}
+        return points(self.policy.order, candidates, self.tree, now=self.now, expected=expected)
 
     def _holders(self) -> list[Holder]:
         found = []
@@ -357,7 +351,7 @@ def _with_ready(fleet: Fleet, change: Change) -> Fleet:
     """The fleet with some nodes ready and others not."""
     ready: Mask = fleet.ready.copy()
     ready[sorted(change.ready)] = True
-    ready[sorted(change.lost)] = False
+    ready[sorted(change.closed | change.lost)] = False
     fresh = fleet.fork()
     return replace(
         fresh, ready=np.asarray(ready), static_answers={}, label_columns={}, capacity_answer=None, slots=None

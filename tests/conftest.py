@@ -61,10 +61,16 @@ def configuration_read_anew() -> Iterator[None]:
         yield
         return
     from apps.jobs import configuration
+    from apps.scheduling import running
+    from apps.scheduling.runtimes import run_times
 
-    configuration._kept = None
+    def forget() -> None:
+        configuration._kept, running._kept = None, {}
+        run_times.cache_clear()
+
+    forget()
     yield
-    configuration._kept = None
+    forget()
 
 
 @pytest.fixture(autouse=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 from apps.core.errors import FieldError, Invalid
 from apps.fleet.models import Contribution, Flavor, Node, Pool
+from engine.backfill import Mode
 from rmctl.spec.errors import BadValue
 from rmctl.spec.quantities import format_duration, parse_duration
 
@@ -17,8 +18,14 @@ LISTED = ("clusters", "domains", "regions", "gpu_models")
 POOL_PATHS = {
     "name": "name",
     "description": "description",
+    "backfill": "backfill",
     **{name: f"query.{name}" for name in (*LISTED, "labels", "trust")},
 }
+BACKFILL = (
+    (Mode.EASY.value, "For the first that waits (easy)"),
+    (Mode.CONSERVATIVE.value, "For everyone that waits (conservative)"),
+    (Mode.NONE.value, "For nobody: whoever fits may go ahead"),
+)
 FLAVOR_PATHS = {
     "name": "name",
     "position": "position",
@@ -87,10 +94,19 @@ def pool_form(known: Known, pool: Pool | None = None) -> Form:
         _checks("gpu_models", "GPU models", known.gpu_models, "Nodes with a card of these.", "No node has a card."),
         _label_field("One a line; several values mean any of them. A node must carry all of the labels."),
         Field("trust", "Least trust", value="", mono=True, optional=True, placeholder="0", help="From 0 to 100."),
+        Field(
+            "backfill",
+            "Reserved starts",
+            "select",
+            value=Mode.EASY.value,
+            choices=BACKFILL,
+            help="Later jobs may go ahead only if they make no reserved start later.",
+        ),
     )
     if pool is not None:
         query = pool.query
-        form.fill({"name": pool.name, "description": pool.description, **_query_values(query)})
+        values = {"name": pool.name, "description": pool.description, "backfill": pool.backfill}
+        form.fill({**values, **_query_values(query)})
         form["trust"].value = str(query.get("trust", ""))
     return form
 

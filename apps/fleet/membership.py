@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from engine.backfill import Mode
+
 
 @dataclass(frozen=True, slots=True)
 class Terms:
@@ -58,13 +60,14 @@ class NodeRow:
 
 @dataclass(frozen=True, slots=True)
 class PoolMembers:
-    """One pool: its nodes by id, each flavor's nodes, and per node whom the terms admit and how far."""
+    """One pool: its nodes by id, each flavor's nodes, per node whom the terms admit and how far, and its backfill."""
 
     nodes: list[int]
     flavors: list[tuple[str, list[int]]]
     consumers: dict[int, frozenset[int] | None]
     trust: dict[int, int]
     share_percent: dict[int, int]
+    backfill: Mode = Mode.EASY
 
     def lends(self, node_id: int, domain_id: int) -> bool:
         """Whether the node's terms admit the domain's tenants."""

@@ -4,6 +4,7 @@ from django.db import models
 from django.db.models import F, Q
 
 from apps.tenants.models import Domain, slug_validator
+from engine.backfill import Mode
 
 from .states import NodeState
 
@@ -176,6 +177,10 @@ class Pool(models.Model):
     name = models.CharField(max_length=63, unique=True, validators=[slug_validator])
     description = models.CharField(max_length=300, blank=True, default="")
     query = models.JSONField(default=dict)
+    # For which of its waiting jobs starts are reserved (engine.backfill).
+    backfill = models.CharField(
+        max_length=12, choices=[(mode.value, mode.value) for mode in Mode], default=Mode.EASY.value
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

@@ -1,6 +1,7 @@
 """Reads of the fleet: lists for people, membership for the scheduler, credentials for agents."""
 
 from collections import defaultdict
+from dataclasses import replace
 from datetime import datetime
 
 from django.db.models import Count, Q, QuerySet
@@ -9,6 +10,7 @@ from apps.core.actors import Actor
 from apps.core.crypto import digest
 from apps.core.errors import FieldError, Invalid
 from apps.tenants.models import Domain
+from engine.backfill import Mode
 
 from . import policies
 from .membership import NodeRow, PoolMembers, Terms, members
@@ -106,7 +108,10 @@ def pool_members(now: datetime) -> dict[str, PoolMembers]:
     """Every pool's members and flavors at `now`, in a fixed number of queries."""
     rows = node_rows(now)
     return {
-        pool.name: members(pool.query, [(flavor.name, flavor.match) for flavor in pool.flavors.all()], rows)
+        pool.name: replace(
+            members(pool.query, [(flavor.name, flavor.match) for flavor in pool.flavors.all()], rows),
+            backfill=Mode(pool.backfill),
+        )
         for pool in Pool.objects.prefetch_related("flavors")
     }
 

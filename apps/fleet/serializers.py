@@ -6,6 +6,7 @@ from django.utils import timezone
 from rest_framework import serializers
 
 from apps.core.api import Integer, StrictSerializer, Text
+from engine.backfill import Mode
 
 from .models import Cluster, Contribution, Flavor, Gpu, JoinToken, Node, Pool
 from .queries import pool_members
@@ -212,11 +213,17 @@ class PoolBody(StrictSerializer):
     query = serializers.DictField(
         default=dict, help_text="clusters, domains, labels, regions, gpu_models, trust; absent: all."
     )
+    backfill = serializers.ChoiceField(
+        choices=[mode.value for mode in Mode],
+        default=Mode.EASY.value,
+        help_text="For whom starts are reserved: nobody, the first that waits, or everyone that waits.",
+    )
 
 
 class PoolChange(StrictSerializer):
     description = Text(max_length=300, required=False, allow_blank=True)
     query = serializers.DictField(required=False)
+    backfill = serializers.ChoiceField(choices=[mode.value for mode in Mode], required=False)
 
 
 class PoolAnswer(serializers.ModelSerializer[Pool]):
@@ -233,5 +240,5 @@ class PoolAnswer(serializers.ModelSerializer[Pool]):
 
     class Meta:
         model = Pool
-        fields = ("id", "name", "description", "query", "nodes", "flavors", "created_at")
+        fields = ("id", "name", "description", "query", "backfill", "nodes", "flavors", "created_at")
         read_only_fields = fields

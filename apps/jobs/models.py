@@ -67,6 +67,10 @@ class Job(models.Model):
             models.Index(fields=["state", "id"], name="job_active", condition=Q(state__in=sorted(JOB_ACTIVE))),
             models.Index(fields=["ended_at"], name="job_ended", condition=Q(ended_at__isnull=False)),
             models.Index(fields=["origin"], name="job_origin", condition=~Q(origin="")),
+            # The latest runs of one job, for the estimates of its next (the scheduler's run times).
+            models.Index(
+                fields=["tenant", "name", "ended_at"], name="job_runs", condition=Q(state__in=["failed", "succeeded"])
+            ),
         ]
 
     def __str__(self) -> str:

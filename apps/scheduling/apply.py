@@ -1,8 +1,8 @@
 """Apply: each grant is checked again with the engine's own check under row locks, then written."""
 
 import time
-from collections.abc import Hashable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from django.db import transaction
@@ -28,6 +28,7 @@ from engine.quota import QuotaTree
 from .holders import LIVE
 from .models import Cycle, Decision
 from .observe import Observed, charged
+from .reservations import reserve
 
 # Live topics named one by one; with more, the pages of single jobs follow with their next refresh.
 TOPICS_MAX = 200
@@ -54,7 +55,9 @@ def apply(observed: Observed, verdicts: Sequence[Verdict], now: datetime, cycle:
             cycle.apply_ms = (time.perf_counter() - began) * 1000
             cycle.save(force_insert=True)
     _preempt(observed, [verdict for verdict in verdicts if verdict.outcome == "preempt"], now)
-    _pend(observed, [verdict for verdict in verdicts if verdict.outcome != "grant"], now)
+    waiting = [verdict for verdict in verdicts if verdict.outcome != "grant"]
+    starts = {verdict.job: verdict.reserved for verdict in waiting if verdict.reserved is not None}
+    _pend(observed, waiting, now, reserve(starts, now))
     return cycle.granted
 
 
@@ -218,25 +221,34 @@ def _given(
     )
 
 
-def _pend(observed: Observed, verdicts: Sequence[Verdict], now: datetime) -> None:
-    """Store reasons that differ from what is stored, in slices so that no lock is held long."""
+def _pend(observed: Observed, verdicts: Sequence[Verdict], now: datetime, moved: Collection[int]) -> None:
+    """Store reasons that differ from what is stored, in slices so that no lock is held long.
+
+    A decision is recorded for each new reason, and for those whose reserved start has `moved`.
+    """
     clock = time.monotonic()
     fresh, decisions = [], []
     for verdict in verdicts:
         stored_reason, stored_detail = observed.pending[verdict.job]
         reason = str(verdict.reason)
         detail = verdict.detail[:1].upper() + verdict.detail[1:]
-        if reason == stored_reason and (
+        if reason == stored_reason and verdict.job not in moved and (
             detail == stored_detail or clock - _written.get(verdict.job, 0.0) < DETAIL_SECONDS
         ):
             continue
         tried = list(verdict.tried)
         fresh.append((verdict.job, reason, detail, tried))
         _written[verdict.job] = clock
-        if reason != stored_reason:
+        if reason != stored_reason or verdict.job in moved:
             decisions.append(
                 Decision(
-                    job_id=verdict.job, at=now, outcome=verdict.outcome, reason=reason, detail=detail, tried=tried
+                    job_id=verdict.job,
+                    at=now,
+                    outcome=verdict.outcome,
+                    reason=reason,
+                    detail=detail,
+                    tried=tried,
+                    reserved_at=verdict.reserved and datetime.fromtimestamp(verdict.reserved, UTC),
                 )
             )
     for start in range(0, len(fresh), 1000):

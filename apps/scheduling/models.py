@@ -24,12 +24,27 @@ class Decision(models.Model):
     tried = models.JSONField(default=list)
     scores = models.JSONField(default=dict)
     nodes = models.JSONField(default=list)
+    # The start that is kept for it while it waits.
+    reserved_at = models.DateTimeField(null=True)
 
     class Meta:
         ordering = ["-id"]
 
     def __str__(self) -> str:
         return f"{self.outcome} {self.reason} job {self.job_id}"
+
+
+class Reservation(models.Model):
+    """A start that is kept for a job that waits, as the latest cycle reserved it; gone when it no longer is."""
+
+    job = models.OneToOneField(Job, primary_key=True, on_delete=models.CASCADE, related_name="reservation")
+    starts_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ["starts_at"]
+
+    def __str__(self) -> str:
+        return f"job {self.job_id} at {self.starts_at:%F %T}"
 
 
 class Cycle(models.Model):

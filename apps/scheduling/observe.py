@@ -1,7 +1,7 @@
 """Observe: the rows become a snapshot that the engine decides on."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -16,13 +16,19 @@ from apps.jobs.configuration import Configuration, TenantRow, configuration
 from apps.jobs.models import Job
 from apps.jobs.requests import cache, groups_of
 from apps.quotas.queries import load_tree
+from engine.backfill import Plan
 from engine.cycle import Candidate, PoolView, Snapshot
+from engine.estimates import Estimate
 from engine.fleet import Fleet
 from engine.fragmentation import Arrivals, Mix
+from engine.order import OrderPolicy, points
 from engine.placement import expect
 from engine.quota import QuotaTree
+from engine.reasons import Reason
 
 from .holders import load_held
+from .running import expected_ends, live_runs
+from .runtimes import run_times
 
 # Queued jobs looked at in one cycle, in the order of priority and age.
 CANDIDATES_MAX = 20_000
@@ -31,6 +37,18 @@ GRANTS_MAX = 200
 # When more are queued: of jobs of one tenant that ask for the same, the first so many stand for all. A cycle grants no
 # more than that (GRANTS_MAX), and where one of them is refused, those behind it would be too.
 ALIKE_MAX = 200
+# Jobs that a start is reserved for at most, in a pool that reserves for everyone.
+DEPTH = 100
+ORDER = OrderPolicy()
+# What a job is stored to wait for if it was passed by before.
+WAITING = frozenset(
+    {
+        Reason.WAITING_FOR_CAPACITY,
+        Reason.WAITING_FOR_QUOTA,
+        Reason.WAITING_FOR_PREEMPTION,
+        Reason.BEHIND_IN_QUEUE,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +61,7 @@ class Observed:
     snapshot: Snapshot
     pending: dict[int, tuple[str, str]]
     configuration: Configuration
+    expected: "Expected"
     partial: bool = False
 
 
@@ -73,11 +92,20 @@ def observe(now: datetime) -> Observed | None:
         if row.configuration is not configured:
             row.configuration, row.candidate = configured, _candidate(row, configured, tree)
     held = load_held(configured, fleet, now)
+    candidates = [row.candidate for row in rows if row.candidate is not None]
+    expected = Expected(rows, now)
+    plan = Plan(
+        running=lambda: expected_ends(live_runs(), fleet, tree, run_times(), now),
+        durations=expected,
+        points=_points(rows, candidates, tree, expected, now),
+        depth=DEPTH,
+        modes={view: configured.pools[view.rpartition("@")[0]].backfill for view in views},
+    )
     snapshot = Snapshot(
         fleet=fleet,
         pools=views,
         tree=tree,
-        candidates=[row.candidate for row in rows if row.candidate is not None],
+        candidates=candidates,
         suspended=frozenset(
             _queue(tenant, row) for row in rows if (tenant := configured.tenants[row.tenant]).suspended
         ),
@@ -86,13 +114,56 @@ def observe(now: datetime) -> Observed | None:
         places=held.places,
         claims=held.claims,
         yields=held.yields,
+        plan=plan,
     )
     return Observed(
         snapshot=snapshot,
         pending={row.job: (row.reason, row.detail) for row in rows},
         configuration=configured,
+        expected=expected,
         partial=partial,
     )
+
+
+def _points(
+    rows: "Sequence[QueuedJob]", candidates: Sequence[Candidate], tree: QuotaTree, expected: "Expected", now: datetime
+) -> Mapping[int, float]:
+    """The order once somebody has had to wait; before that it is by priority and age, and costs nothing."""
+    if not any(row.reason in WAITING for row in rows):
+        return {}
+    halves = {job: expected.estimate(job).p50 for job in expected}
+    return points(ORDER, candidates, tree, now=now.timestamp(), expected=halves)
+
+
+class Expected(Mapping[int, float]):
+    """Seconds that pending jobs are planned for: the 90 % quantile of what jobs like them took.
+
+    Nothing is read before the first is asked for.
+    """
+
+    def __init__(self, rows: "Sequence[QueuedJob]", now: datetime) -> None:
+        self._rows, self._now, self._looked = {row.job: row for row in rows}, now, False
+
+    def estimate(self, job: int) -> Estimate:
+        """The quantiles with their basis. Raises KeyError for a job that is not pending."""
+        row = self._rows[job]
+        if not self._looked:
+            self._looked = True
+            run_times().look(((row.tenant, row.name) for row in self._rows.values()), self._now)
+        return run_times().estimate(row.tenant, row.name, row.limit)
+
+    def row(self, job: int) -> "QueuedJob":
+        """What is stored about a pending job."""
+        return self._rows[job]
+
+    def __getitem__(self, job: int) -> float:
+        return self.estimate(job).p90
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
 
 
 @dataclass(slots=True)
@@ -109,6 +180,8 @@ class QueuedJob:
     failures: int
     reason: str
     detail: str
+    name: str
+    limit: float
     configuration: Configuration | None = None
     candidate: Candidate | None = None
 
@@ -180,8 +253,8 @@ def queued(now: datetime) -> tuple[list[QueuedJob], datetime | None, bool]:
         changed = [pk for pk in versions if pk not in kept]
         if changed:
             cursor.execute(
-                "SELECT xmin::text, id, tenant_id, priority, submitted_at, equivalence, pool, failures, reason, detail "
-                "FROM jobs_job WHERE id = ANY(%s)",
+                "SELECT xmin::text, id, tenant_id, priority, submitted_at, equivalence, pool, failures, reason, "
+                "detail, name, (spec->>'time_limit')::float8 FROM jobs_job WHERE id = ANY(%s)",
                 [changed],
             )
             kept.update((row[1], QueuedJob(*row)) for row in cursor.fetchall())

@@ -15,6 +15,7 @@ from engine.cycle import decide
 from .apply import apply
 from .models import Cycle
 from .observe import GRANTS_MAX, observe
+from .reservations import reserve
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +29,7 @@ def schedule() -> bool:
     began = time.perf_counter()
     observed = observe(now)
     if observed is None:
+        reserve({}, now)
         return False
     read = time.perf_counter()
     verdicts = decide(observed.snapshot, now=now.timestamp(), limit=GRANTS_MAX)

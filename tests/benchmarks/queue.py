@@ -66,10 +66,10 @@ def settings() -> dict[str, Setting]:
     """The four policies by name."""
     strict = {1: QueueRules(strategy=Strategy.STRICT_FIFO)}
     return {
-        "fcfs": Setting(QueuePolicy(Mode.NONE, None, strict)),
-        "easy": Setting(QueuePolicy(Mode.EASY, None)),
-        "conservative": Setting(QueuePolicy(Mode.CONSERVATIVE, None)),
-        "ours": Setting(QueuePolicy(Mode.EASY, OrderPolicy()), tenants=True),
+        "fcfs": Setting(QueuePolicy(Mode.NONE, order=None, rules=strict)),
+        "easy": Setting(QueuePolicy(Mode.EASY, order=None)),
+        "conservative": Setting(QueuePolicy(Mode.CONSERVATIVE, order=None)),
+        "ours": Setting(QueuePolicy(Mode.EASY, order=OrderPolicy()), tenants=True),
     }
 
 

@@ -96,7 +96,7 @@ def test_conservative_keeps_the_second_start_too() -> None:
     easy = outcomes(world(jobs, durations, running))
     assert (easy[1].reserved, easy[2].reserved, easy[3].outcome) == (NOW + 100, None, "grant")
     conservative = outcomes(world(jobs, durations, running, mode=Mode.CONSERVATIVE))
-    assert [conservative[job].reserved for job in (1, 2, 3)] == [NOW + 100, NOW + 150, None]
+    assert [conservative[job].reserved for job in (1, 2, 3)] == [NOW + 100, NOW + 150, NOW + 200]
     assert "job 2" in conservative[3].detail
 
 
@@ -227,7 +227,10 @@ def test_the_terms_of_the_order_add_up_and_more_wait_never_sends_a_job_back() ->
     assert later.total > terms.total
     with pytest.raises(ValueError, match="known are: high, low"):
         order_terms(policy, priority=0, waited=0, expected=1, priority_class="urgent")
-    many = points(policy, jobs=[7], priority=[50], waited=[3600], expected=[600], share=[0.5])
+    tree = wide_tree(1, nominal=1000)
+    tree.add(1, {GPU: 500})
+    item = candidate(7, 1, CARD, submitted=NOW - 3600, priority=50)
+    many = points(policy, [item], tree, now=NOW, expected={7: 600.0})
     assert many[7] == pytest.approx(terms.total - 100)
 
 

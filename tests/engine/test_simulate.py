@@ -19,7 +19,7 @@ from engine.simulate import Change, Job, QueuePolicy, Simulation
 
 from .worlds import GIB, RESOURCES, candidate, one_pool, row, wide_tree
 
-EASY = QueuePolicy(Mode.EASY, None)
+EASY = QueuePolicy(order=None)
 
 
 def cards(count: int) -> Request:
@@ -76,16 +76,16 @@ def test_a_change_of_quota_and_one_of_policy_count_from_their_time_on() -> None:
     changes = [Change(0.0, quotas=[small]), Change(30.0, quotas=[large])]
     assert spans(simulation(fleet_of(4), jobs, changes=changes))[2] == [(30.0, 130.0, "done")]
     jobs = [job(1, 0, 100, cards(3)), job(2, 1, 50, cards(4)), job(3, 2, 500, cards(1))]
-    relaxed = Change(40.0, policy=QueuePolicy(Mode.NONE, None))
+    relaxed = Change(40.0, policy=QueuePolicy(Mode.NONE, order=None))
     assert spans(simulation(fleet_of(4), jobs, changes=[relaxed]))[3] == [(40.0, 540.0, "done")]
 
 
 def test_whoever_is_evicted_starts_over_and_its_work_is_lost() -> None:
     rules = {1: QueueRules(within_queue=Policy.LOWER_PRIORITY)}
     jobs = [job(1, 0, 100, cards(4)), job(2, 70, 50, cards(4), priority=10)]
-    found = spans(simulation(fleet_of(4), jobs, QueuePolicy(Mode.EASY, None, rules)))
+    found = spans(simulation(fleet_of(4), jobs, QueuePolicy(order=None, rules=rules)))
     assert found == {1: [(0.0, 70.0, "preempted"), (120.0, 220.0, "done")], 2: [(70.0, 120.0, "done")]}
-    protected = QueuePolicy(Mode.EASY, None, rules, minimum_run=80.0)
+    protected = QueuePolicy(order=None, rules=rules, minimum_run=80.0)
     assert spans(simulation(fleet_of(4), jobs, protected))[1] == [(0.0, 100.0, "done")]
 
 
@@ -123,7 +123,7 @@ def test_it_agrees_with_what_happens_when_the_loop_itself_decides(
         job(number, at, seconds, request, queue=queue, priority=priority)
         for number, (at, seconds, request, queue, priority) in enumerate(asked, 1)
     ]
-    made = simulation(fleet, jobs, QueuePolicy(mode, None))
+    made = simulation(fleet, jobs, QueuePolicy(mode, order=None))
     found = {number: (record.first_start, record.nodes) for number, record in made.run().items() if record.spans}
 
     real, tree, happened = fleet.fork(), wide_tree(2), dict[int, tuple[float, tuple[int, ...]]]()

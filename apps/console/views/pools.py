@@ -74,6 +74,7 @@ def pool_new(request: HttpRequest, actor: Actor) -> HttpResponse:
                 name=form["name"].value.strip(),
                 description=form["description"].value.strip(),
                 query=fleet_forms.pool_query(request.POST),
+                backfill=form["backfill"].value,
             )
         except DomainError as error:
             form.refuse(error, fleet_forms.POOL_PATHS)
@@ -98,6 +99,7 @@ def pool(request: HttpRequest, actor: Actor, pool_id: int) -> HttpResponse:
                 pool_id=pool_id,
                 description=form["description"].value.strip(),
                 query=fleet_forms.pool_query(request.POST),
+                backfill=form["backfill"].value,
             )
         except DomainError as error:
             form.refuse(error, fleet_forms.POOL_PATHS)

@@ -8,6 +8,7 @@ from apps.core.actors import Actor
 from apps.core.errors import Conflict, Invalid
 from apps.events.record import Fact, record
 from apps.tenants.commands import checked_slug
+from engine.backfill import Mode
 
 from .. import policies
 from ..models import Flavor, Pool
@@ -34,34 +35,57 @@ def _description(value: str) -> str:
     return value
 
 
+def _backfill(value: str) -> str:
+    known = [mode.value for mode in Mode]
+    if value not in known:
+        raise Invalid.field("backfill", f"one of: {', '.join(known)}.", "invalid_choice")
+    return value
+
+
 @transaction.atomic
 def create_pool(
-    *, actor: Actor, name: str, query: dict[str, Any] | None = None, description: str = ""
+    *,
+    actor: Actor,
+    name: str,
+    query: dict[str, Any] | None = None,
+    description: str = "",
+    backfill: str = Mode.EASY.value,
 ) -> Pool:
     """Make a pool out of a query over lent nodes. Raises Conflict when the name is taken."""
     policies.pools.require(actor, "create", name)
-    values = {"query": checked_query("query", query or {}), "description": _description(description)}
+    values = {
+        "query": checked_query("query", query or {}),
+        "description": _description(description),
+        "backfill": _backfill(backfill),
+    }
     try:
         with transaction.atomic():
             pool = Pool.objects.create(name=checked_slug("name", name), **values)
     except IntegrityError:
         raise Conflict(f"There is a pool {name} already.", code="exists") from None
-    _changed(actor, "pool.created", pool, query=pool.query)
+    _changed(actor, "pool.created", pool, query=pool.query, backfill=pool.backfill)
     return pool
 
 
 @transaction.atomic
 def update_pool(
-    *, actor: Actor, pool_id: int, query: dict[str, Any] | None = None, description: str | None = None
+    *,
+    actor: Actor,
+    pool_id: int,
+    query: dict[str, Any] | None = None,
+    description: str | None = None,
+    backfill: str | None = None,
 ) -> Pool:
-    """Change a pool's query or description; what runs goes on."""
+    """Change a pool's query, description or backfill; what runs goes on."""
     pool = policies.pools.get(actor, "update", lock=True, pk=pool_id)
     if query is not None:
         pool.query = checked_query("query", query)
     if description is not None:
         pool.description = _description(description)
-    pool.save(update_fields=["query", "description"])
-    _changed(actor, "pool.changed", pool, query=pool.query)
+    if backfill is not None:
+        pool.backfill = _backfill(backfill)
+    pool.save(update_fields=["query", "description", "backfill"])
+    _changed(actor, "pool.changed", pool, query=pool.query, backfill=pool.backfill)
     return pool
 
 

@@ -182,7 +182,7 @@ def test_a_higher_priority_goes_first_then_the_older(world: World) -> None:
 def test_a_job_that_cannot_start_does_not_block_those_behind_it(world: World) -> None:
     simulated_node(world, cpu=4000)
     granted(world, cpu="1")
-    large, small = submit(world, cpu="4"), submit(world, cpu="1")
+    large, small = submit(world, cpu="4"), submit(world, cpu="1", time_limit="10m")
 
     cycle()
 
@@ -387,9 +387,10 @@ def test_why_names_a_change_after_which_the_job_starts(world: World) -> None:
     [suggestion] = why(world.actor("member"), waiting.pk).suggestions
 
     assert suggestion.text == "2 cpu instead of 3 cpu: now"
+    jobs.cancel(actor=SYSTEM, job_id=waiting.pk)
     smaller = submit(world, cpu="2")
     cycle()
-    assert states(waiting, smaller) == ["pending", "granted"]
+    assert states(waiting, smaller) == ["cancelled", "granted"]
     assert why(world.actor("member"), smaller.pk).suggestions == []
 
 

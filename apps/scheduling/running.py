@@ -1,0 +1,122 @@
+"""Observe: who runs, where, and when each is expected to give its room back."""
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from django.db import connection
+
+from engine.backfill import Running
+from engine.fleet import Fleet, Request
+from engine.quota import FlavorResource, QuotaTree
+
+from .runtimes import RunTimes
+
+# A job that was told to stop is expected to have stopped so many seconds later, beside its notice.
+STOPS_SECONDS = 1.0
+
+
+@dataclass(slots=True)
+class LiveRun:
+    """A live attempt as it was granted. `members` are (group, rank, node id, cards, request of the member)."""
+
+    attempt: int
+    job: int
+    tenant: int
+    name: str
+    limit: float
+    priority: int
+    submitted: float
+    equivalence: str
+    pool: str
+    queue: int
+    flavor: str
+    usage: Mapping[FlavorResource, int]
+    since: float
+    notice: float
+    members: list[tuple[int, int, int, tuple[int, ...], Request]] = field(default_factory=list)
+    # What was expected when it was last looked at.
+    end: float = 0.0
+
+    def expect(self, times: RunTimes, now: float, *, stopping: bool) -> float:
+        """When it is expected to end: by the 90 % quantile, and longer once it has outlived that."""
+        if stopping:
+            return min(max(self.end, now), now + self.notice + STOPS_SECONDS)
+        if self.end <= now:
+            self.end = self.since + times.estimate(self.tenant, self.name, self.limit).p90
+            if self.end <= now:
+                longer = times.history.estimate(
+                    ((self.tenant, self.name), self.tenant, "all"), self.limit, elapsed=now - self.since
+                )
+                self.end = max(self.since + longer.p90, now + STOPS_SECONDS)
+        return self.end
+
+
+_kept: dict[int, LiveRun] = {}
+_lock = threading.Lock()
+
+LIVE = "SELECT id, stop_reason <> '' FROM jobs_attempt WHERE state IN ('granted', 'running')"
+ATTEMPTS = (
+    "SELECT a.id, j.id, j.tenant_id, j.name, (j.spec->>'time_limit')::float8, j.priority, "
+    "extract(epoch FROM j.submitted_at)::float8, j.equivalence, j.pool, g.quota_node_id, g.flavor, "
+    "ARRAY(SELECT key FROM jsonb_each_text(g.amounts)), ARRAY(SELECT value::bigint FROM jsonb_each_text(g.amounts)), "
+    "extract(epoch FROM a.created_at)::float8, coalesce((j.spec->>'notice')::float8, 0) "
+    "FROM jobs_attempt a JOIN jobs_grant g ON g.id = a.grant_id JOIN jobs_job j ON j.id = a.job_id "
+    "WHERE a.id = ANY(%s) AND g.released_at IS NULL"
+)
+MEMBERS = (
+    "SELECT attempt_id, \"group\", rank, node_id, cpu_millicores, memory_bytes, storage_bytes, "
+    "ARRAY(SELECT (share->>0)::int FROM jsonb_array_elements(gpus) share), coalesce((gpus->0->>1)::int, 1000) "
+    "FROM jobs_placement WHERE attempt_id = ANY(%s) ORDER BY attempt_id, \"group\", rank"
+)
+
+
+def live_runs() -> list[tuple[LiveRun, bool]]:
+    """Everybody who holds room, and whether it was told to stop; only attempts that are new are read in full."""
+    global _kept
+    with _lock, connection.cursor() as cursor:
+        cursor.execute(LIVE)
+        live = dict(cursor.fetchall())
+        kept = {attempt: run for attempt, run in _kept.items() if attempt in live}
+        fresh = [attempt for attempt in live if attempt not in kept]
+        if fresh:
+            cursor.execute(ATTEMPTS, [fresh])
+            for *first, queue, flavor, resources, amounts, since, notice in cursor.fetchall():
+                usage = {
+                    (flavor, resource): amount for resource, amount in zip(resources, amounts, strict=True) if amount
+                }
+                kept[first[0]] = LiveRun(*first, queue, flavor, usage, since, notice)
+            cursor.execute(MEMBERS, [fresh])
+            for attempt, group, rank, node, cpu, memory, storage, cards, milli in cursor.fetchall():
+                if attempt in kept:
+                    request = Request(cpu=cpu, memory=memory, storage=storage, gpu_count=len(cards), gpu_milli=milli)
+                    kept[attempt].members.append((group, rank, node, tuple(cards), request))
+        _kept = kept
+        return [(run, live[attempt]) for attempt, run in kept.items()]
+
+
+def expected_ends(
+    runs: Sequence[tuple[LiveRun, bool]], fleet: Fleet, tree: QuotaTree, times: RunTimes, now: datetime
+) -> list[Running]:
+    """Those who run, as the engine plans with them.
+
+    Fleet and tree were read a moment apart from the runs. A run that the tree does not count is left out, as
+    nobody may get back more than is taken.
+    """
+    index = {int(node_id): row for row, node_id in enumerate(fleet.ids)}
+    at = now.timestamp()
+    times.look(((run.tenant, run.name) for run, _ in runs if run.end <= at), now)
+    left: dict[tuple[int, FlavorResource], int] = {}
+    found = []
+    for run, stopping in runs:
+        counted = run.queue in tree
+        for fr, amount in run.usage.items() if counted else ():
+            rest = left.setdefault((run.queue, fr), tree.usage(run.queue, fr)) - amount
+            left[run.queue, fr] = rest
+            counted = counted and rest >= 0
+        if counted:
+            places = [(request, index[node], cards) for _, _, node, cards, request in run.members if node in index]
+            end = run.expect(times, at, stopping=stopping)
+            found.append(Running(run.job, run.queue, end, run.usage, places))
+    return found
