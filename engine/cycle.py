@@ -149,12 +149,28 @@ class _Room:
     """Quota of one queue in one pool: the flavors it has any in, and what was free in every one of these.
 
     `taken` is what had been granted to anybody by then, by resource: by no more than what was granted since
-    can `free` have shrunk.
+    can `free` have shrunk. `ample` says that there is room for the largest job of the pool, as it was after so
+    many charges.
     """
 
     covered: frozenset[str]
     free: dict[str, int]
     taken: dict[str, int]
+    ample: bool = False
+    charges: int = -1
+
+
+@dataclass(slots=True, eq=False)
+class _Likeness:
+    """Jobs of one queue that ask for the same fare alike in a cycle: why those before were refused.
+
+    Whether a job may go ahead of reserved starts depends on how long it runs, so `held` is by that.
+    """
+
+    kind: _Kind
+    refusal: Refusal | None = None
+    held: dict[float | None, Refusal] | None = None
+    room: _Room | None = None
 
 
 def queue_order(
@@ -205,9 +221,11 @@ class _Cycle:
         self.granted = 0
         self.taken: dict[str, int] = {}
         self.verdicts: list[Verdict] = []
-        self.refusals: dict[Hashable, Refusal] = {}
+        self.charges = 0
         self.kinds: dict[Hashable, _Kind] = {}
         self.rooms: dict[tuple[int, str], _Room] = {}
+        self.most: dict[str, dict[str, int]] = {}
+        self.likenesses = {queue: self._likenesses(queue, items) for queue, items in self.queues.items()}
         self.rules = snapshot.rules
         self.evictions: Evictions | None = None
         if snapshot.holders:
@@ -218,24 +236,25 @@ class _Cycle:
         self.tournament = Tournament(self.tree, standing=True)
 
     def run(self) -> list[Verdict]:
-        heads: dict[int, Candidate] = {}
+        heads: dict[int, int] = {}
         for queue, items in self.queues.items():
             if queue not in self.tree:
                 self._refuse_queue(items, Refusal(Reason.NO_FLAVOR, "the tenant has no quota in any flavor."))
             elif queue in self.suspended:
                 self._refuse_queue(items, Refusal(Reason.TENANT_SUSPENDED, "the tenant is suspended."))
             else:
-                self._claim(items)
+                self._claim(queue, items)
         for queue in self.queues:
             if queue in self.tree and queue not in self.suspended:
                 self._bring_in(queue, heads)
         while (winner := self.tournament.first()) is not None:
-            queue, item = winner.queue, heads[winner.queue]
-            outcome = self._consider(item)
+            queue = winner.queue
+            item, likeness = self.queues[queue][heads[queue]], self.likenesses[queue][heads[queue]]
+            outcome = self._consider(item, likeness)
             start, waiting = self.places[queue]
             self.places[queue] = (start + 1, waiting)
             if outcome is not None:
-                self._remember(item, outcome)
+                self._remember(item, likeness, outcome)
                 self._wait(item, outcome)
                 if self.rules.get(queue, DEFAULT_RULES).strategy == Strategy.STRICT_FIFO:
                     self._block(queue, item)
@@ -244,30 +263,45 @@ class _Cycle:
             self._bring_in(queue, heads)
         return self.verdicts
 
-    def _claim(self, items: Sequence[Candidate]) -> None:
-        """Jobs for which others stop already come before everybody else, in the order of their queue."""
+    def _likenesses(self, queue: int, items: Sequence[Candidate]) -> list[_Likeness]:
+        """For each of a queue's jobs what is shared by those that are alike."""
+        found: dict[Hashable, _Likeness] = {}
+        result = []
         for item in items:
+            key = (item.pool, item.equivalence) if item.equivalence is not None else item.job
+            likeness = found.get(key)
+            if likeness is None:
+                likeness = found[key] = _Likeness(self._kind(item))
+                most = self.most.setdefault(item.pool, {})
+                for resource, amount in item.amounts.items():
+                    most[resource] = max(amount, most.get(resource, 0))
+            result.append(likeness)
+        return result
+
+    def _claim(self, queue: int, items: Sequence[Candidate]) -> None:
+        """Jobs for which others stop already come before everybody else, in the order of their queue."""
+        for item, likeness in zip(items, self.likenesses[queue], strict=True) if self.claims else ():
             if item.job in self.claims and item.not_before <= self.now:
-                outcome = self._consider(item)
+                outcome = self._consider(item, likeness)
                 if outcome is not None:
                     self._wait(item, outcome)
 
-    def _bring_in(self, queue: int, heads: dict[int, Candidate]) -> None:
+    def _bring_in(self, queue: int, heads: dict[int, int]) -> None:
         """Let the queue's next job that may start compete; those before it that are known not to are refused."""
-        items, now, refusals = self.queues[queue], self.now, self.refusals
+        items, likenesses, now, claims = self.queues[queue], self.likenesses[queue], self.now, self.claims
         start, waiting = self.places[queue]
         for index in range(start, len(items)):
-            item = items[index]
+            item, likeness = items[index], likenesses[index]
             refusal: Refusal | None
             if item.not_before > now:
                 refusal = self._backoff(item)
-            elif self.claims and item.job in self.claims:
+            elif claims and item.job in claims:
                 continue
             else:
-                refusal = refusals.get(self._likeness(item)) or self._known(item)
+                refusal = likeness.refusal or self._known(item, likeness)
             if refusal is None:
                 self.places[queue] = (index, waiting)
-                heads[queue] = item
+                heads[queue] = index
                 rank = (-self.points.get(item.job, item.priority), item.submitted, item.job)
                 self.tournament.set(Entry(queue, self._provisional(item), rank))
                 return
@@ -286,10 +320,11 @@ class _Cycle:
         """A strict queue waits for its head; the others of the queue are behind it."""
         detail = f"job {head.job} is ahead of it and cannot start, and the queue is strict (first in, first out)."
         start, waiting = self.places[queue]
+        refusal = Refusal(Reason.BEHIND_IN_QUEUE, detail)
         for item in self.queues[queue][start:]:
             if item.job not in self.claims:
                 waiting += 1
-                self._refuse(item, Refusal(Reason.BEHIND_IN_QUEUE, detail), waiting)
+                self._refuse(item, refusal, waiting)
         self.places[queue] = (len(self.queues[queue]), waiting)
 
     def _reserve(self, item: Candidate) -> None:
@@ -306,22 +341,21 @@ class _Cycle:
             self.evictions.world.tree.add(item.queue, kept)
         self._charge(item)
 
-    def _known(self, item: Candidate) -> Refusal | None:
-        """Why the job cannot start if that is known from an equal one of another queue."""
-        refusal = self._refused_with_room(item) if self.flavors.get(item.pool) else None
+    def _known(self, item: Candidate, likeness: _Likeness) -> Refusal | None:
+        """Why the job cannot start if that is known from one like it, or from an equal one of another queue."""
+        if likeness.held is not None and (held := likeness.held.get(self.durations.get(item.job))) is not None:
+            return held
+        refusal = self._refused_with_room(item, likeness) if self.flavors.get(item.pool) else None
         if refusal is not None:
-            self._remember(item, refusal)
+            self._remember(item, likeness, refusal)
         return refusal
 
-    def _remember(self, item: Candidate, refusal: Refusal) -> None:
-        if item.equivalence is not None and refusal.reason != Reason.WAITING_FOR_PREEMPTION:
-            self.refusals[self._likeness(item)] = refusal
-
-    def _likeness(self, item: Candidate) -> Hashable:
-        """Jobs that are alike in this fare alike in a cycle."""
-        # How long a job runs matters only once a start is reserved for somebody.
-        reserved = self.backfill is not None and self.backfill.reservations
-        return (item.queue, item.pool, item.equivalence, self.durations.get(item.job) if reserved else None)
+    def _remember(self, item: Candidate, likeness: _Likeness, refusal: Refusal) -> None:
+        if refusal.held:
+            likeness.held = likeness.held or {}
+            likeness.held[self.durations.get(item.job)] = refusal
+        elif item.equivalence is not None and refusal.reason != Reason.WAITING_FOR_PREEMPTION:
+            likeness.refusal = refusal
 
     def _provisional(self, item: Candidate) -> dict[FlavorResource, int]:
         """What the job counts with in the tournament: its charge in the first flavor that has room for it."""
@@ -368,14 +402,14 @@ class _Cycle:
         wait = item.not_before - self.now
         return Refusal(Reason.BACKOFF, f"tried {item.attempts} times; the next try is in {wait:.1f} s.")
 
-    def _consider(self, item: Candidate) -> Refusal | None:
+    def _consider(self, item: Candidate, likeness: _Likeness) -> Refusal | None:
         """Grant the job (None) or say why not: the mildest reason over its flavors, as one is enough."""
         flavors = self.flavors.get(item.pool)
         if flavors is None:
             return Refusal(Reason.NO_POOL, "the pool that the job names does not exist.")
         if not flavors:
             return Refusal(Reason.NO_FLAVOR, "the pool that the job names has no flavor.")
-        known = self._refused_with_room(item)
+        known = self._refused_with_room(item, likeness)
         if known is not None:
             return known
         rules = self.rules.get(item.queue, DEFAULT_RULES)
@@ -403,17 +437,19 @@ class _Cycle:
             refusal = combined(list(refusals.values()))
         room = self._room(item)
         # Who may not go ahead of whom depends on how long it runs, which other queues' jobs need not share.
-        held = chosen is None and refusal.reason is Reason.BEHIND_IN_QUEUE
+        held = chosen is None and refusal.held
         if self._roomy(item, room) and not held and (chosen is not None or not self._may_search(item.queue)):
-            self._kind(item).refusals[room.covered] = refusal
+            likeness.kind.refusals[room.covered] = refusal
         return refusal
 
     def _may_search(self, queue: int) -> bool:
         return self.evictions is not None and self.evictions.may_search(queue)
 
-    def _refused_with_room(self, item: Candidate) -> Refusal | None:
+    def _refused_with_room(self, item: Candidate, likeness: _Likeness) -> Refusal | None:
         """Why no node takes the job, if its queue has room and another queue's job was refused for that."""
-        kind, room = self._kind(item), self._room(item)
+        kind, room = likeness.kind, likeness.room
+        if room is None:
+            room = likeness.room = self._room(item)
         refusal = kind.refusals.get(room.covered)
         if refusal is None or not self._roomy(item, room):
             return None
@@ -424,16 +460,22 @@ class _Cycle:
 
     def _roomy(self, item: Candidate, room: _Room) -> bool:
         """Whether the queue has room for the job in each flavor that it has quota in."""
-        free, then, taken = room.free, room.taken, self.taken
-        for resource, amount in item.amounts.items():
-            if amount and amount > free.get(resource, -1) - taken.get(resource, 0) + then.get(resource, 0):
-                break
-        else:
+        if room.charges != self.charges:
+            room.charges, room.ample = self.charges, self._leaves(room, self.most[item.pool])
+        if room.ample or self._leaves(room, item.amounts):
             return True
-        if then != taken:
-            self._measure(room, item.queue)
-            return all(amount <= room.free.get(resource, -1) for resource, amount in item.amounts.items() if amount)
-        return False
+        if room.taken == self.taken:
+            return False
+        self._measure(room, item.queue)
+        return self._leaves(room, item.amounts)
+
+    def _leaves(self, room: _Room, amounts: Mapping[str, int]) -> bool:
+        """Whether there is room for the amounts even if all that was granted since was taken from this room."""
+        free, then, taken = room.free, room.taken, self.taken
+        for resource, amount in amounts.items():
+            if amount and amount > free.get(resource, -1) - taken.get(resource, 0) + then.get(resource, 0):
+                return False
+        return True
 
     def _options(
         self, item: Candidate, refusals: dict[str, Refusal], *, evict: bool
@@ -524,6 +566,7 @@ class _Cycle:
 
     def _charge(self, item: Candidate) -> None:
         """Quota was taken: rooms may have shrunk by as much."""
+        self.charges += 1
         for resource, amount in item.amounts.items():
             self.taken[resource] = self.taken.get(resource, 0) + amount
 
