@@ -8,6 +8,7 @@ fails again: every refusal is remembered by what was asked, and thousands of equ
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -23,9 +24,12 @@ from engine.placement import (
     Groups,
     Member,
     Placed,
+    Split,
     candidates,
-    feasibility,
+    obstacles,
     place_gang,
+    place_one,
+    shortages,
     take_members,
 )
 from engine.preemption import Cause, Demand
@@ -64,12 +68,22 @@ class Candidate:
     equivalence: Hashable = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PoolView:
     """A pool: its nodes, and its flavors in the order to try, each with its nodes."""
 
     nodes: Mask
     flavors: Sequence[tuple[str, Mask]]
+
+    @cached_property
+    def inside(self) -> list[tuple[str, Mask]]:
+        """The flavors with those of their nodes that are in the pool."""
+        return [(flavor, nodes & self.nodes) for flavor, nodes in self.flavors]
+
+    @cached_property
+    def split(self) -> Split:
+        """The same nodes, to be asked about together."""
+        return Split([nodes for _, nodes in self.inside])
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +152,7 @@ class _Kind:
     in all of them.
     """
 
-    looked_at: set[str] = field(default_factory=set)
+    looked_at: bool = False
     infeasible: set[str] = field(default_factory=set)
     blocked: dict[str, Refusal] = field(default_factory=dict)
     refusals: dict[frozenset[str], Refusal] = field(default_factory=dict)
@@ -205,10 +219,8 @@ class _Cycle:
 
     def __init__(self, snapshot: Snapshot, now: float, limit: int) -> None:
         self.suspended, self.claims = snapshot.suspended, snapshot.claims
-        self.flavors = {
-            name: [(flavor, nodes & pool.nodes) for flavor, nodes in pool.flavors]
-            for name, pool in snapshot.pools.items()
-        }
+        self.pools = snapshot.pools
+        self.flavors = {name: pool.inside for name, pool in snapshot.pools.items()}
         self.fleet, self.tree = snapshot.fleet.fork(), snapshot.tree.copy()
         self.now, self.limit = now, limit
         plan = snapshot.plan
@@ -274,7 +286,8 @@ class _Cycle:
                 likeness = found[key] = _Likeness(self._kind(item))
                 most = self.most.setdefault(item.pool, {})
                 for resource, amount in item.amounts.items():
-                    most[resource] = max(amount, most.get(resource, 0))
+                    if amount > most.get(resource, 0):
+                        most[resource] = amount
             result.append(likeness)
         return result
 
@@ -583,12 +596,14 @@ class _Cycle:
             if shortage is not None:
                 uncovered = shortage.limit == "not covered"
                 return no_quota(flavor, shortage, Reason.NO_FLAVOR if uncovered else Reason.EXCEEDS_MAX_QUOTA)
-        if flavor not in kind.looked_at:
-            kind.looked_at.add(flavor)
-            never = feasibility(self.fleet, item.groups, allowed=nodes)
-            if never is not None:
-                kind.infeasible.add(flavor)
-                kind.blocked[flavor] = no_place(flavor, never)
+        if not kind.looked_at:
+            kind.looked_at = True
+            for (name, _), never in zip(
+                self.flavors[item.pool], obstacles(self.fleet, item.groups, self.pools[item.pool].split), strict=True
+            ):
+                if never is not None:
+                    kind.infeasible.add(name)
+                    kind.blocked[name] = no_place(name, never)
         if not roomy and flavor not in kind.infeasible:
             shortage = self.tree.fits(item.queue, amounts)
             if shortage is None and self.evictions is not None:
@@ -596,10 +611,24 @@ class _Cycle:
             if shortage is not None:
                 return no_quota(flavor, shortage, Reason.WAITING_FOR_QUOTA)
         if flavor not in kind.blocked:
+            if len(item.groups) == 1 and item.groups[0][1] == 1:
+                return self._try_one(item, kind, flavor, nodes)
             placed = place_gang(self.fleet, item.groups, allowed=nodes, feasible=True)
             if isinstance(placed, Placed):
                 return self._ahead(item, flavor, nodes, placed)
             kind.blocked[flavor] = no_place(flavor, placed)
+        return kind.blocked[flavor]
+
+    def _try_one(self, item: Candidate, kind: _Kind, flavor: str, nodes: Mask) -> Placed | Refusal:
+        """A place for a single member; where there is none, all flavors that have none are found at once."""
+        request = item.groups[0][0]
+        placed = place_one(self.fleet, request, nodes)
+        if placed is not None:
+            return self._ahead(item, flavor, nodes, placed)
+        names = (name for name, _ in self.flavors[item.pool])
+        for name, short in zip(names, shortages(self.fleet, request, self.pools[item.pool].split), strict=True):
+            if short is not None and name not in kind.blocked:
+                kind.blocked[name] = no_place(name, short)
         return kind.blocked[flavor]
 
     def _ahead(self, item: Candidate, flavor: str, nodes: Mask, placed: Placed) -> Placed | Refusal:

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -111,20 +112,25 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class StaticAnswer:
-    """Nodes that pass all static filters, and the mask of each filter that was asked something."""
+    """Nodes that pass all static filters, and the mask of each filter that was asked something.
+
+    In `obstacles` is kept why groups could not even be placed on empty nodes (engine.placement.obstacles).
+    """
 
     passing: Mask
     masks: tuple[tuple[str, Mask], ...]
+    obstacles: dict[Hashable, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class CapacityAnswer:
-    """What the capacity filters said of one request, and how many filters each node fails in all."""
+    """What all filters said of one request now: a row of `passed` per filter, and the nodes that pass every one."""
 
     request: Request
     version: int
-    masks: tuple[tuple[str, Mask], ...]
-    failed: Int16
+    filters: tuple[str, ...]
+    passed: Mask
+    fitting: Mask
 
 
 @dataclass(eq=False)

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,19 +16,20 @@ from engine.reasons import Reason
 from engine.scores import terms, total_score
 
 __all__ = [
-    "Fleet", "Funnel", "Member", "NodeFree", "NodeRow", "Placed", "Request", "Step", "Unplaced",
-    "candidates", "feasibility", "fits_node", "place_gang", "take_members",
+    "Fleet", "Funnel", "Member", "NodeFree", "NodeRow", "Placed", "Request", "Split", "Step", "Unplaced",
+    "candidates", "feasibility", "fits_node", "obstacles", "place_gang", "place_one", "shortages", "take_members",
 ]  # fmt: skip
 
 Groups = Sequence[tuple[Request, int]]
+# Answers kept for groups on empty nodes; a bound, because tenants choose the requests.
+OBSTACLES_MAX = 4096
 # How far it went: members placed, the group that failed, and the fleet as those members left it.
 _Failure = tuple[int, int, Fleet]
 # (group index, rank over all groups, node index, card indices)
 Member = tuple[int, int, int, tuple[int, ...]]
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """One filter: how many nodes it took away, how many remained, how many it alone rejects."""
 
     filter: str
@@ -49,10 +52,7 @@ class Funnel:
 
     def as_list(self) -> list[dict[str, object]]:
         """JSON-ready, in order."""
-        return [
-            {"filter": step.filter, "rejected": step.rejected, "remaining": step.remaining, "only": step.only}
-            for step in self.steps
-        ]
+        return [step._asdict() for step in self.steps]
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,26 +140,40 @@ def matching(fleet: Fleet, request: Request, allowed: Mask | None) -> Mask:
 
 
 def _fitting(fleet: Fleet, request: Request, allowed: Mask | None) -> Mask:
-    """Nodes that pass every filter now."""
-    mask = matching(fleet, request, allowed)
-    for _, passing in _capacity(fleet, request).masks:
-        mask = mask & passing
-    return mask
+    """Nodes that pass every filter now; the caller must not change the mask."""
+    mask = _capacity(fleet, request).fitting
+    return mask if allowed is None else mask & allowed
 
 
 def _capacity(fleet: Fleet, request: Request) -> CapacityAnswer:
     """Asked for one flavor after the other, so the last answer is kept."""
     answer = fleet.capacity_answer
     if answer is None or answer.version != fleet.version or answer.request is not request:
-        masks = _ask(_CAPACITY, fleet, request)
-        failed = np.zeros(len(fleet), dtype=np.int16)
-        for _, mask in (*_static(fleet, request).masks, *masks):
-            failed += ~mask
-        answer = fleet.capacity_answer = CapacityAnswer(request, fleet.version, tuple(masks), failed)
+        asked = (*_static(fleet, request).masks, *_ask(_CAPACITY, fleet, request))
+        passed = np.array([mask for _, mask in asked])
+        fitting: Mask = np.logical_and.reduce(passed, axis=0)
+        answer = CapacityAnswer(request, fleet.version, tuple(name for name, _ in asked), passed, fitting)
+        fleet.capacity_answer = answer
     return answer
 
 
 _STATIC, _CAPACITY = static_filters(), capacity_filters()
+
+
+class Split:
+    """Sets of nodes that are asked about together: a pool's flavors, for one. Masks have a place for each node."""
+
+    __slots__ = ("columns", "masks")
+
+    def __init__(self, masks: Sequence[Mask]) -> None:
+        self.masks = masks
+        # As numbers, so that one product of matrices counts in all sets.
+        self.columns = np.array(masks, dtype=np.float32).T
+
+    def counts(self, rows: Mask) -> list[list[int]]:
+        """For each set, how many of its nodes are in each row."""
+        found: list[list[int]] = (rows.astype(np.float32) @ self.columns).T.astype(np.int64).tolist()
+        return found
 
 
 def candidates(fleet: Fleet, request: Request, allowed: Mask | None = None) -> tuple[Funnel, Mask]:
@@ -168,17 +182,24 @@ def candidates(fleet: Fleet, request: Request, allowed: Mask | None = None) -> t
     Nodes outside `allowed` are not counted at all: they are not the tenant's to see.
     """
     inside = np.ones(len(fleet), dtype=np.bool_) if allowed is None else allowed
-    capacity = _capacity(fleet, request)
-    asked = (*_static(fleet, request).masks, *capacity.masks)
-    single = inside & (capacity.failed == 1)
-    left, before = inside, int(np.count_nonzero(inside))
-    total, steps = before, []
-    for name, mask in asked:
-        left = left & mask
-        remaining = int(np.count_nonzero(left))
-        steps.append(Step(name, before - remaining, remaining, int(np.count_nonzero(single & ~mask))))
-        before = remaining
-    return Funnel(total, tuple(steps)), left
+    return funnels(fleet, request, Split([inside]))[0], _fitting(fleet, request, inside)
+
+
+def funnels(fleet: Fleet, request: Request, split: Split) -> list[Funnel]:
+    """For each set of nodes, how those came to be that fit one member now."""
+    answer = _capacity(fleet, request)
+    left = answer.passed.copy()
+    for before, after in pairwise(left):  # Several times faster than `logical_and.accumulate`.
+        after &= before
+    failed = ~answer.passed
+    only = failed & (failed.view(np.uint8).sum(axis=0, dtype=np.uint8) == 1)
+    totals = split.counts(np.ones((1, len(fleet)), dtype=np.bool_))
+    found = []
+    for (total,), remaining, alone in zip(totals, split.counts(left), split.counts(only), strict=True):
+        counts = zip(answer.filters, pairwise([total, *remaining]), alone, strict=True)
+        steps = [Step(name, before - after, after, single) for name, (before, after), single in counts]
+        found.append(Funnel(total, tuple(steps)))
+    return found
 
 
 # Choosing
@@ -200,7 +221,8 @@ def _choose_cards(fleet: Fleet, request: Request, node: int) -> tuple[int, ...]:
     return tuple(sorted(fitting[: request.gpu_count]))
 
 
-def _place_one(fleet: Fleet, request: Request, allowed: Mask | None) -> Placed | None:
+def place_one(fleet: Fleet, request: Request, allowed: Mask | None) -> Placed | None:
+    """A place for a single member, or None. The fleet is not changed."""
     fitting = _fitting(fleet, request, allowed)
     nodes = np.flatnonzero(fitting)
     if not len(nodes):
@@ -296,7 +318,7 @@ def place_gang(
     With `feasible` the caller vouches that `feasibility` found no obstacle, so it is not asked again.
     """
     if len(groups) == 1 and groups[0][1] == 1:
-        outcome = _place_one(fleet, groups[0][0], allowed) or (0, 0, fleet)
+        outcome = place_one(fleet, groups[0][0], allowed) or (0, 0, fleet)
     else:
         outcome = _place_many(fleet, groups, allowed)
     if isinstance(outcome, Placed):
@@ -321,7 +343,8 @@ def feasibility(fleet: Fleet, groups: Groups, *, allowed: Mask | None = None) ->
         if not slots.any():
             bare = bare or fleet.empty()
             funnel, _ = candidates(bare, request, allowed)
-            return Unplaced(Reason.EXCEEDS_EVERY_NODE, funnel, _short_text(bare, request, mask, empty=True))
+            (dimensions,) = _dimensions(bare, request, Split([mask]), mask)
+            return Unplaced(Reason.EXCEEDS_EVERY_NODE, funnel, _short_text(request, matches, dimensions, empty=True))
         if int(np.minimum(slots, count).sum()) < count:
             funnel, _ = candidates(fleet, request, allowed)
             detail = (
@@ -372,28 +395,28 @@ def _no_match_text(request: Request, funnel: Funnel) -> str:
     return f"{nodes}: {', '.join(parts)}."
 
 
-def _dimensions(fleet: Fleet, request: Request, mask: Mask) -> list[tuple[str, int, int]]:
-    """(resource, needed, best on any one of the nodes) for each resource asked for; cards by number."""
-    nodes = np.flatnonzero(mask)
-    found = [
-        (name, need, int(free[nodes].max(initial=0)))
+def _dimensions(fleet: Fleet, request: Request, split: Split, matching: Mask) -> list[list[tuple[str, int, int]]]:
+    """For each set of nodes (resource, needed, best on any one that matches) by what is asked for; cards by number."""
+    amounts = [
+        (name, need, free)
         for name, need, free in (
             ("cpu", request.cpu, fleet.cpu),
             ("memory", request.memory, fleet.memory),
             ("storage", request.storage, fleet.storage),
+            ("gpu", request.gpu_count, cards_with(fleet, request.gpu_milli) if request.gpu_count else fleet.cpu),
         )
         if need
     ]
-    if request.gpu_count:
-        best = int(cards_with(fleet, request.gpu_milli)[nodes].max(initial=0))
-        found.append(("gpu", request.gpu_count, best))
+    free = np.array([free for _, _, free in amounts], dtype=np.int64).reshape(len(amounts), len(fleet))
+    found = []
+    for mask in split.masks:
+        best = (free * (mask & matching)).max(axis=1, initial=0).tolist()
+        found.append([(name, need, most) for (name, need, _), most in zip(amounts, best, strict=True)])
     return found
 
 
-def _short_text(fleet: Fleet, request: Request, mask: Mask, *, empty: bool) -> str:
+def _short_text(request: Request, matches: int, dimensions: Sequence[tuple[str, int, int]], *, empty: bool) -> str:
     """Names the scarcest resource, or that no node has all of them at once."""
-    matches = int(np.count_nonzero(mask))
-    dimensions = _dimensions(fleet, request, mask)
     short = [(best / need, name, best) for name, need, best in dimensions if best < need]
     where = "the only matching node" if matches == 1 else f"the best of {matches} matching nodes"
     state = "in all" if empty else "free"
@@ -413,10 +436,52 @@ def _short_text(fleet: Fleet, request: Request, mask: Mask, *, empty: bool) -> s
 
 def _waiting(fleet: Fleet, groups: Groups, allowed: Mask | None, placed: int, index: int, left: Fleet) -> Unplaced:
     """The present shortage: of the group that failed, given what the members before it would take."""
-    request = groups[index][0]
-    funnel, _ = candidates(left, request, allowed)
-    detail = _short_text(left, request, matching(fleet, request, allowed), empty=False)
+    inside = np.ones(len(fleet), dtype=np.bool_) if allowed is None else allowed
+    unplaced = _shortages(left, groups[index][0], Split([inside]))[0]
     total = sum(count for _, count in groups)
     if total > 1:
-        detail = f"{placed} of {total} members find room now; the next one {detail}"
-    return Unplaced(Reason.WAITING_FOR_CAPACITY, funnel, detail)
+        return replace(unplaced, detail=f"{placed} of {total} members find room now; the next one {unplaced.detail}")
+    return unplaced
+
+
+def _shortages(fleet: Fleet, request: Request, split: Split) -> list[Unplaced]:
+    """For each set of nodes what is short of one more member there."""
+    static = _static(fleet, request).passing
+    matches = split.counts(static[np.newaxis])
+    return [
+        Unplaced(Reason.WAITING_FOR_CAPACITY, funnel, _short_text(request, count, dimensions, empty=False))
+        for funnel, (count,), dimensions in zip(
+            funnels(fleet, request, split), matches, _dimensions(fleet, request, split, static), strict=True
+        )
+    ]
+
+
+# Several sets of nodes at once
+
+
+def obstacles(fleet: Fleet, groups: Groups, split: Split) -> Sequence[Unplaced | None]:
+    """For each set of nodes what `feasibility` says of the groups there."""
+    if len(groups) > 1:
+        return [feasibility(fleet, groups, allowed=mask) for mask in split.masks]
+    ((request, count),) = groups
+    static, key = _static(fleet, request), (split, request.shape, count)
+    found = static.obstacles.get(key)
+    if found is None:
+        slots = np.where(static.passing, np.minimum(_slots(fleet, request), count), 0)
+        found = [
+            None if most >= count else feasibility(fleet, groups, allowed=mask)
+            for most, mask in zip((slots.astype(np.float64) @ split.columns).tolist(), split.masks, strict=True)
+        ]
+        if len(static.obstacles) >= OBSTACLES_MAX:
+            static.obstacles.clear()
+        static.obstacles[key] = found
+    return found
+
+
+def shortages(fleet: Fleet, request: Request, split: Split) -> list[Unplaced | None]:
+    """For each set of nodes what one more member is short of there now, None where it has room."""
+    free = split.counts(_capacity(fleet, request).fitting[np.newaxis])
+    return [
+        None if count else unplaced
+        for (count,), unplaced in zip(free, _shortages(fleet, request, split), strict=True)
+    ]

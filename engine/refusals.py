@@ -20,11 +20,8 @@ class Refusal:
     members: tuple[Member, ...] = ()
     victims: tuple[tuple[int, Cause], ...] = ()
     flavor: str | None = None
-
-    @property
-    def held(self) -> bool:
-        """Whether there is room for it now, which it may not take before somebody who has a reserved start."""
-        return any("ahead" in entry for entry in self.tried)
+    # There is room for it now, which it may not take before somebody who has a reserved start.
+    held: bool = False
 
 
 def combined(refusals: Sequence[Refusal]) -> Refusal:
@@ -32,7 +29,7 @@ def combined(refusals: Sequence[Refusal]) -> Refusal:
     reason = mildest(refusal.reason for refusal in refusals)
     chosen = next(refusal for refusal in refusals if refusal.reason == reason)
     tried = [entry for refusal in refusals for entry in refusal.tried]
-    return Refusal(reason, chosen.detail, chosen.funnel, tried)
+    return Refusal(reason, chosen.detail, chosen.funnel, tried, held=any(refusal.held for refusal in refusals))
 
 
 def no_flavor(flavor: str) -> Refusal:
@@ -78,4 +75,4 @@ def behind(flavor: str, ahead: int, start: float) -> Refusal:
         "detail": detail,
         "ahead": {"job": ahead, "start": start},
     }
-    return Refusal(Reason.BEHIND_IN_QUEUE, detail, None, [entry])
+    return Refusal(Reason.BEHIND_IN_QUEUE, detail, None, [entry], held=True)
