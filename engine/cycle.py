@@ -160,16 +160,18 @@ class _Kind:
 
 @dataclass(slots=True)
 class _Room:
-    """Quota of one queue in one pool: the flavors it has any in, and what was free in every one of these.
+    """Quota of one queue in one pool: the flavors it has any in, what is free in each, and what in every one of these.
 
-    `taken` is what had been granted to anybody by then, by resource: by no more than what was granted since
-    can `free` have shrunk. `ample` says that there is room for the largest job of the pool, as it was after so
-    many charges.
+    It was measured after so many charges; `taken` is what had been granted to anybody by then, by resource: by no
+    more than what was granted since can `free` have shrunk. `ample` says that there is room for the largest job of
+    the pool, as it was after so many charges.
     """
 
     covered: frozenset[str]
-    free: dict[str, int]
-    taken: dict[str, int]
+    flavors: dict[str, dict[str, int]] = field(default_factory=dict)
+    free: dict[str, int] = field(default_factory=dict)
+    taken: dict[str, int] = field(default_factory=dict)
+    measured: int = -1
     ample: bool = False
     charges: int = -1
 
@@ -302,6 +304,7 @@ class _Cycle:
     def _bring_in(self, queue: int, heads: dict[int, int]) -> None:
         """Let the queue's next job that may start compete; those before it that are known not to are refused."""
         items, likenesses, now, claims = self.queues[queue], self.likenesses[queue], self.now, self.claims
+        strict = self.rules.get(queue, DEFAULT_RULES).strategy == Strategy.STRICT_FIFO
         start, waiting = self.places[queue]
         for index in range(start, len(items)):
             item, likeness = items[index], likenesses[index]
@@ -310,6 +313,8 @@ class _Cycle:
                 refusal = self._backoff(item)
             elif claims and item.job in claims:
                 continue
+            elif strict:
+                refusal = None  # Whoever is refused blocks those behind it, so it has to be its turn.
             else:
                 refusal = likeness.refusal or self._known(item, likeness)
             if refusal is None:
@@ -355,13 +360,27 @@ class _Cycle:
         self._charge(item)
 
     def _known(self, item: Candidate, likeness: _Likeness) -> Refusal | None:
-        """Why the job cannot start if that is known from one like it, or from an equal one of another queue."""
+        """Why the job cannot start if that is known before its turn: from others, or as its queue lacks the quota."""
         if likeness.held is not None and (held := likeness.held.get(self.durations.get(item.job))) is not None:
             return held
-        refusal = self._refused_with_room(item, likeness) if self.flavors.get(item.pool) else None
+        if not self.flavors.get(item.pool):
+            return None
+        refusal = self._refused_with_room(item, likeness)
+        if refusal is None and self._is_hopeless(item, likeness):
+            refusal = self._consider(item, likeness)
         if refusal is not None:
             self._remember(item, likeness, refusal)
         return refusal
+
+    def _is_hopeless(self, item: Candidate, likeness: _Likeness) -> bool:
+        """Whether it is known of every flavor that the job gets no place or no quota in it any more."""
+        if self._may_search(item.queue):
+            return False
+        blocked, room = likeness.kind.blocked, self._measured(item)
+        return all(
+            flavor in blocked or flavor not in room.covered or not _within(room.flavors[flavor], item.amounts)
+            for flavor, _ in self.flavors[item.pool]
+        )
 
     def _remember(self, item: Candidate, likeness: _Likeness, refusal: Refusal) -> None:
         if refusal.held:
@@ -477,7 +496,7 @@ class _Cycle:
             room.charges, room.ample = self.charges, self._leaves(room, self.most[item.pool])
         if room.ample or self._leaves(room, item.amounts):
             return True
-        if room.taken == self.taken:
+        if room.measured == self.charges:
             return False
         self._measure(room, item.queue)
         return self._leaves(room, item.amounts)
@@ -500,7 +519,8 @@ class _Cycle:
             if flavor not in room.covered:
                 refusals[flavor] = no_flavor(flavor)
                 continue
-            outcome = self._try(item, kind, flavor, nodes, roomy)
+            short = not roomy and not _within(self._measured(item).flavors[flavor], item.amounts)
+            outcome = self._try(item, kind, flavor, nodes, short)
             if not isinstance(outcome, Refusal):
                 yield (flavor, nodes, outcome), Level(Mode.FIT, self._borrowing(item, flavor))
                 continue
@@ -562,19 +582,26 @@ class _Cycle:
         if room is None:
             with_quota = {flavor for flavor, _ in self.tree.nodes[item.queue].limits}
             names = (flavor for flavor, _ in self.flavors[item.pool])
-            room = self.rooms[key] = _Room(frozenset(names) & with_quota, {}, {})
+            room = self.rooms[key] = _Room(frozenset(names) & with_quota)
+            self._measure(room, item.queue)
+        return room
+
+    def _measured(self, item: Candidate) -> _Room:
+        """The room of the job's queue as it is now."""
+        room = self._room(item)
+        if room.measured != self.charges:
             self._measure(room, item.queue)
         return room
 
     def _measure(self, room: _Room, queue: int) -> None:
-        limits = self.tree.nodes[queue].limits
-        room.taken = dict(self.taken)
+        room.taken, room.measured = dict(self.taken), self.charges
+        room.flavors = {flavor: {} for flavor in room.covered}
+        for flavor, resource in self.tree.nodes[queue].limits:
+            if flavor in room.covered:
+                room.flavors[flavor][resource] = self._available(queue, (flavor, resource))
+        resources = {resource for free in room.flavors.values() for resource in free}
         room.free = {
-            resource: min(
-                self._available(queue, (flavor, resource)) if (flavor, resource) in limits else -1
-                for flavor in room.covered
-            )
-            for resource in {resource for flavor, resource in limits if flavor in room.covered}
+            resource: min(free.get(resource, -1) for free in room.flavors.values()) for resource in resources
         }
 
     def _charge(self, item: Candidate) -> None:
@@ -588,9 +615,9 @@ class _Cycle:
         amount = self.tree.available(queue, fr)
         return amount if self.evictions is None else min(amount, self.evictions.world.tree.available(queue, fr))
 
-    def _try(self, item: Candidate, kind: _Kind, flavor: str, nodes: Mask, roomy: bool) -> Placed | Refusal:
+    def _try(self, item: Candidate, kind: _Kind, flavor: str, nodes: Mask, short: bool) -> Placed | Refusal:
         """A place in one flavor under quota, or why not; what does not pass by waiting is looked at first."""
-        if not roomy:
+        if short:
             amounts = charge_of(item, flavor)
             shortage = self.tree.ever_fits(item.queue, amounts)
             if shortage is not None:
@@ -604,7 +631,7 @@ class _Cycle:
                 if never is not None:
                     kind.infeasible.add(name)
                     kind.blocked[name] = no_place(name, never)
-        if not roomy and flavor not in kind.infeasible:
+        if short and flavor not in kind.infeasible:
             shortage = self.tree.fits(item.queue, amounts)
             if shortage is None and self.evictions is not None:
                 shortage = self.evictions.world.tree.fits(item.queue, amounts)
@@ -664,6 +691,14 @@ class _Cycle:
         self.verdicts.append(
             Verdict(item.job, "grant", None, "", flavor, placed.members, funnel, tried, 0, placed.scores)
         )
+
+
+def _within(free: Mapping[str, int], amounts: Mapping[str, int]) -> bool:
+    """Whether all amounts are free; of a resource that is not named nothing is."""
+    for resource, amount in amounts.items():  # noqa: SIM110 - `all` costs twice as much in this hot place
+        if amount > free.get(resource, 0):
+            return False
+    return True
 
 
 def charge_of(item: Candidate, flavor: str) -> dict[FlavorResource, int]:
