@@ -8,7 +8,7 @@ fails again: every refusal is remembered by what was asked, and thousands of equ
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -45,8 +45,8 @@ from engine.queues import (
     World,
 )
 from engine.quota import FlavorResource, QuotaTree
-from engine.reasons import Reason
-from engine.refusals import Refusal, behind, combined, no_flavor, no_place, no_quota
+from engine.reasons import GRAVITY, RANK, Reason
+from engine.refusals import Deferred, Granted, Refusal, Told, behind, combined, no_flavor, no_place, no_quota
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,24 +123,36 @@ _WAITS = {
 class Verdict(NamedTuple):
     """What was decided about one job: the outcome is `grant`, `pend`, or `preempt` (its victims have to stop first).
 
-    `position` counts the jobs of its queue that stay pending, this one included; 0 for a grant. `tried` has
-    an entry per flavor in the order tried, `funnel` is that of the flavor whose reason is reported. `victims`
-    are jobs with the cause, those included that are stopping already. `reserved` is the start that is kept for a
-    job that waits (epoch seconds), if there is one.
+    `why` is the record of it. `position` counts the jobs of its queue that stay pending, this one included; 0 for
+    a grant. `victims` are jobs with the cause, those included that are stopping already. `reserved` is the start
+    that is kept for a job that waits (epoch seconds), if there is one.
     """
 
     job: int
     outcome: str
     reason: Reason | None
-    detail: str
+    why: Told | Granted
+    position: int = 0
     flavor: str | None = None
     members: tuple[Member, ...] = ()
-    funnel: Funnel | None = None
-    tried: Sequence[dict[str, object]] = ()
-    position: int = 0
-    scores: Mapping[str, object] = _NO_SCORES
     victims: tuple[tuple[int, Cause], ...] = ()
+    scores: Mapping[str, object] = _NO_SCORES
     reserved: float | None = None
+
+    @property
+    def detail(self) -> str:
+        """The reason with its figures, for people; empty for a grant."""
+        return self.why.detail
+
+    @property
+    def funnel(self) -> Funnel | None:
+        """How nodes were ruled out in the flavor that is reported."""
+        return self.why.funnel
+
+    @property
+    def tried(self) -> Sequence[dict[str, object]]:
+        """An entry per flavor, in the order tried."""
+        return self.why.tried
 
 
 @dataclass(slots=True)
@@ -154,13 +166,15 @@ class _Kind:
 
     looked_at: bool = False
     infeasible: set[str] = field(default_factory=set)
-    blocked: dict[str, Refusal] = field(default_factory=dict)
-    refusals: dict[frozenset[str], Refusal] = field(default_factory=dict)
+    blocked: dict[str, Told] = field(default_factory=dict)
+    refusals: dict[frozenset[str], Told] = field(default_factory=dict)
+    shortages: dict[str, Refusal] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
 class _Room:
-    """Quota of one queue in one pool: the flavors it has any in, what is free in each, and what in every one of these.
+    """Quota of one queue in one pool: the flavors it has any in, what it could ever have in each, what is free there,
+    and what in every one of them.
 
     It was measured after so many charges; `taken` is what had been granted to anybody by then, by resource: by no
     more than what was granted since can `free` have shrunk. `ample` says that there is room for the largest job of
@@ -168,6 +182,7 @@ class _Room:
     """
 
     covered: frozenset[str]
+    potential: dict[str, dict[str, int]]
     flavors: dict[str, dict[str, int]] = field(default_factory=dict)
     free: dict[str, int] = field(default_factory=dict)
     taken: dict[str, int] = field(default_factory=dict)
@@ -184,8 +199,8 @@ class _Likeness:
     """
 
     kind: _Kind
-    refusal: Refusal | None = None
-    held: dict[float | None, Refusal] | None = None
+    refusal: Told | None = None
+    held: dict[float | None, Told] | None = None
     room: _Room | None = None
 
 
@@ -308,7 +323,7 @@ class _Cycle:
         start, waiting = self.places[queue]
         for index in range(start, len(items)):
             item, likeness = items[index], likenesses[index]
-            refusal: Refusal | None
+            refusal: Told | None
             if item.not_before > now:
                 refusal = self._backoff(item)
             elif claims and item.job in claims:
@@ -329,7 +344,7 @@ class _Cycle:
         if heads.pop(queue, None) is not None:
             self.tournament.drop(queue)
 
-    def _wait(self, item: Candidate, refusal: Refusal) -> None:
+    def _wait(self, item: Candidate, refusal: Told) -> None:
         start, waiting = self.places[item.queue]
         self.places[item.queue] = (start, waiting + 1)
         self._refuse(item, refusal, waiting + 1)
@@ -359,30 +374,51 @@ class _Cycle:
             self.evictions.world.tree.add(item.queue, kept)
         self._charge(item)
 
-    def _known(self, item: Candidate, likeness: _Likeness) -> Refusal | None:
+    def _known(self, item: Candidate, likeness: _Likeness) -> Told | None:
         """Why the job cannot start if that is known before its turn: from others, or as its queue lacks the quota."""
         if likeness.held is not None and (held := likeness.held.get(self.durations.get(item.job))) is not None:
             return held
         if not self.flavors.get(item.pool):
             return None
-        refusal = self._refused_with_room(item, likeness)
-        if refusal is None and self._is_hopeless(item, likeness):
-            refusal = self._consider(item, likeness)
+        refusal: Told | None = self._refused_with_room(item, likeness)
+        if refusal is None and not self._may_search(item.queue):
+            refusal = self._unaffordable(item, likeness)
         if refusal is not None:
             self._remember(item, likeness, refusal)
         return refusal
 
-    def _is_hopeless(self, item: Candidate, likeness: _Likeness) -> bool:
-        """Whether it is known of every flavor that the job gets no place or no quota in it any more."""
-        if self._may_search(item.queue):
-            return False
-        blocked, room = likeness.kind.blocked, self._measured(item)
-        return all(
-            flavor in blocked or flavor not in room.covered or not _within(room.flavors[flavor], item.amounts)
-            for flavor, _ in self.flavors[item.pool]
-        )
+    def _unaffordable(self, item: Candidate, likeness: _Likeness) -> Deferred | None:
+        """The refusal of a job that has no quota in any flavor in which it could still have a place.
 
-    def _remember(self, item: Candidate, likeness: _Likeness, refusal: Refusal) -> None:
+        It agrees with `_try`, which also makes its words.
+        """
+        kind, room = likeness.kind, self._measured(item)
+        if not kind.looked_at:
+            self._look(item, kind)
+        mildest, infeasible, blocked = len(GRAVITY), kind.infeasible, kind.blocked
+        for flavor, _ in self.flavors[item.pool]:
+            free = room.flavors.get(flavor)
+            if free is None:
+                reason = Reason.NO_FLAVOR
+            elif _within(free, item.amounts):
+                if flavor not in blocked:
+                    return None
+                reason = blocked[flavor].reason
+            elif not _within(room.potential[flavor], item.amounts):
+                reason = Reason.EXCEEDS_MAX_QUOTA if item.amounts.keys() <= free.keys() else Reason.NO_FLAVOR
+            else:
+                reason = blocked[flavor].reason if flavor in infeasible else Reason.WAITING_FOR_QUOTA
+            mildest = min(mildest, RANK[reason])
+        return Deferred(GRAVITY[mildest], partial(self._words, item))
+
+    def _words(self, item: Candidate) -> Refusal:
+        """Why the job is refused in each flavor, all together; nothing is decided any more."""
+        refusals: dict[str, Told] = {}
+        for _ in self._options(item, refusals, evict=False):
+            pass
+        return combined(list(refusals.values())).words
+
+    def _remember(self, item: Candidate, likeness: _Likeness, refusal: Told) -> None:
         if refusal.held:
             likeness.held = likeness.held or {}
             likeness.held[self.durations.get(item.job)] = refusal
@@ -403,11 +439,11 @@ class _Cycle:
         charges = (charge_of(item, name) for name in names)
         return next((charge for charge in charges if self.tree.fits(item.queue, charge) is None), first)
 
-    def _refuse_queue(self, items: Sequence[Candidate], refusal: Refusal) -> None:
+    def _refuse_queue(self, items: Sequence[Candidate], refusal: Told) -> None:
         for position, item in enumerate(items, 1):
             self._refuse(item, refusal, position)
 
-    def _refuse(self, item: Candidate, why: Refusal, position: int) -> None:
+    def _refuse(self, item: Candidate, why: Told, position: int) -> None:
         outcome = "preempt" if why.reason is Reason.WAITING_FOR_PREEMPTION else "pend"
         reserved: float | None = None
         wait = _WAITS.get(why.reason)
@@ -415,18 +451,7 @@ class _Cycle:
             reserved = self.backfill.wait(item.job, item.queue, item.pool, item.groups, lambda: self._open(item), wait)
         self.verdicts.append(
             Verdict(
-                item.job,
-                outcome,
-                why.reason,
-                why.detail,
-                why.flavor,
-                why.members,
-                why.funnel,
-                why.tried,
-                position,
-                _NO_SCORES,
-                why.victims,
-                reserved,
+                item.job, outcome, why.reason, why, position, why.flavor, why.members, why.victims, _NO_SCORES, reserved
             )
         )
 
@@ -434,7 +459,7 @@ class _Cycle:
         wait = item.not_before - self.now
         return Refusal(Reason.BACKOFF, f"tried {item.attempts} times; the next try is in {wait:.1f} s.")
 
-    def _consider(self, item: Candidate, likeness: _Likeness) -> Refusal | None:
+    def _consider(self, item: Candidate, likeness: _Likeness) -> Told | None:
         """Grant the job (None) or say why not: the mildest reason over its flavors, as one is enough."""
         flavors = self.flavors.get(item.pool)
         if flavors is None:
@@ -450,11 +475,11 @@ class _Cycle:
             rules.when_can_preempt == Fungibility.MAY_STOP_SEARCH
             or rules.preference == Preference.PREEMPTION_OVER_BORROWING
         )
-        refusals: dict[str, Refusal] = {}
+        refusals: dict[str, Told] = {}
         chosen, _, _ = choose(self._options(item, refusals, evict=eager), rules)
         if chosen is None and not eager and self._may_search(item.queue):
             chosen, _, _ = choose(self._options(item, dict(refusals), evict=True), rules)
-        tried = [entry for refusal in refusals.values() for entry in refusal.tried]
+        tried = [entry for told in refusals.values() for entry in told.tried] if chosen is not None else []
         if isinstance(chosen, Eviction):
             return self._evict(item, chosen, tried)
         if chosen is not None:
@@ -464,7 +489,7 @@ class _Cycle:
                 return None
             detail = f"it fits, but {self.granted} jobs were granted before it in this cycle."
             tried.append({"flavor": flavor, "outcome": "fits", "detail": detail})
-            refusal = Refusal(Reason.BEHIND_IN_QUEUE, detail, None, tried)
+            refusal: Told = Refusal(Reason.BEHIND_IN_QUEUE, detail, None, tried)
         else:
             refusal = combined(list(refusals.values()))
         room = self._room(item)
@@ -477,7 +502,7 @@ class _Cycle:
     def _may_search(self, queue: int) -> bool:
         return self.evictions is not None and self.evictions.may_search(queue)
 
-    def _refused_with_room(self, item: Candidate, likeness: _Likeness) -> Refusal | None:
+    def _refused_with_room(self, item: Candidate, likeness: _Likeness) -> Told | None:
         """Why no node takes the job, if its queue has room and another queue's job was refused for that."""
         kind, room = likeness.kind, likeness.room
         if room is None:
@@ -510,7 +535,7 @@ class _Cycle:
         return True
 
     def _options(
-        self, item: Candidate, refusals: dict[str, Refusal], *, evict: bool
+        self, item: Candidate, refusals: dict[str, Told], *, evict: bool
     ) -> Iterator[tuple[tuple[str, Mask, Placed] | Eviction | None, Level]]:
         """Flavors in order with how the job fits each; why it does not goes to `refusals`."""
         kind, room = self._kind(item), self._room(item)
@@ -521,7 +546,7 @@ class _Cycle:
                 continue
             short = not roomy and not _within(self._measured(item).flavors[flavor], item.amounts)
             outcome = self._try(item, kind, flavor, nodes, short)
-            if not isinstance(outcome, Refusal):
+            if isinstance(outcome, Placed):
                 yield (flavor, nodes, outcome), Level(Mode.FIT, self._borrowing(item, flavor))
                 continue
             refusals[flavor] = outcome
@@ -582,7 +607,12 @@ class _Cycle:
         if room is None:
             with_quota = {flavor for flavor, _ in self.tree.nodes[item.queue].limits}
             names = (flavor for flavor, _ in self.flavors[item.pool])
-            room = self.rooms[key] = _Room(frozenset(names) & with_quota)
+            covered = frozenset(names) & with_quota
+            potential: dict[str, dict[str, int]] = {flavor: {} for flavor in covered}
+            for flavor, resource in self.tree.nodes[item.queue].limits:
+                if flavor in covered:
+                    potential[flavor][resource] = self.tree.potential(item.queue, (flavor, resource))
+            room = self.rooms[key] = _Room(covered, potential)
             self._measure(room, item.queue)
         return room
 
@@ -615,7 +645,7 @@ class _Cycle:
         amount = self.tree.available(queue, fr)
         return amount if self.evictions is None else min(amount, self.evictions.world.tree.available(queue, fr))
 
-    def _try(self, item: Candidate, kind: _Kind, flavor: str, nodes: Mask, short: bool) -> Placed | Refusal:
+    def _try(self, item: Candidate, kind: _Kind, flavor: str, nodes: Mask, short: bool) -> Placed | Told:
         """A place in one flavor under quota, or why not; what does not pass by waiting is looked at first."""
         if short:
             amounts = charge_of(item, flavor)
@@ -624,13 +654,7 @@ class _Cycle:
                 uncovered = shortage.limit == "not covered"
                 return no_quota(flavor, shortage, Reason.NO_FLAVOR if uncovered else Reason.EXCEEDS_MAX_QUOTA)
         if not kind.looked_at:
-            kind.looked_at = True
-            for (name, _), never in zip(
-                self.flavors[item.pool], obstacles(self.fleet, item.groups, self.pools[item.pool].split), strict=True
-            ):
-                if never is not None:
-                    kind.infeasible.add(name)
-                    kind.blocked[name] = no_place(name, never)
+            self._look(item, kind)
         if short and flavor not in kind.infeasible:
             shortage = self.tree.fits(item.queue, amounts)
             if shortage is None and self.evictions is not None:
@@ -646,19 +670,33 @@ class _Cycle:
             kind.blocked[flavor] = no_place(flavor, placed)
         return kind.blocked[flavor]
 
-    def _try_one(self, item: Candidate, kind: _Kind, flavor: str, nodes: Mask) -> Placed | Refusal:
-        """A place for a single member; where there is none, all flavors that have none are found at once."""
+    def _look(self, item: Candidate, kind: _Kind) -> None:
+        """Find the flavors that could not hold the job even if they were empty."""
+        kind.looked_at = True
+        never = obstacles(self.fleet, item.groups, self.pools[item.pool].split)
+        for (flavor, _), obstacle in zip(self.flavors[item.pool], never, strict=True):
+            if obstacle is not None:
+                kind.infeasible.add(flavor)
+                kind.blocked[flavor] = no_place(flavor, obstacle)
+
+    def _try_one(self, item: Candidate, kind: _Kind, flavor: str, nodes: Mask) -> Placed | Told:
+        """A place for a single member."""
         request = item.groups[0][0]
         placed = place_one(self.fleet, request, nodes)
         if placed is not None:
             return self._ahead(item, flavor, nodes, placed)
-        names = (name for name, _ in self.flavors[item.pool])
-        for name, short in zip(names, shortages(self.fleet, request, self.pools[item.pool].split), strict=True):
-            if short is not None and name not in kind.blocked:
-                kind.blocked[name] = no_place(name, short)
+        kind.blocked[flavor] = Deferred(Reason.WAITING_FOR_CAPACITY, partial(self._shortage, item, kind, flavor))
         return kind.blocked[flavor]
 
-    def _ahead(self, item: Candidate, flavor: str, nodes: Mask, placed: Placed) -> Placed | Refusal:
+    def _shortage(self, item: Candidate, kind: _Kind, flavor: str) -> Refusal:
+        """What a single member is short of in a flavor, at the end of the cycle."""
+        if not kind.shortages:
+            names = (name for name, _ in self.flavors[item.pool])
+            found = shortages(self.fleet, item.groups[0][0], self.pools[item.pool].split)
+            kind.shortages = {name: no_place(name, short) for name, short in zip(names, found, strict=True)}
+        return kind.shortages[flavor]
+
+    def _ahead(self, item: Candidate, flavor: str, nodes: Mask, placed: Placed) -> Placed | Told:
         """Where the job may go ahead of those that wait, or that it may not."""
         if self.backfill is None:
             return placed
@@ -689,7 +727,7 @@ class _Cycle:
         self.granted += 1
         tried.append({"flavor": flavor, "outcome": "granted", "detail": "", "funnel": funnel.as_list()})
         self.verdicts.append(
-            Verdict(item.job, "grant", None, "", flavor, placed.members, funnel, tried, 0, placed.scores)
+            Verdict(item.job, "grant", None, Granted(funnel, tried), 0, flavor, placed.members, (), placed.scores)
         )
 
 

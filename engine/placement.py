@@ -437,15 +437,15 @@ def _short_text(request: Request, matches: int, dimensions: Sequence[tuple[str, 
 def _waiting(fleet: Fleet, groups: Groups, allowed: Mask | None, placed: int, index: int, left: Fleet) -> Unplaced:
     """The present shortage: of the group that failed, given what the members before it would take."""
     inside = np.ones(len(fleet), dtype=np.bool_) if allowed is None else allowed
-    unplaced = _shortages(left, groups[index][0], Split([inside]))[0]
+    unplaced = shortages(left, groups[index][0], Split([inside]))[0]
     total = sum(count for _, count in groups)
     if total > 1:
         return replace(unplaced, detail=f"{placed} of {total} members find room now; the next one {unplaced.detail}")
     return unplaced
 
 
-def _shortages(fleet: Fleet, request: Request, split: Split) -> list[Unplaced]:
-    """For each set of nodes what is short of one more member there."""
+def shortages(fleet: Fleet, request: Request, split: Split) -> list[Unplaced]:
+    """For each set of nodes what one more member is short of there now; it is known to have no room."""
     static = _static(fleet, request).passing
     matches = split.counts(static[np.newaxis])
     return [
@@ -476,12 +476,3 @@ def obstacles(fleet: Fleet, groups: Groups, split: Split) -> Sequence[Unplaced |
             static.obstacles.clear()
         static.obstacles[key] = found
     return found
-
-
-def shortages(fleet: Fleet, request: Request, split: Split) -> list[Unplaced | None]:
-    """For each set of nodes what one more member is short of there now, None where it has room."""
-    free = split.counts(_capacity(fleet, request).fitting[np.newaxis])
-    return [
-        None if count else unplaced
-        for (count,), unplaced in zip(free, _shortages(fleet, request, split), strict=True)
-    ]

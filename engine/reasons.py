@@ -54,14 +54,14 @@ GRAVITY: tuple[Reason, ...] = (
     Reason.NO_POOL,
     Reason.TENANT_SUSPENDED,
 )
-_RANK = {reason: rank for rank, reason in enumerate(GRAVITY)}
+RANK = {reason: rank for rank, reason in enumerate(GRAVITY)}
 
 
 def mildest(reasons: Iterable[Reason]) -> Reason:
     """The reason to report over alternatives: one flavor that is merely full means waiting."""
-    return min(reasons, key=_RANK.__getitem__)
+    return min(reasons, key=RANK.__getitem__)
 
 
 def gravest(reasons: Iterable[Reason]) -> Reason:
     """The reason to report over needs that must all be met."""
-    return max(reasons, key=_RANK.__getitem__)
+    return max(reasons, key=RANK.__getitem__)

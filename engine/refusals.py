@@ -1,7 +1,8 @@
 """Why a job stays pending, with what was tried: the same record that decides also explains."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from engine.placement import Funnel, Member, Unplaced
 from engine.preemption import Cause
@@ -24,9 +25,69 @@ class Refusal:
     held: bool = False
 
 
-def combined(refusals: Sequence[Refusal]) -> Refusal:
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """The record of a grant: the flavors tried, the last of which it was, and how its nodes were found."""
+
+    funnel: Funnel
+    tried: Sequence[dict[str, object]]
+    detail: str = ""
+
+
+class Deferred:
+    """A refusal whose words and figures are only made when somebody asks for them, from what is there at the end of the
+    cycle: thousands of jobs stay refused for the same reason from one cycle to the next."""
+
+    __slots__ = ("_made", "_make", "held", "reason")
+    flavor = None
+    members: tuple[Member, ...] = ()
+    victims: tuple[tuple[int, Cause], ...] = ()
+
+    def __init__(self, reason: Reason, make: Callable[[], Refusal], *, held: bool = False) -> None:
+        self.reason, self._make, self.held = reason, make, held
+        self._made: Refusal | None = None
+
+    @property
+    def words(self) -> Refusal:
+        """The same as a refusal with everything in it."""
+        if self._made is None:
+            self._made = self._make()
+        return self._made
+
+    @property
+    def detail(self) -> str:
+        """For people."""
+        return self.words.detail
+
+    @property
+    def funnel(self) -> Funnel | None:
+        """Of the flavor whose reason is reported."""
+        return self.words.funnel
+
+    @property
+    def tried(self) -> Sequence[dict[str, object]]:
+        """By flavor."""
+        return self.words.tried
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Deferred):
+            other = other.words
+        return self.words == other
+
+    def __hash__(self) -> int:
+        return hash(self.reason)
+
+
+Told = Refusal | Deferred
+
+
+def combined(refusals: Sequence[Told]) -> Deferred:
     """The mildest over alternatives, as one flavor that works is enough; what was tried of all."""
     reason = mildest(refusal.reason for refusal in refusals)
+    return Deferred(reason, partial(_combined, reason, refusals), held=any(refusal.held for refusal in refusals))
+
+
+def _combined(reason: Reason, refusals: Sequence[Told]) -> Refusal:
     chosen = next(refusal for refusal in refusals if refusal.reason == reason)
     tried = [entry for refusal in refusals for entry in refusal.tried]
     return Refusal(reason, chosen.detail, chosen.funnel, tried, held=any(refusal.held for refusal in refusals))

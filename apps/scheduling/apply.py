@@ -34,11 +34,11 @@ from .reservations import reserve
 TOPICS_MAX = 200
 
 
-# A detail whose figures alone have changed is stored again at most this often; a new reason always is.
+# Whether the figures alone of a detail have changed is looked at no more often; a new reason is always stored.
 DETAIL_SECONDS = 5.0
 # A cycle tells the jobs that others stand for no longer than this; the next one goes on.
 ALIKE_SECONDS = 0.5
-_written: dict[int, float] = {}
+_compared: dict[int, float] = {}
 
 
 def apply(observed: Observed, verdicts: Sequence[Verdict], now: datetime, cycle: Cycle) -> int:
@@ -231,14 +231,15 @@ def _pend(observed: Observed, verdicts: Sequence[Verdict], now: datetime, moved:
     for verdict in verdicts:
         stored_reason, stored_detail = observed.pending[verdict.job]
         reason = str(verdict.reason)
+        known = reason == stored_reason and verdict.job not in moved
+        if known and clock - _compared.get(verdict.job, 0.0) < DETAIL_SECONDS:
+            continue  # The words are not even made.
+        _compared[verdict.job] = clock
         detail = verdict.detail[:1].upper() + verdict.detail[1:]
-        if reason == stored_reason and verdict.job not in moved and (
-            detail == stored_detail or clock - _written.get(verdict.job, 0.0) < DETAIL_SECONDS
-        ):
+        if known and detail == stored_detail:
             continue
         tried = list(verdict.tried)
         fresh.append((verdict.job, reason, detail, tried))
-        _written[verdict.job] = clock
         if reason != stored_reason or verdict.job in moved:
             decisions.append(
                 Decision(
@@ -260,9 +261,9 @@ def _pend(observed: Observed, verdicts: Sequence[Verdict], now: datetime, moved:
             publish({"queue", *(f"job:{row[0]}" for row in fresh[:TOPICS_MAX])})
     if observed.partial:
         _pend_alike([verdict.job for verdict in verdicts], now)
-    if len(_written) > 4 * len(observed.pending) + 1000:
-        for job in _written.keys() - observed.pending.keys():
-            del _written[job]
+    if len(_compared) > 4 * len(observed.pending) + 1000:
+        for job in _compared.keys() - observed.pending.keys():
+            del _compared[job]
 
 
 def _pend_alike(jobs: Sequence[int], now: datetime) -> None:
