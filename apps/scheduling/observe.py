@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache as cache_once
 from typing import Any
 
 import numpy as np
@@ -95,7 +96,7 @@ def observe(now: datetime) -> Observed | None:
     candidates = [row.candidate for row in rows if row.candidate is not None]
     expected = Expected(rows, now)
     plan = Plan(
-        running=lambda: expected_ends(live_runs(), fleet, tree, run_times(), now),
+        running=cache_once(lambda: expected_ends(live_runs(), fleet, tree, run_times(), now)),
         durations=expected,
         points=_points(rows, candidates, tree, expected, now),
         depth=DEPTH,

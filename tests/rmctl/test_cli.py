@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +205,33 @@ def test_why_shows_the_reason_and_the_funnel(portal: FakePortal, rm: Any) -> Non
     ):
         assert text in done.out
     assert rm("why", "7", "--json").json == told
+
+
+def test_why_shows_when_the_job_starts_and_the_terms_of_its_place(portal: FakePortal, rm: Any) -> None:
+    soon, later = (datetime.now(UTC) + timedelta(minutes=minutes, seconds=30) for minutes in (10, 40))
+    told = {
+        "job": 7,
+        "reason": "waiting_for_capacity",
+        "title": "Waiting for free capacity",
+        "position": 2,
+        "order": {"priority": 50.0, "ageing": 28.07, "fair_share": -5.0, "total": 73.07},
+        "run_time": {"p50_seconds": 60.0, "p90_seconds": 300.0, "basis": "by 34 runs of this job"},
+        "start": {
+            "p50": soon.isoformat(),
+            "p90": later.isoformat(),
+            "basis": "from the run times of 3 jobs",
+            "unknown": "",
+            "reserved_at": soon.isoformat(),
+        },
+    }
+    portal.on("GET jobs/7/why", (200, told))
+    out = rm("why", "7").out
+    assert "position 2 in its queue: priority 50, ageing +28.07, fair share -5 = 73.07" in out
+    assert "estimated start in 10 min, 9 times of 10 in 40 min" in out
+    assert "by 34 runs of this job" in out and "a start is reserved for it in 10 min" in out
+    unknown = {**told, "start": {**told["start"], "p50": None, "unknown": "it is on hold."}}
+    portal.on("GET jobs/7/why", (200, unknown))
+    assert "estimated start not known: it is on hold." in rm("why", "7").out
 
 
 def test_cancel(portal: FakePortal, rm: Any) -> None:

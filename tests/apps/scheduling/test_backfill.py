@@ -1,6 +1,6 @@
 """Backfill in the product: estimates from the tenant's own finished jobs, and starts that are reserved."""
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -18,19 +18,6 @@ from apps.scheduling.observe import observe
 from apps.scheduling.runtimes import RUNS, RunTimes, run_times
 from tests.personas import World
 from tests.work import cycle, fresh, members, pump, report, simulated_node, submit
-
-
-@pytest.fixture
-def clock(monkeypatch: Any) -> Any:
-    """A clock that the test moves; the database is told the same times, as all of them are arguments."""
-    now = [timezone.now()]
-    monkeypatch.setattr(timezone, "now", lambda: now[0])
-
-    def move(seconds: float) -> datetime:
-        now[0] += timedelta(seconds=seconds)
-        return now[0]
-
-    return move
 
 
 def run_through(world: World, clock: Any, seconds: float, count: int, **more: Any) -> None:
