@@ -136,6 +136,11 @@ class RunTimes:
                 self._estimates[key] = kept
             return kept.estimate
 
+    def copy(self) -> History:
+        """An independent copy of the history."""
+        with self._lock:
+            return self.history.copy()
+
     def quantiles(
         self, tenant: int, name: str, limit: float, probabilities: Float64, *, elapsed: float = 0.0
     ) -> Float64:
