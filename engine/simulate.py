@@ -16,7 +16,7 @@ from engine.backfill import Mode, Plan, Running
 from engine.cycle import Candidate, PoolView, Snapshot, Verdict, charge_of, decide
 from engine.estimates import Estimate, History
 from engine.fleet import Fleet, Mask
-from engine.order import OrderPolicy, points
+from engine.order import OrderPolicy, next_change, points
 from engine.placement import Member, take_members
 from engine.preemption import yielding
 from engine.profile import Places, placed_at
@@ -148,6 +148,7 @@ class Simulation:
         changes: Iterable[Change] = (),
         history: History | None = None,
         suspended: frozenset[int] = frozenset(),
+        reorder: float | None = None,
         watch: "Callable[[Simulation, Sequence[Verdict]], None] | None" = None,
     ) -> None:
         self.now, self.policy, self.history = start, policy, history or History()
@@ -156,6 +157,9 @@ class Simulation:
         self.waiting: dict[int, Job] = {}
         self.estimates: dict[int, Estimate] = {}
         self.decisions = 0
+        # Jobs overtake each other as they age. Every so many seconds at most that alone is a reason to decide.
+        self._reorder = reorder
+        self._reordered = start
         self._watch = watch
         self._live: dict[int, _Live] = {}
         self._tries: dict[int, int] = {}
@@ -184,7 +188,19 @@ class Simulation:
                 self._happen(heappop(self._events)[3])
             if self.waiting:
                 self._decide()
+                self._look_again()
         return self.records
+
+    def _look_again(self) -> None:
+        """Decide again when the order of those who still wait will have changed, if nothing else happens before."""
+        if self._reorder is None or self.policy.order is None or self._reordered > self.now:
+            return
+        waiting = [job.candidate for job in self.waiting.values()]
+        expected = {item.job: self.estimates[item.job].p50 for item in waiting}
+        at = next_change(self.policy.order, waiting, self.tree, now=self.now, expected=expected)
+        if at is not None:
+            self._reordered = max(at, self.now + self._reorder)
+            heappush(self._events, (self._reordered, 3, next(self._number), None))
 
     @property
     def running(self) -> Mapping[int, tuple[Job, float]]:
