@@ -144,6 +144,7 @@ class Expected(Mapping[int, float]):
 
     def __init__(self, rows: "Sequence[QueuedJob]", now: datetime) -> None:
         self._rows, self._now, self._looked = {row.job: row for row in rows}, now, False
+        self._known: dict[tuple[int, str, float], Estimate] = {}
 
     def estimate(self, job: int) -> Estimate:
         """The quantiles with their basis. Raises KeyError for a job that is not pending."""
@@ -151,7 +152,11 @@ class Expected(Mapping[int, float]):
         if not self._looked:
             self._looked = True
             run_times().look(((row.tenant, row.name) for row in self._rows.values()), self._now)
-        return run_times().estimate(row.tenant, row.name, row.limit)
+        key = (row.tenant, row.name, row.limit)
+        estimate = self._known.get(key)
+        if estimate is None:
+            estimate = self._known[key] = run_times().estimate(*key)
+        return estimate
 
     def row(self, job: int) -> "QueuedJob":
         """What is stored about a pending job."""
