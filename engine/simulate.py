@@ -165,6 +165,8 @@ class Simulation:
         self._tries: dict[int, int] = {}
         self._pairs: list[tuple[Hashable, Hashable]] = []
         self._claims: set[int] = set()
+        # Cancelled before they came.
+        self._cancelled: set[int] = set()
         self._number = count()
         # (time, what comes first at a time, number, what happens)
         self._events: list[tuple[float, int, int, object]] = []
@@ -221,7 +223,10 @@ class Simulation:
         elif isinstance(event, Job):
             number = event.candidate.job
             self.records[number] = Record(number, event.candidate.submitted)
-            self._queue(event)
+            if number in self._cancelled:
+                self.records[number].spans.append((self.now, self.now, "cancelled"))
+            else:
+                self._queue(event)
 
     def _queue(self, job: Job) -> None:
         number = job.candidate.job
@@ -271,6 +276,8 @@ class Simulation:
                 self.records[number].spans.append((self.now, self.now, "cancelled"))
             elif number in self._live:
                 self._end(self._live[number], "cancelled")
+            else:
+                self._cancelled.add(number)
 
     # What is decided
 

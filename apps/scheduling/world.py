@@ -199,10 +199,9 @@ def views(world: World, fleet: Fleet, jobs: Iterable[simulate.Job], like: dict[i
 
 def policy_named(configured: Configuration, name: str | None) -> simulate.QueuePolicy:
     """How the queue is served: as it is now, or everywhere in one mode; `fcfs` is strict queues in order of age."""
-    modes = {f"{pool}@{row.domain}": configured.pools[pool].backfill
-             for pool in configured.pools for row in configured.tenants.values()}  # fmt: skip
+    domains = {row.domain for row in configured.tenants.values()}
     policy = simulate.QueuePolicy(
-        modes=modes,
+        modes={f"{name}@{domain}": pool.backfill for name, pool in configured.pools.items() for domain in domains},
         order=ORDER,
         rules=configured.rules,
         minimum_runs={queue: float(seconds) for queue, seconds in configured.minimum_run.items()},

@@ -98,6 +98,9 @@ def test_a_cancelled_job_never_starts_or_leaves_its_room() -> None:
     assert found[1] == [(0.0, 5.0, "cancelled")]
     assert found[2] == [(5.0, 5.0, "cancelled")]
     assert found[3] == [(5.0, 105.0, "done")]
+    late = simulation(fleet_of(4), [job(1, 9, 100, cards(4))], changes=[Change(5.0, cancelled=frozenset({1}))])
+    assert spans(late)[1] == [(9.0, 9.0, "cancelled")]
+    assert (late.waiting, late.running) == ({}, {})
 
 
 requests = st.one_of(

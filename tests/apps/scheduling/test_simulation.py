@@ -369,3 +369,40 @@ def test_held_jobs_stay_and_those_that_wait_for_another_try_come_then(world: Wor
     assert starts_in(rows[again.pk]) == pytest.approx(60, abs=1)
 
 
+
+
+def test_the_command_line_asks_what_the_portal_understands(
+    world: World, api: Any, clock: Any, tmp_path: Any
+) -> None:
+    from rmctl.cli.whatif import Question
+
+    _, waiting = busy(world)
+    (tmp_path / "job.yaml").write_text("groups: [{command: [sleep, '9'], resources: {cpu: 1}}]\ntime_limit: 9s\n")
+    (tmp_path / "changes.yaml").write_text(
+        f"horizon: 2h\ncordon_nodes: [{{node: sim-1, at_seconds: 60}}]\ncancel: [{{job: {waiting.pk}}}]\n"
+    )
+
+    class Asked:
+        def pages(self, path: str) -> Any:
+            return api.operator.get(path).json()["results"]
+
+    question = Question(
+        file=tmp_path / "changes.yaml",
+        job=[tmp_path / "job.yaml"],
+        cancel=None,
+        add_nodes=["sim-1=2"],
+        remove_node=None,
+        cordon_node=None,
+        lose_cluster=["alpha-agents"],
+        quota=["vision.cpu=+2", "speech.cpu.memory=1Gi"],
+        policy="conservative",
+        horizon=None,
+        run_times="p90",
+        tenant="vision",
+    )
+    body = question.body(Asked())  # type: ignore[arg-type]
+    assert body["quotas"][0] == {"quota": "vision", "flavor": "cpu", "resource": "cpu", "change": 2000}
+    told = asked(api, **body)
+    added = next(row for row in told["jobs"] if row["job"] is None)
+    assert (starts_in(added), added["after"]["outcome"]) == (0, "ended")
+    assert by_job(told)[waiting.pk]["after"]["outcome"] == "cancelled"
