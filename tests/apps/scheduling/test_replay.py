@@ -10,7 +10,8 @@ from apps.core.actors import SYSTEM
 from apps.jobs import commands as jobs
 from apps.jobs.models import Job
 from apps.scheduling import replay
-from tests.personas import World
+from apps.tenants.models import Role
+from tests.personas import World, make_user
 from tests.work import cycle, fresh, pump, simulated_node, submit
 
 POLICIES = ["present", "easy", "conservative", "fcfs", "none"]
@@ -76,6 +77,11 @@ def test_who_may_ask(world: World, api: Any, clock: Any) -> None:
         answer = asked(api, since, until, persona)  # The auditor is one of a tenant only.
         assert (answer.status_code, answer.json()["code"]) == (403, "forbidden"), persona
     assert asked(api, since, until, "anonymous").status_code == 401
+    world.users["supervisor"] = make_user("sue", Role.AUDITOR)
+    answer = api.as_("supervisor", "read").post(
+        "replay", {"since": since.isoformat(), "until": until.isoformat(), "policies": ["easy"]}
+    )
+    assert answer.status_code == 200, answer.content
 
 
 def test_bad_periods_are_refused(world: World, api: Any, clock: Any, monkeypatch: Any) -> None:
