@@ -7,7 +7,7 @@ reserved start moves later because of a job that was let ahead; it still does if
 expected, or if somebody comes who goes first by order.
 """
 
-from bisect import insort
+from bisect import bisect_right, insort
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -15,14 +15,14 @@ from typing import NamedTuple
 
 from engine.fleet import Fleet, Mask
 from engine.placement import Groups, Member, Placed, place_gang
-from engine.profile import STEPS, Places, Profile, placed_at
+from engine.profile import STEPS, Places, Profile, placed_at, thinned
 from engine.quota import FlavorResource, QuotaTree
 
 # The least that a job is planned for (seconds).
 SHORTEST = 1.0
 
 # Amounts (of nodes over time) that a profile of a large fleet keeps at most, and the moments it has in any case.
-CELLS = 4_000_000
+CELLS = 1_000_000
 STEPS_LEAST = 16
 
 Charge = Mapping[FlavorResource, int]
@@ -123,8 +123,8 @@ class Backfill:
         self._profile: Profile | None = None
         self._heads: set[Hashable] = set()
         self._tries = 0
-        # Quota at a time, as long as nothing is granted or reserved.
-        self._trees: dict[float, QuotaTree] = {}
+        # Quota as it will be at times that were asked for, ascending; kept true when something is granted or reserved.
+        self._trees: list[tuple[float, QuotaTree]] = []
 
     @property
     def _running(self) -> list[Running]:
@@ -164,7 +164,7 @@ class Backfill:
                 other.tree.add(queue, best.option.charge)
         self.reservations.append(best)
         self._heads.add(head)
-        self._trees.clear()
+        self._charge_trees(queue, best.option.charge, best.start, best.start + duration)
         return best.start
 
     def _for_room(self, job: int, queue: int, groups: Groups, option: Option, duration: float) -> Reservation | None:
@@ -179,7 +179,7 @@ class Backfill:
         )
 
     def _for_quota(self, job: int, queue: int, groups: Groups, option: Option, duration: float) -> Reservation | None:
-        moments = sorted({item.end for item in self._running if item.end > self.now})
+        moments = thinned(sorted({item.end for item in self._running if item.end > self.now}), STEPS)
         start = _first(moments, lambda at: self._quota_lasts(queue, option.charge, at, duration))
         if start is None:
             return None
@@ -187,24 +187,44 @@ class Backfill:
 
     def _quota_lasts(self, queue: int, charge: Charge, at: float, duration: float) -> bool:
         """Whether quota allows a start then, and still does when the reserved starts after it come."""
+        if not self.reservations and self._tree.fits(queue, charge) is None:
+            return True  # What fits now goes on fitting, as nobody takes anything at a later time.
         if self._tree_at(at).fits(queue, charge) is not None:
             return False
         later = (one for one in self.reservations if at < one.start < at + duration)
         return all(one.tree.fits(queue, charge) is None for one in later)
 
     def _tree_at(self, at: float) -> QuotaTree:
-        """Quota as it will be: without those that have ended by then, with those whose reserved span it is in."""
-        tree = self._trees.get(at)
-        if tree is None:
-            tree = self._trees[at] = self._tree.copy()
-            for item in self._running:
-                if item.end > at:
-                    break
-                tree.remove(item.queue, item.usage)
-            for one in self.reservations:
-                if one.start <= at < one.start + one.duration:
-                    tree.add(one.queue, one.option.charge)
+        """Quota as it will be: without those that have ended by then, with those whose reserved span it is in.
+
+        It is made from the latest one before that is known, as most of the work is in what ends between.
+        """
+        place = bisect_right(self._trees, at, key=_time)
+        before, tree = self._trees[place - 1] if place else (float("-inf"), self._tree)
+        if before == at:
+            return tree
+        tree = tree.copy()
+        running = self._running
+        ended: dict[int, dict[FlavorResource, int]] = {}
+        for item in running[bisect_right(running, before, key=_end) : bisect_right(running, at, key=_end)]:
+            sums = ended.setdefault(item.queue, {})
+            for fr, amount in item.usage.items():
+                sums[fr] = sums.get(fr, 0) + amount
+        for queue, sums in ended.items():
+            tree.remove(queue, sums)
+        for one in self.reservations:
+            was, will = (one.start <= time < one.start + one.duration for time in (before, at))
+            if will and not was:
+                tree.add(one.queue, one.option.charge)
+            elif was and not will:
+                tree.remove(one.queue, one.option.charge)
+        self._trees.insert(place, (at, tree))
         return tree
+
+    def _charge_trees(self, queue: int, charge: Charge, start: float, end: float) -> None:
+        for at, tree in self._trees:
+            if start <= at < end:
+                tree.add(queue, charge)
 
     def _profiled(self) -> Profile:
         if self._profile is None:
@@ -276,8 +296,8 @@ class Backfill:
         if self._known is None:
             self._granted.append((job, queue, charge, places))
             return
-        self._trees.clear()
         end = self.now + self.plan.duration(job)
+        self._charge_trees(queue, charge, float("-inf"), end)
         insort(self._known, Running(job, queue, end, charge, places), key=_end)
         for one in self.reservations:
             if one.start < end:
@@ -301,6 +321,10 @@ class Backfill:
 
 def _end(item: Running) -> float:
     return item.end
+
+
+def _time(item: tuple[float, QuotaTree]) -> float:
+    return item[0]
 
 
 def _first(moments: Sequence[float], passes: Callable[[float], bool]) -> float | None:

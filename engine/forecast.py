@@ -61,7 +61,8 @@ def estimate_starts(
             durations={job: float(times[draw]) for job, times in waiting.items()},
         )
         for verdict in decide(replace(snapshot, plan=drawn), now=now):
-            start = now if verdict.outcome == "grant" else verdict.reserved
+            # Who waits for evicted jobs to stop starts as soon as they have.
+            start = verdict.reserved if verdict.outcome == "pend" else now
             if start is not None:
                 starts.setdefault(verdict.job, []).append(start)
     found: dict[int, Start] = {}

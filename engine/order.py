@@ -15,12 +15,15 @@ from dataclasses import dataclass, field
 from math import log2
 
 import numpy as np
+import numpy.typing as npt
 
 from engine.cycle import Candidate
 from engine.quota import QuotaTree
 
 # Jobs expected to be shorter than this are not told apart by the wait (seconds).
 SHORTEST = 10.0
+
+Float64 = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +112,48 @@ def points(
     expected: Mapping[int, float],
 ) -> dict[int, float]:
     """The totals of `order_terms` of jobs without a class; `expected` has the seconds that each is expected to run."""
+    total = _total(policy, candidates, tree, now, expected)
+    return dict(zip((item.job for item in candidates), total.tolist(), strict=True))
+
+
+def _total(
+    policy: OrderPolicy, candidates: Sequence[Candidate], tree: QuotaTree, now: float, expected: Mapping[int, float]
+) -> Float64:
     shares = {queue: queue_share(tree, queue) for queue in {item.queue for item in candidates}}
     length = np.maximum(np.array([expected[item.job] for item in candidates], dtype=np.float64), SHORTEST)
     waited = np.maximum(now - np.array([item.submitted for item in candidates], dtype=np.float64), 0.0)
     priority = np.array([item.priority for item in candidates], dtype=np.float64)
     share = np.array([shares[item.queue] for item in candidates], dtype=np.float64)
-    total = priority + policy.ageing * np.log2(1.0 + waited / length) - policy.fair_share * share
-    return dict(zip((item.job for item in candidates), total.tolist(), strict=True))
+    total: Float64 = priority + policy.ageing * np.log2(1.0 + waited / length) - policy.fair_share * share
+    return total
+
+
+def next_change(
+    policy: OrderPolicy,
+    candidates: Sequence[Candidate],
+    tree: QuotaTree,
+    *,
+    now: float,
+    expected: Mapping[int, float],
+) -> float | None:
+    """When the order in any queue changes next if only time passes; None if it never does.
+
+    The first change is between neighbours. Of two jobs with priorities p, q, lengths l, m and submissions s, u the
+    points are equal at the t with k (l - s + t) / l = (m - u + t) / m, where k = 2^((p - q) / AGEING).
+    """
+    if policy.ageing <= 0 or len(candidates) < 2:
+        return None
+    total = _total(policy, candidates, tree, now, expected)
+    queue = np.array([item.queue for item in candidates])
+    order = np.lexsort((-total, queue))
+    length = np.maximum(np.array([expected[candidates[index].job] for index in order]), SHORTEST)
+    submitted = np.array([candidates[index].submitted for index in order])
+    priority = np.array([candidates[index].priority for index in order], dtype=np.float64)
+    factor = np.exp2((priority[:-1] - priority[1:]) / policy.ageing) / length[:-1]
+    slope = factor - 1.0 / length[1:]
+    rise = (length[1:] - submitted[1:]) / length[1:] - factor * (length[:-1] - submitted[:-1])
+    # Only who goes up faster than the one before it gets past it.
+    passing = (slope < 0) & (queue[order][:-1] == queue[order][1:])
+    times = rise[passing] / slope[passing]
+    times = times[times > now]
+    return float(times.min()) if len(times) else None

@@ -16,7 +16,7 @@ from engine.backfill import Mode, Plan, Running
 from engine.cycle import Candidate, PoolView, Snapshot, Verdict, charge_of, decide
 from engine.estimates import Estimate, History
 from engine.fleet import Fleet, Mask
-from engine.order import OrderPolicy, points
+from engine.order import OrderPolicy, next_change, points
 from engine.placement import Member, take_members
 from engine.preemption import yielding
 from engine.profile import Places, placed_at
@@ -68,6 +68,8 @@ class QueuePolicy:
     order: OrderPolicy | None = field(default_factory=OrderPolicy)
     rules: Mapping[int, QueueRules] = field(default_factory=dict)
     minimum_run: float = 60.0
+    # Of queues that have another one.
+    minimum_runs: Mapping[int, float] = field(default_factory=dict)
     depth: int = 100
 
 
@@ -90,12 +92,17 @@ class Change:
 
 @dataclass(slots=True)
 class Record:
-    """What became of a job. A span is (start, end, how it ended): `done`, `limit`, `preempted`, `lost`, `cancelled`."""
+    """What became of a job. A span is (start, end, how it ended): `done`, `limit`, `preempted`, `lost`, `cancelled`.
+
+    While it runs, `started` and `ends` say since when and until when.
+    """
 
     job: int
     submitted: float
     spans: list[tuple[float, float, str]] = field(default_factory=list)
     started: float | None = None
+    ends: float | None = None
+    evicted_for: list[int] = field(default_factory=list)
     flavor: str | None = None
     nodes: tuple[int, ...] = ()
     verdict: Verdict | None = None
@@ -141,6 +148,7 @@ class Simulation:
         changes: Iterable[Change] = (),
         history: History | None = None,
         suspended: frozenset[int] = frozenset(),
+        reorder: float | None = None,
         watch: "Callable[[Simulation, Sequence[Verdict]], None] | None" = None,
     ) -> None:
         self.now, self.policy, self.history = start, policy, history or History()
@@ -149,29 +157,52 @@ class Simulation:
         self.waiting: dict[int, Job] = {}
         self.estimates: dict[int, Estimate] = {}
         self.decisions = 0
+        # Jobs overtake each other as they age. Every so many seconds at most that alone is a reason to decide.
+        self._reorder = reorder
+        self._reordered = start
         self._watch = watch
         self._live: dict[int, _Live] = {}
         self._tries: dict[int, int] = {}
         self._pairs: list[tuple[Hashable, Hashable]] = []
         self._claims: set[int] = set()
+        # Cancelled before they came.
+        self._cancelled: set[int] = set()
         self._number = count()
         # (time, what comes first at a time, number, what happens)
         self._events: list[tuple[float, int, int, object]] = []
         for item in started:
             self._begin(item.job, item.since, item.flavor, item.members)
         self._events += [(item.at, 1, next(self._number), item) for item in changes]
-        self._events += [(max(start, job.candidate.submitted), 2, next(self._number), job) for job in jobs]
+        self._events += [
+            (max(start, job.candidate.submitted, job.candidate.not_before), 2, next(self._number), job) for job in jobs
+        ]
         heapify(self._events)
 
-    def run(self, until: float = float("inf")) -> dict[int, Record]:
-        """Go on until nothing happens any more, or to a time; returns the records."""
+    def run(self, until: float = float("inf"), *, check: Callable[[], None] = lambda: None) -> dict[int, Record]:
+        """Go on until nothing happens any more, or to a time; returns the records.
+
+        `check` is called before every moment, and may raise to end it all.
+        """
         while self._events and self._events[0][0] <= until:
+            check()
             self.now = self._events[0][0]
             while self._events and self._events[0][0] == self.now:
                 self._happen(heappop(self._events)[3])
             if self.waiting:
                 self._decide()
+                self._look_again()
         return self.records
+
+    def _look_again(self) -> None:
+        """Decide again when the order of those who still wait will have changed, if nothing else happens before."""
+        if self._reorder is None or self.policy.order is None or self._reordered > self.now:
+            return
+        waiting = [job.candidate for job in self.waiting.values()]
+        expected = {item.job: self.estimates[item.job].p50 for item in waiting}
+        at = next_change(self.policy.order, waiting, self.tree, now=self.now, expected=expected)
+        if at is not None:
+            self._reordered = max(at, self.now + self._reorder)
+            heappush(self._events, (self._reordered, 3, next(self._number), None))
 
     @property
     def running(self) -> Mapping[int, tuple[Job, float]]:
@@ -192,7 +223,10 @@ class Simulation:
         elif isinstance(event, Job):
             number = event.candidate.job
             self.records[number] = Record(number, event.candidate.submitted)
-            self._queue(event)
+            if number in self._cancelled:
+                self.records[number].spans.append((self.now, self.now, "cancelled"))
+            else:
+                self._queue(event)
 
     def _queue(self, job: Job) -> None:
         number = job.candidate.job
@@ -203,6 +237,7 @@ class Simulation:
         item = job.candidate
         record = self.records.setdefault(item.job, Record(item.job, item.submitted))
         record.started, record.flavor, record.nodes = since, flavor, tuple(member[2] for member in members)
+        record.ends = since + job.length
         estimate = self.estimates.get(item.job)
         if estimate is None:
             estimate = job.estimate or self.history.estimate(job.keys, job.limit)
@@ -222,7 +257,7 @@ class Simulation:
         self.tree.remove(item.queue, live.usage)
         record = self.records[item.job]
         record.spans.append((live.since, self.now, how))
-        record.started = None
+        record.started = record.ends = None
         if how in ("preempted", "lost"):
             self._tries[item.job] = self._tries.get(item.job, 0) + (how == "lost")
             self._queue(live.job)
@@ -241,6 +276,8 @@ class Simulation:
                 self.records[number].spans.append((self.now, self.now, "cancelled"))
             elif number in self._live:
                 self._end(self._live[number], "cancelled")
+            else:
+                self._cancelled.add(number)
 
     # What is decided
 
@@ -276,6 +313,7 @@ class Simulation:
         victims = [self._live[number] for number, _ in verdict.victims if number in self._live]
         for live in victims:
             self._pairs.append((live.job.candidate.job, verdict.job))
+            self.records[live.job.candidate.job].evicted_for.append(verdict.job)
             self._end(live, "preempted")
         if victims:
             self._claims.add(verdict.job)
@@ -336,7 +374,7 @@ class Simulation:
                     since=live.since,
                     usage=live.usage,
                     lost=ran,
-                    protected=ran < self.policy.minimum_run,
+                    protected=ran < self.policy.minimum_runs.get(item.queue, self.policy.minimum_run),
                 )
             )
         return found
@@ -354,5 +392,12 @@ def _with_ready(fleet: Fleet, change: Change) -> Fleet:
     ready[sorted(change.closed | change.lost)] = False
     fresh = fleet.fork()
     return replace(
-        fresh, ready=np.asarray(ready), static_answers={}, label_columns={}, capacity_answer=None, slots=None
+        fresh,
+        ready=np.asarray(ready),
+        static_answers={},
+        label_columns={},
+        capacity_answer=None,
+        slots=None,
+        changes=[],
+        rankings={},
     )

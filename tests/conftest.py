@@ -61,12 +61,14 @@ def configuration_read_anew() -> Iterator[None]:
         yield
         return
     from apps.jobs import configuration
-    from apps.scheduling import running
+    from apps.scheduling import outlook, queries, running
     from apps.scheduling.runtimes import run_times
 
     def forget() -> None:
         configuration._kept, running._kept = None, {}
         run_times.cache_clear()
+        outlook.forget()
+        queries.forget_queued()
 
     forget()
     yield

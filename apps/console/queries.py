@@ -2,13 +2,12 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import chain
 from typing import Any
 
 from django.contrib.postgres.expressions import ArraySubquery
-from django.db.models import Count, F, Min, OuterRef, QuerySet, Sum, Window
-from django.db.models.functions import RowNumber
+from django.db.models import Count, Min, OuterRef, QuerySet, Sum
 from django.utils import timezone
 
 from apps.core.actors import Actor
@@ -20,9 +19,12 @@ from apps.fleet.states import NodeState
 from apps.jobs import policies as job_policies
 from apps.jobs.models import Job
 from apps.jobs.states import JOB_ACTIVE, JobState
+from apps.scheduling.outlook import Outlook
+from apps.scheduling.queries import Queued
 from apps.tenants.models import Tenant
 from apps.workflows import policies as workflow_policies
 from apps.workflows.models import Run, Task, Workflow
+from engine.order import SHORTEST
 from engine.reasons import GRAVITY, TITLES, Reason
 
 from .graphs import TaskView
@@ -31,6 +33,8 @@ HEAT_LEVELS = 9
 # A fleet of at most this many nodes is shown as cards, a larger one as a map.
 CARDS_MAX = 8
 HEAT_MAX = 2000
+# Waiting jobs read at a time, in their order, until a list is full.
+QUEUE_SLICE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,11 +229,57 @@ def search_jobs(rows: QuerySet[Job], words: str) -> tuple[QuerySet[Job], bool]:
     return (rows.filter(name__icontains=words), True) if words else (rows, False)
 
 
-def queue_order(rows: QuerySet[Job]) -> QuerySet[Job]:
-    """Pending jobs as the scheduler takes them within one tenant, priority, then age, with their position there."""
-    order = [F("priority").desc(), F("pk").asc()]
-    position = Window(RowNumber(), partition_by="tenant_id", order_by=order)
-    return rows.annotate(position=position).order_by(*order)
+@dataclass(frozen=True, slots=True)
+class QueueRow:
+    """A waiting job with its place in its tenant's queue, and its reserved and estimated start where there is one."""
+
+    job: Job
+    position: int | None
+    reserved_at: datetime | None
+    p50: datetime | None
+    p90: datetime | None
+
+
+def queue_rows(rows: QuerySet[Job], queued: Queued, limit: int) -> list[QueueRow]:
+    """The first of these pending jobs in the order in which the scheduler looks at them.
+
+    Those that it does not look at now, such as held ones, come after the others, by priority and age.
+    """
+    jobs: list[Job] = []
+    for first in range(0, len(queued.order), QUEUE_SLICE):
+        ahead = queued.order[first : first + QUEUE_SLICE]
+        found = {job.pk: job for job in rows.filter(pk__in=ahead)}
+        jobs += [found[pk] for pk in ahead if pk in found]
+        if len(jobs) >= limit:
+            break
+    else:
+        jobs += rows.exclude(pk__in=queued.order).order_by("-priority", "pk")[:limit]
+    jobs = jobs[:limit]
+    starts = queued.forecast.starts if queued.forecast is not None else {}
+
+    def at(moment: float | None) -> datetime | None:
+        return None if moment is None else datetime.fromtimestamp(moment, UTC)
+
+    made = []
+    for job in jobs:
+        start = starts.get(job.pk)
+        p50, p90 = (at(start.p50), at(start.p90)) if start is not None else (None, None)
+        made.append(QueueRow(job, queued.positions.get(job.pk), queued.reserved.get(job.pk), p50, p90))
+    return made
+
+
+def order_rows(outlook: Outlook) -> list[tuple[str, float, str]]:
+    """The terms of a job's order as (name, points, how it comes to be); the points add up to the last one."""
+    if outlook.terms is None or outlook.run_time is None:
+        return []
+    shown = outlook.terms.as_dict()
+    length = max(outlook.run_time.p50, SHORTEST)
+    return [
+        ("Priority", shown["priority"], "the job's own number"),
+        ("Ageing", shown["ageing"], f"10 × log2(1 + {outlook.waited:.0f} s waited ÷ {length:.0f} s expected)"),
+        ("Fair share", shown["fair_share"], f"−10 × {outlook.share:.2f} of the queue's own quota in use"),
+        ("Total", shown["total"], "larger goes first"),
+    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache as cache_once
 from typing import Any
 
 import numpy as np
@@ -95,7 +96,7 @@ def observe(now: datetime) -> Observed | None:
     candidates = [row.candidate for row in rows if row.candidate is not None]
     expected = Expected(rows, now)
     plan = Plan(
-        running=lambda: expected_ends(live_runs(), fleet, tree, run_times(), now),
+        running=cache_once(lambda: expected_ends(live_runs(), fleet, tree, run_times(), now)),
         durations=expected,
         points=_points(rows, candidates, tree, expected, now),
         depth=DEPTH,
@@ -143,6 +144,7 @@ class Expected(Mapping[int, float]):
 
     def __init__(self, rows: "Sequence[QueuedJob]", now: datetime) -> None:
         self._rows, self._now, self._looked = {row.job: row for row in rows}, now, False
+        self._known: dict[tuple[int, str, float], Estimate] = {}
 
     def estimate(self, job: int) -> Estimate:
         """The quantiles with their basis. Raises KeyError for a job that is not pending."""
@@ -150,7 +152,11 @@ class Expected(Mapping[int, float]):
         if not self._looked:
             self._looked = True
             run_times().look(((row.tenant, row.name) for row in self._rows.values()), self._now)
-        return run_times().estimate(row.tenant, row.name, row.limit)
+        key = (row.tenant, row.name, row.limit)
+        estimate = self._known.get(key)
+        if estimate is None:
+            estimate = self._known[key] = run_times().estimate(*key)
+        return estimate
 
     def row(self, job: int) -> "QueuedJob":
         """What is stored about a pending job."""

@@ -5,13 +5,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+import numpy as np
 from django.db import connection
 
 from engine.backfill import Running
 from engine.fleet import Fleet, Request
 from engine.quota import FlavorResource, QuotaTree
 
-from .runtimes import RunTimes
+from .runtimes import Float64, RunTimes
 
 # A job that was told to stop is expected to have stopped so many seconds later, beside its notice.
 STOPS_SECONDS = 1.0
@@ -46,11 +47,14 @@ class LiveRun:
         if self.end <= now:
             self.end = self.since + times.estimate(self.tenant, self.name, self.limit).p90
             if self.end <= now:
-                longer = times.history.estimate(
-                    ((self.tenant, self.name), self.tenant, "all"), self.limit, elapsed=now - self.since
-                )
-                self.end = max(self.since + longer.p90, now + STOPS_SECONDS)
+                longer = float(self.quantiles(times, np.array([0.9]), now)[0])
+                self.end = max(self.since + longer, now + STOPS_SECONDS)
         return self.end
+
+
+    def quantiles(self, times: RunTimes, probabilities: Float64, now: float) -> Float64:
+        """Seconds from its grant by which it has ended with each probability, given that it still runs."""
+        return times.quantiles(self.tenant, self.name, self.limit, probabilities, elapsed=max(0.0, now - self.since))
 
 
 _kept: dict[int, LiveRun] = {}

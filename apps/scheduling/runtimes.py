@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 
 import numpy as np
+import numpy.typing as npt
 from django.db import connection
 
 from engine.estimates import Estimate, History
@@ -32,6 +33,7 @@ KEYS_MAX = 5_000
 KEEP_SECONDS = 15.0
 
 Key = tuple[int, str]
+Float64 = npt.NDArray[np.float64]
 
 ENDED = (
     "SELECT j.id, j.tenant_id, j.name, j.ended_at, extract(epoch FROM j.ended_at - a.created_at)::float8 "
@@ -134,7 +136,14 @@ class RunTimes:
                 self._estimates[key] = kept
             return kept.estimate
 
-    def quantiles(self, tenant: int, name: str, limit: float, probabilities: np.ndarray, elapsed: float) -> np.ndarray:
+    def copy(self) -> History:
+        """An independent copy of the history."""
+        with self._lock:
+            return self.history.copy()
+
+    def quantiles(
+        self, tenant: int, name: str, limit: float, probabilities: Float64, *, elapsed: float = 0.0
+    ) -> Float64:
         """The seconds by which such a job has ended with each probability, given that it has run for `elapsed`."""
         with self._lock:
             return self.history.quantiles(keys_of(tenant, name), limit, probabilities, elapsed=elapsed)

@@ -150,6 +150,52 @@ def why(job: JobId, as_json: Json = False) -> None:
 
 
 @app.command()
+def simulate(
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", help="Changes as YAML or JSON, as POST /api/v1/simulate takes them.")
+    ] = None,
+    job: Annotated[list[Path] | None, typer.Option(help="A job spec that would be submitted now.")] = None,
+    cancel: Annotated[list[int] | None, typer.Option(min=1, help="A job that would be cancelled.")] = None,
+    add_nodes: Annotated[list[str] | None, typer.Option(help="NODE[=COUNT]: more nodes like this one.")] = None,
+    remove_node: Annotated[list[str] | None, typer.Option(help="A node that would be lost.")] = None,
+    cordon_node: Annotated[list[str] | None, typer.Option(help="A node that would take no new work.")] = None,
+    lose_cluster: Annotated[list[str] | None, typer.Option(help="A cluster that would be lost.")] = None,
+    quota: Annotated[
+        list[str] | None, typer.Option(help="QUOTA[.FLAVOR].RESOURCE=[+-]AMOUNT, such as vision.gpu=+2.")
+    ] = None,
+    policy: Annotated[str | None, typer.Option(help="easy, conservative, none or fcfs, in all pools.")] = None,
+    horizon: Annotated[str | None, typer.Option(help="How far to look ahead, such as 12h; a day by default.")] = None,
+    run_times: Annotated[
+        str | None, typer.Option(help="How long jobs run: p50 (default), p90 or limit of what such jobs took.")
+    ] = None,
+    tenant: TenantOption = None,
+    as_json: Json = False,
+) -> None:
+    """What if: show when jobs would start after changes. Nothing is changed by asking."""
+    from rmctl.cli import whatif
+
+    question = whatif.Question(
+        file, job, cancel, add_nodes, remove_node, cordon_node, lose_cluster, quota, policy, horizon, run_times, tenant
+    )
+    whatif.simulate(question, as_json)
+
+
+@app.command()
+def replay(
+    since: Annotated[str, typer.Option("--from", help="Jobs that ended since: a time, or how long ago (24h).")],
+    until: Annotated[str | None, typer.Option("--to", help="And before: a time, or how long ago. Now.")] = None,
+    policy: Annotated[
+        list[str] | None, typer.Option(help="easy, conservative, none, fcfs or present; repeat to compare.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """What would have been: run a recorded period again under other policies, and compare."""
+    from rmctl.cli import whatif
+
+    whatif.replay(since, until, policy, as_json)
+
+
+@app.command()
 def cancel(
     number: Annotated[int, typer.Argument(min=1, help="Number of the job, or of the run with --run.")],
     run: Annotated[bool, typer.Option("--run", help="Cancel a workflow run.")] = False,

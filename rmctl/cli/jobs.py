@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rmctl.cli.failures import FAILED, UsageError
-from rmctl.cli.output import clean, print_json, print_table, state, stderr, stdout
+from rmctl.cli.output import ago, clean, print_json, print_table, span, state, stderr, stdout
 from rmctl.cli.session import client, pairs, tenant_of
 from rmctl.client import ApiError, Client
 from rmctl.sdk import bundle, yaml_loader
@@ -262,8 +262,7 @@ def why(job_id: int, as_json: bool) -> None:
     stdout().print(f"job {job_id}: {clean(title)}{clean(reason)}", style="bold")
     if told.get("detail"):
         stdout().print(clean(told["detail"]))
-    if told.get("position"):
-        stdout().print(f"position {told['position']} in its queue")
+    _outlook(told)
     tried = told.get("tried") or []
     rows = [(item.get("flavor"), state(item.get("outcome", "")), item.get("detail")) for item in tried]
     if rows:
@@ -284,6 +283,27 @@ def why(job_id: int, as_json: bool) -> None:
                 ],
                 right=("rejected", "remaining", "only this one"),
             )
+
+
+def _outlook(told: dict[str, Any]) -> None:
+    """Its place and what it is made of, and when it is expected to start."""
+    order, start, run_time = (told.get(name) or {} for name in ("order", "start", "run_time"))
+    if told.get("position"):
+        terms = ""
+        if order:
+            terms = f": priority {order['priority']:g}, ageing {order['ageing']:+g}, "
+            terms += f"fair share {order['fair_share']:+g} = {order['total']:g}"
+        stdout().print(f"position {told['position']} in its queue{terms}")
+    if start.get("p50"):
+        stdout().print(f"estimated start {ago(start['p50'])}, 9 times of 10 {ago(start['p90'])}")
+        stdout().print(f"  {clean(start.get('basis') or '')}", style="dim")
+    elif start.get("unknown"):
+        stdout().print(f"estimated start not known: {clean(start['unknown'])}")
+    if start.get("reserved_at"):
+        stdout().print(f"a start is reserved for it {ago(start['reserved_at'])}")
+    if run_time:
+        usual, long = span(run_time["p50_seconds"]), span(run_time["p90_seconds"])
+        stdout().print(f"expected to run {usual}, 9 times of 10 at most {long}: {clean(run_time['basis'])}")
 
 
 def cancel(number: int, is_run: bool, reason: str, as_json: bool) -> None:

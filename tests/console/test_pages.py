@@ -7,6 +7,8 @@ from django.db import OperationalError
 from django.test import Client
 from django.utils import timezone
 
+from apps.core.actors import SYSTEM
+from apps.jobs import commands as jobs
 from apps.jobs.models import Job
 from apps.tenants.models import ApiToken
 from apps.workflows import commands as workflows
@@ -266,6 +268,25 @@ def test_why_a_job_waits(world: World, people: People) -> None:
     assert f"/jobs/{blocked.pk}/" in queue
     assert "Waiting for free capacity" in queue
     assert f"/jobs/{blocked.pk}/" not in people.member.get("/queue/?reason=held").content.decode()
+
+
+def test_when_a_waiting_job_starts_and_what_orders_it(world: World, people: People) -> None:
+    work.simulated_node(world, cpu=1000)
+    work.submit(world, cpu="1", time_limit="2h")
+    work.cycle()
+    blocked = work.submit(world, cpu="1")
+    held = work.submit(world, cpu="1")
+    jobs.hold(actor=SYSTEM, job_id=held.pk)
+    work.cycle()
+    page = people.member.get(f"/jobs/{blocked.pk}/").content.decode()
+    assert "As likely as not by" in page and "in 1 h" in page
+    assert "A start is reserved for it" in page
+    assert "by the time limit" in page
+    assert "Its place in the queue: 1" in page and "10 × log2(1 + " in page
+    assert "Not known: it is on hold" in people.member.get(f"/jobs/{held.pk}/").content.decode()
+    queue = people.member.get("/queue/").content.decode()
+    assert "Estimated start" in queue and "reserved: <time" in queue
+    assert "not known" in queue  # Of the held one.
 
 
 def test_a_run_is_triggered_with_parameters(world: World, people: People) -> None:

@@ -1,10 +1,11 @@
 """The simulator: virtual time, the product's decider, and what really happens when nothing surprising does."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from engine.backfill import Mode, Plan
@@ -12,6 +13,7 @@ from engine.cycle import Snapshot, decide
 from engine.estimates import Estimate, History
 from engine.fleet import Fleet, Request
 from engine.forecast import estimate_starts
+from engine.order import OrderPolicy, next_change, points
 from engine.placement import take_members
 from engine.queues import Policy, QueueRules
 from engine.quota import Limit, Node
@@ -96,6 +98,9 @@ def test_a_cancelled_job_never_starts_or_leaves_its_room() -> None:
     assert found[1] == [(0.0, 5.0, "cancelled")]
     assert found[2] == [(5.0, 5.0, "cancelled")]
     assert found[3] == [(5.0, 105.0, "done")]
+    late = simulation(fleet_of(4), [job(1, 9, 100, cards(4))], changes=[Change(5.0, cancelled=frozenset({1}))])
+    assert spans(late)[1] == [(9.0, 9.0, "cancelled")]
+    assert (late.waiting, late.running) == ({}, {})
 
 
 requests = st.one_of(
@@ -217,3 +222,53 @@ def test_estimated_starts_are_exact_when_run_times_are_and_spread_when_they_are_
     assert starts(exact=False) == spread
     records = made.run()
     assert [records[number].first_start for number in (2, 3)] == [100.0, 200.0]
+
+
+def test_who_overtakes_by_age_alone_starts_then() -> None:
+    """Half the cards are free, but kept for job 2 until 1 has ended; job 3 is shorter and passes it meanwhile.
+
+    With 5 points more for 2 the points are equal when (1 + w / 10800) = 2^0.5 (1 + w / 86400): after 5434 s.
+    """
+    jobs = [
+        job(1, 0, 7200, cards(2), priority=50),
+        job(2, 0, 86_400, cards(4), priority=5),
+        job(3, 0, 10_800, cards(2)),
+    ]
+    policy = QueuePolicy()
+    assert spans(simulation(fleet_of(4), jobs, policy))[3][0][0] > 7000
+    passed = 0.4142136 / (1 / 10_800 - 1.4142136 / 86_400)
+    assert spans(simulation(fleet_of(4), jobs, policy, reorder=1.0))[3][0][0] == pytest.approx(passed, abs=1.0)
+    rare = spans(simulation(fleet_of(4), jobs, policy, reorder=6000.0))[3][0][0]
+    assert rare == pytest.approx(6000.0)
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 500), st.integers(1, 5000), st.integers(0, 30)), min_size=2, max_size=6, unique=True
+    )
+)
+def test_the_order_stays_until_the_next_change_and_is_another_after_it(asked: list[tuple[int, int, int]]) -> None:
+    policy, tree = OrderPolicy(), wide_tree(1)
+    items = [
+        candidate(number, 1, cards(1), submitted=float(at), priority=priority)
+        for number, (at, _, priority) in enumerate(asked, 1)
+    ]
+    expected = {number: float(length) for number, (_, length, _) in enumerate(asked, 1)}
+
+    def order(now: float) -> list[int]:
+        found = points(policy, items, tree, now=now, expected=expected)
+        return sorted(found, key=lambda number: -found[number])
+
+    def apart(now: float) -> bool:
+        found = sorted(points(policy, items, tree, now=now, expected=expected).values())
+        return all(high - low > 1e-9 for low, high in pairwise(found))
+
+    now = 1000.0
+    at = next_change(policy, items, tree, now=now, expected=expected)
+    assume(apart(now))
+    if at is None:
+        assert order(now) == order(1e9) or not apart(1e9)
+    else:
+        before, after = now + 0.99 * (at - now), at + 0.01 * (at - now) + 1e-3
+        assert order(now) == order(before) or not apart(before)
+        assert order(now) != order(after) or not apart(after)

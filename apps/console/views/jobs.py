@@ -17,7 +17,7 @@ from apps.fleet.queries import list_pools
 from apps.jobs import commands, policies
 from apps.jobs.models import Attempt, Job, Placement
 from apps.jobs.states import JobState
-from apps.scheduling.queries import recent_cycles, why
+from apps.scheduling.queries import queued_now, recent_cycles, why
 from apps.tenants import policies as tenant_policies
 from apps.tenants.queries import tenant_named
 from engine.reasons import Reason
@@ -174,6 +174,9 @@ def explained(actor: Actor, job: Job) -> dict[str, Any] | None:
         "title": found.title,
         "detail": found.detail,
         "position": found.position,
+        "outlook": found.outlook,
+        "terms": queries.order_rows(found.outlook),
+        "reserved_at": found.reserved_at,
         "tried": tried,
         "suggestions": [item.text.removesuffix(": now") for item in found.suggestions],
     }
@@ -204,7 +207,7 @@ def queue(request: HttpRequest, actor: Actor) -> HttpResponse:
     if reason:
         rows = rows.filter(reason=reason)
     reasons = queries.pending_reasons(actor, tenant)
-    pending = list(queries.queue_order(rows.defer("spec", "result"))[:QUEUE])
+    pending = queries.queue_rows(rows.defer("spec", "result"), queued_now(), QUEUE)
     context = {
         "crumbs": [{"label": "Queue"}],
         "reasons": reasons,

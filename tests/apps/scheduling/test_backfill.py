@@ -1,6 +1,6 @@
 """Backfill in the product: estimates from the tenant's own finished jobs, and starts that are reserved."""
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -15,22 +15,9 @@ from apps.jobs.models import Job
 from apps.scheduling import reservations, running
 from apps.scheduling.models import Decision, Reservation
 from apps.scheduling.observe import observe
-from apps.scheduling.runtimes import RUNS, RunTimes, run_times
+from apps.scheduling.runtimes import ENDED, RUNS, RUNS_OF, RunTimes, run_times
 from tests.personas import World
 from tests.work import cycle, fresh, members, pump, report, simulated_node, submit
-
-
-@pytest.fixture
-def clock(monkeypatch: Any) -> Any:
-    """A clock that the test moves; the database is told the same times, as all of them are arguments."""
-    now = [timezone.now()]
-    monkeypatch.setattr(timezone, "now", lambda: now[0])
-
-    def move(seconds: float) -> datetime:
-        now[0] += timedelta(seconds=seconds)
-        return now[0]
-
-    return move
 
 
 def run_through(world: World, clock: Any, seconds: float, count: int, **more: Any) -> None:
@@ -157,6 +144,13 @@ def test_a_key_costs_no_more_with_a_long_history(world: World, clock: Any) -> No
         times.look([(world.vision.pk, "train")], timezone.now())
     assert len(asked) == 2
     assert times.estimate(world.vision.pk, "train", 3600).samples == RUNS
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL enable_seqscan = off")
+        cursor.execute("EXPLAIN " + RUNS_OF, [[world.vision.pk], ["train"], timezone.now(), RUNS])
+        plan = "\n".join(row[0] for row in cursor.fetchall())
+        assert "Index Scan Backward using job_runs" in plan, plan
+        cursor.execute("EXPLAIN " + ENDED, ["-infinity", RUNS])
+        assert "job_ended" in "\n".join(row[0] for row in cursor.fetchall())
 
 
 def test_nothing_is_read_about_run_times_while_nobody_waits(world: World) -> None:

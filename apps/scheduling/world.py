@@ -1,0 +1,248 @@
+"""The present as a world of the simulator: what is free follows from who runs, so that it cannot disagree with it."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from django.db import connection
+
+from apps.fleet.models import Node
+from apps.fleet.states import NodeState
+from apps.jobs.configuration import Configuration, configuration
+from apps.jobs.models import Job as JobRow
+from apps.jobs.requests import Groups, cache
+from apps.quotas.queries import load_tree
+from engine import simulate
+from engine.backfill import Mode
+from engine.cycle import Candidate, PoolView
+from engine.fleet import Fleet, NodeRow
+from engine.placement import expect, take_members
+from engine.queues import QueueRules, Strategy
+from engine.quota import FlavorResource, QuotaTree
+
+from .observe import DEPTH, ORDER, charged, expected_work, pool_view, queued
+from .running import LiveRun, live_runs
+from .runtimes import keys_of, run_times
+
+# Which quantile of its run time each job is taken to run for.
+RUN_TIMES = {"p50": 0.5, "p90": 0.9, "limit": 1.0}
+# Jobs overtake each other as they age: so often over a horizon, and so often in time, this alone is looked at.
+REORDERS = 500
+REORDER_SECONDS = 2.0
+POLICIES = (*(mode.value for mode in Mode), "fcfs")
+
+
+@dataclass(slots=True)
+class World:
+    """Everything that a simulation starts from. `names` and `tenants` are of all its jobs, by their numbers."""
+
+    now: float
+    configuration: Configuration
+    fleet: Fleet
+    rows: list[NodeRow]
+    tree: QuotaTree
+    started: list[simulate.Started]
+    waiting: list[simulate.Job]
+    names: dict[int, str] = field(default_factory=dict)
+    tenants: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def jobs(self) -> list[simulate.Job]:
+        """Those that run and those that wait."""
+        return [*(item.job for item in self.started), *self.waiting]
+
+    def queue(self, tenant: int) -> int:
+        """The leaf of the quota tree that the tenant's jobs are charged to."""
+        leaf = self.configuration.tenants[tenant].quota_node
+        return leaf if leaf is not None else -tenant
+
+    def view(self, tenant: int, pool: str) -> str:
+        """The name of a pool as the tenants of this one's domain see it."""
+        return f"{pool}@{self.configuration.tenants[tenant].domain}" if pool in self.configuration.pools else pool
+
+
+def load_world(now: datetime, *, run_time: float = 0.5) -> World:
+    """Read it. A job runs for this quantile of its run time (1.0: until its time limit).
+
+    Held jobs are left out, as somebody has to release them first; those that wait before another try come then.
+    """
+    configured = configuration(now)
+    runs, (pending, _, _) = live_runs(), queued(now)
+    later = _due_later(now)
+    know({run.equivalence for run, _ in runs} | {row.equivalence for row in pending} | {row[5] for row in later})
+    ready = set(Node.objects.filter(state=NodeState.READY).values_list("pk", flat=True))
+    rows = [replace(lent.row, ready=pk in ready) for pk, lent in sorted(configured.lent.items())]
+    fleet = Fleet.build(rows)
+    if fleet.gpu_free.shape[1] and pending:
+        expect(fleet, expected_work(pending))
+    world = World(now.timestamp(), configured, fleet, rows, load_tree(configured.quota_nodes), [], [])
+    run_times().look(
+        [(run.tenant, run.name) for run, _ in runs] + [(row.tenant, row.name) for row in pending], now
+    )
+    _take(world, [run for run, _ in runs], run_time)
+    taken = {run.job for run, _ in runs}
+    for row in pending:
+        if row.job not in taken:
+            groups, amounts = cache()[row.equivalence]
+            number = (row.job, row.tenant, row.name, row.limit, row.priority, row.equivalence, row.pool, row.failures)
+            submitted = row.submitted.timestamp()
+            world.waiting.append(_job(world, number, groups, amounts, submitted, submitted, run_time))
+    for *number, submitted, due in later:
+        groups, amounts = cache()[number[5]]
+        world.waiting.append(_job(world, tuple(number), groups, amounts, submitted, due, run_time))
+    return world
+
+
+def _due_later(now: datetime) -> list[tuple[Any, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT id, tenant_id, name, (spec->>'time_limit')::float8, priority, equivalence, pool, failures, "
+            "extract(epoch FROM submitted_at)::float8, extract(epoch FROM not_before)::float8 "
+            "FROM jobs_job WHERE state = 'pending' AND NOT held AND not_before > %s ORDER BY id LIMIT 10000",
+            [now],
+        )
+        return cursor.fetchall()
+
+
+def know(equivalences: set[str]) -> None:
+    """Read the requests of these jobs that this process has not met yet."""
+    missing = cache().missing(equivalences)
+    if missing:
+        rows = JobRow.objects.filter(equivalence__in=missing).order_by("equivalence", "pk").distinct("equivalence")
+        for equivalence, spec in rows.values_list("equivalence", "spec"):
+            cache().add(equivalence, spec)
+
+
+def _job(
+    world: World,
+    row: tuple[Any, ...],
+    groups: Groups,
+    amounts: dict[str, int],
+    submitted: float,
+    due: float,
+    run_time: float,
+) -> simulate.Job:
+    number, tenant, name, limit, priority, equivalence, pool, failures = row
+    world.names[number], world.tenants[number] = name, tenant
+    queue = world.queue(tenant)
+    candidate = Candidate(
+        job=number,
+        queue=queue,
+        priority=priority,
+        submitted=submitted,
+        groups=groups,
+        amounts=charged(world.tree, queue, amounts),
+        pool=world.view(tenant, pool),
+        not_before=due if due > world.now else 0.0,
+        attempts=failures,
+        equivalence=equivalence,
+    )
+    return simulate.Job(candidate, _seconds(tenant, name, limit, run_time), limit, keys_of(tenant, name))
+
+
+def _seconds(tenant: int, name: str, limit: float, run_time: float, elapsed: float = 0.0) -> float:
+    if run_time >= 1.0:
+        return limit
+    return float(run_times().quantiles(tenant, name, limit, np.array([run_time]), elapsed=elapsed)[0])
+
+
+def _take(world: World, runs: Sequence[LiveRun], run_time: float) -> None:
+    """Let those who run hold what they hold: nodes, and quota in place of what the ledger says."""
+    index = {int(node_id): row for row, node_id in enumerate(world.fleet.ids)}
+    usage: dict[int, dict[FlavorResource, int]] = {}
+    for run in runs:
+        groups, _ = cache()[run.equivalence]
+        world.names[run.job], world.tenants[run.job] = run.name, run.tenant
+        candidate = Candidate(
+            job=run.job,
+            queue=run.queue,
+            priority=run.priority,
+            submitted=run.submitted,
+            groups=groups,
+            amounts={resource: amount for (_, resource), amount in run.usage.items()},
+            pool=world.view(run.tenant, run.pool),
+            equivalence=run.equivalence,
+        )
+        members = tuple(
+            (group, rank, index[node], cards) for group, rank, node, cards, _ in run.members if node in index
+        )
+        take_members(world.fleet, groups, members)
+        mine = usage.setdefault(run.queue, {})
+        for fr, amount in run.usage.items():
+            mine[fr] = mine.get(fr, 0) + amount
+        elapsed = max(0.0, world.now - run.since)
+        seconds = _seconds(run.tenant, run.name, run.limit, run_time, elapsed)
+        job = simulate.Job(candidate, seconds, run.limit, keys_of(run.tenant, run.name))
+        world.started.append(simulate.Started(job, run.since, run.flavor, members))
+    for node in world.tree.nodes:
+        if not world.tree.children(node):
+            mine = usage.get(node, {})
+            world.tree.remove(node, {fr: world.tree.usage(node, fr) for fr in {*world.tree.frs(), *mine}})
+            world.tree.add(node, mine)
+
+
+def views(world: World, fleet: Fleet, jobs: Iterable[simulate.Job], like: dict[int, int]) -> dict[str, PoolView]:
+    """The pools that these jobs ask for; a node that is added (row → row) is wherever the one that it is like is."""
+    found = {}
+    for name in {job.candidate.pool for job in jobs}:
+        pool, _, domain = name.rpartition("@")
+        if pool in world.configuration.pools:
+            view = pool_view(fleet, world.configuration.pools[pool], int(domain))
+            for mask in (view.nodes, *(nodes for _, nodes in view.flavors)):
+                for added, model in like.items():
+                    mask[added] = mask[model]
+            found[name] = view
+    return found
+
+
+def policy_named(configured: Configuration, name: str | None) -> simulate.QueuePolicy:
+    """How the queue is served: as it is now, or everywhere in one mode; `fcfs` is strict queues in order of age."""
+    domains = {row.domain for row in configured.tenants.values()}
+    policy = simulate.QueuePolicy(
+        modes={f"{name}@{domain}": pool.backfill for name, pool in configured.pools.items() for domain in domains},
+        order=ORDER,
+        rules=configured.rules,
+        minimum_runs={queue: float(seconds) for queue, seconds in configured.minimum_run.items()},
+        depth=DEPTH,
+    )
+    if name is None:
+        return policy
+    if name != "fcfs":
+        return replace(policy, mode=Mode(name), modes={})
+    leaves = {row.quota_node for row in configured.tenants.values() if row.quota_node is not None}
+    rules = {
+        leaf: replace(configured.rules.get(leaf, QueueRules()), strategy=Strategy.STRICT_FIFO) for leaf in leaves
+    }
+    return replace(policy, mode=Mode.NONE, modes={}, order=None, rules=rules)
+
+
+def simulated(
+    world: World,
+    policy: simulate.QueuePolicy,
+    *,
+    until: float,
+    added: Sequence[simulate.Job] = (),
+    changes: Sequence[simulate.Change] = (),
+    fleet: Fleet | None = None,
+    like: dict[int, int] | None = None,
+    check: Callable[[], None] = lambda: None,
+) -> simulate.Simulation:
+    """Run the world up to a time."""
+    fleet = world.fleet if fleet is None else fleet
+    made = simulate.Simulation(
+        fleet=fleet,
+        pools=views(world, fleet, [*world.jobs, *added], like or {}),
+        tree=world.tree,
+        jobs=[*world.waiting, *added],
+        policy=policy,
+        start=world.now,
+        started=world.started,
+        changes=changes,
+        history=run_times().copy(),
+        reorder=max(REORDER_SECONDS, (until - world.now) / REORDERS),
+        suspended=frozenset(world.queue(pk) for pk, row in world.configuration.tenants.items() if row.suspended),
+    )
+    made.run(until, check=check)
+    return made
