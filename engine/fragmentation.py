@@ -152,17 +152,20 @@ def lost(mix: Mix, may_run: Mask | None, cpu: Int64, gpu_free: Int32) -> Float64
     return _lost(mix, _lasting(mix, may_run, cpu), free.sum(axis=1, dtype=np.int64), mix.room[free].sum(axis=1))
 
 
-def _lasting(mix: Mix, may_run: Mask | None, cpu: Int64) -> Int64:
+def _lasting(mix: Mix, may_run: Mask | None, cpu: Int64) -> Float64:
     """For how many tasks of each class the cpu lasts [K, classes]; 0 where a class may not run."""
-    tasks = cpu[:, None] // mix.cpu
-    return tasks if may_run is None else tasks * may_run
+    # Divided as floats, which numpy does several at a time; exact, as a quotient below an integer stays below it.
+    tasks = np.floor(cpu[:, None] / mix.cpu)
+    if may_run is not None:
+        tasks *= may_run
+    return np.asarray(tasks, dtype=np.float64)
 
 
-def _lost(mix: Mix, lasting: Int64, idle: Int64, room: Int64) -> Float64:
+def _lost(mix: Mix, lasting: Float64, idle: Int64, room: Int64) -> Float64:
     """`idle` [K] is free in all, `room` [K, classes] the sum of `Mix.room` over the cards."""
-    tasks = room >> SHIFT
+    tasks = (room >> SHIFT).astype(np.float64)
     if mix.gangs:
-        tasks //= mix.cards
+        tasks = np.floor(tasks / mix.cards)
     np.minimum(tasks, lasting, out=tasks)
     reach = (room & REACH) * (tasks > 0)
     return np.asarray(idle - tasks @ mix.filled - reach @ mix.open, dtype=np.float64)

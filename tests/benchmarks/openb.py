@@ -4,8 +4,9 @@
 
 DIR holds the scorer (`score.py` with its data); by default ../shared/data/openb. `--variant` is a file of pods of the
 scorer, or one of ours, drawn from `default` with other weights: `shares`, `cpu`, `multi`, `models`; `half` has shares
-and multi-GPU pods with equal demand and no whole single cards; `change` is `multi` until half of the GPUs have arrived
-and `shares` then. Prints one JSON: the scorer's metrics of each policy and stream, and the means.
+and multi-GPU pods with equal demand and no whole single cards, `whole` no shares, `parts` nothing but shares; `change`
+is `multi` until half of the GPUs have arrived and `shares` then. Prints one JSON: the scorer's metrics of each policy
+and stream, and the means.
 """
 
 import argparse
@@ -26,7 +27,7 @@ POLICIES = {"rmportal": Policy, "fgd": FGD, "bestfit": BestFit, "random": Random
 STREAMS = ",".join(f"artifact:{number}" for number in range(42, 47))
 PODS = 8152
 SEED = 7
-OURS = ("shares", "cpu", "multi", "models", "half", "change")
+OURS = ("shares", "cpu", "multi", "models", "half", "whole", "parts", "change")
 # Part of the cluster's GPUs that arrives before the mix changes.
 CHANGE = 0.5
 
@@ -50,6 +51,8 @@ def weight(variant: str, pod: Any) -> float:
         "shares": 4.0 if share else 1.0,
         "cpu": 3.0 if heavy else 1.0,
         "multi": 15.0 if pod.num_gpu > 1 else 1.0,
+        "whole": float(not share),
+        "parts": float(share or not pod.num_gpu),
         "half": 3.9 if pod.num_gpu > 1 else float(share or not pod.num_gpu),
     }
     return weights.get(variant, 1.0)
