@@ -7,14 +7,14 @@ averaged over the classes of the workload. Here two views of class m are average
     tasks(n, m)  = min(Σ_card ⌊free / share_m⌋ ÷ cards_m, cpu(n) ÷ cpu_m)    0 where m may not run
     filled(n, m) = tasks(n, m) · cards_m · share_m             what a node filled with m alone would use
     open(n, m)   = Σ free of the cards with free ≥ share_m     what the next task of m can reach; 0 if tasks(n, m) = 0
-    w_m ∝ p_m · cards_m / max(share_m, SMALLEST)³              p_m: the part of the members; Σ w = 1
+    w_m ∝ p_m · √cards_m / max(share_m, SMALLEST)²             p_m: the part of the members; Σ w = 1
 
 `open` alone (as FGD counts) does not see cpu that lasts for one task although the node has cards for eight, nor a rest
 that no second share fits in; `filled` alone takes for lost what another class would use.
 
 Work comes until nothing more fits, and what stays idle then is what the easiest class cannot use: small shares fit
 last, so room for them counts most. Members with many cards fit nowhere else once whole nodes are broken, so a class
-counts by its cards too. The node is best on which `lost` grows least (or falls most).
+counts by the root of its cards too. The node is best on which `lost` grows least (or falls most).
 """
 
 from collections.abc import Hashable
@@ -33,7 +33,7 @@ FILL = 0.3
 # Thousandths of a card: smaller shares weigh as much as this one, since they find room in any rest worth the name.
 SMALLEST = 100
 # How steeply the weight of a class falls with its share.
-STEEPNESS = 3
+STEEPNESS = 2
 # Two numbers in one: thousandths in the lower bits (more than all cards of a node have together), shares above them.
 SHIFT = 32
 REACH = (1 << SHIFT) - 1
@@ -55,7 +55,7 @@ class Mix:
     @cached_property
     def weights(self) -> Float64:
         """How much what each class cannot use counts; adds up to 1."""
-        weights = self.parts * self.cards / np.maximum(self.share, SMALLEST).astype(np.float64) ** STEEPNESS
+        weights = self.parts * np.sqrt(self.cards) / np.maximum(self.share, SMALLEST).astype(np.float64) ** STEEPNESS
         return np.asarray(weights / weights.sum(), dtype=np.float64)
 
     @cached_property

@@ -41,10 +41,10 @@ def test_what_is_left_of_a_filled_node_counts_as_lost_in_part() -> None:
 
 def test_classes_count_by_their_parts_and_small_shares_count_most() -> None:
     whole, half = Request(cpu=1, gpu_count=1), Request(cpu=1, gpu_count=1, gpu_milli=500)
-    assert mix((0.8, whole), (0.2, half)).weights.tolist() == pytest.approx([1 / 3, 2 / 3])
-    assert lost(mix((0.8, whole), (0.2, half)), None, *of(500)).tolist() == pytest.approx([500 / 3])
+    assert mix((0.8, whole), (0.2, half)).weights.tolist() == pytest.approx([1 / 2, 1 / 2])
+    assert lost(mix((0.8, whole), (0.2, half)), None, *of(500)).tolist() == pytest.approx([250])
     four = Request(cpu=1, gpu_count=4)
-    assert mix((0.5, whole), (0.5, four)).weights.tolist() == pytest.approx([0.2, 0.8]), "by cards"
+    assert mix((0.5, whole), (0.5, four)).weights.tolist() == pytest.approx([1 / 3, 2 / 3]), "by the root of its cards"
     tiny, small = (Request(cpu=1, gpu_count=1, gpu_milli=milli) for milli in (1, SMALLEST))
     assert mix((0.5, tiny), (0.5, small)).weights.tolist() == pytest.approx([0.5, 0.5]), "no share is worth a fleet"
 
