@@ -3,8 +3,10 @@
     ./portal bench openb [--data DIR] [--variant NAME] [--stream S[,S…]] [--policy NAME[,NAME…]] [--all]
 
 DIR holds the scorer (`score.py` with its data); by default ../shared/data/openb. `--variant` is a file of pods of the
-scorer, or one of ours, drawn from `default` with other weights: `shares`, `cpu`, `multi`, `models`. Prints one JSON:
-the scorer's metrics of each policy and stream, and the means.
+scorer, or one of ours, drawn from `default` with other weights: `shares`, `cpu`, `multi`, `models`; `half` has shares
+and multi-GPU pods with equal demand and no whole single cards, `whole` no shares, `parts` nothing but shares; `change`
+is `multi` until half of the GPUs have arrived and `shares` then. Prints one JSON: the scorer's metrics of each policy
+and stream, and the means.
 """
 
 import argparse
@@ -25,6 +27,9 @@ POLICIES = {"rmportal": Policy, "fgd": FGD, "bestfit": BestFit, "random": Random
 STREAMS = ",".join(f"artifact:{number}" for number in range(42, 47))
 PODS = 8152
 SEED = 7
+OURS = ("shares", "cpu", "multi", "models", "half", "whole", "parts", "change")
+# Part of the cluster's GPUs that arrives before the mix changes.
+CHANGE = 0.5
 
 
 def load_scorer(folder: Path) -> Any:
@@ -46,6 +51,9 @@ def weight(variant: str, pod: Any) -> float:
         "shares": 4.0 if share else 1.0,
         "cpu": 3.0 if heavy else 1.0,
         "multi": 15.0 if pod.num_gpu > 1 else 1.0,
+        "whole": float(not share),
+        "parts": float(share or not pod.num_gpu),
+        "half": 3.9 if pod.num_gpu > 1 else float(share or not pod.num_gpu),
     }
     return weights.get(variant, 1.0)
 
@@ -63,6 +71,32 @@ def drawn(scorer: Any, variant: str) -> list[Any]:
     return made
 
 
+def use_variant(scorer: Any, variant: str) -> None:
+    """Let the scorer load one of our variants."""
+    if variant != "change":
+        pods = drawn(scorer, variant)
+        scorer.load_pods = lambda variant="default": pods
+        return
+    first, then, arrivals = drawn(scorer, "multi"), drawn(scorer, "shares"), scorer.arrivals
+    pods = [pod._replace(uid=number, name=f"{number:05d}") for number, pod in enumerate([*first, *then])]
+
+    def changing(_: Any, stream: str, ratio: float, capacity: int, nodes: int, name: str) -> tuple[list[int], Any]:
+        """The beginning of a stream of the one, then a stream of the other, until the ratio."""
+        order, rank = arrivals(first, stream, ratio, capacity, nodes, name)
+        later, _ = arrivals(then, stream, ratio, capacity, nodes, name)
+        made, arrived = [], 0
+        for source, offset, end in ((order, 0, CHANGE), (later, len(first), ratio)):
+            for number in source:
+                pod = pods[number + offset]
+                if arrived + pod.num_gpu * pod.gpu_milli > end * capacity:
+                    break
+                arrived += pod.num_gpu * pod.gpu_milli
+                made.append(number + offset)
+        return made, rank
+
+    scorer.load_pods, scorer.arrivals = (lambda variant="default": pods), changing
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path(__file__).parents[3] / "shared" / "data" / "openb")
@@ -72,9 +106,8 @@ def main() -> None:
     parser.add_argument("--all", action="store_true", help="the scorer's metrics of every stream, too")
     options = parser.parse_args()
     scorer = load_scorer(options.data)
-    if options.variant in ("shares", "cpu", "multi", "models"):
-        pods = drawn(scorer, options.variant)
-        scorer.load_pods = lambda variant="default": pods
+    if options.variant in OURS:
+        use_variant(scorer, options.variant)
         streams = [stream.replace("artifact:", "py:") for stream in options.stream.split(",")]
     else:
         streams = options.stream.split(",")

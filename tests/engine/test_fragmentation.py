@@ -1,11 +1,12 @@
 """Fragmentation: what is counted as lost, and that kept scores equal those of a fleet built anew."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.fleet import Fleet, Request
-from engine.fragmentation import FIRST, REMEMBERED, Arrivals, Mix, growth, lost
+from engine.fragmentation import FILL, FIRST, REMEMBERED, SMALLEST, STEP, Arrivals, Mix, growth, lost
 from engine.placement import Placed, expect, place_gang, take_members
 
 from .worlds import GIB, node_rows, requests, row
@@ -23,20 +24,75 @@ def test_what_a_class_cannot_use_is_lost() -> None:
     whole = mix((1.0, Request(cpu=1000, gpu_count=1)))
     assert lost(whole, None, *of(1000, 1000)).tolist() == [0]
     assert lost(whole, None, *of(1000, 400)).tolist() == [400]
-    assert lost(whole, None, *of(1000, 1000, cpu=1500)).tolist() == [1000], "cpu for one of two"
+    assert lost(whole, None, *of(1000, 1000, cpu=500)).tolist() == [2000], "no cpu"
     assert lost(whole, np.array([[False]]), *of(1000, 1000)).tolist() == [2000], "may not run there"
-
-
-def test_the_rest_of_a_card_filled_with_shares_is_lost() -> None:
-    shares = mix((1.0, Request(cpu=10, gpu_count=1, gpu_milli=300)))
-    assert lost(shares, None, *of(1000)).tolist() == [100]
     pairs = mix((1.0, Request(cpu=10, gpu_count=2)))
-    assert lost(pairs, None, *of(1000, 1000, 1000)).tolist() == [1000]
+    assert lost(pairs, None, *of(1000, 400)).tolist() == [1400], "no second card"
 
 
-def test_classes_count_by_their_parts() -> None:
-    both = mix((0.75, Request(cpu=1, gpu_count=1)), (0.25, Request(cpu=1, gpu_count=1, gpu_milli=500)))
-    assert lost(both, None, *of(500)).tolist() == [0.75 * 500]
+def test_what_is_left_of_a_filled_node_counts_as_lost_in_part() -> None:
+    whole = mix((1.0, Request(cpu=1000, gpu_count=1)))
+    assert lost(whole, None, *of(1000, 1000, cpu=1500)).tolist() == pytest.approx([FILL * 1000]), "cpu for one of two"
+    shares = mix((1.0, Request(cpu=10, gpu_count=1, gpu_milli=300)))
+    assert lost(shares, None, *of(1000)).tolist() == pytest.approx([FILL * 100])
+    pairs = mix((1.0, Request(cpu=10, gpu_count=2)))
+    assert lost(pairs, None, *of(1000, 1000, 1000)).tolist() == pytest.approx([FILL * 1000])
+
+
+def test_classes_count_by_their_parts_and_small_shares_count_most() -> None:
+    whole, half = Request(cpu=1, gpu_count=1), Request(cpu=1, gpu_count=1, gpu_milli=500)
+    assert mix((0.8, whole), (0.2, half)).weights.tolist() == pytest.approx([1 / 2, 1 / 2])
+    assert lost(mix((0.8, whole), (0.2, half)), None, *of(500)).tolist() == pytest.approx([250])
+    four = Request(cpu=1, gpu_count=4)
+    assert mix((0.5, whole), (0.5, four)).weights.tolist() == pytest.approx([1 / 3, 2 / 3]), "by the root of its cards"
+    tiny, small = (Request(cpu=1, gpu_count=1, gpu_milli=milli) for milli in (1, SMALLEST))
+    assert mix((0.5, tiny), (0.5, small)).weights.tolist() == pytest.approx([0.5, 0.5]), "no share is worth a fleet"
+
+
+amounts = st.lists(st.integers(0, 1000), min_size=4, max_size=4)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(amounts, min_size=1, max_size=4), st.lists(requests(), min_size=1, max_size=4), requests())
+def test_growth_is_the_difference_of_what_is_lost(cards: list, kinds: list[Request], request: Request) -> None:
+    """The kept sums of `growth` against `lost`, asked anew for every card that the request could take."""
+    expected = mix(*((1 / len(kinds), kind) for kind in kinds if kind.gpu_count))
+    if not expected.requests or request.gpu_count > 4:
+        return
+    fleet = Fleet.build([row(number, gpu_free=free) for number, free in enumerate(cards)])
+    free = fleet.gpu_free
+    fitting = np.count_nonzero(free >= request.gpu_milli, axis=1) >= request.gpu_count
+    nodes = np.flatnonzero(fitting)
+    if not len(nodes):
+        return
+    more, chosen = growth(fleet, expected, None, request, nodes)
+    for node, least, card in zip(nodes, more, chosen, strict=True):
+        fits = [index for index in range(4) if free[node, index] >= request.gpu_milli]
+        share = request.gpu_count == 1 and request.gpu_milli < 1000
+        by_choice = {}
+        for choice in [[index] for index in fits] if share else [fits[: request.gpu_count]]:
+            after = free[node].copy()
+            after[choice] -= request.gpu_milli
+            cpu = fleet.cpu[[node]]
+            difference = lost(expected, None, cpu - request.cpu, after[None]) - lost(
+                expected, None, cpu, free[node][None]
+            )
+            by_choice[choice[0] if choice else 0] = float(difference[0])
+        assert least == pytest.approx(min(by_choice.values()), abs=STEP / 2 + 1e-6)
+        if share:
+            assert by_choice[int(card)] == pytest.approx(min(by_choice.values()), abs=STEP + 1e-6)
+
+
+def test_whole_cards_together_are_kept_for_the_members_that_need_them() -> None:
+    fleet = Fleet.build([row(0, gpu_free=[1000] * 4), row(1, gpu_free=[1000, 1000, 1000, 900, 900])])
+    one = Request(cpu=10, gpu_count=1)
+    share = Request(cpu=10, gpu_count=1, gpu_milli=500)
+    four = Request(cpu=10, gpu_count=4)
+    for others, node in (((0.2, share), 0), ((0.2, four), 1)):
+        expect(fleet, mix((0.8, share), others))
+        placed = place_gang(fleet, [(one, 1)])
+        assert isinstance(placed, Placed)
+        assert placed.members[0][2] == node
 
 
 def test_a_share_goes_to_the_card_on_which_least_is_lost() -> None:
