@@ -57,7 +57,7 @@ class Asked:
             nodes or lost or request["jobs"] or request["cancel"] or request["quotas"] or request.get("policy")
         )
         if nodes or lost or request.get("policy"):
-            simulations.require(actor, "simulate_fleet", "of the fleet or the policy")
+            simulations.require(actor, "simulate", "of the fleet or the policy")
         size = len(nodes) + len(lost) + len(request["jobs"]) + len(request["cancel"]) + len(request["quotas"])
         refuse_above("changes", size, CHANGES_MAX, "changes in one request")
         self._add_nodes(request["add_nodes"])

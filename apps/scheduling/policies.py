@@ -32,14 +32,14 @@ class SimulationPolicy(Policy[Job]):
     """
 
     model = Job
-    noun = "simulation"
+    noun = "changes"
     rules = {
         "simulate_jobs": sees_tenant,
         "simulate_quota": sees_tenant,
-        "simulate_fleet": sees_all,
+        "simulate": sees_all,
         "replay": sees_all,
     }
-    scopes = dict.fromkeys(("simulate_jobs", "simulate_quota", "simulate_fleet", "replay"), "read")
+    scopes = dict.fromkeys(("simulate_jobs", "simulate_quota", "simulate", "replay"), "read")
 
     def sees_all(self, actor: Actor) -> bool:
         """Whether the figures of the whole are for this actor."""

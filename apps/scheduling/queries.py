@@ -22,6 +22,17 @@ from .observe import GRANTS_MAX, observe
 from .outlook import Forecast, Outlook, forecast, outlook, positions
 
 
+# What a job that is not pending does, or did.
+STATE_WORDS = {
+    JobState.GRANTED: "is about to start",
+    JobState.RUNNING: "runs",
+    JobState.CANCELLING: "is being cancelled",
+    JobState.SUCCEEDED: "has succeeded",
+    JobState.FAILED: "has failed",
+    JobState.CANCELLED: "was cancelled",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Why:
     """The primary reason of a pending job, what was tried, its place in the queue, and the latest decisions."""
@@ -50,7 +61,7 @@ def why(actor: Actor, job_id: int) -> Why:
         nodes = ", ".join(dict.fromkeys(last.nodes)) if last else ""
         detail = f"Placed on {nodes} in flavor {last.flavor}." if last else job.detail
         tried = last.tried if last else []
-        return Why(job, "", f"The job is {job.state}", detail, tried, None, decisions)
+        return Why(job, "", f"The job {STATE_WORDS[JobState(job.state)]}", detail, tried, None, decisions)
     title, now = TITLES[Reason(job.reason)], timezone.now()
     told = Why(job, job.reason, title, job.detail, job.tried, None, decisions)
     if job.held:

@@ -16,6 +16,7 @@ from rmctl.sdk.dag import SdkError
 from rmctl.spec import parse_job
 
 ENDED = ("succeeded", "failed", "cancelled")
+SPEC_SUFFIXES = (".yaml", ".yml", ".json")
 FIRST_LOOK_SECONDS = 0.1
 LONGEST_LOOK_SECONDS = 1.0
 
@@ -48,6 +49,8 @@ class Request:
 
     def body(self) -> dict[str, Any]:
         """The job: the file, with the options over it (over its first group)."""
+        if len(self.command or []) == 1 and Path(self.command[0]).suffix in SPEC_SUFFIXES:
+            raise UsageError(f"{self.command[0]} is no command; a job in a file is submitted with -f.")
         job = _load(self.file) if self.file else {}
         groups = job.get("groups") or [{}]
         if not isinstance(groups, list) or not isinstance(groups[0], dict):

@@ -122,6 +122,7 @@ def test_submit_takes_a_file_and_ships_others(
     ("arguments", "said"),
     [
         (["--cpu", "-1", "--", "true"], "groups[0].resources.cpu"),
+        (["job.yaml"], "job.yaml is no command; a job in a file is submitted with -f."),
         (["--memory", "512m", "--", "true"], 'did you mean "512Mi"'),
         (["-e", "RM_X=1", "--", "true"], "RM_X"),
         (["-e", "novalue", "--", "true"], "give NAME=VALUE"),
