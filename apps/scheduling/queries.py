@@ -21,7 +21,6 @@ from .models import Cycle, Decision, Reservation
 from .observe import GRANTS_MAX, observe
 from .outlook import Forecast, Outlook, forecast, outlook, positions
 
-
 # What a job that is not pending does, or did.
 STATE_WORDS = {
     JobState.GRANTED: "is about to start",
