@@ -433,11 +433,10 @@ class _Cycle:
         names = [name for name, _ in self.flavors[item.pool] if name in room.covered]
         if not names:
             return {}
-        first = charge_of(item, names[0])
         if self._roomy(item, room):
-            return first
-        charges = (charge_of(item, name) for name in names)
-        return next((charge for charge in charges if self.tree.fits(item.queue, charge) is None), first)
+            return charge_of(item, names[0])
+        free = self._measured(item).flavors
+        return charge_of(item, next((name for name in names if _within(free[name], item.amounts)), names[0]))
 
     def _refuse_queue(self, items: Sequence[Candidate], refusal: Told) -> None:
         for position, item in enumerate(items, 1):
@@ -446,7 +445,7 @@ class _Cycle:
     def _refuse(self, item: Candidate, why: Told, position: int) -> None:
         outcome = "preempt" if why.reason is Reason.WAITING_FOR_PREEMPTION else "pend"
         reserved: float | None = None
-        wait = _WAITS.get(why.reason)
+        wait = _WAITS.get(why.reason) if self.backfill is not None else None
         if self.backfill is not None and wait is not None and (wait != Wait.TURN or why.held):
             reserved = self.backfill.wait(item.job, item.queue, item.pool, item.groups, lambda: self._open(item), wait)
         self.verdicts.append(

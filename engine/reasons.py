@@ -7,6 +7,9 @@ from enum import StrEnum
 class Reason(StrEnum):
     """The primary reason of a pending job. Never empty, never anything else."""
 
+    # That of enums is written in Python, and a cycle looks a reason up for every job.
+    __hash__ = str.__hash__
+
     SUBMITTED = "submitted"
     HELD = "held"
     BACKOFF = "backoff"
