@@ -236,6 +236,19 @@ class Fleet:
         twin.changes, twin.rankings = [], {}
         return twin
 
+    def at(
+        self, *, cpu: Int64, memory: Int64, storage: Int64, gpu_free: Int32, tasks: Int32, ready: Mask
+    ) -> "Fleet":
+        """The same nodes at another time. What static filters said is kept while the same nodes are ready."""
+        self._warm()
+        twin = copy.copy(self)
+        twin.cpu, twin.memory, twin.storage = cpu, memory, storage
+        twin.gpu_free, twin.tasks, twin.ready = gpu_free, tasks, ready
+        twin.capacity_answer, twin.changes, twin.rankings = None, [], {}
+        if not np.array_equal(ready, self.ready):
+            twin.static_answers, twin.mix, twin.may_run = {}, None, None
+        return twin
+
     def take(self, request: Request, node: int, cards: Sequence[int]) -> None:
         """Charge one member to a node and its cards."""
         self._change(request, node, cards, 1)

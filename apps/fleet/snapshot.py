@@ -3,7 +3,10 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from engine.fleet import Fleet, NodeRow
+import numpy as np
+from django.db.models import Case, IntegerField, Value, When
+
+from engine.fleet import Fleet, Int32, Int64, NodeRow
 
 from .membership import PoolMembers
 from .models import Gpu, Node
@@ -118,3 +121,62 @@ def load_fleet(lent: dict[int, Lent], *, ids: Sequence[int] | None = None, lock:
             )
         )
     return Fleet.build(rows)
+
+
+# The fleet that was given out last, and the empty one behind it.
+_last: tuple[Fleet, Fleet] | None = None
+
+
+def present_fleet(empty: Fleet) -> Fleet:
+    """What `load_fleet` would read of all nodes of a fleet, quicker: only what is taken is read.
+
+    `empty` has the lent nodes with nothing taken, by id. While it is the same object, what the static filters said of
+    the fleet before is kept.
+    """
+    global _last
+    ready = Case(When(state=NodeState.READY, then=Value(1)), default=Value(0), output_field=IntegerField())
+    rows = np.array(
+        Node.objects.filter(state__in=STATES).values_list(
+            "pk", ready, "allocated_cpu_millicores", "allocated_memory_bytes", "allocated_storage_bytes", "running"
+        ),
+        dtype=np.int64,
+    ).reshape(-1, 6)
+    place = np.searchsorted(empty.ids, rows[:, 0])
+    known = place < len(empty)
+    known[known] = empty.ids[place[known]] == rows[known, 0]
+    rows, place = rows[known], place[known]
+
+    def left(capacity: Int64, column: int) -> Int64:
+        free = capacity.copy()
+        free[place] -= rows[:, column]
+        return free
+
+    gpu_free = empty.gpu_free.copy(order="K")
+    if gpu_free.shape[1]:
+        _take_cards(empty, gpu_free)
+    is_ready, tasks = np.zeros(len(empty), dtype=np.bool_), np.zeros(len(empty), dtype=np.int32)
+    is_ready[place], tasks[place] = rows[:, 1], rows[:, 5]
+    before = _last[1] if _last is not None and _last[0] is empty else empty
+    fleet = before.at(
+        cpu=left(empty.cpu, 2),
+        memory=left(empty.memory, 3),
+        storage=left(empty.storage, 4),
+        gpu_free=gpu_free,
+        tasks=tasks,
+        ready=is_ready,
+    )
+    _last = empty, fleet
+    return fleet
+
+
+def _take_cards(empty: Fleet, gpu_free: Int32) -> None:
+    """What is taken of cards that are lent."""
+    taken = np.array(
+        Gpu.objects.filter(allocated_milli__gt=0).values_list("node_id", "index", "allocated_milli"), dtype=np.int64
+    ).reshape(-1, 3)
+    place, card = np.searchsorted(empty.ids, taken[:, 0]), taken[:, 1]
+    known = (place < len(empty)) & (card < gpu_free.shape[1])
+    known[known] = empty.ids[place[known]] == taken[known, 0]
+    place, card, milli = place[known], card[known], taken[known, 2]
+    lent = gpu_free[place, card] >= 0
+    gpu_free[place[lent], card[lent]] -= milli[lent].astype(np.int32)

@@ -12,7 +12,7 @@ from django.db import connection
 
 from apps.core import loops
 from apps.fleet.membership import PoolMembers
-from apps.fleet.snapshot import load_fleet
+from apps.fleet.snapshot import present_fleet
 from apps.jobs.configuration import Configuration, TenantRow, configuration
 from apps.jobs.models import Job
 from apps.jobs.requests import cache, groups_of
@@ -80,12 +80,12 @@ def observe(now: datetime) -> Observed | None:
         for equivalence, spec in Job.objects.filter(pk__in=first.values()).values_list("equivalence", "spec"):
             known.add(equivalence, spec)
     configured = configuration(now)
-    fleet = load_fleet(configured.lent)
+    fleet = present_fleet(configured.fleet)
     if fleet.gpu_free.shape[1]:
         expect(fleet, expected_work(rows))
     tree = load_tree(configured.quota_nodes)
     views = {
-        f"{name}@{domain}": pool_view(fleet, configured.pools[name], domain)
+        f"{name}@{domain}": _kept_view(configured, name, domain)
         for name, domain in {(row.pool, configured.tenants[row.tenant].domain) for row in rows}
         if name in configured.pools
     }
@@ -296,6 +296,20 @@ def charged(tree: QuotaTree, queue: int, amounts: dict[str, int]) -> dict[str, i
     if any(resource == "storage" for _, resource in tree.nodes[queue].limits):
         return amounts
     return {resource: amount for resource, amount in amounts.items() if resource != "storage"}
+
+
+_views: tuple[Configuration, dict[tuple[str, int], PoolView]] | None = None
+
+
+def _kept_view(configured: Configuration, name: str, domain_id: int) -> PoolView:
+    """`pool_view` of the present fleet, kept as long as the configuration."""
+    global _views
+    if _views is None or _views[0] is not configured:
+        _views = configured, {}
+    known = _views[1]
+    if (name, domain_id) not in known:
+        known[name, domain_id] = pool_view(configured.fleet, configured.pools[name], domain_id)
+    return known[name, domain_id]
 
 
 def pool_view(fleet: Fleet, pool: PoolMembers, domain_id: int) -> PoolView:

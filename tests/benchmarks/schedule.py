@@ -248,23 +248,30 @@ def measure_single(fleet: Fleet) -> float:
 
 def measure_durable(count: int, nodes: int, timeout: float = 300.0) -> dict[str, Any]:
     """Admissions by the portal's own loop: `count` jobs that were held are released at once."""
+    portal = Portal()  # Before anything of the portal's own code.
     from django.db import transaction
 
     from apps.core import loops
+    from apps.core.actors import SYSTEM
     from apps.jobs.models import Job
+    from apps.quotas.commands import set_limits
+    from apps.quotas.models import QuotaNode
     from apps.scheduling.models import Cycle
 
-    portal = Portal()
     portal.wait_for_node()
     filling = Filling(portal)
     filling.nodes(nodes)
+    for root in QuotaNode.objects.filter(parent=None):  # As much quota as there are nodes now.
+        rows = root.limits.values("flavor", "resource", "nominal")
+        limits = [{**row, "nominal": row["nominal"] * (nodes + 1)} for row in rows]
+        set_limits(actor=SYSTEM, node_id=root.pk, limits=limits)
     template = portal.call("POST", "jobs", json={"tenant": "main", "groups": [{"script": "true"}]})["id"]
     deadline = time.monotonic() + timeout
     while Job.objects.get(pk=template).state != "succeeded" and time.monotonic() < deadline:
         time.sleep(0.05)
     waiting = {
         "state": "'pending'", "held": "true", "started_at": "NULL", "ended_at": "NULL", "submitted_at": "now()",
-        "reason": "''", "detail": "''",
+        "reason": "'held'", "detail": "'Held.'", "exit_code": "NULL", "end_reason": "''",
     }  # fmt: skip
     filling.copies(Job, template, count, waiting)
     filling.analyse()
