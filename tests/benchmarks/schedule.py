@@ -261,10 +261,10 @@ def measure_durable(count: int, nodes: int, timeout: float = 300.0) -> dict[str,
     portal.wait_for_node()
     filling = Filling(portal)
     filling.nodes(nodes)
-    for root in QuotaNode.objects.filter(parent=None):  # As much quota as there are nodes now.
-        rows = root.limits.values("flavor", "resource", "nominal")
+    for node in QuotaNode.objects.filter(limits__isnull=False).distinct():  # As much quota as there are nodes now.
+        rows = node.limits.values("flavor", "resource", "nominal")
         limits = [{**row, "nominal": row["nominal"] * (nodes + 1)} for row in rows]
-        set_limits(actor=SYSTEM, node_id=root.pk, limits=limits)
+        set_limits(actor=SYSTEM, node_id=node.pk, limits=limits)
     template = portal.call("POST", "jobs", json={"tenant": "main", "groups": [{"script": "true"}]})["id"]
     deadline = time.monotonic() + timeout
     while Job.objects.get(pk=template).state != "succeeded" and time.monotonic() < deadline:
