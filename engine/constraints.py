@@ -21,7 +21,7 @@ def version(text: str) -> tuple[int, ...]:
         digits = "".join(takewhile(str.isdecimal, part))
         if not digits:
             break
-        numbers.append(int(digits))
+        numbers.append(int(digits[:18]))  # Nodes choose what they report.
         if digits != part:
             break
     while numbers and not numbers[-1]:
