@@ -1,13 +1,15 @@
 """Nodes as arrays, and what one member of a job asks of a node."""
 
 import copy
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from engine.constraints import ANYTHING, NODE, UNKNOWN, Apart, Expression, Facts, Hardware, Together
 
 Mask = npt.NDArray[np.bool_]
 Int64 = npt.NDArray[np.int64]
@@ -28,7 +30,10 @@ _CHANGES_MAX = 100_000
 
 @dataclass(frozen=True, slots=True)
 class NodeRow:
-    """One node in plain values. `gpu_free` is by card index, in thousandths, -1 where there is no card."""
+    """One node in plain values. `gpu_free` is by card index, in thousandths, -1 where there is no card.
+
+    Prices are for an hour of a core and of a whole card.
+    """
 
     id: int
     name: str
@@ -49,14 +54,18 @@ class NodeRow:
     flavor: frozenset[str] = frozenset()
     runtimes: frozenset[str] = frozenset()
     tasks: int = 0
+    facts: Facts = UNKNOWN
+    price_cpu: float = 0.0
+    price_gpu: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
 class Request:
     """What one member of a group asks for: amounts on one node, hard constraints and preferences.
 
-    `gpu_count` different cards with `gpu_milli` thousandths free on each. `prefer` holds
-    (label, values, weight). Requests with equal content are equal and hash alike.
+    `gpu_count` different cards with `gpu_milli` thousandths free on each. `prefer` holds (label, values, weight)
+    and `goals` (name of a score, weight). `max_price` is what an hour of one member may cost. Requests with equal
+    content are equal and hash alike.
     """
 
     cpu: int = 0
@@ -73,6 +82,12 @@ class Request:
     image: bool = False
     prefer: tuple[tuple[str, tuple[str, ...], float], ...] = ()
     strategy: str = "pack"
+    hardware: Hardware = ANYTHING
+    expressions: tuple[Expression, ...] = ()
+    max_price: float | None = None
+    goals: tuple[tuple[str, float], ...] = ()
+    together: Together | None = None
+    apart: Apart | None = None
 
     def __post_init__(self) -> None:
         if min(self.cpu, self.memory, self.storage, self.gpu_count, self.gpu_memory) < 0:
@@ -81,6 +96,12 @@ class Request:
             raise ValueError(f"gpu_milli must be from 1 to {WHOLE_CARD}, not {self.gpu_milli}")
         if self.strategy not in ("pack", "spread"):
             raise ValueError(f"strategy must be 'pack' or 'spread', not {self.strategy!r}")
+        if self.max_price is not None and not self.max_price >= 0:
+            raise ValueError("max_price cannot be negative")
+        if any(not weight > 0 for _, weight in self.goals):
+            raise ValueError("the weight of a goal must be above 0")
+        if self.together is not None and self.apart is not None:
+            raise ValueError("members cannot be kept together and apart at once")
 
     @cached_property
     def static_key(self) -> Hashable:
@@ -94,6 +115,12 @@ class Request:
             self.trust,
             tuple(tuple(sorted(toleration.items())) for toleration in self.tolerations),
             self.image,
+            self.hardware,
+            self.expressions,
+            # What it costs depends on the amounts.
+            None if self.max_price is None else (self.max_price, self.cpu, self.gpu_count, self.gpu_milli),
+            self.together,
+            self.apart,
         )
 
     @cached_property
@@ -101,7 +128,7 @@ class Request:
         """Everything that placement looks at."""
         amounts = (self.cpu, self.memory, self.storage, self.gpu_count, self.gpu_milli)
         prefer = tuple((label, tuple(values), weight) for label, values, weight in self.prefer)
-        return (*amounts, self.static_key, prefer, self.strategy)
+        return (*amounts, self.static_key, prefer, self.strategy, self.goals)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Request) and self.shape == other.shape
@@ -160,6 +187,9 @@ class Fleet:
     flavor: list[frozenset[str]]
     runtimes: list[frozenset[str]]
     tasks: Int32
+    facts: list[Facts]
+    price_cpu: Float64
+    price_gpu: Float64
     # What the static filters said, by `Request.static_key`; shared with forks.
     static_answers: dict[Hashable, StaticAnswer] = field(default_factory=dict, repr=False)
     label_columns: dict[str, Coded] = field(default_factory=dict, repr=False)
@@ -211,6 +241,9 @@ class Fleet:
             flavor=[row.flavor for row in rows],
             runtimes=[row.runtimes for row in rows],
             tasks=np.array([row.tasks for row in rows], dtype=np.int32),
+            facts=[row.facts for row in rows],
+            price_cpu=np.array([row.price_cpu for row in rows], dtype=np.float64),
+            price_gpu=np.array([row.price_gpu for row in rows], dtype=np.float64),
         )
 
     def __len__(self) -> int:
@@ -311,14 +344,50 @@ class Fleet:
             codes[index] = known[key]
         return codes, distinct
 
-    def label_mask(self, label: str, values: Sequence[str]) -> Mask:
-        """Nodes whose label has one of the values."""
+    @cached_property
+    def dearest(self) -> tuple[float, float]:
+        """The highest price of a core and of a card."""
+        return float(self.price_cpu.max(initial=0.0)), float(self.price_gpu.max(initial=0.0))
+
+    @cached_property
+    def fact_sets(self) -> tuple[npt.NDArray[np.intp], list[Facts]]:
+        """Code of each node's facts, and the distinct ones: many nodes are alike."""
+        known: dict[Facts, int] = {}
+        codes = [known.setdefault(facts, len(known)) for facts in self.facts]
+        return np.array(codes, dtype=np.intp), list(known)
+
+    def fact_mask(self, test: Callable[[Facts], bool]) -> Mask:
+        """Nodes whose facts pass a test."""
+        codes, distinct = self.fact_sets
+        return np.array([test(facts) for facts in distinct], dtype=np.bool_)[codes]
+
+    def label_column(self, label: str) -> Coded:
+        """Code of each node's value of a label (0 where it has none), and the codes."""
         column = self.label_columns.get(label)
         if column is None:
-            column = self.label_columns[label] = _coded([labels.get(label) for labels in self.labels])
-            if len(self.label_columns) > _CACHE_LIMIT:
+            column = _coded([labels.get(label) for labels in self.labels])
+            if len(self.label_columns) >= _CACHE_LIMIT:
                 self.label_columns.clear()
-        return coded_mask(column, values)
+            self.label_columns[label] = column
+        return column
+
+    def label_mask(self, label: str, values: Sequence[str]) -> Mask:
+        """Nodes whose label has one of the values."""
+        return coded_mask(self.label_column(label), values)
+
+    def label_test(self, label: str, test: Callable[[str | None], bool]) -> Mask:
+        """Nodes whose value of a label (None where it is absent) passes a test."""
+        codes, known = self.label_column(label)
+        return np.array([test(value) for value in (None, *known)], dtype=np.bool_)[codes]
+
+    def domains(self, key: str) -> npt.NDArray[np.intp]:
+        """A number for the domain that each node is in; 0 is none. The key `node` makes each node its own."""
+        return np.arange(1, len(self) + 1) if key == NODE else self.label_column(key)[0]
+
+    def price(self, request: Request) -> Float64:
+        """What an hour of one member costs on each node."""
+        cards = request.gpu_count * request.gpu_milli / WHOLE_CARD
+        return np.asarray(self.price_cpu * (request.cpu / 1000) + self.price_gpu * cards, dtype=np.float64)
 
     def flavor_mask(self, name: str) -> Mask:
         """Nodes that belong to the flavor."""
@@ -338,7 +407,7 @@ class Fleet:
 
     def _warm(self) -> None:
         """Derive once what every twin would otherwise derive again."""
-        _ = self.cards, self.per_cpu, self.per_memory, self.containers, self.regions, self.taint_sets
+        _ = self.cards, self.per_cpu, self.per_memory, self.containers, self.regions, self.taint_sets, self.fact_sets
 
 
 # Runtimes, as agents report them, that can start an image.

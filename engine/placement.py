@@ -8,12 +8,15 @@ from typing import NamedTuple
 import numpy as np
 
 from engine.amounts import amount_text
-from engine.filters import FILTERS, Filter, capacity_filters, cards_with, static_filters
+from engine.domains import Evenly, parts, shared
+from engine.filters import FILTERS, Filter, capacity_filters, static_filters
+from engine.filters.gpu import cards_with
 from engine.fleet import WHOLE_CARD, CapacityAnswer, Fleet, Int64, Mask, NodeRow, Request, StaticAnswer
 from engine.fragmentation import Mix, growth
 from engine.ranking import ranking
 from engine.reasons import Reason
 from engine.scores import terms, total_score
+from engine.topology import Constraint
 
 __all__ = [
     "Fleet", "Funnel", "Member", "NodeFree", "NodeRow", "Placed", "Request", "Split", "Step", "Unplaced",
@@ -239,17 +242,22 @@ def _fill(scratch: Fleet, request: Request, count: int, allowed: Mask | None) ->
     """Nodes and cards for up to `count` equal members, charged to `scratch`.
 
     After each member only its own node is scored again. For equal members the greedy choice finds places for
-    all of them whenever there are any.
+    all of them whenever there are any, also where they have to spread: a domain that is full while others hold
+    more holds back every order alike.
     """
     score = np.full(len(scratch), -np.inf)
     nodes = np.flatnonzero(_fitting(scratch, request, allowed))
     if len(nodes):
         score[nodes] = total_score(scratch, request, nodes)
+    evenly = Evenly(scratch, request.apart, matching(scratch, request, allowed)) if request.apart else None
     places: list[tuple[int, tuple[int, ...]]] = []
     while len(nodes) and len(places) < count:
-        node = int(np.argmax(score))
-        if score[node] == -np.inf:
+        choice = score if evenly is None else evenly.open_scores(score)
+        node = int(np.argmax(choice))
+        if choice[node] == -np.inf:
             break
+        if evenly is not None:
+            evenly.add(node)
         cards = _choose_cards(scratch, request, node)
         scratch.take(request, node, cards)
         places.append((node, cards))
@@ -279,6 +287,36 @@ def _difficulty(fleet: Fleet, request: Request, allowed: Mask | None) -> tuple[f
 
 
 def _place_many(fleet: Fleet, groups: Groups, allowed: Mask | None) -> Placed | _Failure:
+    """Places for all groups, near to each other where they have to be."""
+    together = next((request.together for request, _ in groups if request.together), None)
+    if together is None:
+        return _place_anywhere(fleet, groups, allowed)
+    if len(groups) == 1:
+        return _place_in_parts(fleet, groups, allowed)
+    everywhere = np.logical_or.reduce([matching(fleet, request, allowed) for request, _ in groups], axis=0)
+    failure: _Failure = (0, 0, fleet)
+    for inside in shared(fleet, together, everywhere):
+        outcome = _place_anywhere(fleet, groups, inside)
+        if isinstance(outcome, Placed):
+            return outcome
+        failure = max(failure, outcome, key=lambda one: one[0])
+    return failure
+
+
+def _place_in_parts(fleet: Fleet, groups: Groups, allowed: Mask | None) -> Placed | _Failure:
+    """Places for one group in the domains that its topology leads to."""
+    ((request, count),) = groups
+    found = parts(fleet, request, count, _fitting(fleet, request, allowed))
+    if isinstance(found, int):
+        return found, 0, fleet
+    scratch = fleet.fork()
+    places = []
+    for inside, units in found:
+        places += _fill(scratch, request, units, inside if allowed is None else inside & allowed)
+    return _numbered(fleet, groups, {0: places})
+
+
+def _place_anywhere(fleet: Fleet, groups: Groups, allowed: Mask | None) -> Placed | _Failure:
     """Places for all groups, hardest first."""
     order = sorted(range(len(groups)), key=lambda index: _difficulty(fleet, groups[index][0], allowed))
     failure: _Failure | None = None
@@ -352,15 +390,32 @@ def feasibility(fleet: Fleet, groups: Groups, *, allowed: Mask | None = None) ->
                 f"{int(slots.sum())} even when empty."
             )
             return Unplaced(Reason.EXCEEDS_EVERY_NODE, funnel, detail)
-    if len(groups) > 1:
+    if _entangled(groups):
         outcome = _place_many(bare or fleet.empty(), groups, allowed)
         if not isinstance(outcome, Placed):
             placed, index, _ = outcome
             funnel, _ = candidates(fleet, groups[index][0], allowed)
             total = sum(count for _, count in groups)
-            detail = f"only {placed} of {total} members find room together, even on empty nodes."
+            detail = f"only {placed} of {total} members find room {_how(groups[index][0])}, even on empty nodes."
             return Unplaced(Reason.EXCEEDS_EVERY_NODE, funnel, detail)
     return None
+
+
+def _entangled(groups: Groups) -> bool:
+    """Whether members have to be placed to know whether they find room, even on empty nodes."""
+    return len(groups) > 1 or any(request.together or request.apart for request, _ in groups)
+
+
+def _how(request: Request) -> str:
+    """In which way the members of a group have to be placed, for people."""
+    if request.together is not None and request.together.constraint == Constraint.REQUIRED:
+        return f"in one {request.together.level}"
+    if request.apart is None:
+        return "together"
+    skew, most = request.apart.max_skew, request.apart.most
+    limits = [f"at most {most} in each"] if most is not None else []
+    limits += [f"a difference of at most {skew}"] if skew is not None else []
+    return f"spread over {request.apart.key} with {' and '.join(limits)}"
 
 
 def _slots(fleet: Fleet, request: Request) -> Int64:
@@ -439,6 +494,8 @@ def _waiting(fleet: Fleet, groups: Groups, allowed: Mask | None, placed: int, in
     inside = np.ones(len(fleet), dtype=np.bool_) if allowed is None else allowed
     unplaced = shortages(left, groups[index][0], Split([inside]))[0]
     total = sum(count for _, count in groups)
+    if groups[index][0].together or groups[index][0].apart:
+        return replace(unplaced, detail=f"{placed} of {total} members find room now {_how(groups[index][0])}.")
     if total > 1:
         return replace(unplaced, detail=f"{placed} of {total} members find room now; the next one {unplaced.detail}")
     return unplaced
@@ -461,7 +518,7 @@ def shortages(fleet: Fleet, request: Request, split: Split) -> list[Unplaced]:
 
 def obstacles(fleet: Fleet, groups: Groups, split: Split) -> Sequence[Unplaced | None]:
     """For each set of nodes what `feasibility` says of the groups there."""
-    if len(groups) > 1:
+    if _entangled(groups):
         return [feasibility(fleet, groups, allowed=mask) for mask in split.masks]
     ((request, count),) = groups
     static, key = _static(fleet, request), (split, request.shape, count)

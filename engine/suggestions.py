@@ -12,7 +12,7 @@ from typing import Any
 
 from engine.amounts import amount_text, bytes_text
 from engine.cycle import Candidate, Snapshot, Verdict, decide
-from engine.filters import tolerated
+from engine.filters.taints import tolerated
 from engine.fleet import WHOLE_CARD, Fleet, Request
 from engine.placement import Groups
 from engine.quota import FlavorResource, Node, QuotaTree

@@ -1,7 +1,7 @@
 """Which nodes a pool's query and a flavor's match select: pure functions of rows and a time."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -17,6 +17,8 @@ class Terms:
     consumers: frozenset[int] | None = None
     starts_at: datetime | None = None
     ends_at: datetime | None = None
+    price_per_cpu_hour: float = 0.0
+    price_per_gpu_hour: float = 0.0
 
     def in_force(self, now: datetime) -> bool:
         """Whether the period covers `now`; the end is exclusive."""
@@ -48,6 +50,14 @@ class NodeRow:
         return max((terms.share_percent for terms in self.terms), default=0)
 
     @property
+    def price(self) -> tuple[float, float]:
+        """The highest price of a core and of a card for an hour among its terms, so that no ceiling is ever broken."""
+        return (
+            max((terms.price_per_cpu_hour for terms in self.terms), default=0.0),
+            max((terms.price_per_gpu_hour for terms in self.terms), default=0.0),
+        )
+
+    @property
     def consumers(self) -> frozenset[int] | None:
         """Domains that may use it, over all terms; None means every domain."""
         found: set[int] = set()
@@ -60,13 +70,15 @@ class NodeRow:
 
 @dataclass(frozen=True, slots=True)
 class PoolMembers:
-    """One pool: its nodes by id, each flavor's nodes, per node whom the terms admit and how far, and its backfill."""
+    """One pool: its nodes by id, each flavor's nodes, per node whom the terms admit, how far and at what price (of a
+    core and of a card for an hour), and its backfill."""
 
     nodes: list[int]
     flavors: list[tuple[str, list[int]]]
     consumers: dict[int, frozenset[int] | None]
     trust: dict[int, int]
     share_percent: dict[int, int]
+    price: dict[int, tuple[float, float]] = field(default_factory=dict)
     backfill: Mode = Mode.EASY
 
     def lends(self, node_id: int, domain_id: int) -> bool:
@@ -108,4 +120,5 @@ def members(
         consumers={row.id: row.consumers for row in taken},
         trust={row.id: row.trust for row in taken},
         share_percent={row.id: row.share_percent for row in taken},
+        price={row.id: row.price for row in taken},
     )

@@ -85,6 +85,8 @@ def node_rows(now: datetime) -> list[NodeRow]:
             consumers=consumers or None,
             starts_at=contribution.starts_at,
             ends_at=contribution.ends_at,
+            price_per_cpu_hour=float(contribution.price_per_cpu_hour),
+            price_per_gpu_hour=float(contribution.price_per_gpu_hour),
         )
         if lent.in_force(now):
             terms[contribution.cluster_id].append(lent)

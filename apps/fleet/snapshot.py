@@ -1,17 +1,21 @@
 """The fleet as the engine sees it: what seldom changes is read once, what is taken is read each time."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from django.db.models import Case, IntegerField, Value, When
 
+from engine.constraints import Facts
 from engine.fleet import Fleet, Int32, Int64, NodeRow
 
 from .membership import PoolMembers
 from .models import Gpu, Node
 from .states import LIVE, NodeState
 
+# What an operator says of how a node is joined to others, where its agent cannot see it.
+INTERCONNECT = "interconnect"
 STATES = [*LIVE, NodeState.LOST]
 
 
@@ -28,16 +32,18 @@ def load_lent(pools: Iterable[PoolMembers]) -> dict[int, Lent]:
     """Every live node by id, as far as its contributions lend it; a node that is not lent has no capacity."""
     shares: dict[int, int] = {}
     trust: dict[int, int] = {}
+    prices: dict[int, tuple[float, float]] = {}
     for pool in pools:
         shares.update(pool.share_percent)
         trust.update(pool.trust)
+        prices.update(pool.price)
     cards: dict[int, list[tuple[int, str, int]]] = {}
     for node_id, index, model, memory in Gpu.objects.order_by("node_id", "index").values_list(
         "node_id", "index", "model", "memory_bytes"
     ):
         cards.setdefault(node_id, []).append((index, model, memory))
     found = {}
-    for pk, name, kind, labels, taints, cpu, memory, storage, runtimes, region in (
+    for pk, name, kind, labels, taints, cpu, memory, storage, runtimes, region, system in (
         Node.objects.filter(state__in=STATES)
         .order_by("pk")
         .values_list(
@@ -51,6 +57,7 @@ def load_lent(pools: Iterable[PoolMembers]) -> dict[int, Lent]:
             "storage_bytes",
             "runtimes",
             "cluster__region",
+            "system",
         )
     ):
         share = shares.get(pk, 0)
@@ -74,9 +81,25 @@ def load_lent(pools: Iterable[PoolMembers]) -> dict[int, Lent]:
             trust=trust.get(pk, 0),
             region=region or labels.get("region", ""),
             runtimes=frozenset(runtimes),
+            facts=facts_of(system, labels),
+            price_cpu=prices.get(pk, (0.0, 0.0))[0],
+            price_gpu=prices.get(pk, (0.0, 0.0))[1],
         )
         found[pk] = Lent(row=row, cards=lent, kind=kind)
     return found
+
+
+def facts_of(system: Mapping[str, Any], labels: Mapping[str, str]) -> Facts:
+    """What the agent reported; the operator adds interconnects by the label `interconnect` (joined by `.`)."""
+    said = [name for name in labels.get(INTERCONNECT, "").split(".") if name]
+    return Facts(
+        architecture=system.get("arch", ""),
+        cpu_flags=frozenset(system.get("cpu_flags", ())),
+        python=system.get("python", ""),
+        gpu_compute=system.get("gpu_compute", ""),
+        gpu_driver=system.get("gpu_driver", ""),
+        interconnects=frozenset(system.get("interconnects", ())) | frozenset(said),
+    )
 
 
 def load_fleet(lent: dict[int, Lent], *, ids: Sequence[int] | None = None, lock: bool = False) -> Fleet:

@@ -3,7 +3,9 @@
 from functools import lru_cache
 from typing import Any
 
+from engine.constraints import Apart, Expression, Hardware, Together
 from engine.fleet import Request
+from engine.topology import Constraint
 
 Groups = tuple[tuple[Request, int], ...]
 
@@ -12,35 +14,66 @@ def groups_of(spec: dict[str, Any]) -> Groups:
     """Each group as (request of one member, number of members)."""
     intent = spec["intent"]
     require = intent.get("require") or {}
-    prefer = tuple(
-        (item["label"], tuple(item["values"]), float(item.get("weight", 1))) for item in intent.get("prefer") or []
-    )
+    shared = {
+        "labels": {key: tuple(values) for key, values in (require.get("labels") or {}).items()},
+        "regions": frozenset(require.get("regions") or ()),
+        "trust": require.get("trust") or 0,
+        "tolerations": tuple(require.get("tolerations") or ()),
+        "expressions": tuple(
+            Expression(item["label"], item["operator"], tuple(item["values"])) for item in require.get("nodes") or ()
+        ),
+        "max_price": require.get("max_price"),
+        "prefer": tuple(
+            (item["label"], tuple(item["values"]), float(item.get("weight", 1))) for item in intent.get("prefer") or []
+        ),
+        "strategy": intent.get("placement") or "pack",
+        "goals": tuple((name, float(weight)) for name, weight in sorted((intent.get("goals") or {}).items())),
+        "together": _together(intent.get("together")),
+        "apart": Apart(**intent["apart"]) if intent.get("apart") else None,
+    }
     groups = []
     for group in spec["groups"]:
         resources = group["resources"]
         gpu = resources.get("gpu") or {}
-        groups.append(
-            (
-                Request(
-                    cpu=resources["cpu_millicores"],
-                    memory=resources["memory_bytes"],
-                    storage=resources["storage_bytes"],
-                    gpu_count=gpu.get("count", 0),
-                    gpu_milli=gpu.get("milli", 1000),
-                    gpu_models=frozenset(gpu.get("models") or ()),
-                    gpu_memory=gpu.get("memory_bytes") or 0,
-                    labels={key: tuple(values) for key, values in (require.get("labels") or {}).items()},
-                    regions=frozenset(require.get("regions") or ()),
-                    trust=require.get("trust") or 0,
-                    tolerations=tuple(require.get("tolerations") or ()),
-                    image=bool(group.get("image")),
-                    prefer=prefer,
-                    strategy=intent.get("placement") or "pack",
-                ),
-                group["count"],
-            )
+        request = Request(
+            cpu=resources["cpu_millicores"],
+            memory=resources["memory_bytes"],
+            storage=resources["storage_bytes"],
+            gpu_count=gpu.get("count", 0),
+            gpu_milli=gpu.get("milli", 1000),
+            gpu_models=frozenset(gpu.get("models") or ()),
+            gpu_memory=gpu.get("memory_bytes") or 0,
+            image=bool(group.get("image")),
+            hardware=_hardware(require, cards=bool(gpu)),
+            **shared,
         )
+        groups.append((request, group["count"]))
     return tuple(groups)
+
+
+def _hardware(require: dict[str, Any], *, cards: bool) -> Hardware:
+    """What is asked of the machine; what concerns cards is asked only for groups that have some."""
+    return Hardware(
+        architectures=frozenset(require.get("architectures") or ()),
+        cpu_flags=frozenset(require.get("cpu_flags") or ()),
+        python=require.get("python") or "",
+        gpu_compute=(cards and require.get("gpu_compute")) or "",
+        gpu_driver=(cards and require.get("gpu_driver")) or "",
+        interconnects=frozenset(require.get("interconnects") or ()),
+    )
+
+
+def _together(given: dict[str, Any] | None) -> Together | None:
+    if not given:
+        return None
+    levels = tuple(given["levels"])
+    return Together(
+        levels=levels,
+        constraint=Constraint(given["constraint"]),
+        level=given["level"] or levels[-1],
+        slice_level=given["slice_level"],
+        slice_size=given["slice_size"],
+    )
 
 
 def amounts_of(groups: Groups) -> dict[str, int]:

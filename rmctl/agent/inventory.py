@@ -39,6 +39,9 @@ class Hardware:
             cpu_flags=[flag for flag in CPU_FLAGS if flag in _cpuinfo("flags", "Features").split()],
             runtimes=runtimes,
             isolation=isolation,
+            gpu_compute=self._gpu_compute(),
+            gpu_driver=self._gpu_driver(),
+            interconnects=[*(["nvlink"] if self._has_nvlink() else []), *_fabrics()],
         )
 
     def free_bytes(self) -> int:
@@ -93,6 +96,42 @@ class Hardware:
                 )
             )
         return found
+
+    def _handles(self) -> list[Any]:
+        nvml = self._nvml
+        return [] if nvml is None else [nvml.nvmlDeviceGetHandleByIndex(n) for n in range(nvml.nvmlDeviceGetCount())]
+
+    def _gpu_compute(self) -> str:
+        """The lowest compute capability of the cards; empty where one does not say."""
+        if self._nvml is None:
+            return ""
+        try:
+            found = [tuple(self._nvml.nvmlDeviceGetCudaComputeCapability(handle)) for handle in self._handles()]
+        except self._nvml.NVMLError:
+            return ""
+        return "{}.{}".format(*min(found)) if found else ""
+
+    def _gpu_driver(self) -> str:
+        if not self._handles():
+            return ""
+        try:
+            return _text(self._nvml.nvmlSystemGetDriverVersion())
+        except self._nvml.NVMLError:
+            return ""
+
+    def _has_nvlink(self) -> bool:
+        """Whether every card has a link that is up."""
+        handles = self._handles()
+        return bool(handles) and all(self._link_is_up(handle) for handle in handles)
+
+    def _link_is_up(self, handle: Any) -> bool:
+        for link in range(self._nvml.NVML_NVLINK_MAX_LINKS):
+            try:
+                if self._nvml.nvmlDeviceGetNvLinkState(handle, link):
+                    return True
+            except self._nvml.NVMLError:
+                return False  # Cards without NVLink say that it is not supported.
+        return False
 
     def _gpu_samples(self) -> list[GpuSample]:
         nvml = self._nvml
@@ -165,6 +204,20 @@ def _text(value: str | bytes) -> str:
 def _link_speed() -> int:
     statistics = psutil.net_if_stats()
     return max((item.speed for name, item in statistics.items() if name != "lo" and item.isup), default=0)
+
+
+def _fabrics(root: Path = Path("/sys/class/infiniband")) -> list[str]:
+    """`infiniband` or `roce` where a port of that kind is up, as the kernel's RDMA devices say."""
+    kinds = set()
+    for port in root.glob("*/ports/*"):
+        try:
+            # "4: ACTIVE"; the link layer is "InfiniBand" or "Ethernet".
+            if (port / "state").read_text().partition(":")[0].strip() == "4":
+                kinds.add((port / "link_layer").read_text().strip())
+        except OSError:
+            continue
+    names = {"InfiniBand": "infiniband", "Ethernet": "roce"}
+    return sorted(names[kind] for kind in kinds & names.keys())
 
 
 def _os_name() -> str:

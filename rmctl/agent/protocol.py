@@ -88,6 +88,11 @@ class Inventory(msgspec.Struct, frozen=True, omit_defaults=True):
     cpu_flags: list[str] = []
     runtimes: list[str] = msgspec.field(default_factory=lambda: ["process"])
     isolation: Isolation = Isolation()
+    # The lowest compute capability of its cards, such as 8.6.
+    gpu_compute: str = ""
+    gpu_driver: str = ""
+    # How its cards (nvlink) and the node itself (infiniband) are joined to others.
+    interconnects: list[str] = []
 
 
 class Telemetry(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from .errors import BadValue, SpecError, describe, field_error
+from .intent import Intent, Label
 from .quantities import Cpu, Duration, Seconds, Size
 from .values import (
     Digest,
@@ -26,8 +27,6 @@ from .values import (
 MIB = 2**20
 SPEC_BYTES = 1024 * 1024
 MAX_MEMBERS = 10_000
-
-Label = Annotated[str, StringConstraints(min_length=1, max_length=253)]
 
 
 def _enough(size: int) -> int:
@@ -75,42 +74,6 @@ class Resources(Strict):
                 f"cpu_limit ({self.cpu_limit}m) is below cpu ({self.cpu}m); raise it or leave it out.",
             )
         return self
-
-
-class Toleration(Strict):
-    """A taint that the job accepts; without a value, any value of the key."""
-
-    key: Label
-    value: str | None = Field(default=None, max_length=253)
-    effect: Literal["NoSchedule", "NoExecute"] | None = None
-
-
-class Requirements(Strict):
-    """Hard constraints: a node that misses one is never used."""
-
-    labels: dict[Label, Annotated[list[Label], Field(min_length=1, max_length=100)]] = Field(
-        default_factory=dict
-    )
-    regions: list[Label] = Field(default_factory=list, max_length=100)
-    trust: int = Field(default=0, ge=0, le=100)
-    tolerations: list[Toleration] = Field(default_factory=list, max_length=100)
-
-
-class Preference(Strict):
-    """A soft constraint: nodes whose label has one of the values score `weight` higher."""
-
-    label: Label
-    values: list[Label] = Field(min_length=1, max_length=100)
-    weight: int = Field(default=1, ge=1, le=100)
-
-
-class Intent(Strict):
-    """Where the job wants to run; without a pool, the tenant's default one."""
-
-    pool: Label | None = None
-    require: Requirements = Field(default_factory=Requirements)
-    prefer: list[Preference] = Field(default_factory=list, max_length=100)
-    placement: Literal["pack", "spread"] = "pack"
 
 
 class Retries(Strict):
@@ -206,17 +169,34 @@ class JobSpec(Strict):
             )
         return self
 
+    @model_validator(mode="after")
+    def _intent_fits_the_groups(self) -> Self:
+        require, together = self.intent.require, self.intent.together
+        for name, value in (("gpu_compute", require.gpu_compute), ("gpu_driver", require.gpu_driver)):
+            if value is not None and not any(group.resources.gpu for group in self.groups):
+                raise BadValue(
+                    "contradiction",
+                    f"intent.require.{name} asks for cards, but no group has resources.gpu: "
+                    "give one of them a gpu.",
+                )
+        if together is not None and together.slice_size > 1:
+            if len(self.groups) > 1:
+                raise BadValue(
+                    "bad_slices", "Slices divide one group; with several groups leave slice_size out."
+                )
+            if self.groups[0].count % together.slice_size:
+                raise BadValue(
+                    "bad_slices",
+                    f"{self.groups[0].count} members are no multiple of the slice size {together.slice_size}.",
+                )
+        return self
+
     def normalised(self) -> dict[str, Any]:
         """Every field, with plain integers: millicores, bytes, seconds. What the portal stores."""
         return {
             "name": self.name,
             "groups": [_plain_group(group) for group in self.groups],
-            "intent": {
-                "pool": self.intent.pool,
-                "require": self.intent.require.model_dump(),
-                "prefer": [preference.model_dump() for preference in self.intent.prefer],
-                "placement": self.intent.placement,
-            },
+            "intent": self.intent.model_dump(),
             "priority": self.priority,
             "time_limit": self.time_limit,
             "on_preempt": self.on_preempt,

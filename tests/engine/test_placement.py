@@ -23,7 +23,7 @@ from engine.placement import (
     take_members,
 )
 from engine.reasons import Reason
-from engine.scores import SCORES, WEIGHTS, score, terms
+from engine.scores import SCORES, score, terms, weight_of
 
 from .worlds import GIB, node_rows, requests, row
 
@@ -49,6 +49,29 @@ def passes(node: NodeRow, request: Request) -> dict[str, bool]:
         "memory": node.memory_free >= request.memory,
         "storage": node.storage_free >= request.storage,
         "gpu": sum(free >= request.gpu_milli for free in cards) >= request.gpu_count,
+        **demands(node, request),
+    }
+
+
+def demands(node: NodeRow, request: Request) -> dict[str, bool]:
+    """The constraints on facts, labels and price for one node in plain words."""
+    hardware, facts = request.hardware, node.facts
+    price = node.price_cpu * request.cpu / 1000 + node.price_gpu * request.gpu_count * request.gpu_milli / 1000
+
+    def least(wanted: str, found: str) -> bool:
+        return not wanted or (bool(found) and [int(n) for n in found.split(".")] >= [int(n) for n in wanted.split(".")])
+
+    keys = request.together.levels if request.together else (request.apart.key,) if request.apart else ()
+    return {
+        "expressions": all(item.accepts(node.labels.get(item.label)) for item in request.expressions),
+        "architecture": not hardware.architectures or facts.architecture in hardware.architectures,
+        "cpu_flags": hardware.cpu_flags <= facts.cpu_flags,
+        "python": least(hardware.python, facts.python),
+        "gpu_compute": least(hardware.gpu_compute, facts.gpu_compute),
+        "gpu_driver": least(hardware.gpu_driver, facts.gpu_driver),
+        "interconnect": hardware.interconnects <= facts.interconnects,
+        "price": request.max_price is None or price <= request.max_price,
+        "domains": all(key in node.labels or key == "node" for key in keys),
     }
 
 
@@ -324,7 +347,7 @@ def test_every_term_lies_between_zero_and_one(rows: list[NodeRow], request: Requ
         found = terms(fleet, request, int(node))
         total = found.pop("total")
         assert all(-1e-9 <= value <= 1 + 1e-9 for value in found.values())
-        assert total == pytest.approx(sum(WEIGHTS[name] * value for name, value in found.items()))
+        assert total == pytest.approx(sum(weight_of(SCORES[name], request) * value for name, value in found.items()))
 
 
 @pytest.mark.parametrize(
@@ -407,10 +430,9 @@ def test_a_request_that_makes_no_sense_is_refused(values: dict[str, Any]) -> Non
 def test_names_are_registered_once_and_static_filters_go_first() -> None:
     assert [*STATIC_NAMES, *(item.name for item in capacity_filters())] == list(FILTERS)
     with pytest.raises(ValueError, match="a filter 'cpu' already"):
-        filter("cpu", lambda request: "")(lambda fleet, request: None)
-    with pytest.raises(ValueError, match="no weight"):
-        score("unheard_of")(lambda fleet, request, nodes: None)
-    assert set(SCORES) == set(WEIGHTS)
+        filter("cpu", lambda request: "", place=1)(lambda fleet, request: None)
+    with pytest.raises(ValueError, match="a score 'pack' already"):
+        score("pack", place=1)(lambda fleet, request, nodes: None)
 
 
 def test_a_fork_shares_nothing_that_changes() -> None:

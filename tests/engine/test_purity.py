@@ -28,7 +28,9 @@ def imported(tree: ast.AST) -> set[str]:
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 def test_module_is_pure(file: Path) -> None:
     tree = ast.parse(file.read_text())
-    assert imported(tree) <= ALLOWED
+    # Filters and scores are found by their files.
+    finding = {"importlib", "pkgutil"} if file.parts[-2:] == ("filters", "registry.py") else set()
+    assert imported(tree) <= ALLOWED | finding
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             assert node.func.id not in FORBIDDEN_CALLS, f"line {node.lineno} calls {node.func.id}"

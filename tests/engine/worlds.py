@@ -5,9 +5,11 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
+from engine.constraints import Apart, Expression, Facts, Hardware, Together
 from engine.cycle import Candidate, PoolView, Snapshot
 from engine.placement import Fleet, Groups, NodeRow, Request
 from engine.quota import FlavorResource, Limit, Node, QuotaTree
+from engine.topology import Constraint
 
 GIB = 1 << 30
 CPU: FlavorResource = ("default", "cpu")
@@ -89,6 +91,31 @@ def leaves(nodes: list[Node]) -> list[int]:
     return [node.id for node in nodes if node.id not in parents]
 
 
+facts = st.sampled_from(
+    [
+        Facts(),
+        Facts("x86_64", frozenset({"avx"}), "3.9.2", "7.5", "470.82"),
+        Facts("x86_64", frozenset({"avx", "avx2"}), "3.11.4", "8.0", "535.104.5", frozenset({"nvlink"})),
+        Facts("aarch64", python="3.12.0"),
+    ]
+)
+hardware = st.sampled_from(
+    [
+        *[Hardware()] * 6,
+        Hardware(architectures=frozenset({"x86_64"}), cpu_flags=frozenset({"avx2"})),
+        Hardware(gpu_compute="8.0", interconnects=frozenset({"nvlink"})),
+        Hardware(gpu_driver="535", python="3.10"),
+    ]
+)
+expressions = st.sampled_from(
+    [
+        *[()] * 4,
+        (Expression("zone", "NotIn", ("a",)),),
+        (Expression("zone", "Exists"), Expression("zone", "In", ("b",))),
+    ]
+)
+
+
 @st.composite
 def node_rows(draw: st.DrawFn, most: int = 5) -> list[NodeRow]:
     """Up to `most` small nodes with partly used resources, cards, labels and taints."""
@@ -114,9 +141,23 @@ def node_rows(draw: st.DrawFn, most: int = 5) -> list[NodeRow]:
                 ready=draw(st.integers(0, 6)) > 0,
                 runtimes=frozenset({"podman"}) if draw(st.booleans()) else frozenset(),
                 tasks=draw(st.integers(0, 3)),
+                facts=draw(facts),
+                price_cpu=draw(st.sampled_from([0.0, 0.5, 2.0])),
+                price_gpu=draw(st.sampled_from([0.0, 1.0])),
             )
         )
     return rows
+
+
+closeness = st.sampled_from(
+    [
+        *[{}] * 6,
+        {"together": Together(("zone",), Constraint.REQUIRED, "zone")},
+        {"together": Together(("zone",), Constraint.PREFERRED, "zone")},
+        {"apart": Apart("node", most=1)},
+        {"apart": Apart("zone", max_skew=1)},
+    ]
+)
 
 
 @st.composite
@@ -137,6 +178,11 @@ def requests(draw: st.DrawFn) -> Request:
         image=draw(st.sampled_from([False, False, True])),
         prefer=draw(st.sampled_from([(), (("zone", ("b",), 5.0),)])),
         strategy=draw(st.sampled_from(["pack", "spread"])),
+        hardware=draw(hardware),
+        expressions=draw(expressions),
+        max_price=draw(st.sampled_from([None, None, None, 1.0])),
+        goals=draw(st.sampled_from([(), (), (("cost", 3.0),)])),
+        **draw(closeness),
     )
 
 

@@ -28,7 +28,9 @@ from .nodes import node_fact
 MAX_AMOUNT = 2**53
 MAX_GPUS = 1024
 CAPACITY = ("cpu_millicores", "memory_bytes", "storage_bytes")
-SYSTEM_FIELDS = ("hostname", "os", "arch", "python", "cpu_model", "cpu_flags")
+SYSTEM_FIELDS = (
+    "hostname", "os", "arch", "python", "cpu_model", "cpu_flags", "gpu_compute", "gpu_driver", "interconnects",
+)  # fmt: skip
 
 
 def checked_inventory(inventory: Mapping[str, Any]) -> Inventory:

@@ -1,0 +1,170 @@
+"""The intent of a job: what its nodes must have and what it prefers."""
+
+from math import isfinite
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from .errors import BadValue
+from .values import Strict
+
+Label = Annotated[str, StringConstraints(min_length=1, max_length=253)]
+Labels = Annotated[list[Label], Field(max_length=100)]
+Version = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}(\.[0-9]{1,9}){0,5}$")]
+# Goals that a job can weigh, as the scores of the engine are called.
+Goal = Literal["cost"]
+
+
+class Toleration(Strict):
+    """A taint that the job accepts; without a value, any value of the key."""
+
+    key: Label
+    value: str | None = Field(default=None, max_length=253)
+    effect: Literal["NoSchedule", "NoExecute"] | None = None
+
+
+class NodeLabel(Strict):
+    """A demand on one label of a node. Gt and Lt compare numbers; NotIn and DoesNotExist accept its absence."""
+
+    label: Label
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"] = "In"
+    values: Labels = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _values_fit_the_operator(self) -> Self:
+        count = len(self.values)
+        if self.operator in ("Exists", "DoesNotExist") and count:
+            raise BadValue("bad_expression", f"{self.operator} takes no values; leave values out.")
+        if self.operator in ("In", "NotIn") and not count:
+            raise BadValue("bad_expression", f"{self.operator} needs at least one value.")
+        if self.operator in ("Gt", "Lt") and not (count == 1 and _is_number(self.values[0])):
+            raise BadValue("bad_expression", f'{self.operator} needs one number as text, such as ["4"].')
+        return self
+
+
+class Requirements(Strict):
+    """Hard constraints: a node that misses one is never used. `max_price` is for one hour of one member."""
+
+    labels: dict[Label, Annotated[list[Label], Field(min_length=1, max_length=100)]] = Field(
+        default_factory=dict
+    )
+    nodes: list[NodeLabel] = Field(default_factory=list, max_length=50)
+    regions: Labels = Field(default_factory=list)
+    trust: int = Field(default=0, ge=0, le=100)
+    tolerations: list[Toleration] = Field(default_factory=list, max_length=100)
+    architectures: Labels = Field(default_factory=list)
+    cpu_flags: Labels = Field(default_factory=list)
+    interconnects: Labels = Field(default_factory=list)
+    python: Version | None = None
+    gpu_compute: Version | None = None
+    gpu_driver: Version | None = None
+    max_price: float | None = Field(default=None, ge=0, le=1e12)
+
+    @model_validator(mode="after")
+    def _labels_agree(self) -> Self:
+        for label, wanted in self.labels.items():
+            for item in self.nodes:
+                if item.label == label and not any(_accepts(item, value) for value in wanted):
+                    text = f"{item.operator} {', '.join(item.values)}".strip()
+                    raise BadValue(
+                        "contradiction",
+                        f"labels wants {label}={'|'.join(wanted)} and nodes wants {label} {text}: "
+                        "no node can meet both; leave out one.",
+                    )
+        return self
+
+
+class Preference(Strict):
+    """A soft constraint: nodes whose label has one of the values score `weight` higher."""
+
+    label: Label
+    values: list[Label] = Field(min_length=1, max_length=100)
+    weight: int = Field(default=1, ge=1, le=100)
+
+
+class Together(Strict):
+    """How close the members of each group stay.
+
+    `levels` are labels from the widest domain to the narrowest; `level` (by default the narrowest) is the one to
+    share. With `slice_size`, every so many members stay in one domain of `slice_level`.
+    """
+
+    levels: list[Label] = Field(min_length=1, max_length=6)
+    constraint: Literal["required", "preferred", "unconstrained"] = "required"
+    level: Label | None = None
+    slice_level: Label | None = None
+    slice_size: int = Field(default=1, ge=1, le=10_000)
+
+    @model_validator(mode="after")
+    def _levels_are_known(self) -> Self:
+        if len(set(self.levels)) < len(self.levels):
+            raise BadValue("duplicate_level", f"A level is given twice in {', '.join(self.levels)}.")
+        for name, level in (("level", self.level), ("slice_level", self.slice_level)):
+            if level is not None and level not in self.levels:
+                raise BadValue(
+                    "unknown_level", f'{name} "{level}" is none of the levels {", ".join(self.levels)}.'
+                )
+        if self.slice_level is not None:
+            level = self.level or self.levels[-1]
+            if self.levels.index(self.slice_level) < self.levels.index(level):
+                raise BadValue(
+                    "contradiction",
+                    f"slice_level {self.slice_level} is wider than level {level}: slices lie inside one {level}.",
+                )
+        return self
+
+
+class Apart(Strict):
+    """How evenly the members of each group spread over the domains that the label `key` makes, or over each `node`.
+
+    `max_skew`: how many members a domain may have more than another. `most`: how many it may have at all.
+    """
+
+    key: Label = "node"
+    max_skew: int | None = Field(default=None, ge=1, le=10_000)
+    most: int | None = Field(default=None, ge=1, le=10_000)
+
+    @model_validator(mode="after")
+    def _limits_something(self) -> Self:
+        if self.max_skew is None and self.most is None:
+            raise BadValue("required", "Give max_skew, most or both; without them nothing is spread.")
+        return self
+
+
+class Intent(Strict):
+    """Where the job wants to run; without a pool, the tenant's default one."""
+
+    pool: Label | None = None
+    require: Requirements = Field(default_factory=Requirements)
+    prefer: list[Preference] = Field(default_factory=list, max_length=100)
+    placement: Literal["pack", "spread"] = "pack"
+    goals: dict[Goal, Annotated[int, Field(ge=1, le=100)]] = Field(default_factory=dict)
+    together: Together | None = None
+    apart: Apart | None = None
+
+    @model_validator(mode="after")
+    def _either_close_or_apart(self) -> Self:
+        if self.together is not None and self.apart is not None:
+            raise BadValue(
+                "contradiction",
+                "together wants members close to each other and apart wants them spread: give one of the two.",
+            )
+        return self
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def _accepts(item: NodeLabel, value: str) -> bool:
+    """Whether a label with this value meets the demand."""
+    if item.operator in ("Exists", "DoesNotExist"):
+        return item.operator == "Exists"
+    if item.operator in ("In", "NotIn"):
+        return (value in item.values) == (item.operator == "In")
+    if not _is_number(value):
+        return False
+    return float(value) > float(item.values[0]) if item.operator == "Gt" else float(value) < float(item.values[0])
