@@ -27,6 +27,9 @@ MIB = 2**20
 SPEC_BYTES = 1024 * 1024
 MAX_MEMBERS = 10_000
 
+# What becomes of a job that is evicted, and the seconds that it has from SIGTERM to SIGKILL.
+OnPreempt = Literal["requeue", "fail"]
+Notice = Annotated[Duration, Field(ge=0, le=3600)]
 Label = Annotated[str, StringConstraints(min_length=1, max_length=253)]
 
 
@@ -176,8 +179,8 @@ class JobSpec(Strict):
     intent: Intent = Field(default_factory=Intent)
     priority: int = Field(default=0, ge=-1000, le=1000)
     time_limit: Seconds = Field(default=3600, json_schema_extra={"default": "1h"})
-    on_preempt: Literal["requeue", "fail"] = "requeue"
-    notice: Duration = Field(default=10, ge=0, le=3600, json_schema_extra={"default": "10s"})
+    on_preempt: OnPreempt = "requeue"
+    notice: Notice = Field(default=10, json_schema_extra={"default": "10s"})
     retries: Retries = Field(default_factory=lambda: Retries())
     bundle: Digest | None = None
     inputs: dict[str, Any] = Field(default_factory=dict)

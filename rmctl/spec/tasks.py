@@ -15,7 +15,7 @@ from .values import canonical_json
 VARIABLE_BYTES = 32 * 1024
 
 _MERGED = ("resources", "env", "secrets", "retries", "intent")
-_TAKEN = ("time_limit", "priority", "image")
+_TAKEN = ("time_limit", "priority", "on_preempt", "notice", "image")
 
 
 def merged_fields(defaults: Mapping[str, Any], task: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, field
 from . import graph, params
 from .arguments import Argument
 from .errors import BadValue, FieldError, SpecError, describe, field_error
-from .job import MAX_MEMBERS, Intent, Resources, Retries
+from .job import MAX_MEMBERS, Intent, Notice, OnPreempt, Resources, Retries
 from .quantities import Seconds
 from .schedule import check_schedule, check_start, check_timezone
 from .tasks import CompiledTask, compile_task
@@ -77,6 +77,8 @@ class JobFields(Strict):
     time_limit: Seconds = Field(default=3600, json_schema_extra={"default": "1h"})
     intent: Intent = Field(default_factory=lambda: Intent())
     priority: int = Field(default=0, ge=-1000, le=1000)
+    on_preempt: OnPreempt = "requeue"
+    notice: Notice = Field(default=10, json_schema_extra={"default": "10s"})
     image: Image | None = None
 
     def given(self) -> dict[str, Any]:
