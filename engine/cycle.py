@@ -7,7 +7,7 @@ fails again: every refusal is remembered by what was asked, and thousands of equ
 """
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from types import MappingProxyType
 from typing import NamedTuple
@@ -17,7 +17,7 @@ import numpy as np
 from engine.backfill import Backfill, Option, Plan, Wait
 from engine.evictions import Eviction, Evictions, Places
 from engine.fairness import Entry, Tournament
-from engine.flavors import Level, Mode, choose, level_of
+from engine.flavors import Level, Mode, choose, level_of, reduced
 from engine.fleet import Fleet, Mask
 from engine.placement import (
     Funnel,
@@ -54,6 +54,7 @@ class Candidate:
     """A pending job. `amounts` are its totals by resource; `submitted` and `not_before` are epoch seconds.
 
     Candidates of one pool with the same `equivalence` have equal groups, and inside one queue equal amounts.
+    `minimums` says by group with how few members the job starts too where not all fit; empty: all or none.
     """
 
     job: int
@@ -66,6 +67,45 @@ class Candidate:
     not_before: float = 0.0
     attempts: int = 0
     equivalence: Hashable = None
+    minimums: tuple[int | None, ...] = ()
+
+    def sized(self, counts: Sequence[int]) -> "Candidate":
+        """The job with so many members by group, all of which it needs, and what it is charged then."""
+        groups = [(request, count) for (request, _), count in zip(self.groups, counts, strict=True)]
+        before, after = totals(self.groups), totals(groups)
+        amounts = {
+            resource: amount - before.get(resource, 0) + after.get(resource, 0)
+            for resource, amount in self.amounts.items()
+        }
+        equivalence = None if self.equivalence is None else (self.equivalence, tuple(counts))
+        return replace(self, groups=groups, amounts=amounts, equivalence=equivalence, minimums=())
+
+    @property
+    def least(self) -> "Candidate":
+        """The job with the fewest members that it starts with."""
+        if not self.minimums:
+            return self
+        return self.sized([least or count for least, (_, count) in zip(self.minimums, self.groups, strict=True)])
+
+    def granted(self, members: Sequence[Member]) -> "Candidate":
+        """The job with the members that it was granted."""
+        if not self.minimums:
+            return self
+        counts = [0] * len(self.groups)
+        for group, *_ in members:
+            counts[group] += 1
+        return self.sized(counts)
+
+
+def totals(groups: Groups) -> dict[str, int]:
+    """What all members ask for together, by resource."""
+    sums = {"cpu": 0, "memory": 0, "storage": 0, "gpu": 0}
+    for request, count in groups:
+        sums["cpu"] += request.cpu * count
+        sums["memory"] += request.memory * count
+        sums["storage"] += request.storage * count
+        sums["gpu"] += request.gpu_count * request.gpu_milli * count
+    return sums
 
 
 @dataclass(frozen=True)
@@ -381,7 +421,8 @@ class _Cycle:
         if not self.flavors.get(item.pool):
             return None
         refusal: Told | None = self._refused_with_room(item, likeness)
-        if refusal is None and not self._may_search(item.queue):
+        # Fewer members may be affordable; how many is looked at when it is the job's turn.
+        if refusal is None and not item.minimums and not self._may_search(item.queue):
             refusal = self._unaffordable(item, likeness)
         if refusal is not None:
             self._remember(item, likeness, refusal)
@@ -448,7 +489,10 @@ class _Cycle:
         reserved: float | None = None
         wait = _WAITS.get(why.reason)
         if self.backfill is not None and wait is not None and (wait != Wait.TURN or why.held):
-            reserved = self.backfill.wait(item.job, item.queue, item.pool, item.groups, lambda: self._open(item), wait)
+            least = item.least
+            reserved = self.backfill.wait(
+                item.job, item.queue, item.pool, least.groups, lambda: self._open(least), wait
+            )
         self.verdicts.append(
             Verdict(
                 item.job, outcome, why.reason, why, position, why.flavor, why.members, why.victims, _NO_SCORES, reserved
@@ -479,6 +523,12 @@ class _Cycle:
         chosen, _, _ = choose(self._options(item, refusals, evict=eager), rules)
         if chosen is None and not eager and self._may_search(item.queue):
             chosen, _, _ = choose(self._options(item, dict(refusals), evict=True), rules)
+        shrinks = bool(item.minimums)
+        if chosen is None and shrinks:
+            refusals = {}
+            found = self._fewer(item, rules, refusals)
+            if found is not None:
+                item, chosen = found
         tried = [entry for told in refusals.values() for entry in told.tried] if chosen is not None else []
         if isinstance(chosen, Eviction):
             return self._evict(item, chosen, tried)
@@ -495,9 +545,24 @@ class _Cycle:
         room = self._room(item)
         # Who may not go ahead of whom depends on how long it runs, which other queues' jobs need not share.
         held = chosen is None and refusal.held
-        if self._roomy(item, room) and not held and (chosen is not None or not self._may_search(item.queue)):
+        final = not held and not shrinks and (chosen is not None or not self._may_search(item.queue))
+        if final and self._roomy(item, room):
             likeness.kind.refusals[room.covered] = refusal
         return refusal
+
+    def _fewer(
+        self, item: Candidate, rules: QueueRules, refusals: dict[str, Told]
+    ) -> tuple[Candidate, tuple[str, Mask, Placed]] | None:
+        """The job with as many members as fit without evictions; why not even the fewest do goes to `refusals`."""
+
+        def fit(smaller: Candidate, why: dict[str, Told]) -> tuple[Candidate, tuple[str, Mask, Placed]] | None:
+            option, _, _ = choose(self._options(smaller, why, evict=False), rules)
+            return None if option is None or isinstance(option, Eviction) else (smaller, option)
+
+        if fit(item.least, refusals) is None:
+            return None
+        full = [count for _, count in item.groups]
+        return reduced(full, item.minimums, lambda counts: fit(item.sized(counts), {}))
 
     def _may_search(self, queue: int) -> bool:
         return self.evictions is not None and self.evictions.may_search(queue)
@@ -595,7 +660,7 @@ class _Cycle:
     def _kind(self, item: Candidate) -> _Kind:
         name: Hashable = item.equivalence
         if name is None:
-            name = tuple((request.shape, count) for request, count in item.groups)
+            name = (tuple((request.shape, count) for request, count in item.groups), item.minimums)
         kind = self.kinds.get((item.pool, name))
         if kind is None:
             kind = self.kinds[item.pool, name] = _Kind()

@@ -81,7 +81,8 @@ def _grant(observed: Observed, grants: Sequence[Verdict], now: datetime) -> int:
         if job is None or verdict.flavor is None:
             continue
         placed = [(group, rank, int(node_ids[node]), cards) for group, rank, node, cards in verdict.members]
-        amounts = charged(tree, candidate.queue, dict(candidate.amounts))
+        held = candidate.granted(verdict.members)
+        amounts = charged(tree, candidate.queue, dict(held.amounts))
         keyed = {(verdict.flavor, resource): amount for resource, amount in amounts.items()}
         if not _take(fleet, rows, candidate, placed) or tree.fits(candidate.queue, keyed) is not None:
             continue

@@ -286,6 +286,7 @@ def _candidate(row: QueuedJob, configured: Configuration, tree: QuotaTree) -> Ca
         pool=f"{row.pool}@{tenant.domain}" if row.pool in configured.pools else row.pool,
         attempts=row.failures,
         equivalence=row.equivalence,
+        minimums=cache().minimums(row.equivalence),
     )
 
 

@@ -126,11 +126,23 @@ class Retries(Strict):
     jitter: float = Field(default=0.2, ge=0, le=1)
 
 
+def check_minimum(count: int, least: int | None) -> None:
+    """Raises BadValue when fewer members than the fewest are wanted."""
+    if least is not None and least > count:
+        raise BadValue(
+            "minimum_above_count", f"min_count ({least}) is above count ({count}); lower it or leave it out."
+        )
+
+
 class GroupSpec(Strict):
-    """`count` equal members that start together; each runs `command` (argv) or `script` (bash)."""
+    """`count` equal members that start together; each runs `command` (argv) or `script` (bash).
+
+    With a `min_count` the job also starts with fewer members, as many as fit, but at least so many.
+    """
 
     name: Identifier = "main"
     count: int = Field(default=1, ge=1, le=MAX_MEMBERS)
+    min_count: int | None = Field(default=None, ge=1, le=MAX_MEMBERS)
     command: list[str] | None = Field(default=None, min_length=1, max_length=1000)
     script: Script | None = None
     image: Image | None = None
@@ -162,6 +174,7 @@ class GroupSpec(Strict):
         if (self.command is None) == (self.script is None):
             what = "both" if self.command is not None else "neither"
             raise BadValue("command_or_script", f"Give exactly one of command and script; {what} is given.")
+        check_minimum(self.count, self.min_count)
         check_variables(self.env, self.secrets)
         return self
 
@@ -265,6 +278,7 @@ def _plain_group(group: GroupSpec) -> dict[str, Any]:
     return {
         "name": group.name,
         "count": group.count,
+        "min_count": group.min_count,
         "command": group.command,
         "script": group.script,
         "image": group.image,

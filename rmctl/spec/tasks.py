@@ -117,7 +117,7 @@ def compile_task(
     fields = merged_fields(definition["defaults"], task)
     image = fields.pop("image", None)
     group = {name: fields.pop(name) for name in ("resources", "env", "secrets")}
-    group |= {"image": image, "count": task.get("count", 1)}
+    group |= {"image": image, "count": task.get("count", 1), "min_count": task.get("min_count")}
     key = canonical_json([group, fields])
     cache = {} if cache is None else cache
     if key not in cache:

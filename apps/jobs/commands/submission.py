@@ -20,6 +20,7 @@ from rmctl.spec import SpecError, parse_job
 
 from ..admission import default_pool, refuse_impossible
 from ..models import Job
+from ..requests import minimums_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,8 @@ def equivalence(spec: dict[str, Any]) -> str:
         "groups": [(group["count"], group["resources"], bool(group.get("image"))) for group in spec["groups"]],
         "intent": spec["intent"],
     }
+    if least := minimums_of(spec):
+        looked_at["minimums"] = least
     return hashlib.blake2b(json.dumps(looked_at, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
