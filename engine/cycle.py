@@ -54,6 +54,7 @@ class Candidate:
     """A pending job. `amounts` are its totals by resource; `submitted` and `not_before` are epoch seconds.
 
     Candidates of one pool with the same `equivalence` have equal groups, and inside one queue equal amounts.
+    Each of `budgets` must still allow a start (`Snapshot.allowances`); where none is told, it does.
     `minimums` says by group with how few members the job starts too where not all fit; empty: all or none.
     """
 
@@ -68,6 +69,7 @@ class Candidate:
     attempts: int = 0
     equivalence: Hashable = None
     minimums: tuple[int | None, ...] = ()
+    budgets: tuple[int, ...] = ()
 
     def sized(self, counts: Sequence[int]) -> "Candidate":
         """The job with so many members by group, all of which it needs, and what it is charged then."""
@@ -106,6 +108,14 @@ def totals(groups: Groups) -> dict[str, int]:
         sums["storage"] += request.storage * count
         sums["gpu"] += request.gpu_count * request.gpu_milli * count
     return sums
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """How many more jobs a budget lets start, and what is said to those that it does not."""
+
+    starts: int
+    detail: str
 
 
 @dataclass(frozen=True)
@@ -148,10 +158,13 @@ class Snapshot:
     yields: Mapping[Hashable, frozenset[Hashable]] = field(default_factory=dict)
     strategies: Sequence[FairStrategy] = (FairStrategy.FINAL_SHARE, FairStrategy.INITIAL_SHARE)
     plan: Plan | None = None
+    allowances: Mapping[int, Allowance] = field(default_factory=dict)
 
 
 _NO_SCORES: Mapping[str, object] = MappingProxyType({})
 _NO_POINTS: Mapping[int, float] = MappingProxyType({})
+# Reasons of one job that others which ask for the same need not have.
+_ITS_OWN = (Reason.WAITING_FOR_PREEMPTION, Reason.BUDGET_EXHAUSTED)
 # What a job with this reason gets a reserved start for.
 _WAITS = {
     Reason.WAITING_FOR_CAPACITY: Wait.ROOM,
@@ -287,6 +300,8 @@ class _Cycle:
         self.queues = queue_order(snapshot.candidates, self.points)
         # Where to go on in each queue, and how many of it stay pending.
         self.places = dict.fromkeys(self.queues, (0, 0))
+        self.allowances = snapshot.allowances
+        self.starts = {budget: allowance.starts for budget, allowance in snapshot.allowances.items()}
         self.granted = 0
         self.taken: dict[str, int] = {}
         self.verdicts: list[Verdict] = []
@@ -366,6 +381,8 @@ class _Cycle:
             refusal: Told | None
             if item.not_before > now:
                 refusal = self._backoff(item)
+            elif self.starts and (refusal := self._over_budget(item)) is not None:
+                pass  # Nor does it block those behind it in a strict queue.
             elif claims and item.job in claims:
                 continue
             elif strict:
@@ -463,7 +480,7 @@ class _Cycle:
         if refusal.held:
             likeness.held = likeness.held or {}
             likeness.held[self.durations.get(item.job)] = refusal
-        elif item.equivalence is not None and refusal.reason != Reason.WAITING_FOR_PREEMPTION:
+        elif item.equivalence is not None and refusal.reason not in _ITS_OWN:
             likeness.refusal = refusal
 
     def _provisional(self, item: Candidate) -> dict[FlavorResource, int]:
@@ -499,12 +516,22 @@ class _Cycle:
             )
         )
 
+    def _over_budget(self, item: Candidate) -> Refusal | None:
+        """The refusal of a job whose budget lets no more start."""
+        for budget in item.budgets:
+            if self.starts.get(budget, 1) <= 0:
+                return Refusal(Reason.BUDGET_EXHAUSTED, self.allowances[budget].detail)
+        return None
+
     def _backoff(self, item: Candidate) -> Refusal:
         wait = item.not_before - self.now
         return Refusal(Reason.BACKOFF, f"tried {item.attempts} times; the next try is in {wait:.1f} s.")
 
     def _consider(self, item: Candidate, likeness: _Likeness) -> Told | None:
         """Grant the job (None) or say why not: the mildest reason over its flavors, as one is enough."""
+        over = self._over_budget(item) if self.starts else None
+        if over is not None:
+            return over
         flavors = self.flavors.get(item.pool)
         if flavors is None:
             return Refusal(Reason.NO_POOL, "the pool that the job names does not exist.")
@@ -789,6 +816,9 @@ class _Cycle:
         if self.backfill is not None:
             self.backfill.grant(item.job, item.queue, item.groups, charge, placed.members)
         self._charge(item)
+        for budget in item.budgets:
+            if budget in self.starts:
+                self.starts[budget] -= 1
         self.granted += 1
         tried.append({"flavor": flavor, "outcome": "granted", "detail": "", "funnel": funnel.as_list()})
         self.verdicts.append(

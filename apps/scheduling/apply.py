@@ -24,6 +24,7 @@ from engine.fleet import Fleet
 from engine.placement import NodeFree, fits_node
 from engine.queues import Holder
 from engine.quota import QuotaTree
+from engine.reasons import Reason
 
 from .holders import LIVE
 from .models import Cycle, Decision
@@ -261,7 +262,9 @@ def _pend(observed: Observed, verdicts: Sequence[Verdict], now: datetime, moved:
             insert(decisions)
             publish({"queue", *(f"job:{row[0]}" for row in fresh[:TOPICS_MAX])})
     if observed.partial:
-        _pend_alike([verdict.job for verdict in verdicts], now)
+        # A person's budget says nothing about jobs of others that ask for the same.
+        standing = [verdict.job for verdict in verdicts if verdict.reason is not Reason.BUDGET_EXHAUSTED]
+        _pend_alike(standing, now)
     if len(_compared) > 4 * len(observed.pending) + 1000:
         for job in _compared.keys() - observed.pending.keys():
             del _compared[job]
