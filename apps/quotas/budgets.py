@@ -67,7 +67,13 @@ def create_budget(
     try:
         with transaction.atomic():
             budget = Budget.objects.create(
-                domain=domain, tenant=tenant, user=user, measure=measure, period=period, amount=amount, hard=hard
+                domain=domain,
+                tenant=tenant,
+                user_id=user.pk if user is not None else None,
+                measure=measure,
+                period=period,
+                amount=amount,
+                hard=hard,
             )
     except IntegrityError:
         raise Conflict("There is a budget of this kind already: change that one.", code="exists") from None
