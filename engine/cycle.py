@@ -7,7 +7,7 @@ fails again: every refusal is remembered by what was asked, and thousands of equ
 """
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from types import MappingProxyType
 from typing import NamedTuple
@@ -17,7 +17,7 @@ import numpy as np
 from engine.backfill import Backfill, Option, Plan, Wait
 from engine.evictions import Eviction, Evictions, Places
 from engine.fairness import Entry, Tournament
-from engine.flavors import Level, Mode, choose, level_of
+from engine.flavors import Level, Mode, choose, level_of, reduced
 from engine.fleet import Fleet, Mask
 from engine.placement import (
     Funnel,
@@ -54,6 +54,8 @@ class Candidate:
     """A pending job. `amounts` are its totals by resource; `submitted` and `not_before` are epoch seconds.
 
     Candidates of one pool with the same `equivalence` have equal groups, and inside one queue equal amounts.
+    Each of `budgets` must still allow a start (`Snapshot.allowances`); where none is told, it does.
+    `minimums` says by group with how few members the job starts too where not all fit; empty: all or none.
     """
 
     job: int
@@ -66,6 +68,54 @@ class Candidate:
     not_before: float = 0.0
     attempts: int = 0
     equivalence: Hashable = None
+    minimums: tuple[int | None, ...] = ()
+    budgets: tuple[int, ...] = ()
+
+    def sized(self, counts: Sequence[int]) -> "Candidate":
+        """The job with so many members by group, all of which it needs, and what it is charged then."""
+        groups = [(request, count) for (request, _), count in zip(self.groups, counts, strict=True)]
+        before, after = totals(self.groups), totals(groups)
+        amounts = {
+            resource: amount - before.get(resource, 0) + after.get(resource, 0)
+            for resource, amount in self.amounts.items()
+        }
+        equivalence = None if self.equivalence is None else (self.equivalence, tuple(counts))
+        return replace(self, groups=groups, amounts=amounts, equivalence=equivalence, minimums=())
+
+    @property
+    def least(self) -> "Candidate":
+        """The job with the fewest members that it starts with."""
+        if not self.minimums:
+            return self
+        return self.sized([least or count for least, (_, count) in zip(self.minimums, self.groups, strict=True)])
+
+    def granted(self, members: Sequence[Member]) -> "Candidate":
+        """The job with the members that it was granted."""
+        if not self.minimums:
+            return self
+        counts = [0] * len(self.groups)
+        for group, *_ in members:
+            counts[group] += 1
+        return self.sized(counts)
+
+
+def totals(groups: Groups) -> dict[str, int]:
+    """What all members ask for together, by resource."""
+    sums = {"cpu": 0, "memory": 0, "storage": 0, "gpu": 0}
+    for request, count in groups:
+        sums["cpu"] += request.cpu * count
+        sums["memory"] += request.memory * count
+        sums["storage"] += request.storage * count
+        sums["gpu"] += request.gpu_count * request.gpu_milli * count
+    return sums
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """How many more jobs a budget lets start, and what is said to those that it does not."""
+
+    starts: int
+    detail: str
 
 
 @dataclass(frozen=True)
@@ -108,10 +158,13 @@ class Snapshot:
     yields: Mapping[Hashable, frozenset[Hashable]] = field(default_factory=dict)
     strategies: Sequence[FairStrategy] = (FairStrategy.FINAL_SHARE, FairStrategy.INITIAL_SHARE)
     plan: Plan | None = None
+    allowances: Mapping[int, Allowance] = field(default_factory=dict)
 
 
 _NO_SCORES: Mapping[str, object] = MappingProxyType({})
 _NO_POINTS: Mapping[int, float] = MappingProxyType({})
+# Reasons of one job that others which ask for the same need not have.
+_ITS_OWN = (Reason.WAITING_FOR_PREEMPTION, Reason.BUDGET_EXHAUSTED)
 # What a job with this reason gets a reserved start for.
 _WAITS = {
     Reason.WAITING_FOR_CAPACITY: Wait.ROOM,
@@ -247,6 +300,8 @@ class _Cycle:
         self.queues = queue_order(snapshot.candidates, self.points)
         # Where to go on in each queue, and how many of it stay pending.
         self.places = dict.fromkeys(self.queues, (0, 0))
+        self.allowances = snapshot.allowances
+        self.starts = {budget: allowance.starts for budget, allowance in snapshot.allowances.items()}
         self.granted = 0
         self.taken: dict[str, int] = {}
         self.verdicts: list[Verdict] = []
@@ -326,6 +381,8 @@ class _Cycle:
             refusal: Told | None
             if item.not_before > now:
                 refusal = self._backoff(item)
+            elif self.starts and (refusal := self._over_budget(item)) is not None:
+                pass  # Nor does it block those behind it in a strict queue.
             elif claims and item.job in claims:
                 continue
             elif strict:
@@ -381,7 +438,8 @@ class _Cycle:
         if not self.flavors.get(item.pool):
             return None
         refusal: Told | None = self._refused_with_room(item, likeness)
-        if refusal is None and not self._may_search(item.queue):
+        # Fewer members may be affordable; how many is looked at when it is the job's turn.
+        if refusal is None and not item.minimums and not self._may_search(item.queue):
             refusal = self._unaffordable(item, likeness)
         if refusal is not None:
             self._remember(item, likeness, refusal)
@@ -422,7 +480,7 @@ class _Cycle:
         if refusal.held:
             likeness.held = likeness.held or {}
             likeness.held[self.durations.get(item.job)] = refusal
-        elif item.equivalence is not None and refusal.reason != Reason.WAITING_FOR_PREEMPTION:
+        elif item.equivalence is not None and refusal.reason not in _ITS_OWN:
             likeness.refusal = refusal
 
     def _provisional(self, item: Candidate) -> dict[FlavorResource, int]:
@@ -447,12 +505,22 @@ class _Cycle:
         reserved: float | None = None
         wait = _WAITS.get(why.reason) if self.backfill is not None else None
         if self.backfill is not None and wait is not None and (wait != Wait.TURN or why.held):
-            reserved = self.backfill.wait(item.job, item.queue, item.pool, item.groups, lambda: self._open(item), wait)
+            least = item.least
+            reserved = self.backfill.wait(
+                item.job, item.queue, item.pool, least.groups, lambda: self._open(least), wait
+            )
         self.verdicts.append(
             Verdict(
                 item.job, outcome, why.reason, why, position, why.flavor, why.members, why.victims, _NO_SCORES, reserved
             )
         )
+
+    def _over_budget(self, item: Candidate) -> Refusal | None:
+        """The refusal of a job whose budget lets no more start."""
+        for budget in item.budgets:
+            if self.starts.get(budget, 1) <= 0:
+                return Refusal(Reason.BUDGET_EXHAUSTED, self.allowances[budget].detail)
+        return None
 
     def _backoff(self, item: Candidate) -> Refusal:
         wait = item.not_before - self.now
@@ -460,6 +528,9 @@ class _Cycle:
 
     def _consider(self, item: Candidate, likeness: _Likeness) -> Told | None:
         """Grant the job (None) or say why not: the mildest reason over its flavors, as one is enough."""
+        over = self._over_budget(item) if self.starts else None
+        if over is not None:
+            return over
         flavors = self.flavors.get(item.pool)
         if flavors is None:
             return Refusal(Reason.NO_POOL, "the pool that the job names does not exist.")
@@ -478,6 +549,12 @@ class _Cycle:
         chosen, _, _ = choose(self._options(item, refusals, evict=eager), rules)
         if chosen is None and not eager and self._may_search(item.queue):
             chosen, _, _ = choose(self._options(item, dict(refusals), evict=True), rules)
+        shrinks = bool(item.minimums)
+        if chosen is None and shrinks:
+            refusals = {}
+            found = self._fewer(item, rules, refusals)
+            if found is not None:
+                item, chosen = found
         tried = [entry for told in refusals.values() for entry in told.tried] if chosen is not None else []
         if isinstance(chosen, Eviction):
             return self._evict(item, chosen, tried)
@@ -494,9 +571,24 @@ class _Cycle:
         room = self._room(item)
         # Who may not go ahead of whom depends on how long it runs, which other queues' jobs need not share.
         held = chosen is None and refusal.held
-        if self._roomy(item, room) and not held and (chosen is not None or not self._may_search(item.queue)):
+        final = not held and not shrinks and (chosen is not None or not self._may_search(item.queue))
+        if final and self._roomy(item, room):
             likeness.kind.refusals[room.covered] = refusal
         return refusal
+
+    def _fewer(
+        self, item: Candidate, rules: QueueRules, refusals: dict[str, Told]
+    ) -> tuple[Candidate, tuple[str, Mask, Placed]] | None:
+        """The job with as many members as fit without evictions; why not even the fewest do goes to `refusals`."""
+
+        def fit(smaller: Candidate, why: dict[str, Told]) -> tuple[Candidate, tuple[str, Mask, Placed]] | None:
+            option, _, _ = choose(self._options(smaller, why, evict=False), rules)
+            return None if option is None or isinstance(option, Eviction) else (smaller, option)
+
+        if fit(item.least, refusals) is None:
+            return None
+        full = [count for _, count in item.groups]
+        return reduced(full, item.minimums, lambda counts: fit(item.sized(counts), {}))
 
     def _may_search(self, queue: int) -> bool:
         return self.evictions is not None and self.evictions.may_search(queue)
@@ -594,7 +686,7 @@ class _Cycle:
     def _kind(self, item: Candidate) -> _Kind:
         name: Hashable = item.equivalence
         if name is None:
-            name = tuple((request.shape, count) for request, count in item.groups)
+            name = (tuple((request.shape, count) for request, count in item.groups), item.minimums)
         kind = self.kinds.get((item.pool, name))
         if kind is None:
             kind = self.kinds[item.pool, name] = _Kind()
@@ -723,6 +815,9 @@ class _Cycle:
         if self.backfill is not None:
             self.backfill.grant(item.job, item.queue, item.groups, charge, placed.members)
         self._charge(item)
+        for budget in item.budgets:
+            if budget in self.starts:
+                self.starts[budget] -= 1
         self.granted += 1
         tried.append({"flavor": flavor, "outcome": "granted", "detail": "", "funnel": funnel.as_list()})
         self.verdicts.append(

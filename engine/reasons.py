@@ -20,6 +20,7 @@ class Reason(StrEnum):
     EXCEEDS_EVERY_NODE = "exceeds_every_node"
     EXCEEDS_MAX_QUOTA = "exceeds_max_quota"
     WAITING_FOR_QUOTA = "waiting_for_quota"
+    BUDGET_EXHAUSTED = "budget_exhausted"
     WAITING_FOR_CAPACITY = "waiting_for_capacity"
     BEHIND_IN_QUEUE = "behind_in_queue"
     WAITING_FOR_PREEMPTION = "waiting_for_preemption"
@@ -36,6 +37,7 @@ TITLES: dict[Reason, str] = {
     Reason.EXCEEDS_EVERY_NODE: "Larger than the nodes can hold",
     Reason.EXCEEDS_MAX_QUOTA: "Larger than the quota can ever give",
     Reason.WAITING_FOR_QUOTA: "Waiting for quota",
+    Reason.BUDGET_EXHAUSTED: "A budget is used up",
     Reason.WAITING_FOR_CAPACITY: "Waiting for free capacity",
     Reason.BEHIND_IN_QUEUE: "Behind others in the queue",
     Reason.WAITING_FOR_PREEMPTION: "Waiting for evicted jobs to stop",
@@ -48,6 +50,7 @@ GRAVITY: tuple[Reason, ...] = (
     Reason.BEHIND_IN_QUEUE,
     Reason.WAITING_FOR_CAPACITY,
     Reason.WAITING_FOR_QUOTA,
+    Reason.BUDGET_EXHAUSTED,
     Reason.BACKOFF,
     Reason.HELD,
     Reason.EXCEEDS_MAX_QUOTA,

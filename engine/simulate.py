@@ -234,7 +234,7 @@ class Simulation:
         self.estimates[number] = job.estimate or self.history.estimate(job.keys, job.limit)
 
     def _begin(self, job: Job, since: float, flavor: str, members: tuple[Member, ...]) -> None:
-        item = job.candidate
+        item = job.candidate.granted(members)
         record = self.records.setdefault(item.job, Record(item.job, item.submitted))
         record.started, record.flavor, record.nodes = since, flavor, tuple(member[2] for member in members)
         record.ends = since + job.length
@@ -302,7 +302,7 @@ class Simulation:
     def _grant(self, verdict: Verdict) -> None:
         job = self.waiting.pop(verdict.job)
         assert verdict.flavor is not None
-        item = job.candidate
+        item = job.candidate.granted(verdict.members)
         take_members(self.fleet, item.groups, verdict.members)
         self.tree.add(item.queue, charge_of(item, verdict.flavor))
         self._claims.discard(item.job)

@@ -11,10 +11,9 @@ from math import ceil
 from typing import Any
 
 from engine.amounts import amount_text, bytes_text
-from engine.cycle import Candidate, Snapshot, Verdict, decide
+from engine.cycle import Candidate, Snapshot, Verdict, decide, totals
 from engine.filters.taints import tolerated
 from engine.fleet import WHOLE_CARD, Fleet, Request
-from engine.placement import Groups
 from engine.quota import FlavorResource, Node, QuotaTree
 from engine.quota import Limit as QuotaLimit
 
@@ -125,7 +124,7 @@ class _Search:
         changed = list(self.job.groups)
         old, members = changed[group]
         changed[group] = (request or old, members if count is None else count)
-        before, after = _totals(self.job.groups), _totals(changed)
+        before, after = totals(self.job.groups), totals(changed)
         amounts = {
             resource: amount - before.get(resource, 0) + after.get(resource, 0)
             for resource, amount in self.job.amounts.items()
@@ -293,16 +292,6 @@ class _Search:
         by_job = {item.job: item for item in self.world.candidates}
         for verdict in decide(self.world, now=self.now, limit=self.limit):
             if verdict.outcome == "grant" and verdict.flavor is not None:
-                other = by_job[verdict.job]
+                other = by_job[verdict.job].granted(verdict.members)
                 after.add(other.queue, {(verdict.flavor, name): amount for name, amount in other.amounts.items()})
         return after
-
-
-def _totals(groups: Groups) -> dict[str, int]:
-    totals = {"cpu": 0, "memory": 0, "storage": 0, "gpu": 0}
-    for request, count in groups:
-        totals["cpu"] += request.cpu * count
-        totals["memory"] += request.memory * count
-        totals["storage"] += request.storage * count
-        totals["gpu"] += request.gpu_count * request.gpu_milli * count
-    return totals

@@ -18,6 +18,7 @@ JOB_PATHS = {
     "command": "groups[0].command",
     "image": "groups[0].image",
     "count": "groups[0].count",
+    "min_count": "groups[0].min_count",
     "env": "groups[0].env",
     "secrets": "groups[0].secrets",
     "cpu": "groups[0].resources.cpu",
@@ -30,6 +31,8 @@ JOB_PATHS = {
     "placement": "intent.placement",
     "priority": "priority",
     "time_limit": "time_limit",
+    "on_preempt": "on_preempt",
+    "notice": "notice",
     "retries": "retries.limit",
 }
 
@@ -131,6 +134,10 @@ def job_form(tenants: Sequence[tuple[str, str]], pools: Sequence[str]) -> Form:
             help="Any of them.",
         ),
         Field("count", "Members", value="1", mono=True, help="Equal members that start together."),
+        Field(
+            "min_count", "At least", optional=True, mono=True, placeholder="all",
+            help="Start with fewer members where not all fit, but with so many.",
+        ),
         Field("pool", "Pool", "select", choices=[("", "The default"), *((name, name) for name in pools)]),
         Field("placement", "Placement", "select", choices=[("pack", "Pack"), ("spread", "Spread")], value="pack"),
         Field(
@@ -156,6 +163,11 @@ def job_form(tenants: Sequence[tuple[str, str]], pools: Sequence[str]) -> Form:
         ),
         Field("priority", "Priority", value="0", mono=True, help="Higher goes first within the tenant."),
         Field("time_limit", "Time limit", value="1h", mono=True, help="Such as 90s, 30m, 2h."),
+        Field(
+            "on_preempt", "When evicted", "select", value="requeue",
+            choices=[("requeue", "Wait again in its place"), ("fail", "Fail")],
+        ),
+        Field("notice", "Notice", value="10s", mono=True, help="From SIGTERM to SIGKILL when evicted, to save work."),
         Field("retries", "Retries", value="0", mono=True, help="After a failure, with growing pauses."),
     ]
     return Form({item.name: item for item in fields})
@@ -175,6 +187,8 @@ def job_data(values: Mapping[str, str]) -> dict[str, Any]:
         group["command"] = read.argv("command")
     else:
         group["script"] = values.get("script", "").replace("\r\n", "\n")
+    if read.text("min_count"):
+        group["min_count"] = read.integer("min_count", 1)
     if read.text("image"):
         group["image"] = read.text("image")
     cards = read.integer("gpu_count", 0)
@@ -189,7 +203,12 @@ def job_data(values: Mapping[str, str]) -> dict[str, Any]:
         },
         "priority": read.integer("priority", 0),
         "retries": {"limit": read.integer("retries", 0)},
-        **read.present(name=read.text("name"), time_limit=read.text("time_limit")),
+        **read.present(
+            name=read.text("name"),
+            time_limit=read.text("time_limit"),
+            on_preempt=read.text("on_preempt"),
+            notice=read.text("notice"),
+        ),
     }
     if errors:
         raise Invalid(errors[0]["message"], errors=errors)
@@ -266,6 +285,7 @@ def job_values(spec: Mapping[str, Any]) -> dict[str, str]:
         "script": group.get("script") or "",
         "image": group.get("image") or "",
         "count": str(group["count"]),
+        "min_count": str(group.get("min_count") or ""),
         "cpu": f"{resources['cpu_millicores']}m",
         "memory": str(resources["memory_bytes"]),
         "storage": str(resources["storage_bytes"]),
@@ -278,6 +298,8 @@ def job_values(spec: Mapping[str, Any]) -> dict[str, str]:
         "secrets": "\n".join(f"{key}={value}" for key, value in group["secrets"].items()),
         "priority": str(spec["priority"]),
         "time_limit": str(spec["time_limit"]),
+        "on_preempt": spec.get("on_preempt", "requeue"),
+        "notice": str(spec.get("notice", 10)),
         "retries": str(spec["retries"]["limit"]),
     }
 

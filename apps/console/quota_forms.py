@@ -2,14 +2,14 @@
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, Decimal
 from typing import Any
 
 from apps.core.errors import FieldError, Invalid
 from apps.fleet.models import Pool
-from apps.quotas.commands import MAX_AMOUNT
+from apps.quotas.commands import MAX_AMOUNT, POLICIES
 from apps.quotas.models import QuotaLimit, Resource
 from apps.quotas.queries import QuotaCell, QuotaRow
 from rmctl.spec import BadValue
@@ -28,6 +28,18 @@ UNITS = {
 }
 WEIGHT_HELP = "Against its siblings when they compete: 2 gets twice the share of 1."
 THOUSANDTHS = re.compile(r"(\d{1,13}(?:\.\d{1,9})?)(m)?", re.ASCII)
+# Rules of a tenant's leaf, as they are asked for: label and help.
+RULES = {
+    "strategy": ("Order", "Strict: who cannot start blocks those behind."),
+    "within_queue": ("May evict its own", "Jobs of this tenant, for one that waits."),
+    "reclaim": ("May evict others", "Jobs of tenants that have borrowed."),
+    "borrow": ("May evict while borrowing", "Without fair sharing only."),
+    "borrow_threshold": ("Up to priority", "Evicted while borrowing; empty: any below its own."),
+    "when_can_borrow": ("If it would borrow", "Stop at that flavor, or try the next."),
+    "when_can_preempt": ("If it would evict", "Stop at that flavor, or try the next."),
+    "preference": ("Rather", "Where both would do in different flavors."),
+    "minimum_run_seconds": ("Not evicted before", "Seconds that a job of this tenant runs at least."),
+}
 Key = tuple[str, str]  # flavor, resource
 
 
@@ -97,7 +109,7 @@ class QuotaForm(Form):
 
     def paths(self) -> dict[str, str]:
         """The field of each path that `set_weight` and `set_limits` may name in an error."""
-        found = {"weight": "weight"}
+        found = {"weight": "weight", **{name: f"rules.{name}" for name in RULES}}
         for position, key in enumerate(self.filled()):
             found |= {field_name(part, key): f"limits[{position}].{part}" for part in self.parts()}
             # What is wrong with a flavor as such (it is gone) stands at its first field.
@@ -123,6 +135,25 @@ class QuotaForm(Form):
         if errors:
             raise Invalid(errors[0]["message"], errors=errors)
         return limits
+
+    def rules(self, present: Mapping[str, Any]) -> dict[str, Any]:
+        """The rules that were changed, as `set_rules` takes them. Raises Invalid for what is no number."""
+        changed: dict[str, Any] = {}
+        for name in RULES if present else ():
+            text = str(self.fields[name].value).strip()
+            value: Any = text
+            if name not in POLICIES:
+                if not re.fullmatch(r"-?[0-9]{1,12}", text) and (text or name == "minimum_run_seconds"):
+                    raise Invalid.field(f"rules.{name}", f"{text!r} is not a whole number.")
+                value = int(text) if text else None
+            if value != present[name]:
+                changed[name] = value
+        return changed
+
+    @property
+    def rule_fields(self) -> list[Field]:
+        """The fields of the rules; none of a cohort."""
+        return [self.fields[name] for name in RULES if name in self.fields]
 
     def _text(self, part: str, key: Key) -> str:
         return str(self.fields[field_name(part, key)].value).strip()
@@ -165,6 +196,7 @@ def quota_form(row: QuotaRow, limits: Iterable[QuotaLimit], pools: Iterable[Pool
         help=WEIGHT_HELP,
     )
     form = QuotaForm({"weight": weight}, root=row.parent is None)
+    form.fields |= {name: _rule(name, value) for name, value in (row.rules or {}).items() if name in RULES}
     cells = {(cell.flavor, cell.resource): cell for cell in row.cells}
     present = {(limit.flavor, limit.resource): limit for limit in limits}
     flavors = [(pool.name, flavor.name) for pool in pools for flavor in pool.flavors.all()]
@@ -174,6 +206,14 @@ def quota_form(row: QuotaRow, limits: Iterable[QuotaLimit], pools: Iterable[Pool
         lines = [_line(form, key, cells.get(key), present.get(key)) for key in keys]
         form.groups.append(FlavorGroup(pool, flavor, lines))
     return form
+
+
+def _rule(name: str, value: Any) -> Field:
+    label, text = RULES[name]
+    if name in POLICIES:
+        choices = [(str(word), str(word).replace("_", " ").capitalize()) for word in POLICIES[name]]
+        return Field(name, label, "select", str(value), text, choices=choices)
+    return Field(name, label, value="" if value is None else str(value), help=text, mono=True)
 
 
 def _line(form: QuotaForm, key: Key, cell: QuotaCell | None, limit: QuotaLimit | None) -> Line:

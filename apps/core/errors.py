@@ -80,6 +80,18 @@ class Unauthenticated(DomainError):
     title = "Sign in first"
 
 
+class RateLimited(DomainError):
+    """More in a given time than a rate allows; the same may be accepted after `retry_after` seconds."""
+
+    status = 429
+    code = "rate_exceeded"
+    title = "Too many requests"
+
+    def __init__(self, detail: str, *, retry_after: int, code: str | None = None) -> None:
+        super().__init__(detail, code=code)
+        self.retry_after = retry_after
+
+
 class TooLarge(DomainError):
     """The body is larger than accepted."""
 

@@ -12,7 +12,7 @@ from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from rest_framework import exceptions
 from rest_framework.response import Response
 
-from .errors import DomainError, FieldError
+from .errors import DomainError, FieldError, RateLimited
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +65,8 @@ def exception_handler(exc: Exception, context: Mapping[str, Any]) -> Response | 
 def _classify(exc: Exception) -> tuple[dict[str, Any], dict[str, str]] | None:
     if isinstance(exc, DomainError):
         headers = {"WWW-Authenticate": 'Bearer realm="rmportal"'} if exc.status == 401 else {}
+        if isinstance(exc, RateLimited):
+            headers["Retry-After"] = str(exc.retry_after)
         return problem(exc.status, exc.detail, code=exc.code, title=exc.title, errors=exc.errors), headers
     if isinstance(exc, exceptions.ValidationError):
         return invalid(list(field_errors(exc.detail))), {}

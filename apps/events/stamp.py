@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from django.db import connection
 
-CONFIGURATION = frozenset({"domain", "tenant", "cluster", "node", "contribution", "pool", "flavor", "quota"})
+CONFIGURATION = frozenset({"domain", "tenant", "cluster", "node", "contribution", "pool", "flavor", "quota", "budget"})
 
 
 def moves_stamp(verbs: Iterable[str]) -> bool:

@@ -6,6 +6,8 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from django.db.models import Count
+
 from apps.core.errors import Conflict
 from apps.fleet.commands import Replaced, require_newest
 from apps.jobs.models import Placement
@@ -103,6 +105,7 @@ def assignments(placement_ids: Sequence[int]) -> tuple[list[Assignment], dict[in
         except Conflict as error:
             logger.warning("Secrets of tenant %s: %s", tenant_id, error)
             known[tenant_id] = {}
+    sizes = _sizes(rows)
     found, missing = [], {}
     for row in rows:
         values = known[row.tenant_id]
@@ -110,7 +113,7 @@ def assignments(placement_ids: Sequence[int]) -> tuple[list[Assignment], dict[in
         if absent:
             missing[row.pk] = f"The tenant has no readable secret {', '.join(absent)}: set it again."
         else:
-            found.append(_assignment(row, values))
+            found.append(_assignment(row, values, sizes[row.attempt]))
     return found, missing
 
 
@@ -146,7 +149,17 @@ class _Row(NamedTuple):
         return group
 
 
-def _assignment(row: _Row, values: Mapping[str, str]) -> Assignment:
+def _sizes(rows: Sequence[_Row]) -> dict[int, int]:
+    """How many members each attempt has; counted only of jobs that start with fewer than all of them too."""
+    shrunk = {row.attempt for row in rows if any(group.get("min_count") for group in row.spec["groups"])}
+    counted = Placement.objects.filter(attempt__in=shrunk).order_by().values_list("attempt").annotate(Count("pk"))
+    sizes = dict(counted) if shrunk else {}
+    return {
+        row.attempt: sizes.get(row.attempt) or sum(group["count"] for group in row.spec["groups"]) for row in rows
+    }
+
+
+def _assignment(row: _Row, values: Mapping[str, str], size: int) -> Assignment:
     group = row.specified
     resources = group["resources"]
     return Assignment(
@@ -159,7 +172,7 @@ def _assignment(row: _Row, values: Mapping[str, str]) -> Assignment:
         command=_command(group),
         group=group["name"],
         rank=row.rank,
-        size=sum(member["count"] for member in row.spec["groups"]),
+        size=size,
         env=group.get("env") or {},
         secrets={variable: values[name] for variable, name in (group.get("secrets") or {}).items()},
         cpu_millicores=row.cpu_millicores,

@@ -42,7 +42,7 @@ def impossible(tenant: Tenant, spec: dict[str, Any], *, prefix: str = "") -> lis
         known = ", ".join(sorted(configured.pools)) or "none"
         message = f"no pool {name}; known: {known}."
         return [FieldError(field=f"{prefix}intent.pool", message=message, code="unknown_pool")]
-    groups = groups_of(spec)
+    groups = groups_of(spec, fewest=True)
     problem = _quota_problem(tenant, configured, pool, amounts_of(groups), prefix)
     if problem is None and pool.nodes:
         fleet = configured.fleet.fork()  # It keeps answers to itself, and several threads may ask.

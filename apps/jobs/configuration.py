@@ -8,6 +8,7 @@ from apps.events.stamp import stamp
 from apps.fleet.membership import PoolMembers
 from apps.fleet.queries import pool_members
 from apps.fleet.snapshot import Lent, load_lent
+from apps.quotas.models import OVER_TIME, Budget, Measure
 from apps.quotas.queries import load_nodes, load_rules
 from apps.tenants.models import Tenant
 from engine import quota
@@ -45,6 +46,8 @@ class Configuration:
     rules: dict[int, QueueRules]
     # Seconds that a queue's jobs run before they may be evicted.
     minimum_run: dict[int, int]
+    # Hard budgets that decide whether a job may start.
+    budgets: list[Budget]
 
 
 _kept: Configuration | None = None
@@ -71,6 +74,11 @@ def configuration(now: datetime) -> Configuration:
             tree=quota.QuotaTree(nodes, {}),
             rules=rules,
             minimum_run=minimum_run,
+            budgets=list(
+                Budget.objects.filter(hard=True, measure__in=[Measure.RUNNING, *OVER_TIME]).select_related(
+                    "tenant", "domain", "user"
+                )
+            ),
             tenants={
                 pk: TenantRow(quota_node, domain, suspended)
                 for pk, quota_node, domain, suspended in Tenant.objects.values_list(

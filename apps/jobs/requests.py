@@ -10,8 +10,14 @@ from engine.topology import Constraint
 Groups = tuple[tuple[Request, int], ...]
 
 
-def groups_of(spec: dict[str, Any]) -> Groups:
-    """Each group as (request of one member, number of members)."""
+def minimums_of(spec: dict[str, Any]) -> tuple[int | None, ...]:
+    """By group: with how few members the job starts too; empty where all groups are all or nothing."""
+    least = tuple(group.get("min_count") for group in spec["groups"])
+    return least if any(least) else ()
+
+
+def groups_of(spec: dict[str, Any], *, fewest: bool = False) -> Groups:
+    """Each group as (request of one member, number of members, or the fewest with which the job starts)."""
     intent = spec["intent"]
     require = intent.get("require") or {}
     shared = {
@@ -47,7 +53,8 @@ def groups_of(spec: dict[str, Any]) -> Groups:
             hardware=_hardware(require, cards=bool(gpu)),
             **shared,
         )
-        groups.append((request, group["count"]))
+        count = (group.get("min_count") if fewest else None) or group["count"]
+        groups.append((request, count))
     return tuple(groups)
 
 
@@ -88,10 +95,11 @@ def amounts_of(groups: Groups) -> dict[str, int]:
 
 
 class RequestCache:
-    """Groups and amounts by equivalence, so that a spec is read once for all equal jobs."""
+    """Groups, amounts and minimums by equivalence, so that a spec is read once for all equal jobs."""
 
     def __init__(self, size: int = 20_000) -> None:
         self._known: dict[str, tuple[Groups, dict[str, int]]] = {}
+        self._minimums: dict[str, tuple[int | None, ...]] = {}
         self._size = size
 
     def missing(self, equivalences: set[str]) -> set[str]:
@@ -99,15 +107,23 @@ class RequestCache:
         found = equivalences - self._known.keys()
         if len(self._known) + len(found) > self._size:
             self._known = {key: self._known[key] for key in equivalences - found}
+            self._minimums = {key: least for key, least in self._minimums.items() if key in self._known}
         return found
 
     def add(self, equivalence: str, spec: dict[str, Any]) -> None:
         """Remember what a spec asks for."""
         groups = groups_of(spec)
         self._known[equivalence] = (groups, amounts_of(groups))
+        least = minimums_of(spec)
+        if least:
+            self._minimums[equivalence] = least
 
     def __getitem__(self, equivalence: str) -> tuple[Groups, dict[str, int]]:
         return self._known[equivalence]
+
+    def minimums(self, equivalence: str) -> tuple[int | None, ...]:
+        """As `minimums_of` the spec."""
+        return self._minimums.get(equivalence, ())
 
 
 @lru_cache(maxsize=1)

@@ -2,10 +2,11 @@
 
 from enum import StrEnum
 
+from django.conf import settings
 from django.db import models
 from django.db.models import Q
 
-from apps.tenants.models import Tenant, slug_validator
+from apps.tenants.models import Domain, Tenant, slug_validator
 from engine import queues
 
 
@@ -106,3 +107,93 @@ class QuotaUsage(models.Model):
 
     def __str__(self) -> str:
         return f"{self.node_id} {self.flavor}/{self.resource} {self.used}"
+
+
+class Measure(models.TextChoices):
+    """What a budget counts: jobs that wait, jobs that run, submissions a minute, hours of cores and of cards."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    SUBMISSIONS = "submissions"
+    CPU_HOURS = "cpu_hours"
+    GPU_HOURS = "gpu_hours"
+
+
+class Period(models.TextChoices):
+    """Calendar periods in UTC; a week begins on Monday."""
+
+    DAY = "day"
+    WEEK = "week"
+    MONTH = "month"
+
+
+# Measures of use over time, with the resource that is used; one unit is an hour of 1000 of it.
+OVER_TIME: dict[str, str] = {Measure.CPU_HOURS: Resource.CPU, Measure.GPU_HOURS: Resource.GPU}
+
+
+class Budget(models.Model):
+    """At most so much of a measure for a domain, a tenant or a person; a soft one only warns.
+
+    `warned_on` is the first day of the period in which it was last warned of, at `warned_percent`.
+    """
+
+    domain = models.ForeignKey(Domain, null=True, on_delete=models.CASCADE, related_name="budgets")
+    tenant = models.ForeignKey(Tenant, null=True, on_delete=models.CASCADE, related_name="budgets")
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.CASCADE, related_name="budgets")
+    measure = models.CharField(max_length=20, choices=Measure)
+    period = models.CharField(max_length=10, choices=Period, blank=True, default="")
+    amount = models.FloatField()
+    hard = models.BooleanField(default=True)
+    warned_on = models.DateField(null=True)
+    warned_percent = models.PositiveSmallIntegerField(default=0)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["domain", "tenant", "user", "measure", "period"], name="budget_once", nulls_distinct=False
+            ),
+            models.CheckConstraint(
+                condition=Q(domain__isnull=False, tenant__isnull=True, user__isnull=True)
+                | Q(domain__isnull=True, tenant__isnull=False, user__isnull=True)
+                | Q(domain__isnull=True, tenant__isnull=True, user__isnull=False),
+                name="budget_of_one",
+            ),
+            models.CheckConstraint(condition=Q(amount__gte=0), name="budget_not_negative"),
+            models.CheckConstraint(
+                condition=Q(measure__in=sorted(OVER_TIME)) ^ Q(period=""), name="budget_period_of_use"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.of}: {self.amount:g} {self.measure}{f' a {self.period}' if self.period else ''}"
+
+    @property
+    def of(self) -> str:
+        """Whose it is, for people."""
+        if self.tenant is not None:
+            return f"tenant {self.tenant.slug}"
+        return f"domain {self.domain.slug}" if self.domain is not None else f"person {self.user}"
+
+
+class Consumption(models.Model):
+    """What ended grants have used on one day (UTC): millicores or thousandths of a card, times milliseconds.
+
+    Added when a grant ends, in its transaction. `owner` is the id of a person, 0 for none.
+    """
+
+    day = models.DateField()
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="+", db_index=False)
+    owner = models.BigIntegerField(default=0)
+    resource = models.CharField(max_length=10, choices=Resource)
+    amount = models.BigIntegerField(default=0)
+
+    class Meta:
+        ordering = ["day", "tenant_id", "owner", "resource"]
+        constraints = [
+            models.UniqueConstraint(fields=["day", "tenant", "owner", "resource"], name="consumption_once")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.day} {self.tenant_id}/{self.owner} {self.resource} {self.amount}"

@@ -24,6 +24,7 @@ from engine.fleet import Fleet
 from engine.placement import NodeFree, fits_node
 from engine.queues import Holder
 from engine.quota import QuotaTree
+from engine.reasons import Reason
 
 from .holders import LIVE
 from .models import Cycle, Decision
@@ -81,7 +82,8 @@ def _grant(observed: Observed, grants: Sequence[Verdict], now: datetime) -> int:
         if job is None or verdict.flavor is None:
             continue
         placed = [(group, rank, int(node_ids[node]), cards) for group, rank, node, cards in verdict.members]
-        amounts = charged(tree, candidate.queue, dict(candidate.amounts))
+        held = candidate.granted(verdict.members)
+        amounts = charged(tree, candidate.queue, dict(held.amounts))
         keyed = {(verdict.flavor, resource): amount for resource, amount in amounts.items()}
         if not _take(fleet, rows, candidate, placed) or tree.fits(candidate.queue, keyed) is not None:
             continue
@@ -260,7 +262,9 @@ def _pend(observed: Observed, verdicts: Sequence[Verdict], now: datetime, moved:
             insert(decisions)
             publish({"queue", *(f"job:{row[0]}" for row in fresh[:TOPICS_MAX])})
     if observed.partial:
-        _pend_alike([verdict.job for verdict in verdicts], now)
+        # A person's budget says nothing about jobs of others that ask for the same.
+        standing = [verdict.job for verdict in verdicts if verdict.reason is not Reason.BUDGET_EXHAUSTED]
+        _pend_alike(standing, now)
     if len(_compared) > 4 * len(observed.pending) + 1000:
         for job in _compared.keys() - observed.pending.keys():
             del _compared[job]

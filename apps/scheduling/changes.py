@@ -12,7 +12,7 @@ from apps.fleet.policies import nodes as node_policy
 from apps.jobs.admission import default_pool
 from apps.jobs.commands.submission import equivalence
 from apps.jobs.policies import jobs as job_policy
-from apps.jobs.requests import amounts_of, groups_of
+from apps.jobs.requests import amounts_of, groups_of, minimums_of
 from apps.quotas.policies import quotas as quota_policy
 from apps.tenants.queries import tenant_named
 from engine import simulate
@@ -171,6 +171,7 @@ class Asked:
                     amounts=charged(self.world.tree, queue, amounts_of(groups)),
                     pool=self.world.view(tenant.pk, spec["intent"]["pool"]),
                     equivalence=equivalence(spec),
+                    minimums=minimums_of(spec),
                 )
                 self.jobs.append(simulate.Job(candidate, float(seconds), limit, keys_of(tenant.pk, name)))
 

@@ -13,6 +13,7 @@ from django.db import connection
 from apps.core import loops
 from apps.fleet.membership import PoolMembers
 from apps.fleet.snapshot import present_fleet
+from apps.jobs.budgets import allowances, binding
 from apps.jobs.configuration import Configuration, TenantRow, configuration
 from apps.jobs.models import Job
 from apps.jobs.requests import cache, groups_of
@@ -116,6 +117,7 @@ def observe(now: datetime) -> Observed | None:
         claims=held.claims,
         yields=held.yields,
         plan=plan,
+        allowances=allowances(configured.budgets, now),
     )
     return Observed(
         snapshot=snapshot,
@@ -188,6 +190,7 @@ class QueuedJob:
     detail: str
     name: str
     limit: float
+    owner: int | None = None
     configuration: Configuration | None = None
     candidate: Candidate | None = None
 
@@ -260,7 +263,7 @@ def queued(now: datetime) -> tuple[list[QueuedJob], datetime | None, bool]:
         if changed:
             cursor.execute(
                 "SELECT xmin::text, id, tenant_id, priority, submitted_at, equivalence, pool, failures, reason, "
-                "detail, name, (spec->>'time_limit')::float8 FROM jobs_job WHERE id = ANY(%s)",
+                "detail, name, (spec->>'time_limit')::float8, owner_id FROM jobs_job WHERE id = ANY(%s)",
                 [changed],
             )
             kept.update((row[1], QueuedJob(*row)) for row in cursor.fetchall())
@@ -286,6 +289,8 @@ def _candidate(row: QueuedJob, configured: Configuration, tree: QuotaTree) -> Ca
         pool=f"{row.pool}@{tenant.domain}" if row.pool in configured.pools else row.pool,
         attempts=row.failures,
         equivalence=row.equivalence,
+        minimums=cache().minimums(row.equivalence),
+        budgets=binding(configured.budgets, row.tenant, tenant.domain, row.owner),
     )
 
 

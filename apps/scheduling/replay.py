@@ -138,6 +138,7 @@ def _load(since: datetime, until: datetime) -> _Period:
             amounts=charged(world.tree, queue, amounts),
             pool=world.view(tenant, pool),
             equivalence=likeness,
+            minimums=cache().minimums(likeness),
         )
         seconds = max(0.001, ends[-1] - starts[-1])
         jobs.append(simulate.Job(candidate, seconds, max(limit, seconds), keys_of(tenant, name)))

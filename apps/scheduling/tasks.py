@@ -8,6 +8,7 @@ from django.utils import timezone
 
 from apps.core import idempotency
 from apps.core.loops import loop
+from apps.jobs.budgets import warn
 from apps.jobs.commands import repair
 from apps.quotas.ledger import decay
 from engine.cycle import decide
@@ -47,11 +48,13 @@ def schedule() -> bool:
 
 @loop("housekeep")
 def housekeep() -> bool:
-    """Once a minute: the ledger is compared with its grants, past use decays, and what has served its time goes."""
+    """Once a minute: the ledger is compared with its grants, past use decays, budgets warn of what is used, and what
+    has served its time goes."""
     now = timezone.now()
     for difference in repair():
         logger.error("The ledger differed from its grants and was set right: %s", difference)
     decay()
+    warn(now)
     idempotency.forget(now - timedelta(hours=idempotency.KEEP_HOURS))
     Cycle.objects.filter(at__lt=now - CYCLE_AGE).delete()
     return False

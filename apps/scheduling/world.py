@@ -138,6 +138,7 @@ def _job(
         not_before=due if due > world.now else 0.0,
         attempts=failures,
         equivalence=equivalence,
+        minimums=cache().minimums(equivalence),
     )
     return simulate.Job(candidate, _seconds(tenant, name, limit, run_time), limit, keys_of(tenant, name))
 

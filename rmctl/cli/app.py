@@ -244,7 +244,7 @@ def trigger(
 def list_(
     kind: Annotated[
         str,
-        typer.Argument(help="jobs, workflows, runs, nodes, pools, quotas, tenants or events."),
+        typer.Argument(help="jobs, workflows, runs, nodes, pools, quotas, budgets, tenants or events."),
     ] = "jobs",
     tenant: TenantOption = None,
     state: Annotated[str | None, typer.Option(help="Only this state, or several: pending,running.")] = None,

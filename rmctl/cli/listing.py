@@ -119,6 +119,14 @@ def _tenant(row: Row) -> list[tuple[object, ...]]:
     ]
 
 
+def _budget(row: Row) -> list[tuple[object, ...]]:
+    of = next(f"{kind} {row[kind]}" for kind in ("domain", "tenant", "user") if row.get(kind))
+    measure = f"{row['measure']} a {row['period']}" if row.get("period") else row["measure"]
+    kind = "hard" if row.get("hard") else "warns"
+    until, next_period = ((row.get(name) or "")[:16].replace("T", " ") for name in ("exhausted_at", "resets_at"))
+    return [(row["id"], of, measure, f"{row['used']:.4g}", f"{row['amount']:g}", kind, until, next_period)]
+
+
 KINDS = {
     "jobs": Kind(
         ("id", "name", "tenant", "state", "priority", "time", "submitted", "detail"), _job, ("id", "priority")
@@ -137,6 +145,11 @@ KINDS = {
         ("name", "tenant", "flavor", "resource", "used", "nominal", "may borrow"),
         _quota,
         ("used", "nominal", "may borrow"),
+    ),
+    "budgets": Kind(
+        ("id", "of", "measure", "used", "amount", "limit", "used up", "next period"),
+        _budget,
+        ("id", "used", "amount"),
     ),
     "events": Kind(("id", "when", "verb", "subject", "actor", "detail"), _event, ("id",)),
     "tenants": Kind(("slug", "name", "domain", "state"), _tenant),

@@ -28,6 +28,10 @@ MIB = 2**20
 SPEC_BYTES = 1024 * 1024
 MAX_MEMBERS = 10_000
 
+# What becomes of a job that is evicted, and the seconds that it has from SIGTERM to SIGKILL.
+OnPreempt = Literal["requeue", "fail"]
+Notice = Annotated[Duration, Field(ge=0, le=3600)]
+
 
 def _enough(size: int) -> int:
     if size < MIB:
@@ -86,11 +90,23 @@ class Retries(Strict):
     jitter: float = Field(default=0.2, ge=0, le=1)
 
 
+def check_minimum(count: int, least: int | None) -> None:
+    """Raises BadValue when fewer members than the fewest are wanted."""
+    if least is not None and least > count:
+        raise BadValue(
+            "minimum_above_count", f"min_count ({least}) is above count ({count}); lower it or leave it out."
+        )
+
+
 class GroupSpec(Strict):
-    """`count` equal members that start together; each runs `command` (argv) or `script` (bash)."""
+    """`count` equal members that start together; each runs `command` (argv) or `script` (bash).
+
+    With a `min_count` the job also starts with fewer members, as many as fit, but at least so many.
+    """
 
     name: Identifier = "main"
     count: int = Field(default=1, ge=1, le=MAX_MEMBERS)
+    min_count: int | None = Field(default=None, ge=1, le=MAX_MEMBERS)
     command: list[str] | None = Field(default=None, min_length=1, max_length=1000)
     script: Script | None = None
     image: Image | None = None
@@ -122,6 +138,7 @@ class GroupSpec(Strict):
         if (self.command is None) == (self.script is None):
             what = "both" if self.command is not None else "neither"
             raise BadValue("command_or_script", f"Give exactly one of command and script; {what} is given.")
+        check_minimum(self.count, self.min_count)
         check_variables(self.env, self.secrets)
         return self
 
@@ -139,8 +156,8 @@ class JobSpec(Strict):
     intent: Intent = Field(default_factory=Intent)
     priority: int = Field(default=0, ge=-1000, le=1000)
     time_limit: Seconds = Field(default=3600, json_schema_extra={"default": "1h"})
-    on_preempt: Literal["requeue", "fail"] = "requeue"
-    notice: Duration = Field(default=10, ge=0, le=3600, json_schema_extra={"default": "10s"})
+    on_preempt: OnPreempt = "requeue"
+    notice: Notice = Field(default=10, json_schema_extra={"default": "10s"})
     retries: Retries = Field(default_factory=lambda: Retries())
     bundle: Digest | None = None
     inputs: dict[str, Any] = Field(default_factory=dict)
@@ -242,6 +259,7 @@ def _plain_group(group: GroupSpec) -> dict[str, Any]:
     return {
         "name": group.name,
         "count": group.count,
+        "min_count": group.min_count,
         "command": group.command,
         "script": group.script,
         "image": group.image,

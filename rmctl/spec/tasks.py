@@ -15,7 +15,7 @@ from .values import canonical_json
 VARIABLE_BYTES = 32 * 1024
 
 _MERGED = ("resources", "env", "secrets", "retries", "intent")
-_TAKEN = ("time_limit", "priority", "image")
+_TAKEN = ("time_limit", "priority", "on_preempt", "notice", "image")
 
 
 def merged_fields(defaults: Mapping[str, Any], task: Mapping[str, Any]) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def compile_task(
     fields = merged_fields(definition["defaults"], task)
     image = fields.pop("image", None)
     group = {name: fields.pop(name) for name in ("resources", "env", "secrets")}
-    group |= {"image": image, "count": task.get("count", 1)}
+    group |= {"image": image, "count": task.get("count", 1), "min_count": task.get("min_count")}
     key = canonical_json([group, fields])
     cache = {} if cache is None else cache
     if key not in cache:

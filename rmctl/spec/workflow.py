@@ -11,7 +11,7 @@ from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, field
 from . import graph, params
 from .arguments import Argument
 from .errors import BadValue, FieldError, SpecError, describe, field_error
-from .job import MAX_MEMBERS, Intent, Resources, Retries
+from .job import MAX_MEMBERS, Intent, Notice, OnPreempt, Resources, Retries, check_minimum
 from .quantities import Seconds
 from .schedule import check_schedule, check_start, check_timezone
 from .tasks import CompiledTask, compile_task
@@ -77,6 +77,8 @@ class JobFields(Strict):
     time_limit: Seconds = Field(default=3600, json_schema_extra={"default": "1h"})
     intent: Intent = Field(default_factory=lambda: Intent())
     priority: int = Field(default=0, ge=-1000, le=1000)
+    on_preempt: OnPreempt = "requeue"
+    notice: Notice = Field(default=10, json_schema_extra={"default": "10s"})
     image: Image | None = None
 
     def given(self) -> dict[str, Any]:
@@ -121,9 +123,11 @@ class TaskSpec(JobFields):
     upstream: list[Identifier] = Field(default_factory=list, max_length=MAX_TASKS)
     trigger_rule: TriggerRule = "all_success"
     count: int = Field(default=1, ge=1, le=MAX_MEMBERS)
+    min_count: int | None = Field(default=None, ge=1, le=MAX_MEMBERS)
 
     @model_validator(mode="after")
     def _fields_of_kind(self) -> Self:
+        check_minimum(self.count, self.min_count)
         accepted = {"bash": {"script"}, "python": {"file", "function"}, "empty": set()}[self.kind]
         for name in ("script", "file", "function"):
             given = getattr(self, name) is not None
@@ -161,6 +165,8 @@ class TaskSpec(JobFields):
             task["map"] = {"over": over, "limit": self.map.limit}
         if self.count != 1:
             task["count"] = self.count
+        if self.min_count is not None:
+            task["min_count"] = self.min_count
         return task | self.given()
 
 

@@ -12,6 +12,7 @@ from apps.execution.models import Artifact, Bundle, LogChunk
 from apps.fleet import commands as fleet
 from apps.jobs import commands as jobs
 from apps.jobs.models import Attempt, Grant, Job, Placement
+from apps.quotas.budgets import create_budget
 from apps.scheduling.models import Decision
 from apps.tenants import commands as tenants
 from apps.tenants.models import Membership, Secret
@@ -99,6 +100,7 @@ def make_objects(world: World) -> dict[str, Any]:
         "pool_id": world.pool.pk,
         "flavor_id": world.flavor.pk,
         "quota_id": world.vision_quota.pk,
+        "budget_id": create_budget(actor=SYSTEM, tenant=world.vision, measure="running", amount=5).pk,
         "event_id": Event.objects.filter(tenant_id=world.vision.pk).latest("id").pk,
         "job_id": job.pk,
         "workflow_id": run.workflow_id,

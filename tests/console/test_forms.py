@@ -35,9 +35,11 @@ def test_a_job_goes_into_the_form_and_comes_out_the_same() -> None:
         "cpu": "1500m", "memory": "2Gi", "storage": "1Gi", "gpu_count": "1", "gpu_models": "A100, H100",
         "pool": "default", "placement": "spread", "labels": "zone=a, b\ndisk=ssd", "env": "A=1\nB=x=y",
         "secrets": "TOKEN=hub", "priority": "-5", "time_limit": "2h", "retries": "1",
+        "min_count": "1", "on_preempt": "fail", "notice": "90s",
     }  # fmt: skip
     spec = parse_job(forms.job_data(typed)).normalised()
     assert spec["intent"]["require"]["labels"] == {"zone": ["a", "b"], "disk": ["ssd"]}
+    assert (spec["groups"][0]["min_count"], spec["on_preempt"], spec["notice"]) == (1, "fail", 90)
     assert spec["groups"][0]["env"] == {"A": "1", "B": "x=y"}
     again = parse_job(forms.job_data(forms.job_values(spec))).normalised()
     assert again == spec
@@ -47,6 +49,7 @@ def test_a_job_goes_into_the_form_and_comes_out_the_same() -> None:
     ("name", "value", "field"),
     [
         ("count", "two", "groups[0].count"),
+        ("min_count", "few", "groups[0].min_count"),
         ("priority", "1.5", "priority"),
         ("env", "NOVALUE", "groups[0].env"),
         ("labels", "=x", "intent.require.labels"),

@@ -10,6 +10,7 @@ from apps.core.actors import SYSTEM
 from apps.events.models import Event
 from apps.fleet import commands as fleet
 from apps.quotas import commands as quotas
+from apps.quotas.budgets import create_budget
 from apps.quotas.models import QuotaLimit, QuotaNode, QuotaUsage
 from apps.tenants import commands as tenants
 from rmctl.spec import BadValue
@@ -198,3 +199,27 @@ def test_a_cohort_with_children_stays(world: World, people: People) -> None:
     answer = people.operator.post(f"/quotas/{world.cohort.pk}/delete", follow=True)
     assert "has children: move or delete them first" in answer.content.decode()
     assert QuotaNode.objects.filter(pk=world.cohort.pk).exists()
+
+
+def test_rules_of_the_queue_are_set_and_a_wrong_one_stays_beside_its_field(world: World, people: People) -> None:
+    path = f"/quotas/{world.vision_quota.pk}/"
+    page = people.operator.get(path)
+    assert 'data-testid="quota-rules"' in page.content.decode()
+    values = {**fields(page), "reclaim": "any", "minimum_run_seconds": "300", "borrow_threshold": "-5"}
+    assert people.operator.post(path, values).status_code == 302
+    world.vision_quota.refresh_from_db()
+    node = world.vision_quota
+    assert (node.reclaim, node.minimum_run_seconds, node.borrow_threshold) == ("any", 300, -5)
+    refused = people.operator.post(path, {**values, "minimum_run_seconds": "soon", "reclaim": "never"})
+    assert refused.status_code == 422 and "is not a whole number" in refused.content.decode()
+    node.refresh_from_db()
+    assert node.reclaim == "any"
+    cohort = people.operator.get(f"/quotas/{world.cohort.pk}/").content.decode()
+    assert 'data-testid="quota-rules"' not in cohort
+
+
+def test_the_tenant_sees_its_budgets(world: World, people: People) -> None:
+    create_budget(actor=SYSTEM, tenant=world.vision, measure="gpu_hours", period="month", amount=12.5)
+    create_budget(actor=SYSTEM, domain=world.beta, measure="running", amount=4)
+    page = people.member.get("/tenants/vision/").content.decode()
+    assert "tenant vision" in page and "12.5" in page and "domain beta" not in page

@@ -300,6 +300,10 @@ ROWS = {
     "quotas": ({"id": 5, "name": "vision", "tenant": "vision", "depth": 1, "cells": [
         {"flavor": "cpu", "resource": "cpu", "used": 500, "nominal": 2000, "borrowing_limit": None}]},
         ["vision", "0.5", "2", "∞"]),
+    "budgets": ({"id": 9, "domain": None, "tenant": "vision", "user": None, "measure": "gpu_hours", "period": "month",
+                 "amount": 100.0, "hard": True, "used": 95.25, "per_hour": 2.0, "resets_at": "2026-12-01T00:00:00Z",
+                 "exhausted_at": "2026-11-21T12:22:30Z"},
+                ["tenant vision", "gpu_hours a month", "95.25", "100", "hard", "2026-11-21 12:22", "2026-12-01 00:00"]),
     "events": ({"id": 6, "at": "2026-01-01T00:00:00Z", "verb": "job.submitted", "subject_type": "job",
                 "subject_id": 7, "actor": "user:mia", "facts": {"name": "x"}, "reason": ""},
                ["job.submitted", "job:7", "name=x"]),

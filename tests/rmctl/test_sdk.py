@@ -13,7 +13,7 @@ import pytest
 
 import rmctl
 from rmctl import DAG, SdkError, bash, chain, empty, param, task
-from rmctl.sdk import bundle
+from rmctl.sdk import bundle, yaml_loader
 from rmctl.sdk.compile import CompiledWorkflow, compile_file
 from rmctl.sdk.yaml_loader import YamlError, parse
 from rmctl.spec import SpecError, parse_workflow
@@ -96,6 +96,43 @@ def test_options_go_into_the_definition() -> None:
         7,
     )
     assert (other["id"], other["priority"], other["resources"]) == ("other", 4, {"cpu": 2})
+
+
+def test_what_becomes_of_a_preempted_task_is_said_by_it_or_by_the_defaults() -> None:
+    with DAG("d", defaults={"on_preempt": "fail", "notice": "1m"}) as dag:
+        bash("saves", "true", on_preempt="requeue", notice="5m", priority=-5)
+        bash("plain", "true")
+    compiled = parse_workflow(dag.definition()).compiled
+    said = {name: [compiled[name].base[key] for key in ("on_preempt", "notice", "priority")] for name in compiled}
+    assert said == {"saves": ["requeue", 300, -5], "plain": ["fail", 60, 0]}
+
+
+def test_a_definition_that_says_nothing_of_preemption_keeps_its_digest() -> None:
+    with DAG("d") as dag:
+        bash("plain", "true")
+    [plain] = parse_workflow(dag.definition()).definition["tasks"]
+    assert plain.keys() == {"id", "kind", "script", "trigger_rule", "upstream"}
+
+
+def test_yaml_says_it_in_the_same_words() -> None:
+    definition, _ = yaml_loader.workflow(
+        "name: d\ntasks:\n  a: {script: 'true', on_preempt: fail, notice: 90s}\n"
+    )
+    base = parse_workflow(definition).compiled["a"].base
+    assert (base["on_preempt"], base["notice"]) == ("fail", 90)
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [({"on_preempt": "stay"}, "not_a_choice"), ({"notice": "2h"}, "out_of_range")],
+)
+def test_a_wrong_wish_about_preemption_is_refused_by_its_field(options: dict[str, Any], code: str) -> None:
+    with DAG("d") as dag:
+        bash("a", "true", **options)
+    with pytest.raises(SpecError) as refused:
+        parse_workflow(dag.definition())
+    [fault] = refused.value.errors
+    assert (fault["field"], fault["code"]) == (f"tasks[0].{next(iter(options))}", code)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 from django.contrib import messages
+from django.db.models import Q
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
@@ -14,6 +15,7 @@ from apps.core.errors import DomainError, Invalid
 from apps.core.filters import apply_filters
 from apps.events.filters import EventFilter
 from apps.events.queries import list_events
+from apps.jobs.budgets import Use, uses
 from apps.quotas import policies as quota_policies
 from apps.quotas.queries import quota_rows
 from apps.tenants import commands, policies
@@ -79,6 +81,7 @@ def _show_tenant(
         "crumbs": [{"label": "Tenants", "url": reverse("console:tenants")}, {"label": found.name}],
         "found": found,
         "quota": quota,
+        "budgets": _budget_uses(actor, found),
         "members": list_members(actor, found).order_by("role", "user__username"),
         "secrets": list_secrets(actor, found),
         "jobs": queries.job_counts(actor, found),
@@ -90,6 +93,12 @@ def _show_tenant(
         },
     }
     return show(request, "console/tenants/detail.html", context, status=422 if member or secret else 200)
+
+
+def _budget_uses(actor: Actor, found: Tenant) -> list[Use]:
+    """The budgets of the tenant and of its domain, with what is used of each."""
+    rows = quota_policies.budgets.visible(actor).filter(Q(tenant=found) | Q(domain=found.domain_id))
+    return uses(list(rows.select_related("tenant", "domain", "user").order_by("measure", "pk")), timezone.now())
 
 
 def _member_form() -> Form:

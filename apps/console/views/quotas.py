@@ -1,5 +1,7 @@
 """The quota tree, and the form of one of its nodes with what is used beside each limit."""
 
+from typing import Any
+
 from django.contrib import messages
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse
@@ -94,7 +96,7 @@ def quota(request: HttpRequest, actor: Actor, quota_id: int) -> HttpResponse:
         form.fill(request.POST)
         asked = request.POST.get("seen", "")
         try:
-            _save(actor, node, form, asked)
+            _save(actor, node, form, asked, row.rules or {})
         except DomainError as error:
             form.refuse(error, form.paths())
             refused = True
@@ -116,9 +118,11 @@ def quota(request: HttpRequest, actor: Actor, quota_id: int) -> HttpResponse:
 
 
 @transaction.atomic
-def _save(actor: Actor, node: QuotaNode, form: QuotaForm, seen: str) -> None:
-    """Both or neither: the limits in one command, the weight (where it is another one) in its own."""
-    limits, weight = form.limits(), weight_of(form)
+def _save(actor: Actor, node: QuotaNode, form: QuotaForm, seen: str, rules: dict[str, Any]) -> None:
+    """All or nothing: the limits in one command, the weight and the rules (where they are others) in their own."""
+    limits, weight, changed = form.limits(), weight_of(form), form.rules(rules)
     commands.set_limits(actor=actor, node_id=node.pk, limits=limits, seen=seen)
     if weight != node.weight:
         commands.set_weight(actor=actor, node_id=node.pk, weight=weight)
+    if changed:
+        commands.set_rules(actor=actor, node_id=node.pk, rules=changed)

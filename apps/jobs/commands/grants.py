@@ -14,6 +14,7 @@ from apps.core.bulk import insert, update_rows
 from apps.events.record import Fact, Move, move_many, record_all
 from apps.quotas import ledger
 
+from ..budgets import settle
 from ..models import Attempt, Grant, Job, Placement
 from ..states import ATTEMPT_LIVE, JOB_EDGES, JobState
 
@@ -143,6 +144,7 @@ def allocate(members: Iterable[Any], sign: int) -> None:
 def release_grants(grants: Sequence[Grant], members: Iterable[Any], now: datetime) -> None:
     """End grants whose processes have stopped: node, cards and quota get their amounts back."""
     update_rows(Grant, ("released_at",), [(grant.pk, now) for grant in grants])
+    settle([grant.pk for grant in grants])
     allocate(members, -1)
     ledger.release((grant.quota_node_id, grant.flavor, grant.amounts) for grant in grants)
 

@@ -19,7 +19,9 @@ from engine.reasons import Reason
 from rmctl.spec import SpecError, parse_job
 
 from ..admission import default_pool, refuse_impossible
+from ..budgets import require_room
 from ..models import Job
+from ..requests import minimums_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,8 @@ def equivalence(spec: dict[str, Any]) -> str:
         "groups": [(group["count"], group["resources"], bool(group.get("image"))) for group in spec["groups"]],
         "intent": spec["intent"],
     }
+    if least := minimums_of(spec):
+        looked_at["minimums"] = least
     return hashlib.blake2b(json.dumps(looked_at, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
@@ -45,7 +49,8 @@ def submit(*, actor: Actor, tenant: Tenant, data: dict[str, Any]) -> Job:
     """Submit one job as given by a person or a program.
 
     Raises Invalid naming each wrong field, also for what could never start: an unknown pool or secret, a
-    request larger than any node, or above what the quota tree can ever give.
+    request larger than any node, or above what the quota tree can ever give. RateLimited above a budget of
+    submissions a minute, Conflict where no more jobs may wait.
     """
     tenant_policies.tenants.require(actor, "submit", tenant)
     body = {key: value for key, value in data.items() if key != "tenant"}
@@ -56,6 +61,7 @@ def submit(*, actor: Actor, tenant: Tenant, data: dict[str, Any]) -> Job:
     _refuse_unknown_secrets(tenant, spec)
     spec["intent"]["pool"] = spec["intent"].get("pool") or default_pool()
     refuse_impossible(tenant, spec)
+    require_room(tenant, actor.user_id, timezone.now())
     item = Submission(spec=spec, origin="", name=spec["name"])
     return submit_many(actor=actor, tenant=tenant, owner_id=actor.user_id, items=[item])[0]
 

@@ -1,0 +1,113 @@
+"""REST: budgets, what is used of them, and when they will be used up."""
+
+from typing import Any
+
+from django.utils import timezone
+from rest_framework import serializers
+from rest_framework.request import Request
+
+from apps.core.api import ApiView, StrictSerializer, Text, operation
+from apps.quotas import budgets as commands
+from apps.quotas.models import Budget, Measure, Period
+from apps.quotas.policies import budgets as policy
+from apps.tenants import policies as tenant_policies
+
+from .budgets import uses
+
+
+class BudgetBody(StrictSerializer):
+    domain = Text(max_length=63, allow_null=True, default=None, help_text="Slug; one of domain, tenant and user.")
+    tenant = Text(max_length=63, allow_null=True, default=None, help_text="Slug of the tenant.")
+    user = Text(max_length=150, allow_null=True, default=None, help_text="Name of the person, in all tenants.")
+    measure = serializers.ChoiceField(choices=Measure.choices)
+    period = serializers.ChoiceField(
+        choices=Period.choices, allow_blank=True, default="", help_text="Of hours; calendar periods in UTC."
+    )
+    amount = serializers.FloatField(min_value=0, max_value=commands.MAX_BUDGET, help_text="Jobs, or hours.")
+    hard = serializers.BooleanField(default=True, help_text="False: warn only (for hours).")
+
+
+class BudgetChange(StrictSerializer):
+    amount = serializers.FloatField(required=False, min_value=0, max_value=commands.MAX_BUDGET)
+    hard = serializers.BooleanField(required=False)
+
+
+class BudgetAnswer(serializers.Serializer[Any]):
+    id = serializers.IntegerField()
+    domain = serializers.CharField(allow_null=True)
+    tenant = serializers.CharField(allow_null=True)
+    user = serializers.CharField(allow_null=True)
+    measure = serializers.ChoiceField(choices=Measure.choices)
+    period = serializers.CharField()
+    amount = serializers.FloatField()
+    hard = serializers.BooleanField()
+    used = serializers.FloatField(help_text="Of this period so far, or now.")
+    per_hour = serializers.FloatField(help_text="What the jobs that run now add in an hour.")
+    resets_at = serializers.DateTimeField(allow_null=True, help_text="When the next period begins.")
+    exhausted_at = serializers.DateTimeField(
+        allow_null=True, help_text="When it is used up if what runs goes on running; null: not in this period."
+    )
+
+
+class Budgets(ApiView):
+    @operation(listing=True, answer=BudgetAnswer)
+    def get(self, request: Request) -> Any:
+        """The budgets that you can see, with what is used of each."""
+        rows = policy.visible(self.actor).select_related("domain", "tenant", "user")
+        return _answers(list(self.paginate(rows)))
+
+    @operation(body=BudgetBody, answer=BudgetAnswer, status=201)
+    def post(self, request: Request) -> Any:
+        """Give a domain, a tenant or a person a budget."""
+        data, actor = self.data, self.actor
+        budget = commands.create_budget(
+            actor=actor,
+            measure=data["measure"],
+            amount=data["amount"],
+            period=data["period"],
+            hard=data["hard"],
+            domain=tenant_policies.domains.get(actor, slug=data["domain"]) if data["domain"] else None,
+            tenant=tenant_policies.tenants.get(actor, slug=data["tenant"]) if data["tenant"] else None,
+            user=tenant_policies.users.get(actor, username=data["user"]) if data["user"] else None,
+        )
+        return _answers([budget])[0]
+
+
+class BudgetDetail(ApiView):
+    @operation(answer=BudgetAnswer)
+    def get(self, request: Request, budget_id: int) -> Any:
+        """One budget with what is used of it."""
+        return _answers([policy.get(self.actor, pk=budget_id)])[0]
+
+    @operation(body=BudgetChange, answer=BudgetAnswer)
+    def patch(self, request: Request, budget_id: int) -> Any:
+        """Raise or lower a budget, or make it hard or soft."""
+        budget = commands.change_budget(
+            actor=self.actor, budget_id=budget_id, amount=self.data.get("amount"), hard=self.data.get("hard")
+        )
+        return _answers([budget])[0]
+
+    @operation()
+    def delete(self, request: Request, budget_id: int) -> None:
+        """Take a budget away."""
+        commands.delete_budget(actor=self.actor, budget_id=budget_id)
+
+
+def _answers(budgets: list[Budget]) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": use.budget.pk,
+            "domain": use.budget.domain.slug if use.budget.domain else None,
+            "tenant": use.budget.tenant.slug if use.budget.tenant else None,
+            "user": use.budget.user.get_username() if use.budget.user else None,
+            "measure": use.budget.measure,
+            "period": use.budget.period,
+            "amount": use.budget.amount,
+            "hard": use.budget.hard,
+            "used": use.used,
+            "per_hour": use.per_hour,
+            "resets_at": use.until,
+            "exhausted_at": use.exhausted_at,
+        }
+        for use in uses(budgets, timezone.now())
+    ]

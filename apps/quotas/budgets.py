@@ -1,0 +1,105 @@
+"""The only writers of budgets."""
+
+import math
+
+from django.contrib.auth.models import AbstractUser
+from django.db import IntegrityError, transaction
+
+from apps.core.actors import Actor
+from apps.core.errors import Conflict, Invalid
+from apps.events.record import Fact, record
+from apps.tenants.models import Domain, Tenant
+
+from . import policies
+from .models import OVER_TIME, Budget, Measure
+
+MAX_BUDGET = 1e12
+# A rate is looked up by its so many-th latest job.
+MAX_COUNT = 100_000
+
+
+def _checked(measure: str, period: str, amount: float, hard: bool) -> None:
+    """Refuse what means nothing, naming the field."""
+    if measure in OVER_TIME and not period:
+        raise Invalid.field("period", f"{measure} are counted by day, week or month: name one.", "required")
+    if measure not in OVER_TIME and period:
+        raise Invalid.field("period", f"{measure} are counted at every moment: leave the period out.")
+    if measure not in OVER_TIME and not hard:
+        raise Invalid.field("hard", f"only use over time can be watched without a limit, not {measure}.")
+    most = MAX_BUDGET if measure in OVER_TIME else MAX_COUNT
+    if not math.isfinite(amount) or not 0 <= amount <= most:
+        raise Invalid.field("amount", f"a number from 0 to {most:.0f}.", "out_of_range")
+    if measure not in OVER_TIME and not float(amount).is_integer():
+        raise Invalid.field("amount", f"a whole number of {measure}.", "out_of_range")
+    if measure == Measure.SUBMISSIONS and amount < 1:
+        raise Invalid.field("amount", "at least one submission a minute; to stop a tenant, suspend it.", "out_of_range")
+
+
+def _recorded(actor: Actor, verb: str, budget: Budget) -> None:
+    facts = {
+        "of": budget.of, "measure": budget.measure, "period": budget.period, "amount": budget.amount,
+        "hard": budget.hard,
+    }  # fmt: skip
+    fact = Fact(
+        verb, "budget", budget.pk, tenant_id=budget.tenant_id, domain_id=budget.domain_id, facts=facts,
+        topics=("quota",),
+    )  # fmt: skip
+    record(actor, fact)
+
+
+@transaction.atomic
+def create_budget(
+    *,
+    actor: Actor,
+    measure: str,
+    amount: float,
+    period: str = "",
+    hard: bool = True,
+    domain: Domain | None = None,
+    tenant: Tenant | None = None,
+    user: AbstractUser | None = None,
+) -> Budget:
+    """Give a domain, a tenant or a person a budget. Raises Invalid, and Conflict where there is one of the kind."""
+    policies.budgets.require(actor, "create", measure)
+    if sum(one is not None for one in (domain, tenant, user)) != 1:
+        raise Invalid.field("tenant", "name exactly one of domain, tenant and user.", "required")
+    _checked(measure, period, amount, hard)
+    try:
+        with transaction.atomic():
+            budget = Budget.objects.create(
+                domain=domain,
+                tenant=tenant,
+                user_id=user.pk if user is not None else None,
+                measure=measure,
+                period=period,
+                amount=amount,
+                hard=hard,
+            )
+    except IntegrityError:
+        raise Conflict("There is a budget of this kind already: change that one.", code="exists") from None
+    _recorded(actor, "budget.created", budget)
+    return budget
+
+
+@transaction.atomic
+def change_budget(
+    *, actor: Actor, budget_id: int, amount: float | None = None, hard: bool | None = None
+) -> Budget:
+    """Raise or lower a budget, or make it hard or soft; what waits for it is looked at again at once."""
+    budget = policies.budgets.get(actor, "update", lock=True, pk=budget_id)
+    budget.amount = budget.amount if amount is None else amount
+    budget.hard = budget.hard if hard is None else hard
+    _checked(budget.measure, budget.period, budget.amount, budget.hard)
+    # The new amount is warned of anew.
+    budget.warned_on, budget.warned_percent = None, 0
+    budget.save(update_fields=["amount", "hard", "warned_on", "warned_percent"])
+    _recorded(actor, "budget.changed", budget)
+    return budget
+
+
+@transaction.atomic
+def delete_budget(*, actor: Actor, budget_id: int) -> None:
+    """Take a budget away; what was used stays counted for later ones."""
+    budget = policies.budgets.get(actor, "delete", lock=True, pk=budget_id)
+    _recorded(actor, "budget.deleted", budget)
+    budget.delete()
