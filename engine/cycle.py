@@ -522,6 +522,12 @@ class _Cycle:
                 return Refusal(Reason.BUDGET_EXHAUSTED, self.allowances[budget].detail)
         return None
 
+    def _count(self, item: Candidate) -> None:
+        """One of the starts that the job's budgets allow is taken."""
+        for budget in item.budgets:
+            if budget in self.starts:
+                self.starts[budget] -= 1
+
     def _backoff(self, item: Candidate) -> Refusal:
         wait = item.not_before - self.now
         return Refusal(Reason.BACKOFF, f"tried {item.attempts} times; the next try is in {wait:.1f} s.")
@@ -674,6 +680,7 @@ class _Cycle:
         if self.backfill is not None:
             self.backfill.evict([victim.holder.uid for victim in eviction.victims], item.job)
         self._charge(item)
+        self._count(item)  # Nobody is evicted for a start that the budget has only once.
         count = len(eviction.victims)
         waits = f"{count} job{'s' if count > 1 else ''} to stop" if count else "jobs that stop for others"
         detail = f"the room is kept for it; it waits for {waits}."
@@ -815,9 +822,7 @@ class _Cycle:
         if self.backfill is not None:
             self.backfill.grant(item.job, item.queue, item.groups, charge, placed.members)
         self._charge(item)
-        for budget in item.budgets:
-            if budget in self.starts:
-                self.starts[budget] -= 1
+        self._count(item)
         self.granted += 1
         tried.append({"flavor": flavor, "outcome": "granted", "detail": "", "funnel": funnel.as_list()})
         self.verdicts.append(

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.admission import admit
-from engine.cycle import Snapshot, Verdict, decide
+from engine.cycle import Allowance, Snapshot, Verdict, decide
 from engine.evictions import Places
 from engine.placement import Fleet, Request
 from engine.preemption import Cause, Demand, find_victims, yielding
@@ -213,6 +213,16 @@ def test_the_cycle_names_victims_and_keeps_the_room() -> None:
     assert verdicts[1].detail == "the room is kept for it; it waits for 1 job to stop."
     # The second would fit the rest of what the victim leaves, as the cohort has room then.
     assert verdicts[2].outcome == "preempt" and verdicts[2].victims == ()
+
+
+def test_who_waits_for_victims_has_taken_the_start_that_the_budget_allows() -> None:
+    fleet = Fleet.build([row(0, cpu_free=0)])
+    ask = Request(cpu=4000)
+    wanting = [candidate(job, 1, ask, amounts={"cpu": 4000}, budgets=(3,)) for job in (1, 2)]
+    allowances = {3: Allowance(1, "one at once.")}
+    verdicts = by_job(decide(snapshot(fleet, EVICTS, *wanting, allowances=allowances), now=10.0))
+    assert verdicts[1].outcome == "preempt"
+    assert (verdicts[2].reason, verdicts[2].detail) == (Reason.BUDGET_EXHAUSTED, "one at once.")
 
 
 def test_by_default_nobody_is_evicted() -> None:
