@@ -6,25 +6,17 @@ gets, engine.preemption who has to go for it. Within a cycle capacity and quota 
 fails again: every refusal is remembered by what was asked, and thousands of equal jobs cost one look.
 """
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
-from types import MappingProxyType
-from typing import NamedTuple
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 
-import numpy as np
-
-from engine.backfill import Backfill, Option, Plan, Wait
-from engine.evictions import Eviction, Evictions, Places
+from engine.backfill import Backfill, Option, Wait
+from engine.evictions import Eviction, Evictions
 from engine.fairness import Entry, Tournament
 from engine.flavors import Level, Mode, choose, level_of, reduced
-from engine.fleet import Fleet, Mask
+from engine.fleet import Mask
 from engine.placement import (
-    Funnel,
-    Groups,
-    Member,
     Placed,
-    Split,
     candidates,
     obstacles,
     place_gang,
@@ -32,137 +24,22 @@ from engine.placement import (
     shortages,
     take_members,
 )
-from engine.preemption import Cause, Demand
+from engine.preemption import Demand
 from engine.queues import (
     DEFAULT_RULES,
-    FairStrategy,
     Fungibility,
-    Holder,
     Policy,
     Preference,
     QueueRules,
     Strategy,
     World,
 )
-from engine.quota import FlavorResource, QuotaTree
+from engine.quota import FlavorResource
 from engine.reasons import GRAVITY, RANK, Reason
 from engine.refusals import Deferred, Granted, Refusal, Told, behind, combined, no_flavor, no_place, no_quota
+from engine.rooms import Room, Rooms, within
+from engine.snapshot import NO_POINTS, NO_SCORES, Candidate, Snapshot, Verdict, charge_of, queue_order
 
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A pending job. `amounts` are its totals by resource; `submitted` and `not_before` are epoch seconds.
-
-    Candidates of one pool with the same `equivalence` have equal groups, and inside one queue equal amounts.
-    Each of `budgets` must still allow a start (`Snapshot.allowances`); where none is told, it does.
-    `minimums` says by group with how few members the job starts too where not all fit; empty: all or none.
-    """
-
-    job: int
-    queue: int
-    priority: int
-    submitted: float
-    groups: Groups
-    amounts: Mapping[str, int]
-    pool: str
-    not_before: float = 0.0
-    attempts: int = 0
-    equivalence: Hashable = None
-    minimums: tuple[int | None, ...] = ()
-    budgets: tuple[int, ...] = ()
-
-    def sized(self, counts: Sequence[int]) -> "Candidate":
-        """The job with so many members by group, all of which it needs, and what it is charged then."""
-        groups = [(request, count) for (request, _), count in zip(self.groups, counts, strict=True)]
-        before, after = totals(self.groups), totals(groups)
-        amounts = {
-            resource: amount - before.get(resource, 0) + after.get(resource, 0)
-            for resource, amount in self.amounts.items()
-        }
-        equivalence = None if self.equivalence is None else (self.equivalence, tuple(counts))
-        return replace(self, groups=groups, amounts=amounts, equivalence=equivalence, minimums=())
-
-    @property
-    def least(self) -> "Candidate":
-        """The job with the fewest members that it starts with."""
-        if not self.minimums:
-            return self
-        return self.sized([least or count for least, (_, count) in zip(self.minimums, self.groups, strict=True)])
-
-    def granted(self, members: Sequence[Member]) -> "Candidate":
-        """The job with the members that it was granted."""
-        if not self.minimums:
-            return self
-        counts = [0] * len(self.groups)
-        for group, *_ in members:
-            counts[group] += 1
-        return self.sized(counts)
-
-
-def totals(groups: Groups) -> dict[str, int]:
-    """What all members ask for together, by resource."""
-    sums = {"cpu": 0, "memory": 0, "storage": 0, "gpu": 0}
-    for request, count in groups:
-        sums["cpu"] += request.cpu * count
-        sums["memory"] += request.memory * count
-        sums["storage"] += request.storage * count
-        sums["gpu"] += request.gpu_count * request.gpu_milli * count
-    return sums
-
-
-@dataclass(frozen=True, slots=True)
-class Allowance:
-    """How many more jobs a budget lets start, and what is said to those that it does not."""
-
-    starts: int
-    detail: str
-
-
-@dataclass(frozen=True)
-class PoolView:
-    """A pool: its nodes, and its flavors in the order to try, each with its nodes."""
-
-    nodes: Mask
-    flavors: Sequence[tuple[str, Mask]]
-
-    @cached_property
-    def inside(self) -> list[tuple[str, Mask]]:
-        """The flavors with those of their nodes that are in the pool."""
-        return [(flavor, nodes & self.nodes) for flavor, nodes in self.flavors]
-
-    @cached_property
-    def split(self) -> Split:
-        """The same nodes, to be asked about together."""
-        return Split([nodes for _, nodes in self.inside])
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """What was observed. `decide` changes nothing of it.
-
-    Holders are those who could be evicted, by job id, with their `places`; the usage of the tree and of the
-    fleet counts them. In `claims` are jobs for which somebody was told to stop already: their turn comes first,
-    so that nobody else takes the room. `yields` is as in `engine.queues.World`. With a `plan`, later jobs only fill
-    the holes before reserved starts (engine.backfill), and its points order the jobs of a queue.
-    """
-
-    fleet: Fleet
-    pools: Mapping[str, PoolView]
-    tree: QuotaTree
-    candidates: Sequence[Candidate]
-    suspended: frozenset[int] = frozenset()
-    rules: Mapping[int, QueueRules] = field(default_factory=dict)
-    holders: Sequence[Holder] = ()
-    places: Mapping[Hashable, Places] = field(default_factory=dict)
-    claims: frozenset[int] = frozenset()
-    yields: Mapping[Hashable, frozenset[Hashable]] = field(default_factory=dict)
-    strategies: Sequence[FairStrategy] = (FairStrategy.FINAL_SHARE, FairStrategy.INITIAL_SHARE)
-    plan: Plan | None = None
-    allowances: Mapping[int, Allowance] = field(default_factory=dict)
-
-
-_NO_SCORES: Mapping[str, object] = MappingProxyType({})
-_NO_POINTS: Mapping[int, float] = MappingProxyType({})
 # Reasons of one job that others which ask for the same need not have.
 _ITS_OWN = (Reason.WAITING_FOR_PREEMPTION, Reason.BUDGET_EXHAUSTED)
 # What a job with this reason gets a reserved start for.
@@ -171,41 +48,6 @@ _WAITS = {
     Reason.WAITING_FOR_QUOTA: Wait.QUOTA,
     Reason.BEHIND_IN_QUEUE: Wait.TURN,
 }
-
-
-class Verdict(NamedTuple):
-    """What was decided about one job: the outcome is `grant`, `pend`, or `preempt` (its victims have to stop first).
-
-    `why` is the record of it. `position` counts the jobs of its queue that stay pending, this one included; 0 for
-    a grant. `victims` are jobs with the cause, those included that are stopping already. `reserved` is the start
-    that is kept for a job that waits (epoch seconds), if there is one.
-    """
-
-    job: int
-    outcome: str
-    reason: Reason | None
-    why: Told | Granted
-    position: int = 0
-    flavor: str | None = None
-    members: tuple[Member, ...] = ()
-    victims: tuple[tuple[int, Cause], ...] = ()
-    scores: Mapping[str, object] = _NO_SCORES
-    reserved: float | None = None
-
-    @property
-    def detail(self) -> str:
-        """The reason with its figures, for people; empty for a grant."""
-        return self.why.detail
-
-    @property
-    def funnel(self) -> Funnel | None:
-        """How nodes were ruled out in the flavor that is reported."""
-        return self.why.funnel
-
-    @property
-    def tried(self) -> Sequence[dict[str, object]]:
-        """An entry per flavor, in the order tried."""
-        return self.why.tried
 
 
 @dataclass(slots=True)
@@ -224,26 +66,6 @@ class _Kind:
     shortages: dict[str, Refusal] = field(default_factory=dict)
 
 
-@dataclass(slots=True)
-class _Room:
-    """Quota of one queue in one pool: the flavors it has any in, what it could ever have in each, what is free there,
-    and what in every one of them.
-
-    It was measured after so many charges; `taken` is what had been granted to anybody by then, by resource: by no
-    more than what was granted since can `free` have shrunk. `ample` says that there is room for the largest job of
-    the pool, as it was after so many charges.
-    """
-
-    covered: frozenset[str]
-    potential: dict[str, dict[str, int]]
-    flavors: dict[str, dict[str, int]] = field(default_factory=dict)
-    free: dict[str, int] = field(default_factory=dict)
-    taken: dict[str, int] = field(default_factory=dict)
-    measured: int = -1
-    ample: bool = False
-    charges: int = -1
-
-
 @dataclass(slots=True, eq=False)
 class _Likeness:
     """Jobs of one queue that ask for the same fare alike in a cycle: why those before were refused.
@@ -254,24 +76,7 @@ class _Likeness:
     kind: _Kind
     refusal: Told | None = None
     held: dict[float | None, Told] | None = None
-    room: _Room | None = None
-
-
-def queue_order(
-    candidates: Sequence[Candidate], points: Mapping[int, float] = _NO_POINTS
-) -> dict[int, list[Candidate]]:
-    """Candidates by queue: more points first (by default the priority), then submitted earlier, then the smaller id."""
-    count = len(candidates)
-    keys = (
-        np.fromiter((item.job for item in candidates), dtype=np.int64, count=count),
-        np.fromiter((item.submitted for item in candidates), dtype=np.float64, count=count),
-        np.fromiter((-points.get(item.job, item.priority) for item in candidates), dtype=np.float64, count=count),
-    )
-    queues: dict[int, list[Candidate]] = {}
-    for index in np.lexsort(keys).tolist():
-        item = candidates[index]
-        queues.setdefault(item.queue, []).append(item)
-    return queues
+    room: Room | None = None
 
 
 def decide(snapshot: Snapshot, *, now: float, limit: int = 1000) -> list[Verdict]:
@@ -294,8 +99,8 @@ class _Cycle:
         self.fleet, self.tree = snapshot.fleet.fork(), snapshot.tree.copy()
         self.now, self.limit = now, limit
         plan = snapshot.plan
-        self.points = plan.points if plan is not None else _NO_POINTS
-        self.durations = plan.durations if plan is not None else _NO_POINTS
+        self.points = plan.points if plan is not None else NO_POINTS
+        self.durations = plan.durations if plan is not None else NO_POINTS
         self.backfill = Backfill(plan, self.fleet, self.tree, now) if plan is not None else None
         self.queues = queue_order(snapshot.candidates, self.points)
         # Where to go on in each queue, and how many of it stay pending.
@@ -303,13 +108,8 @@ class _Cycle:
         self.allowances = snapshot.allowances
         self.starts = {budget: allowance.starts for budget, allowance in snapshot.allowances.items()}
         self.granted = 0
-        self.taken: dict[str, int] = {}
         self.verdicts: list[Verdict] = []
-        self.charges = 0
         self.kinds: dict[Hashable, _Kind] = {}
-        self.rooms: dict[tuple[int, str], _Room] = {}
-        self.most: dict[str, dict[str, int]] = {}
-        self.likenesses = {queue: self._likenesses(queue, items) for queue, items in self.queues.items()}
         self.rules = snapshot.rules
         self.evictions: Evictions | None = None
         if snapshot.holders:
@@ -317,6 +117,8 @@ class _Cycle:
                 self.tree, self.rules, snapshot.holders, strategies=snapshot.strategies, yields=snapshot.yields
             )
             self.evictions = Evictions(world, self.fleet, snapshot.places)
+        self.rooms = Rooms(self.tree, self.flavors, self.evictions)
+        self.likenesses = {queue: self._likenesses(items) for queue, items in self.queues.items()}
         self.tournament = Tournament(self.tree, standing=True)
 
     def run(self) -> list[Verdict]:
@@ -347,7 +149,7 @@ class _Cycle:
             self._bring_in(queue, heads)
         return self.verdicts
 
-    def _likenesses(self, queue: int, items: Sequence[Candidate]) -> list[_Likeness]:
+    def _likenesses(self, items: Sequence[Candidate]) -> list[_Likeness]:
         """For each of a queue's jobs what is shared by those that are alike."""
         found: dict[Hashable, _Likeness] = {}
         result = []
@@ -356,10 +158,7 @@ class _Cycle:
             likeness = found.get(key)
             if likeness is None:
                 likeness = found[key] = _Likeness(self._kind(item))
-                most = self.most.setdefault(item.pool, {})
-                for resource, amount in item.amounts.items():
-                    if amount > most.get(resource, 0):
-                        most[resource] = amount
+                self.rooms.expect(item)
             result.append(likeness)
         return result
 
@@ -429,7 +228,7 @@ class _Cycle:
         self.tree.add(item.queue, kept)
         if self.evictions is not None:
             self.evictions.world.tree.add(item.queue, kept)
-        self._charge(item)
+        self.rooms.charge(item.amounts)
 
     def _known(self, item: Candidate, likeness: _Likeness) -> Told | None:
         """Why the job cannot start if that is known before its turn: from others, or as its queue lacks the quota."""
@@ -450,7 +249,7 @@ class _Cycle:
 
         It agrees with `_try`, which also makes its words.
         """
-        kind, room = likeness.kind, self._measured(item)
+        kind, room = likeness.kind, self.rooms.measured(item)
         if not kind.looked_at:
             self._look(item, kind)
         mildest, infeasible, blocked = len(GRAVITY), kind.infeasible, kind.blocked
@@ -458,11 +257,11 @@ class _Cycle:
             free = room.flavors.get(flavor)
             if free is None:
                 reason = Reason.NO_FLAVOR
-            elif _within(free, item.amounts):
+            elif within(free, item.amounts):
                 if flavor not in blocked:
                     return None
                 reason = blocked[flavor].reason
-            elif not _within(room.potential[flavor], item.amounts):
+            elif not within(room.potential[flavor], item.amounts):
                 reason = Reason.EXCEEDS_MAX_QUOTA if item.amounts.keys() <= free.keys() else Reason.NO_FLAVOR
             else:
                 reason = blocked[flavor].reason if flavor in infeasible else Reason.WAITING_FOR_QUOTA
@@ -487,14 +286,14 @@ class _Cycle:
         """What the job counts with in the tournament: its charge in the first flavor that has room for it."""
         if item.pool not in self.flavors:
             return {}
-        room = self._room(item)
+        room = self.rooms.of(item)
         names = [name for name, _ in self.flavors[item.pool] if name in room.covered]
         if not names:
             return {}
-        if self._roomy(item, room):
+        if self.rooms.roomy(item, room):
             return charge_of(item, names[0])
-        free = self._measured(item).flavors
-        return charge_of(item, next((name for name in names if _within(free[name], item.amounts)), names[0]))
+        free = self.rooms.measured(item).flavors
+        return charge_of(item, next((name for name in names if within(free[name], item.amounts)), names[0]))
 
     def _refuse_queue(self, items: Sequence[Candidate], refusal: Told) -> None:
         for position, item in enumerate(items, 1):
@@ -511,7 +310,7 @@ class _Cycle:
             )
         self.verdicts.append(
             Verdict(
-                item.job, outcome, why.reason, why, position, why.flavor, why.members, why.victims, _NO_SCORES, reserved
+                item.job, outcome, why.reason, why, position, why.flavor, why.members, why.victims, NO_SCORES, reserved
             )
         )
 
@@ -574,11 +373,11 @@ class _Cycle:
             refusal: Told = Refusal(Reason.BEHIND_IN_QUEUE, detail, None, tried)
         else:
             refusal = combined(list(refusals.values()))
-        room = self._room(item)
+        room = self.rooms.of(item)
         # Who may not go ahead of whom depends on how long it runs, which other queues' jobs need not share.
         held = chosen is None and refusal.held
         final = not held and not shrinks and (chosen is not None or not self._may_search(item.queue))
-        if final and self._roomy(item, room):
+        if final and self.rooms.roomy(item, room):
             likeness.kind.refusals[room.covered] = refusal
         return refusal
 
@@ -603,45 +402,26 @@ class _Cycle:
         """Why no node takes the job, if its queue has room and another queue's job was refused for that."""
         kind, room = likeness.kind, likeness.room
         if room is None:
-            room = likeness.room = self._room(item)
+            room = likeness.room = self.rooms.of(item)
         refusal = kind.refusals.get(room.covered)
-        if refusal is None or not self._roomy(item, room):
+        if refusal is None or not self.rooms.roomy(item, room):
             return None
         # Nothing is granted any more once the limit is reached, so what fits then goes on fitting.
         if refusal.reason is Reason.BEHIND_IN_QUEUE or not self._may_search(item.queue):
             return refusal
         return None
 
-    def _roomy(self, item: Candidate, room: _Room) -> bool:
-        """Whether the queue has room for the job in each flavor that it has quota in."""
-        if room.charges != self.charges:
-            room.charges, room.ample = self.charges, self._leaves(room, self.most[item.pool])
-        if room.ample or self._leaves(room, item.amounts):
-            return True
-        if room.measured == self.charges:
-            return False
-        self._measure(room, item.queue)
-        return self._leaves(room, item.amounts)
-
-    def _leaves(self, room: _Room, amounts: Mapping[str, int]) -> bool:
-        """Whether there is room for the amounts even if all that was granted since was taken from this room."""
-        free, then, taken = room.free, room.taken, self.taken
-        for resource, amount in amounts.items():
-            if amount and amount > free.get(resource, -1) - taken.get(resource, 0) + then.get(resource, 0):
-                return False
-        return True
-
     def _options(
         self, item: Candidate, refusals: dict[str, Told], *, evict: bool
     ) -> Iterator[tuple[tuple[str, Mask, Placed] | Eviction | None, Level]]:
         """Flavors in order with how the job fits each; why it does not goes to `refusals`."""
-        kind, room = self._kind(item), self._room(item)
-        roomy = self._roomy(item, room)
+        kind, room = self._kind(item), self.rooms.of(item)
+        roomy = self.rooms.roomy(item, room)
         for flavor, nodes in self.flavors[item.pool]:
             if flavor not in room.covered:
                 refusals[flavor] = no_flavor(flavor)
                 continue
-            short = not roomy and not _within(self._measured(item).flavors[flavor], item.amounts)
+            short = not roomy and not within(self.rooms.measured(item).flavors[flavor], item.amounts)
             outcome = self._try(item, kind, flavor, nodes, short)
             if isinstance(outcome, Placed):
                 yield (flavor, nodes, outcome), Level(Mode.FIT, self._borrowing(item, flavor))
@@ -679,7 +459,7 @@ class _Cycle:
         self.evictions.commit(eviction, item.groups)
         if self.backfill is not None:
             self.backfill.evict([victim.holder.uid for victim in eviction.victims], item.job)
-        self._charge(item)
+        self.rooms.charge(item.amounts)
         self._count(item)  # Nobody is evicted for a start that the budget has only once.
         count = len(eviction.victims)
         waits = f"{count} job{'s' if count > 1 else ''} to stop" if count else "jobs that stop for others"
@@ -698,50 +478,6 @@ class _Cycle:
         if kind is None:
             kind = self.kinds[item.pool, name] = _Kind()
         return kind
-
-    def _room(self, item: Candidate) -> _Room:
-        key = (item.queue, item.pool)
-        room = self.rooms.get(key)
-        if room is None:
-            with_quota = {flavor for flavor, _ in self.tree.nodes[item.queue].limits}
-            names = (flavor for flavor, _ in self.flavors[item.pool])
-            covered = frozenset(names) & with_quota
-            potential: dict[str, dict[str, int]] = {flavor: {} for flavor in covered}
-            for flavor, resource in self.tree.nodes[item.queue].limits:
-                if flavor in covered:
-                    potential[flavor][resource] = self.tree.potential(item.queue, (flavor, resource))
-            room = self.rooms[key] = _Room(covered, potential)
-            self._measure(room, item.queue)
-        return room
-
-    def _measured(self, item: Candidate) -> _Room:
-        """The room of the job's queue as it is now."""
-        room = self._room(item)
-        if room.measured != self.charges:
-            self._measure(room, item.queue)
-        return room
-
-    def _measure(self, room: _Room, queue: int) -> None:
-        room.taken, room.measured = dict(self.taken), self.charges
-        room.flavors = {flavor: {} for flavor in room.covered}
-        for flavor, resource in self.tree.nodes[queue].limits:
-            if flavor in room.covered:
-                room.flavors[flavor][resource] = self._available(queue, (flavor, resource))
-        resources = {resource for free in room.flavors.values() for resource in free}
-        room.free = {
-            resource: min(free.get(resource, -1) for free in room.flavors.values()) for resource in resources
-        }
-
-    def _charge(self, item: Candidate) -> None:
-        """Quota was taken: rooms may have shrunk by as much."""
-        self.charges += 1
-        for resource, amount in item.amounts.items():
-            self.taken[resource] = self.taken.get(resource, 0) + amount
-
-    def _available(self, queue: int, fr: FlavorResource) -> int:
-        """What is free now, and still is after all victims have gone for those who wait for them."""
-        amount = self.tree.available(queue, fr)
-        return amount if self.evictions is None else min(amount, self.evictions.world.tree.available(queue, fr))
 
     def _try(self, item: Candidate, kind: _Kind, flavor: str, nodes: Mask, short: bool) -> Placed | Told:
         """A place in one flavor under quota, or why not; what does not pass by waiting is looked at first."""
@@ -804,7 +540,7 @@ class _Cycle:
 
     def _open(self, item: Candidate) -> list[Option]:
         """The flavors in which a job that waits could start some time."""
-        kind, covered = self._kind(item), self._room(item).covered
+        kind, covered = self._kind(item), self.rooms.of(item).covered
         return [
             Option(charge, nodes)
             for flavor, nodes in self.flavors[item.pool]
@@ -821,23 +557,10 @@ class _Cycle:
             self.evictions.grant(item.queue, charge, item.groups, placed.members)
         if self.backfill is not None:
             self.backfill.grant(item.job, item.queue, item.groups, charge, placed.members)
-        self._charge(item)
+        self.rooms.charge(item.amounts)
         self._count(item)
         self.granted += 1
         tried.append({"flavor": flavor, "outcome": "granted", "detail": "", "funnel": funnel.as_list()})
         self.verdicts.append(
             Verdict(item.job, "grant", None, Granted(funnel, tried), 0, flavor, placed.members, (), placed.scores)
         )
-
-
-def _within(free: Mapping[str, int], amounts: Mapping[str, int]) -> bool:
-    """Whether all amounts are free; of a resource that is not named nothing is."""
-    for resource, amount in amounts.items():  # noqa: SIM110 - `all` costs twice as much in this hot place
-        if amount > free.get(resource, 0):
-            return False
-    return True
-
-
-def charge_of(item: Candidate, flavor: str) -> dict[FlavorResource, int]:
-    """What a grant in this flavor is charged."""
-    return {(flavor, resource): amount for resource, amount in item.amounts.items()}

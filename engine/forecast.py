@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.backfill import Mode, Running
-from engine.cycle import Snapshot, decide
+from engine.cycle import decide
+from engine.snapshot import Snapshot
 
 DRAWS = 20
 

@@ -17,8 +17,8 @@ from math import log2
 import numpy as np
 import numpy.typing as npt
 
-from engine.cycle import Candidate
 from engine.quota import QuotaTree
+from engine.snapshot import Candidate
 
 # Jobs expected to be shorter than this are not told apart by the wait (seconds).
 SHORTEST = 10.0

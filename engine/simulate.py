@@ -13,7 +13,7 @@ from itertools import count
 import numpy as np
 
 from engine.backfill import Mode, Plan, Running
-from engine.cycle import Candidate, PoolView, Snapshot, Verdict, charge_of, decide
+from engine.cycle import decide
 from engine.estimates import Estimate, History
 from engine.fleet import Fleet, Mask
 from engine.order import OrderPolicy, next_change, points
@@ -22,6 +22,7 @@ from engine.preemption import yielding
 from engine.profile import Places, placed_at
 from engine.queues import Holder, Policy, QueueRules
 from engine.quota import FlavorResource, Node, QuotaTree
+from engine.snapshot import Candidate, PoolView, Snapshot, Verdict, charge_of
 
 # Passes at one moment; each but the last grants or evicts somebody.
 PASSES_MAX = 100

@@ -11,11 +11,12 @@ from math import ceil
 from typing import Any
 
 from engine.amounts import amount_text, bytes_text
-from engine.cycle import Candidate, Snapshot, Verdict, decide, totals
+from engine.cycle import decide
 from engine.filters.taints import tolerated
 from engine.fleet import WHOLE_CARD, Fleet, Request
 from engine.quota import FlavorResource, Node, QuotaTree
 from engine.quota import Limit as QuotaLimit
+from engine.snapshot import Candidate, Snapshot, Verdict, totals
 
 # How much is given up, for the order of the suggestions: a constraint counts as much as a part of the request.
 # A tenant can tolerate, or name fewer labels, by itself; a lower trust gives up more than a region; quota has to

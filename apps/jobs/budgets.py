@@ -18,7 +18,7 @@ from apps.core.errors import Conflict, RateLimited
 from apps.events.record import Fact, record
 from apps.quotas.models import OVER_TIME, Budget, Consumption, Measure, Period
 from apps.tenants.models import Tenant
-from engine.cycle import Allowance
+from engine.snapshot import Allowance
 
 from .models import Job
 from .states import JOB_PLACED, JobState

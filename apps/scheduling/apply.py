@@ -19,12 +19,12 @@ from apps.jobs.models import Job, Placement
 from apps.jobs.states import JobState
 from apps.quotas import ledger
 from apps.quotas.queries import load_tree
-from engine.cycle import Candidate, Verdict
 from engine.fleet import Fleet
 from engine.placement import NodeFree, fits_node
 from engine.queues import Holder
 from engine.quota import QuotaTree
 from engine.reasons import Reason
+from engine.snapshot import Candidate, Verdict
 
 from .holders import LIVE
 from .models import Cycle, Decision

@@ -16,11 +16,11 @@ from apps.jobs.requests import amounts_of, groups_of, minimums_of
 from apps.quotas.policies import quotas as quota_policy
 from apps.tenants.queries import tenant_named
 from engine import simulate
-from engine.cycle import Candidate
 from engine.fleet import Fleet, NodeRow
 from engine.fragmentation import Mix
 from engine.placement import expect
 from engine.quota import Limit, Node
+from engine.snapshot import Candidate
 from rmctl.spec import SpecError, parse_job
 
 from .observe import charged

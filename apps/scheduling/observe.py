@@ -19,7 +19,6 @@ from apps.jobs.models import Job
 from apps.jobs.requests import cache, groups_of
 from apps.quotas.queries import load_tree
 from engine.backfill import Plan
-from engine.cycle import Candidate, PoolView, Snapshot
 from engine.estimates import Estimate
 from engine.fleet import Fleet
 from engine.fragmentation import Arrivals, Mix
@@ -27,6 +26,7 @@ from engine.order import OrderPolicy, points
 from engine.placement import expect
 from engine.quota import QuotaTree
 from engine.reasons import Reason
+from engine.snapshot import Candidate, PoolView, Snapshot
 
 from .holders import load_held
 from .running import expected_ends, live_runs

@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from engine.cycle import Candidate, decide, queue_order
+from engine.cycle import decide
 from engine.estimates import Estimate
 from engine.forecast import DRAWS, Start, estimate_starts
 from engine.order import Terms, order_terms, queue_share
 from engine.reasons import Reason
+from engine.snapshot import Candidate, queue_order
 
 from .observe import GRANTS_MAX, ORDER, Observed
 from .running import Float64, LiveRun, live_runs

@@ -13,11 +13,11 @@ from apps.core.errors import Invalid
 from apps.jobs.configuration import configuration
 from apps.jobs.requests import cache
 from engine import simulate
-from engine.cycle import Candidate
 from engine.estimates import History
 from engine.fleet import Fleet
 from engine.outcomes import Outcomes, Ran, outcomes, ran
 from engine.quota import QuotaTree
+from engine.snapshot import Candidate
 
 from .changes import refuse_above
 from .observe import charged

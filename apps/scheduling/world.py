@@ -16,11 +16,11 @@ from apps.jobs.requests import Groups, cache
 from apps.quotas.queries import load_tree
 from engine import simulate
 from engine.backfill import Mode
-from engine.cycle import Candidate, PoolView
 from engine.fleet import Fleet, NodeRow
 from engine.placement import expect, take_members
 from engine.queues import QueueRules, Strategy
 from engine.quota import FlavorResource, QuotaTree
+from engine.snapshot import Candidate, PoolView
 
 from .observe import DEPTH, ORDER, charged, expected_work, pool_view, queued
 from .running import LiveRun, live_runs

@@ -30,13 +30,13 @@ from zlib import crc32
 import numpy as np
 
 from engine.backfill import Mode
-from engine.cycle import Candidate, PoolView, Verdict
 from engine.fleet import Fleet, NodeRow, Request
 from engine.forecast import estimate_starts
 from engine.order import OrderPolicy, jain, slowdown
 from engine.queues import QueueRules, Strategy
 from engine.quota import Limit, Node, QuotaTree
 from engine.simulate import Job, QueuePolicy, Record, Simulation
+from engine.snapshot import Candidate, PoolView, Verdict
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "queue"
 FIRST = 10_000_000.0

@@ -20,12 +20,13 @@ from typing import Any
 
 import numpy as np
 
-from engine.cycle import Candidate, PoolView, Snapshot, Verdict, decide
+from engine.cycle import decide
 from engine.fleet import Fleet, NodeRow, Request
 from engine.placement import Groups, Member, place_gang
 from engine.quota import FlavorResource, Limit, Node, QuotaTree
 from engine.simulate import Job as SimulatedJob
 from engine.simulate import QueuePolicy, Simulation
+from engine.snapshot import Candidate, PoolView, Snapshot, Verdict
 from engine.suggestions import suggestions
 
 from .common import Portal, finish, machine

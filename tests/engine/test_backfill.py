@@ -8,13 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.backfill import Mode, Plan, Running
-from engine.cycle import Candidate, Snapshot, Verdict, decide
+from engine.cycle import decide
 from engine.fleet import Fleet, Request
 from engine.order import OrderPolicy, order_terms, points
 from engine.placement import Placed, place_gang, take_members
 from engine.profile import placed_at
 from engine.quota import Limit, Node, QuotaTree
 from engine.reasons import Reason
+from engine.snapshot import Candidate, Snapshot, Verdict
 
 from .worlds import GPU, RESOURCES, candidate, one_pool, row, totals, wide_tree
 

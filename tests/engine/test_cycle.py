@@ -7,10 +7,11 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.cycle import PoolView, Snapshot, Verdict, charge_of, decide
+from engine.cycle import decide
 from engine.placement import Fleet, NodeFree, Placed, Request, fits_node, place_gang
 from engine.quota import Limit, Node, QuotaTree
 from engine.reasons import Reason
+from engine.snapshot import PoolView, Snapshot, Verdict, charge_of
 
 from .worlds import CPU, GIB, candidate, one_pool, row, snapshots, wide_tree
 

@@ -3,10 +3,11 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.cycle import Candidate, Snapshot, Verdict, decide
+from engine.cycle import decide
 from engine.fleet import Fleet, Request
 from engine.quota import Limit, Node, QuotaTree
 from engine.reasons import Reason
+from engine.snapshot import Candidate, Snapshot, Verdict
 
 from .worlds import CPU, GIB, candidate, one_pool, row, wide_tree
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.admission import admit
-from engine.cycle import Allowance, Snapshot, Verdict, decide
+from engine.cycle import decide
 from engine.evictions import Places
 from engine.placement import Fleet, Request
 from engine.preemption import Cause, Demand, find_victims, yielding
@@ -25,6 +25,7 @@ from engine.queues import (
 )
 from engine.quota import Limit, Node, QuotaTree
 from engine.reasons import Reason
+from engine.snapshot import Allowance, Snapshot, Verdict
 
 from .preemption_loops import Circle, main, random_world, run_tree
 from .worlds import CPU, GIB, candidate, one_pool, row

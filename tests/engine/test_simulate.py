@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from engine.backfill import Mode, Plan
-from engine.cycle import Snapshot, decide
+from engine.cycle import decide
 from engine.estimates import Estimate, History
 from engine.fleet import Fleet, Request
 from engine.forecast import estimate_starts
@@ -18,6 +18,7 @@ from engine.placement import take_members
 from engine.queues import Policy, QueueRules
 from engine.quota import Limit, Node
 from engine.simulate import Change, Job, QueuePolicy, Simulation
+from engine.snapshot import Snapshot
 
 from .worlds import GIB, RESOURCES, candidate, one_pool, row, wide_tree
 

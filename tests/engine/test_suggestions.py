@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 from hypothesis import given, settings
 
-from engine.cycle import PoolView, Snapshot, decide
+from engine.cycle import decide
 from engine.fleet import Fleet, Request
 from engine.quota import Limit, Node, QuotaTree
+from engine.snapshot import PoolView, Snapshot
 from engine.suggestions import Suggestion, suggestions
 
 from .worlds import GIB, RESOURCES, candidate, one_pool, row, snapshots, wide_tree

@@ -6,9 +6,9 @@ import numpy as np
 from hypothesis import strategies as st
 
 from engine.constraints import Apart, Expression, Facts, Hardware, Together
-from engine.cycle import Candidate, PoolView, Snapshot
 from engine.placement import Fleet, Groups, NodeRow, Request
 from engine.quota import FlavorResource, Limit, Node, QuotaTree
+from engine.snapshot import Candidate, PoolView, Snapshot
 from engine.topology import Constraint
 
 GIB = 1 << 30

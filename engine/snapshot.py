@@ -1,0 +1,192 @@
+"""What one cycle of the scheduler sees, and what it says of each job."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from types import MappingProxyType
+from typing import NamedTuple
+
+import numpy as np
+
+from engine.backfill import Plan
+from engine.evictions import Places
+from engine.fleet import Fleet, Mask
+from engine.placement import Funnel, Groups, Member, Split
+from engine.preemption import Cause
+from engine.queues import FairStrategy, Holder, QueueRules
+from engine.quota import FlavorResource, QuotaTree
+from engine.reasons import Reason
+from engine.refusals import Granted, Told
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A pending job. `amounts` are its totals by resource; `submitted` and `not_before` are epoch seconds.
+
+    Candidates of one pool with the same `equivalence` have equal groups, and inside one queue equal amounts.
+    Each of `budgets` must still allow a start (`Snapshot.allowances`); where none is told, it does.
+    `minimums` says by group with how few members the job starts too where not all fit; empty: all or none.
+    """
+
+    job: int
+    queue: int
+    priority: int
+    submitted: float
+    groups: Groups
+    amounts: Mapping[str, int]
+    pool: str
+    not_before: float = 0.0
+    attempts: int = 0
+    equivalence: Hashable = None
+    minimums: tuple[int | None, ...] = ()
+    budgets: tuple[int, ...] = ()
+
+    def sized(self, counts: Sequence[int]) -> "Candidate":
+        """The job with so many members by group, all of which it needs, and what it is charged then."""
+        groups = [(request, count) for (request, _), count in zip(self.groups, counts, strict=True)]
+        before, after = totals(self.groups), totals(groups)
+        amounts = {
+            resource: amount - before.get(resource, 0) + after.get(resource, 0)
+            for resource, amount in self.amounts.items()
+        }
+        equivalence = None if self.equivalence is None else (self.equivalence, tuple(counts))
+        return replace(self, groups=groups, amounts=amounts, equivalence=equivalence, minimums=())
+
+    @property
+    def least(self) -> "Candidate":
+        """The job with the fewest members that it starts with."""
+        if not self.minimums:
+            return self
+        return self.sized([least or count for least, (_, count) in zip(self.minimums, self.groups, strict=True)])
+
+    def granted(self, members: Sequence[Member]) -> "Candidate":
+        """The job with the members that it was granted."""
+        if not self.minimums:
+            return self
+        counts = [0] * len(self.groups)
+        for group, *_ in members:
+            counts[group] += 1
+        return self.sized(counts)
+
+
+def totals(groups: Groups) -> dict[str, int]:
+    """What all members ask for together, by resource."""
+    sums = {"cpu": 0, "memory": 0, "storage": 0, "gpu": 0}
+    for request, count in groups:
+        sums["cpu"] += request.cpu * count
+        sums["memory"] += request.memory * count
+        sums["storage"] += request.storage * count
+        sums["gpu"] += request.gpu_count * request.gpu_milli * count
+    return sums
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """How many more jobs a budget lets start, and what is said to those that it does not."""
+
+    starts: int
+    detail: str
+
+
+@dataclass(frozen=True)
+class PoolView:
+    """A pool: its nodes, and its flavors in the order to try, each with its nodes."""
+
+    nodes: Mask
+    flavors: Sequence[tuple[str, Mask]]
+
+    @cached_property
+    def inside(self) -> list[tuple[str, Mask]]:
+        """The flavors with those of their nodes that are in the pool."""
+        return [(flavor, nodes & self.nodes) for flavor, nodes in self.flavors]
+
+    @cached_property
+    def split(self) -> Split:
+        """The same nodes, to be asked about together."""
+        return Split([nodes for _, nodes in self.inside])
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What was observed. `decide` changes nothing of it.
+
+    Holders are those who could be evicted, by job id, with their `places`; the usage of the tree and of the
+    fleet counts them. In `claims` are jobs for which somebody was told to stop already: their turn comes first,
+    so that nobody else takes the room. `yields` is as in `engine.queues.World`. With a `plan`, later jobs only fill
+    the holes before reserved starts (engine.backfill), and its points order the jobs of a queue.
+    """
+
+    fleet: Fleet
+    pools: Mapping[str, PoolView]
+    tree: QuotaTree
+    candidates: Sequence[Candidate]
+    suspended: frozenset[int] = frozenset()
+    rules: Mapping[int, QueueRules] = field(default_factory=dict)
+    holders: Sequence[Holder] = ()
+    places: Mapping[Hashable, Places] = field(default_factory=dict)
+    claims: frozenset[int] = frozenset()
+    yields: Mapping[Hashable, frozenset[Hashable]] = field(default_factory=dict)
+    strategies: Sequence[FairStrategy] = (FairStrategy.FINAL_SHARE, FairStrategy.INITIAL_SHARE)
+    plan: Plan | None = None
+    allowances: Mapping[int, Allowance] = field(default_factory=dict)
+
+
+NO_SCORES: Mapping[str, object] = MappingProxyType({})
+NO_POINTS: Mapping[int, float] = MappingProxyType({})
+
+
+class Verdict(NamedTuple):
+    """What was decided about one job: the outcome is `grant`, `pend`, or `preempt` (its victims have to stop first).
+
+    `why` is the record of it. `position` counts the jobs of its queue that stay pending, this one included; 0 for
+    a grant. `victims` are jobs with the cause, those included that are stopping already. `reserved` is the start
+    that is kept for a job that waits (epoch seconds), if there is one.
+    """
+
+    job: int
+    outcome: str
+    reason: Reason | None
+    why: Told | Granted
+    position: int = 0
+    flavor: str | None = None
+    members: tuple[Member, ...] = ()
+    victims: tuple[tuple[int, Cause], ...] = ()
+    scores: Mapping[str, object] = NO_SCORES
+    reserved: float | None = None
+
+    @property
+    def detail(self) -> str:
+        """The reason with its figures, for people; empty for a grant."""
+        return self.why.detail
+
+    @property
+    def funnel(self) -> Funnel | None:
+        """How nodes were ruled out in the flavor that is reported."""
+        return self.why.funnel
+
+    @property
+    def tried(self) -> Sequence[dict[str, object]]:
+        """An entry per flavor, in the order tried."""
+        return self.why.tried
+
+
+def charge_of(item: Candidate, flavor: str) -> dict[FlavorResource, int]:
+    """What a grant in this flavor is charged."""
+    return {(flavor, resource): amount for resource, amount in item.amounts.items()}
+
+
+def queue_order(
+    candidates: Sequence[Candidate], points: Mapping[int, float] = NO_POINTS
+) -> dict[int, list[Candidate]]:
+    """Candidates by queue: more points first (by default the priority), then submitted earlier, then the smaller id."""
+    count = len(candidates)
+    keys = (
+        np.fromiter((item.job for item in candidates), dtype=np.int64, count=count),
+        np.fromiter((item.submitted for item in candidates), dtype=np.float64, count=count),
+        np.fromiter((-points.get(item.job, item.priority) for item in candidates), dtype=np.float64, count=count),
+    )
+    queues: dict[int, list[Candidate]] = {}
+    for index in np.lexsort(keys).tolist():
+        item = candidates[index]
+        queues.setdefault(item.queue, []).append(item)
+    return queues
