@@ -11,9 +11,9 @@ from engine.topology import Constraint, Host, Path, Spread, spread
 _MEMBER = "member"
 
 
-def room(fleet: Fleet, request: Request, fitting: Mask, most: int) -> Int64:
-    """How many such members, up to `most`, each of the fitting nodes takes now."""
-    found = np.where(fitting, most, 0).astype(np.int64)
+def room(fleet: Fleet, request: Request, fitting: Mask) -> Int64:
+    """How many such members each of the fitting nodes takes now; very many where they ask for nothing."""
+    found = np.where(fitting, np.iinfo(np.int32).max, 0).astype(np.int64)
     for need, free in ((request.cpu, fleet.cpu), (request.memory, fleet.memory), (request.storage, fleet.storage)):
         if need:
             found = np.minimum(found, np.maximum(free, 0) // need)
@@ -35,7 +35,7 @@ def parts(fleet: Fleet, request: Request, count: int, fitting: Mask) -> list[tup
     """
     together = request.together
     assert together is not None
-    free = room(fleet, request, fitting, count)
+    free = room(fleet, request, fitting)
     levels = together.levels
     hosts = [
         Host(fleet.names[index], fleet.labels[index], {_MEMBER: int(free[index])}) for index in np.flatnonzero(free)

@@ -4,6 +4,7 @@ A change is only suggested after `decide` has granted the changed job in the ver
 pending otherwise, so a suggestion can never disagree with a decision.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,6 +17,7 @@ from engine.filters.taints import tolerated
 from engine.fleet import WHOLE_CARD, Fleet, Request
 from engine.quota import FlavorResource, Node, QuotaTree
 from engine.quota import Limit as QuotaLimit
+from engine.relaxations import Relaxation, prices, relaxations
 from engine.snapshot import Candidate, Snapshot, Verdict, totals
 
 # How much is given up, for the order of the suggestions: a constraint counts as much as a part of the request.
@@ -26,6 +28,10 @@ COSTS = {
     "labels": 0.15,
     "gpu_models": 0.20,
     "gpu_memory": 0.25,
+    "together": 0.20,
+    "apart": 0.20,
+    "hardware": 0.25,
+    "price": 0.30,
     "regions": 0.30,
     "trust": 0.40,
     "swap": 0.20,
@@ -116,6 +122,7 @@ class _Search:
         for item in (*self._constraints(), *self._cards(), *self._quota()):
             if self._try(item):
                 yield item
+        yield from self._dearer()
         yield from self._sizes()
 
     # Trying
@@ -163,6 +170,7 @@ class _Search:
                 "intent.require.trust", first.trust, trust, f"trust {trust} instead of {first.trust}: now",
                 COSTS["trust"], self._without(trust=trust),
             )  # fmt: skip
+        yield from map(self._relaxed, relaxations(self.job.groups))
         for taint in self._taints(first):
             text = f"{taint['key']}={taint['value']}" if taint.get("value") else taint["key"]
             more = (*first.tolerations, {name: taint[name] for name in ("key", "value", "effect") if taint.get(name)})
@@ -170,6 +178,17 @@ class _Search:
                 "intent.require.tolerations", list(first.tolerations), list(more), f"tolerating {text}: now",
                 COSTS["tolerations"], self._without(tolerations=more),
             )  # fmt: skip
+
+    def _relaxed(self, one: Relaxation) -> Suggestion:
+        groups = tuple((one.change(request), count) for request, count in self.job.groups)
+        changed = replace(self.job, groups=groups, equivalence=None)
+        return Suggestion(one.field, one.before, one.after, one.text, COSTS[one.kind], changed)
+
+    def _dearer(self) -> Iterator[Suggestion]:
+        """The lowest ceiling with which the job starts, by bisection: a higher one rules out no node."""
+        steps = [self._relaxed(one) for one in prices(self.fleet, self.job.groups)]
+        if steps and self._try(steps[-1]):
+            yield steps[bisect_left(range(len(steps) - 1), True, key=lambda place: self._try(steps[place]))]
 
     def _taints(self, request: Request) -> list[dict[str, str]]:
         """The taints of which a node has one that is not tolerated, and no other."""

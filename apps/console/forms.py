@@ -28,6 +28,10 @@ JOB_PATHS = {
     "gpu_models": "groups[0].resources.gpu.models",
     "pool": "intent.pool",
     "labels": "intent.require.labels",
+    "gpu_compute": "intent.require.gpu_compute",
+    "max_price": "intent.require.max_price",
+    "architectures": "intent.require.architectures",
+    "together": "intent.together.levels",
     "placement": "intent.placement",
     "priority": "priority",
     "time_limit": "time_limit",
@@ -133,6 +137,14 @@ def job_form(tenants: Sequence[tuple[str, str]], pools: Sequence[str]) -> Form:
             placeholder="A100, H100",
             help="Any of them.",
         ),
+        Field(
+            "gpu_compute",
+            "Compute capability",
+            optional=True,
+            mono=True,
+            placeholder="8.0",
+            help="The least that a card may have.",
+        ),
         Field("count", "Members", value="1", mono=True, help="Equal members that start together."),
         Field(
             "min_count", "At least", optional=True, mono=True, placeholder="all",
@@ -149,6 +161,30 @@ def job_form(tenants: Sequence[tuple[str, str]], pools: Sequence[str]) -> Form:
             rows=3,
             placeholder="zone=a,b\ndisk=ssd",
             help="One a line; several values mean any of them.",
+        ),
+        Field(
+            "architectures",
+            "Architectures",
+            optional=True,
+            mono=True,
+            placeholder="x86_64, aarch64",
+            help="Any of them.",
+        ),
+        Field(
+            "max_price",
+            "Highest price",
+            optional=True,
+            mono=True,
+            placeholder="2.50",
+            help="What an hour of one member may cost.",
+        ),
+        Field(
+            "together",
+            "Keep members in one",
+            optional=True,
+            mono=True,
+            placeholder="rack",
+            help="A node label: all members get nodes with the same value of it.",
         ),
         Field("env", "Environment", "textarea", optional=True, mono=True, rows=3, placeholder="EPOCHS=3"),
         Field(
@@ -195,10 +231,17 @@ def job_data(values: Mapping[str, str]) -> dict[str, Any]:
     if cards:
         group["resources"]["gpu"] = {"count": cards, "models": read.listed("gpu_models")}
     labels = {key: [part.strip() for part in value.split(",")] for key, value in read.pairs("labels").items()}
+    require: dict[str, Any] = {"labels": labels, **read.present(gpu_compute=read.text("gpu_compute"))}
+    if read.text("architectures"):
+        require["architectures"] = read.listed("architectures")
+    if read.text("max_price"):
+        require["max_price"] = read.number("max_price")
+    level = read.text("together")
     data = {
         "groups": [group],
         "intent": {
-            "require": {"labels": labels},
+            "require": require,
+            **({"together": {"levels": [level]}} if level else {}),
             **read.present(pool=read.text("pool"), placement=read.text("placement")),
         },
         "priority": read.integer("priority", 0),
@@ -245,6 +288,15 @@ class Reader:
         self.fault(name, f"{raw!r} is not a whole number.")
         return default
 
+    def number(self, name: str) -> float:
+        """A decimal number that is not negative; 0 beside the fault."""
+        raw = self.text(name)
+        whole, _, part = raw.partition(".")
+        if raw.isascii() and whole.isdigit() and (part.isdigit() or "." not in raw) and len(raw) < 19:
+            return float(raw)
+        self.fault(name, f"{raw!r} is not a number such as 2.50.")
+        return 0.0
+
     def listed(self, name: str) -> list[str]:
         return [part.strip() for part in self.text(name).split(",") if part.strip()]
 
@@ -273,11 +325,19 @@ class Reader:
         return [line.strip() for line in self.text(name).splitlines() if line.strip()]
 
 
+def _shared_level(together: Mapping[str, Any]) -> str:
+    """The label whose value all members share; empty where they need not."""
+    if together.get("constraint") != "required":
+        return ""
+    return str(together["level"] or together["levels"][-1])
+
+
 def job_values(spec: Mapping[str, Any]) -> dict[str, str]:
     """A normalised spec as the form shows it, so that a job can be submitted again with changes."""
     group, intent = spec["groups"][0], spec["intent"]
     resources = group["resources"]
     gpu = resources.get("gpu") or {}
+    require, price = intent["require"], intent["require"].get("max_price")
     return {
         "name": spec["name"],
         "kind": "command" if group.get("command") else "script",
@@ -291,6 +351,10 @@ def job_values(spec: Mapping[str, Any]) -> dict[str, str]:
         "storage": str(resources["storage_bytes"]),
         "gpu_count": str(gpu.get("count", 0)),
         "gpu_models": ", ".join(gpu.get("models") or []),
+        "gpu_compute": require.get("gpu_compute") or "",
+        "architectures": ", ".join(require.get("architectures") or []),
+        "max_price": "" if price is None else f"{price:.6f}".rstrip("0").rstrip("."),
+        "together": _shared_level(intent.get("together") or {}),
         "pool": intent.get("pool") or "",
         "placement": intent.get("placement") or "pack",
         "labels": "\n".join(f"{key}={','.join(values)}" for key, values in intent["require"]["labels"].items()),

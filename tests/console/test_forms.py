@@ -36,10 +36,13 @@ def test_a_job_goes_into_the_form_and_comes_out_the_same() -> None:
         "pool": "default", "placement": "spread", "labels": "zone=a, b\ndisk=ssd", "env": "A=1\nB=x=y",
         "secrets": "TOKEN=hub", "priority": "-5", "time_limit": "2h", "retries": "1",
         "min_count": "1", "on_preempt": "fail", "notice": "90s",
+        "gpu_compute": "8.0", "architectures": "x86_64, aarch64", "max_price": "2.5", "together": "rack",
     }  # fmt: skip
     spec = parse_job(forms.job_data(typed)).normalised()
     assert spec["intent"]["require"]["labels"] == {"zone": ["a", "b"], "disk": ["ssd"]}
     assert (spec["groups"][0]["min_count"], spec["on_preempt"], spec["notice"]) == (1, "fail", 90)
+    assert spec["intent"]["require"]["gpu_compute"] == "8.0" and spec["intent"]["require"]["max_price"] == 2.5
+    assert spec["intent"]["together"]["levels"] == ["rack"]
     assert spec["groups"][0]["env"] == {"A": "1", "B": "x=y"}
     again = parse_job(forms.job_data(forms.job_values(spec))).normalised()
     assert again == spec
@@ -54,6 +57,9 @@ def test_a_job_goes_into_the_form_and_comes_out_the_same() -> None:
         ("env", "NOVALUE", "groups[0].env"),
         ("labels", "=x", "intent.require.labels"),
         ("retries", "９", "retries.limit"),
+        ("max_price", "-1", "intent.require.max_price"),
+        ("max_price", "nan", "intent.require.max_price"),
+        ("max_price", "1.", "intent.require.max_price"),
     ],
 )
 def test_what_cannot_be_read_names_its_field(name: str, value: str, field: str) -> None:

@@ -1,0 +1,99 @@
+"""Single hard constraints of a job let go: what `engine.suggestions` tries besides labels, regions and sizes."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from engine.constraints import ANYTHING
+from engine.fleet import Fleet, Request
+from engine.placement import Groups
+from engine.topology import Constraint
+
+# What hardware is called for people, by field of `engine.constraints.Hardware`.
+_NAMES = {
+    "architectures": "architecture",
+    "cpu_flags": "cpu flags",
+    "python": "Python",
+    "gpu_compute": "compute capability",
+    "gpu_driver": "GPU driver",
+    "interconnects": "interconnect",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Relaxation:
+    """One constraint of the job spec's `field` changed in all groups; `kind` is a key of the costs of suggestions."""
+
+    field: str
+    before: Any
+    after: Any
+    text: str
+    kind: str
+    change: Callable[[Request], Request]
+
+
+def _changed(**changes: Any) -> Callable[[Request], Request]:
+    return lambda request: replace(request, **changes)
+
+
+def _without_hardware(field: str, request: Request) -> Request:
+    nothing: dict[str, Any] = {field: getattr(ANYTHING, field)}
+    return replace(request, hardware=replace(request.hardware, **nothing))
+
+
+def relaxations(groups: Groups) -> Iterator[Relaxation]:
+    """Each hard constraint that can only be kept or let go."""
+    yield from _hardware(groups)
+    first = groups[0][0]
+    for expression in first.expressions:
+        kept = tuple(one for one in first.expressions if one != expression)
+        yield Relaxation(
+            "intent.require.nodes", [str(one) for one in first.expressions], [str(one) for one in kept],
+            f"without {expression}: now", "labels", _changed(expressions=kept),
+        )  # fmt: skip
+    if first.together is not None and first.together.constraint == Constraint.REQUIRED:
+        loose = replace(first.together, constraint=Constraint.PREFERRED)
+        yield Relaxation(
+            "intent.together.constraint", Constraint.REQUIRED.value, Constraint.PREFERRED.value,
+            f"with one {loose.level} only preferred: now", "together",
+            _changed(together=loose),
+        )  # fmt: skip
+    if first.apart is not None:
+        before = {"key": first.apart.key, "max_skew": first.apart.max_skew, "most": first.apart.most}
+        yield Relaxation(
+            "intent.apart", before, None, f"without the spread over {first.apart.key}: now", "apart",
+            _changed(apart=None),
+        )  # fmt: skip
+
+
+def _hardware(groups: Groups) -> Iterator[Relaxation]:
+    for field in (item.name for item in fields(ANYTHING)):
+        wanted = next((value for request, _ in groups if (value := getattr(request.hardware, field))), None)
+        if not wanted:
+            continue
+        listed = sorted(wanted) if isinstance(wanted, frozenset) else wanted
+        said = ", ".join(listed) if isinstance(listed, list) else listed
+        yield Relaxation(
+            f"intent.require.{field}", listed, [] if isinstance(listed, list) else None,
+            f"without {_NAMES[field]} {said}: now", "hardware",
+            partial(_without_hardware, field),
+        )  # fmt: skip
+
+
+def prices(fleet: Fleet, groups: Groups) -> list[Relaxation]:
+    """Higher ceilings for the price, the lowest first: each a price that some node has."""
+    ceiling = groups[0][0].max_price
+    if ceiling is None:
+        return []
+    found = np.unique(np.concatenate([fleet.price(request) for request, _ in groups]))
+    return [_dearer(ceiling, price) for price in found[found > ceiling].tolist()]
+
+
+def _dearer(ceiling: float, price: float) -> Relaxation:
+    return Relaxation(
+        "intent.require.max_price", ceiling, price, f"a price of {price:g} an hour instead of {ceiling:g}: now",
+        "price", _changed(max_price=price),
+    )  # fmt: skip
