@@ -419,3 +419,16 @@ def test_pages_of_the_account_look_like_ours(people: People, path: str) -> None:
     answer = people.member.get(path)
     assert answer.status_code == 200
     assert 'class="lone"' in answer.content.decode()
+
+
+def test_a_job_says_what_it_asks_of_nodes(world: World, people: People) -> None:
+    work.simulated_node(world, labels={"rack": "a"}, system={"arch": "x86_64"})
+    require = {"architectures": ["x86_64"], "max_price": 2.5, "nodes": [{"label": "rack", "operator": "Exists"}]}
+    together = {"levels": ["zone", "rack"], "constraint": "preferred"}
+    held = work.submit(world, intent={"require": {**require, "nodes": []}, "apart": {"most": 2}})
+    page = people.member.get(f"/jobs/{held.pk}/").content.decode()
+    assert "x86_64" in page and "2.5 an hour and member" in page and "over node, at most 2 in each" in page
+    work.simulated_node(world, "sim-2", labels={"rack": "a", "zone": "z"}, system={"arch": "x86_64"})
+    near = work.submit(world, intent={"require": require, "together": together})
+    page = people.member.get(f"/jobs/{near.pk}/").content.decode()
+    assert "preferred in one rack" in page and "<dt>rack</dt><dd>Exists" in page
