@@ -139,11 +139,11 @@ def job_form(tenants: Sequence[tuple[str, str]], pools: Sequence[str]) -> Form:
         ),
         Field(
             "gpu_compute",
-            "Compute capability",
+            "Capability",
             optional=True,
             mono=True,
             placeholder="8.0",
-            help="The least that a card may have.",
+            help="The least compute capability of a card.",
         ),
         Field("count", "Members", value="1", mono=True, help="Equal members that start together."),
         Field(
@@ -180,11 +180,11 @@ def job_form(tenants: Sequence[tuple[str, str]], pools: Sequence[str]) -> Form:
         ),
         Field(
             "together",
-            "Keep members in one",
+            "One domain",
             optional=True,
             mono=True,
             placeholder="rack",
-            help="A node label: all members get nodes with the same value of it.",
+            help="A node label; all members get nodes with one value of it.",
         ),
         Field("env", "Environment", "textarea", optional=True, mono=True, rows=3, placeholder="EPOCHS=3"),
         Field(
