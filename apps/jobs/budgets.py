@@ -175,7 +175,7 @@ def allowances(budgets: Sequence[Budget], now: datetime) -> dict[int, Allowance]
     for use in uses(budgets, now):
         budget = use.budget
         if budget.measure == Measure.RUNNING:
-            detail = f"the budget of {budget.of} lets {budget.amount:g} jobs run at once."
+            detail = f"the budget of {budget.of} lets {budget.amount:g} job{'s' * (budget.amount != 1)} run at once."
             found[budget.pk] = Allowance(max(0, int(budget.amount - use.used)), detail)
         elif use.until is not None and use.used >= budget.amount:
             used = f"{use.used:.2f} of {budget.amount:g} {WORDS[Measure(budget.measure)]}"
@@ -220,7 +220,8 @@ def require_room(tenant: Tenant, owner_id: int | None, now: datetime) -> None:
         if age < RATE_SECONDS:
             wait = max(1, int(RATE_SECONDS - age + 0.999))
             raise RateLimited(
-                f"{budget.of} may submit {amount} jobs a minute: submit again in {wait} s.", retry_after=wait
+                f"{budget.of} may submit {amount} job{'s' * (amount != 1)} a minute: submit again in {wait} s.",
+                retry_after=wait,
             )
 
 

@@ -112,11 +112,11 @@ class QuotaUsage(models.Model):
 class Measure(models.TextChoices):
     """What a budget counts: jobs that wait, jobs that run, submissions a minute, hours of cores and of cards."""
 
-    PENDING = "pending"
-    RUNNING = "running"
-    SUBMISSIONS = "submissions"
-    CPU_HOURS = "cpu_hours"
-    GPU_HOURS = "gpu_hours"
+    PENDING = "pending", "Jobs that wait"
+    RUNNING = "running", "Jobs at once"
+    SUBMISSIONS = "submissions", "Submissions a minute"
+    CPU_HOURS = "cpu_hours", "CPU hours"
+    GPU_HOURS = "gpu_hours", "GPU hours"
 
 
 class Period(models.TextChoices):

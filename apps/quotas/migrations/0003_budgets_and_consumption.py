@@ -18,7 +18,7 @@ class Migration(migrations.Migration):
             name='Budget',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('measure', models.CharField(choices=[('pending', 'Pending'), ('running', 'Running'), ('submissions', 'Submissions'), ('cpu_hours', 'Cpu Hours'), ('gpu_hours', 'Gpu Hours')], max_length=20)),
+                ('measure', models.CharField(choices=[('pending', 'Jobs that wait'), ('running', 'Jobs at once'), ('submissions', 'Submissions a minute'), ('cpu_hours', 'CPU hours'), ('gpu_hours', 'GPU hours')], max_length=20)),
                 ('period', models.CharField(blank=True, choices=[('day', 'Day'), ('week', 'Week'), ('month', 'Month')], default='', max_length=10)),
                 ('amount', models.FloatField()),
                 ('hard', models.BooleanField(default=True)),
