@@ -59,7 +59,7 @@ def relaxations(groups: Groups) -> Iterator[Relaxation]:
         yield Relaxation(
             "intent.together.constraint", Constraint.REQUIRED.value, Constraint.PREFERRED.value,
             f"with one {loose.level} only preferred: now", "together",
-            _changed(together=loose),
+            lambda request: replace(request, together=loose) if request.together == first.together else request,
         )  # fmt: skip
     if first.apart is not None:
         before = {"key": first.apart.key, "max_skew": first.apart.max_skew, "most": first.apart.most}

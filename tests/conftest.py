@@ -61,11 +61,12 @@ def configuration_read_anew() -> Iterator[None]:
         yield
         return
     from apps.jobs import configuration
-    from apps.scheduling import outlook, queries, running
+    from apps.scheduling import observe, outlook, queries, running
     from apps.scheduling.runtimes import run_times
 
     def forget() -> None:
         configuration._kept, running._kept = None, {}
+        observe._arrivals, observe._last_arrival, observe._views = None, 0, None
         run_times.cache_clear()
         outlook.forget()
         queries.forget_queued()
