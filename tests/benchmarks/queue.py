@@ -39,6 +39,7 @@ from engine.simulate import Job, QueuePolicy, Record, Simulation
 from engine.snapshot import Candidate, PoolView, Verdict
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "queue"
+PORTAL = False  # Read by the launcher: this one needs no portal.
 FIRST = 10_000_000.0
 DAY = 86_400.0
 MIB = 1 << 20
