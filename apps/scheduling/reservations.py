@@ -18,13 +18,16 @@ _none = False
 def reserve(starts: Mapping[int, float], now: datetime) -> set[int]:
     """Store the reserved starts (job → epoch seconds) in place of those before.
 
-    Returns the jobs whose start is new, has moved so far that people should know, or is reserved no more.
+    A start so near that it is over before anybody reads of it is not stored; short tasks would have a new one in each
+    cycle. Returns the jobs whose start is new, has moved so far that people should know, or is reserved no more.
     """
     global _none
-    if not starts and _none:
+    far = {job for job, at in starts.items() if at - now.timestamp() > MOVES_SECONDS}
+    if _none and not far:
         return set()
     with transaction.atomic():
         stored = {job: at.timestamp() for job, at in Reservation.objects.values_list("job_id", "starts_at")}
+        starts = {job: at for job, at in starts.items() if job in stored or job in far}
         moved = {job for job, at in starts.items() if job not in stored or _moves(stored[job], at, now.timestamp())}
         gone = stored.keys() - starts.keys()
         if moved:
