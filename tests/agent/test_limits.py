@@ -111,10 +111,10 @@ def test_neighbours_and_the_agent_cannot_be_read(agent: Agent, needs: Needs) -> 
         pytest.skip("this machine has neither bubblewrap nor another user to run tasks as")
     victim = agent.run("echo victim-data > file; echo ready; sleep 60", secrets={"KEY": "victim-secret"})
     agent.portal.wait_for(lambda: agent.portal.logs.get((victim, 1)), "the victim to be ready")
-    folder = agent.folder(victim)
-    assert (folder / "work" / "file").read_text() == "victim-data\n"
+    theirs = agent.folder(victim) / "work" / "file"
+    assert theirs.read_text() == "victim-data\n"
     attacker = agent.run(
-        f"cat {agent.data}/credential.json; ls -R {agent.data}; cat {folder}/work/file; "
+        f"cat {agent.data}/credential.json; ls -R {agent.data}; cat {theirs}; "
         "cat /proc/[0-9]*/environ; cat /etc/shadow; "
         "find / -path /usr -prune -o -path /proc -prune -o -name credential.json -print 2>/dev/null; ls -a /task/.. ",
         env={"FROM": "attacker"},
