@@ -62,7 +62,7 @@ class Plan:
     `modes` has the pools whose mode is another than `mode`. `running` may be a function, which is called once
     somebody has to wait; durations are not looked at before that either. `points` is the order inside a queue
     (engine.order), larger first; a job without points has its priority. A job without a duration is taken to
-    run for ever.
+    run for ever. Where nobody is `told` of reserved starts, they are made only once somebody could go ahead.
     """
 
     mode: Mode = Mode.EASY
@@ -71,6 +71,7 @@ class Plan:
     points: Mapping[int, float] = field(default_factory=dict)
     depth: int = 100
     modes: Mapping[str, Mode] = field(default_factory=dict)
+    told: bool = True
 
     def expected(self) -> Sequence[Running]:
         """Those that run."""
@@ -86,6 +87,17 @@ class Option(NamedTuple):
 
     charge: Charge
     nodes: Mask
+
+
+class _Waiting(NamedTuple):
+    """A job that has to wait, and in which flavors it could start."""
+
+    job: int
+    queue: int
+    pool: str
+    groups: Groups
+    options: Callable[[], Sequence[Option]]
+    wait: Wait
 
 
 @dataclass(slots=True)
@@ -111,11 +123,16 @@ class Reservation:
 
 
 class Backfill:
-    """The reservations of one cycle. `fleet` and `tree` are the cycle's own, with what it has granted so far."""
+    """The reservations of one cycle. `fleet` and `tree` are the cycle's own, with what it has granted so far.
+
+    They are made when somebody could go ahead of those that wait, or at last when their starts are asked for; so
+    whoever changes `fleet` or `tree` other than by a grant or an eviction calls `settle` before.
+    """
 
     def __init__(self, plan: Plan, fleet: Fleet, tree: QuotaTree, now: float) -> None:
         self.plan, self.now = plan, now
         self.reservations: list[Reservation] = []
+        self._waiting: list[_Waiting] = []
         self._fleet, self._tree = fleet, tree
         # Those that run, by their ends; until somebody has to wait, only what this cycle has granted.
         self._known: list[Running] | None = None
@@ -140,21 +157,36 @@ class Backfill:
 
     def wait(
         self, job: int, queue: int, pool: str, groups: Groups, options: Callable[[], Sequence[Option]], wait: Wait
-    ) -> float | None:
-        """A job has to wait: the start that is reserved for it, if it is to have one."""
+    ) -> None:
+        """A job has to wait; those that are told so first come first."""
+        self._waiting.append(_Waiting(job, queue, pool, groups, options, wait))
+
+    def starts(self) -> dict[int, float]:
+        """The start (epoch seconds) that is reserved for each job that is to have one."""
+        self.settle()
+        return {one.job: one.start for one in self.reservations}
+
+    def settle(self) -> None:
+        """Reserve starts for those that have had to wait up to now."""
+        waiting, self._waiting = self._waiting, []
+        for item in waiting:
+            if self._tries >= self.plan.depth:
+                return
+            self._reserve(item)
+
+    def _reserve(self, item: _Waiting) -> None:
+        job, queue, pool, groups, options, wait = item
         head: Hashable = (wait, queue if wait == Wait.QUOTA else pool)
         mode = self.plan.modes.get(pool, self.plan.mode)
-        if mode == Mode.NONE or self._tries >= self.plan.depth:
-            return None
-        if mode == Mode.EASY and (wait == Wait.TURN or head in self._heads):
-            return None
+        if mode == Mode.NONE or (mode == Mode.EASY and (wait == Wait.TURN or head in self._heads)):
+            return
         self._tries += 1
         duration = self.plan.duration(job)
         # The head of a queue that lacks quota keeps no nodes from others; in a full schedule it has its place.
         reserve = self._for_quota if wait == Wait.QUOTA and mode == Mode.EASY else self._for_room
         found = [one for option in options() if (one := reserve(job, queue, groups, option, duration)) is not None]
         if not found:
-            return None
+            return
         best = min(found, key=lambda one: one.start)
         best.tree.add(queue, best.option.charge)
         if best.members:
@@ -165,7 +197,6 @@ class Backfill:
         self.reservations.append(best)
         self._heads.add(head)
         self._charge_trees(queue, best.option.charge, best.start, best.start + duration)
-        return best.start
 
     def _for_room(self, job: int, queue: int, groups: Groups, option: Option, duration: float) -> Reservation | None:
         def accept(at: float) -> bool:
@@ -238,6 +269,7 @@ class Backfill:
 
     def admit(self, job: int, queue: int, groups: Groups, option: Option, placed: Placed) -> Placed | Reservation:
         """Where a job that fits now may start without making a reserved start later, or whom it would delay."""
+        self.settle()
         if not self.reservations:
             return placed
         duration = self.plan.duration(job)
@@ -307,6 +339,7 @@ class Backfill:
 
     def evict(self, victims: Sequence[Hashable], job: int) -> None:
         """Victims make room for a job: what they hold comes back when that job will have ended."""
+        self.settle()
         self._trees.clear()
         end = self.now + self.plan.duration(job)
         gone = set(victims)

@@ -38,7 +38,7 @@ from engine.quota import FlavorResource
 from engine.reasons import GRAVITY, RANK, Reason
 from engine.refusals import Deferred, Granted, Refusal, Told, behind, combined, no_flavor, no_place, no_quota
 from engine.rooms import Room, Rooms, within
-from engine.snapshot import NO_POINTS, NO_SCORES, Candidate, Snapshot, Verdict, charge_of, queue_order
+from engine.snapshot import NO_POINTS, Candidate, Snapshot, Verdict, charge_of, queue_order
 
 # Reasons of one job that others which ask for the same need not have.
 _ITS_OWN = (Reason.WAITING_FOR_PREEMPTION, Reason.BUDGET_EXHAUSTED)
@@ -147,7 +147,14 @@ class _Cycle:
                     if outcome.reason in (Reason.WAITING_FOR_QUOTA, Reason.WAITING_FOR_CAPACITY):
                         self._reserve(item)
             self._bring_in(queue, heads)
-        return self.verdicts
+        return self._told()
+
+    def _told(self) -> list[Verdict]:
+        """The verdicts, with the starts that are reserved if people are told of them."""
+        if self.backfill is None or not self.backfill.plan.told:
+            return self.verdicts
+        starts = self.backfill.starts()
+        return [item._replace(reserved=starts.get(item.job)) for item in self.verdicts] if starts else self.verdicts
 
     def _likenesses(self, items: Sequence[Candidate]) -> list[_Likeness]:
         """For each of a queue's jobs what is shared by those that are alike."""
@@ -225,6 +232,8 @@ class _Cycle:
             limit = self.tree.nodes[item.queue].limits.get(fr)
             if limit is not None:
                 kept[fr] = max(0, min(amount, limit.nominal - self.tree.usage(item.queue, fr)))
+        if self.backfill is not None:
+            self.backfill.settle()
         self.tree.add(item.queue, kept)
         if self.evictions is not None:
             self.evictions.world.tree.add(item.queue, kept)
@@ -301,17 +310,12 @@ class _Cycle:
 
     def _refuse(self, item: Candidate, why: Told, position: int) -> None:
         outcome = "preempt" if why.reason is Reason.WAITING_FOR_PREEMPTION else "pend"
-        reserved: float | None = None
         wait = _WAITS.get(why.reason) if self.backfill is not None else None
         if self.backfill is not None and wait is not None and (wait != Wait.TURN or why.held):
             least = item.least
-            reserved = self.backfill.wait(
-                item.job, item.queue, item.pool, least.groups, lambda: self._open(least), wait
-            )
+            self.backfill.wait(item.job, item.queue, item.pool, least.groups, lambda: self._open(least), wait)
         self.verdicts.append(
-            Verdict(
-                item.job, outcome, why.reason, why, position, why.flavor, why.members, why.victims, NO_SCORES, reserved
-            )
+            Verdict(item.job, outcome, why.reason, why, position, why.flavor, why.members, why.victims)
         )
 
     def _over_budget(self, item: Candidate) -> Refusal | None:
@@ -456,9 +460,9 @@ class _Cycle:
     def _evict(self, item: Candidate, eviction: Eviction, tried: list[dict[str, object]]) -> Refusal:
         """Keep the room that the victims leave for the job, which waits for them."""
         assert self.evictions is not None
-        self.evictions.commit(eviction, item.groups)
         if self.backfill is not None:
             self.backfill.evict([victim.holder.uid for victim in eviction.victims], item.job)
+        self.evictions.commit(eviction, item.groups)
         self.rooms.charge(item.amounts)
         self._count(item)  # Nobody is evicted for a start that the budget has only once.
         count = len(eviction.victims)

@@ -67,6 +67,7 @@ def configuration_read_anew() -> Iterator[None]:
     def forget() -> None:
         configuration._kept, running._kept = None, {}
         observe._arrivals, observe._last_arrival, observe._views = None, 0, None
+        observe._estimated = (float("-inf"), {})
         run_times.cache_clear()
         outlook.forget()
         queries.forget_queued()

@@ -15,7 +15,7 @@ from apps.fleet import commands as fleet
 from apps.fleet.models import Cluster, Gpu, Node
 from apps.jobs import commands as jobs
 from apps.jobs.models import Attempt, Job, Placement
-from apps.scheduling.tasks import schedule
+from apps.scheduling import tasks
 from apps.tenants.models import Domain, Tenant
 from rmctl.agent.protocol import Report
 from tests.personas import World
@@ -63,8 +63,9 @@ def submit(world: World, command: str = "sleep 60", tenant: Tenant | None = None
 
 
 def cycle() -> bool:
-    """One pass of the scheduling loop."""
-    return schedule()
+    """One pass of the scheduling loop, as if people had not heard of reserved starts for a while."""
+    tasks._told = float("-inf")
+    return tasks.schedule()
 
 
 def pump(seconds: float = 0.0, now: datetime | None = None) -> int:

@@ -57,8 +57,10 @@ def apply(observed: Observed, verdicts: Sequence[Verdict], now: datetime, cycle:
             cycle.save(force_insert=True)
     _preempt(observed, [verdict for verdict in verdicts if verdict.outcome == "preempt"], now)
     waiting = [verdict for verdict in verdicts if verdict.outcome != "grant"]
-    starts = {verdict.job: verdict.reserved for verdict in waiting if verdict.reserved is not None}
-    _pend(observed, waiting, now, reserve(starts, now))
+    moved: Collection[int] = ()
+    if observed.snapshot.plan is not None and observed.snapshot.plan.told:
+        moved = reserve({item.job: item.reserved for item in waiting if item.reserved is not None}, now)
+    _pend(observed, waiting, now, moved)
     return cycle.granted
 
 

@@ -1,6 +1,7 @@
 """Observe: the rows become a snapshot that the engine decides on."""
 
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -42,6 +43,8 @@ ALIKE_MAX = 200
 # Jobs that a start is reserved for at most, in a pool that reserves for everyone.
 DEPTH = 100
 ORDER = OrderPolicy()
+# How old the estimate of a run time may be.
+ESTIMATE_SECONDS = 1.0
 # What a job is stored to wait for if it was passed by before.
 WAITING = frozenset(
     {
@@ -67,8 +70,8 @@ class Observed:
     partial: bool = False
 
 
-def observe(now: datetime) -> Observed | None:
-    """Read everything that a cycle needs; None when no job waits."""
+def observe(now: datetime, *, told: bool = True) -> Observed | None:
+    """Read everything that a cycle needs; None when no job waits. `told` says that people hear of reserved starts."""
     rows, due, partial = queued(now)
     if due is not None:
         loops.wake_at("schedule", due)
@@ -102,6 +105,7 @@ def observe(now: datetime) -> Observed | None:
         points=_points(rows, candidates, tree, expected, now),
         depth=DEPTH,
         modes={view: configured.pools[view.rpartition("@")[0]].backfill for view in views},
+        told=told,
     )
     snapshot = Snapshot(
         fleet=fleet,
@@ -141,22 +145,22 @@ def _points(
 class Expected(Mapping[int, float]):
     """Seconds that pending jobs are planned for: the 90 % quantile of what jobs like them took.
 
-    Nothing is read before the first is asked for.
+    Nothing is read before the first is asked for, and what was, no more than ESTIMATE_SECONDS ago, is not again.
     """
 
     def __init__(self, rows: "Sequence[QueuedJob]", now: datetime) -> None:
         self._rows, self._now, self._looked = {row.job: row for row in rows}, now, False
-        self._known: dict[tuple[int, str, float], Estimate] = {}
+        self._known = _estimates()
 
     def estimate(self, job: int) -> Estimate:
         """The quantiles with their basis. Raises KeyError for a job that is not pending."""
         row = self._rows[job]
-        if not self._looked:
-            self._looked = True
-            run_times().look(((row.tenant, row.name) for row in self._rows.values()), self._now)
         key = (row.tenant, row.name, row.limit)
         estimate = self._known.get(key)
         if estimate is None:
+            if not self._looked:
+                self._looked = True
+                run_times().look(((row.tenant, row.name) for row in self._rows.values()), self._now)
             estimate = self._known[key] = run_times().estimate(*key)
         return estimate
 
@@ -172,6 +176,18 @@ class Expected(Mapping[int, float]):
 
     def __len__(self) -> int:
         return len(self._rows)
+
+
+_estimated: tuple[float, dict[tuple[int, str, float], Estimate]] = (0.0, {})
+
+
+def _estimates() -> dict[tuple[int, str, float], Estimate]:
+    """Those made in the last ESTIMATE_SECONDS, by tenant, name and time limit."""
+    global _estimated
+    clock = time.monotonic()
+    if clock - _estimated[0] > ESTIMATE_SECONDS:
+        _estimated = clock, {}
+    return _estimated[1]
 
 
 @dataclass(slots=True)

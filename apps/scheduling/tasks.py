@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from django.utils import timezone
 
-from apps.core import idempotency
+from apps.core import idempotency, loops
 from apps.core.loops import loop
 from apps.jobs.budgets import warn
 from apps.jobs.commands import repair
@@ -21,14 +21,19 @@ from .reservations import reserve
 logger = logging.getLogger(__name__)
 
 CYCLE_AGE = timedelta(days=7)
+# Reserved starts are told to people no more often; a cycle in between makes only those that its decisions need.
+TOLD_EVERY = timedelta(seconds=1)
+_told = 0.0
 
 
 @loop("schedule")
 def schedule() -> bool:
     """One cycle; asks for another when its limit of grants was reached."""
+    global _told
     now = timezone.now()
     began = time.perf_counter()
-    observed = observe(now)
+    told = time.monotonic() - _told > TOLD_EVERY.total_seconds()
+    observed = observe(now, told=told)
     if observed is None:
         reserve({}, now)
         return False
@@ -42,6 +47,11 @@ def schedule() -> bool:
         decide_ms=(time.perf_counter() - read) * 1000,
     )
     granted = apply(observed, verdicts, now, cycle)
+    if granted < len(verdicts):
+        if told:
+            _told = time.monotonic()
+        else:
+            loops.wake_at("schedule", now + TOLD_EVERY)
     # Refused grants count too, or a full cycle of which one no longer held would end the run of passes.
     return granted > 0 and granted + cycle.refused >= GRANTS_MAX
 

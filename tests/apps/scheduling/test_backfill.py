@@ -8,6 +8,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from apps.core import loops
 from apps.core.actors import SYSTEM
 from apps.fleet import commands as fleet
 from apps.jobs import commands as jobs
@@ -15,6 +16,7 @@ from apps.jobs.models import Job
 from apps.scheduling import reservations, running
 from apps.scheduling.models import Decision, Reservation
 from apps.scheduling.observe import observe
+from apps.scheduling.tasks import schedule
 from apps.scheduling.runtimes import ENDED, RUNS, RUNS_OF, RunTimes, run_times
 from tests.personas import World
 from tests.work import cycle, fresh, members, pump, report, simulated_node, submit
@@ -58,6 +60,24 @@ def test_the_room_of_a_waiting_job_is_kept_and_who_has_ended_by_then_goes_ahead(
     cycle()
     assert fresh(head).state == "granted"
     assert not Reservation.objects.filter(job=head).exists()
+
+
+def test_reserved_starts_are_told_once_a_second_and_kept_from_others_all_the_while(world: World, clock: Any) -> None:
+    simulated_node(world, cpu=4000)
+    submit(world, cpu="2", time_limit="100s")
+    submit(world, cpu="1", time_limit="1000s")
+    cycle()
+    submit(world, "true", cpu="4", time_limit="1h")
+    cycle()
+    (kept,) = Reservation.objects.values_list("starts_at", flat=True)
+    head = submit(world, cpu="4", time_limit="1h", priority=50)
+    long = submit(world, cpu="1", time_limit="2h")
+    schedule()
+    assert fresh(long).reason == "behind_in_queue" and fresh(long).tried[0]["ahead"]["job"] == head.pk
+    assert list(Reservation.objects.values_list("starts_at", flat=True)) == [kept]
+    assert set(loops._alarms) == {"schedule"}
+    cycle()
+    assert Reservation.objects.get().job_id == head.pk
 
 
 @pytest.mark.parametrize(("mode", "second", "third"), [("none", 0, 0), ("easy", 0, 1), ("conservative", 1, 1)])
