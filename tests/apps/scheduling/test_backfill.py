@@ -16,8 +16,8 @@ from apps.jobs.models import Job
 from apps.scheduling import reservations, running
 from apps.scheduling.models import Decision, Reservation
 from apps.scheduling.observe import observe
-from apps.scheduling.tasks import schedule
 from apps.scheduling.runtimes import ENDED, RUNS, RUNS_OF, RunTimes, run_times
+from apps.scheduling.tasks import schedule
 from tests.personas import World
 from tests.work import cycle, fresh, members, pump, report, simulated_node, submit
 
