@@ -42,7 +42,7 @@ class Cgroups:
     def create(self, task: str, limits: Limits) -> list[str]:
         """Make the task's groups and write its limits. Raises OSError; `remove` what was made then."""
         for folder in self.folders():
-            os.makedirs(f"{folder}/{task}")
+            os.mkdir(f"{folder}/{task}")
         for controller, (version, folder) in self.parents.items():
             for name, value in _settings(controller, version, limits):
                 try:

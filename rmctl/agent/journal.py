@@ -13,7 +13,9 @@ killed agent loses nothing that was written, and after a power failure the boot 
 old boot is reported lost whatever its files say.
 
 Folders are used again (`Spares`): where thousands of short tasks make and delete a dozen inodes each, a file
-system like ext4, which avoids inodes deleted in the last seconds, spends more time on them than on the tasks.
+system like ext4, which avoids inodes deleted in the last seconds, spends more time on them than on the tasks. Nor is
+a file cut to nothing and written again, as ext4 takes that for the replacement of a document and waits for its blocks
+(auto_da_alloc): what is left of an old one is its first byte, and it is written over.
 """
 
 import os
@@ -134,7 +136,8 @@ class TaskFolder:
                 os.utime(path, (0, 0))
             for name in os.listdir(self.path):
                 if name in KEPT_FILES:
-                    os.truncate(f"{self.path}/{name}", 0)
+                    path = f"{self.path}/{name}"
+                    os.truncate(path, min(1, os.stat(path).st_size))
                 elif name not in ("work", "tmp", "out"):
                     os.unlink(f"{self.path}/{name}")
         except OSError:
@@ -260,9 +263,10 @@ def write_atomically(path: str, data: bytes, mode: int = 0o600, durable: bool = 
 
 
 def _write(path: str, data: bytes, mode: int) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, mode)
     try:
         _write_all(descriptor, data)
+        os.ftruncate(descriptor, len(data))
     finally:
         os.close(descriptor)
 

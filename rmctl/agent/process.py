@@ -98,8 +98,8 @@ def _pids() -> list[int]:
 def _stat(pid: int) -> list[str] | None:
     """Fields of /proc/PID/stat from the third on: state, parent, group, session, …"""
     try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            return file.read().rpartition(")")[2].split()
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+            return file.read().rpartition(b")")[2].decode().split()
     except (FileNotFoundError, ProcessLookupError):
         return None
 

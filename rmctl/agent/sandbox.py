@@ -28,7 +28,8 @@ HELPER_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 # The task's own shell. It stays outside the task's groups and writes the exit status, so that this survives the
 # agent's death and the task's limits. The inner shell enters the groups before it executes anything; writing 0
-# means "me". `trap :` keeps the outer shell alive through SIGTERM; traps are reset in the inner one.
+# means "me". `trap :` keeps the outer shell alive through SIGTERM; traps are reset in the inner one. The exit status is
+# written over what is left of an older one, which is no longer than a byte (rmctl.agent.journal).
 SHELL = """\
 trap : TERM INT HUP QUIT
 (
@@ -47,7 +48,7 @@ trap : TERM INT HUP QUIT
   exec "$@"
 )
 status=$?
-echo $status > "$1/exit"
+echo $status 1<> "$1/exit"
 exit $status
 """
 

@@ -10,7 +10,7 @@ import pytest
 from rmctl.agent import cgroups, executor, launch, sandbox
 from rmctl.agent.containers import Runtime
 from rmctl.agent.errors import AgentError, JoinRefused, Refused
-from rmctl.agent.journal import Spares, TaskFolder, stored_folders
+from rmctl.agent.journal import Spares, State, TaskFolder, stored_folders
 from rmctl.agent.logs import HEADER, NOTICE, TASK_WINDOW, LogShipper
 from rmctl.agent.main import join, run
 from rmctl.agent.protocol import MAX_LOG_CHUNK_BYTES, Assignment, GpuShare, Log
@@ -148,6 +148,32 @@ def test_an_agent_killed_while_it_empties_a_folder_leaves_no_half_of_a_task(
     assert list(stored_folders(str(root))) == [(6, 1)]
 
 
+def test_a_folder_used_again_tells_nothing_of_the_task_before(tmp_path: Path) -> None:
+    root = tmp_path / "tasks"
+    root.mkdir()
+    spares = Spares(str(tmp_path / "spare"), None, (0o700, 0o700))
+    long = Assignment(
+        placement=5, token=2, job=1, attempt=1, name="a", tenant="t", command=["true"], inputs={"text": "x" * 500}
+    )
+    before = TaskFolder(str(root), 5, 2)
+    spares.create(before, long)
+    before.write_state(State(1, 2, "boot", 3.0, groups=["a group"] * 20))
+    Path(before.path, "exit").write_text("137\n")
+    Path(before.log).write_bytes(HEADER + b"secret\n")
+    assert spares.keep(before) is None
+    (spare,) = Path(tmp_path, "spare").iterdir()
+    assert all(len(file.read_bytes()) <= 1 for file in spare.iterdir() if file.is_file())
+
+    short = Assignment(placement=6, token=1, job=1, attempt=1, name="b", tenant="t", command=["true"])
+    after = TaskFolder(str(root), 6, 1)
+    spares.create(after, short)
+    assert (after.assignment(), after.state(), after.exit_status()) == (short, None, None)
+    assert Path(after.log).read_bytes() == HEADER
+    assert Path(after.inputs).read_bytes() == b"{}"
+    after.write_state(State(7, 8, "boot", 3.0))
+    assert after.state() == State(7, 8, "boot", 3.0)
+
+
 def test_version_two_groups_are_made_with_their_limits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,7 +186,7 @@ def test_version_two_groups_are_made_with_their_limits(
     for name in names:
         (parent / "7-1" / name).touch()
     (parent / "7-1").rename(tmp_path / "made")
-    monkeypatch.setattr(os, "makedirs", (tmp_path / "made").rename)
+    monkeypatch.setattr(os, "mkdir", (tmp_path / "made").rename)
     groups = found.create("7-1", cgroups.Limits(500, 2000, 1 << 20, 33))
     assert groups == [str(parent / "7-1")]
     values = {name: (parent / "7-1" / name).read_text() for name in names}
