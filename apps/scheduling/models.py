@@ -47,6 +47,26 @@ class Reservation(models.Model):
         return f"job {self.job_id} at {self.starts_at:%F %T}"
 
 
+class EstimatedStart(models.Model):
+    """The first estimate of when a job will start, as it was made and as it was told (engine.calibration).
+
+    What came of it is seen in the job's attempts.
+    """
+
+    job = models.OneToOneField(Job, primary_key=True, on_delete=models.CASCADE, related_name="estimated_start")
+    made_at = models.DateTimeField(db_index=True)
+    p50 = models.DateTimeField()
+    p90 = models.DateTimeField()
+    told_p50 = models.DateTimeField()
+    told_p90 = models.DateTimeField()
+
+    class Meta:
+        ordering = ["-made_at"]
+
+    def __str__(self) -> str:
+        return f"job {self.job_id} by {self.told_p50:%F %T} or {self.told_p90:%F %T}"
+
+
 class Cycle(models.Model):
     """One pass of the scheduler that changed something: how long each step took and what came of it."""
 

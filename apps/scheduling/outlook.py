@@ -17,7 +17,8 @@ from engine.order import Terms, order_terms, queue_share
 from engine.reasons import Reason
 from engine.snapshot import Candidate, queue_order
 
-from .observe import GRANTS_MAX, ORDER, Observed
+from .calibration import Learnt, keep, learnt
+from .observe import GRANTS_MAX, ORDER, Observed, observe
 from .running import Float64, LiveRun, live_runs
 from .runtimes import run_times
 
@@ -49,12 +50,15 @@ LEVELS = {"job": "of this job", "tenant": "of its tenant's jobs", "all": "of all
 class Forecast:
     """Estimated starts by job, as seen at `at`; `order` are all that waited, in the order in which they are looked at.
 
-    `runs` is how many jobs ran or were ahead, `known` for how many of them the run time is known by earlier runs.
+    `starts` is what people are told: `made`, stretched by what was `learnt` from earlier ones. `runs` is how many jobs
+    ran or were ahead, `known` for how many of them the run time is known by earlier runs.
     """
 
     at: datetime
     order: tuple[int, ...]
     starts: Mapping[int, Start]
+    made: Mapping[int, Start]
+    learnt: Learnt
     runs: int
     known: int
 
@@ -159,7 +163,7 @@ class _Task:
         first = set([verdict.job for verdict in verdicts if verdict.reason not in STUCK][:FIRST])
         jobs = [item for item in snapshot.candidates if item.job in first]
         draws = max(DRAWS_LEAST, min(DRAWS, WORK // max(1, len(snapshot.fleet) * len(jobs))))
-        starts = estimate_starts(
+        made = estimate_starts(
             replace(snapshot, candidates=jobs),
             now=at,
             quantiles=self.quantiles,
@@ -167,12 +171,15 @@ class _Task:
             draws=draws,
             depth=FIRST,
         )
+        known = learnt(self.now)
         estimates = [run_times().estimate(run.tenant, run.name, run.limit) for run in self.runs.values()]
         estimates += [self.expected.estimate(item.job) for item in jobs]
         return Forecast(
             at=self.now,
             order=order,
-            starts=starts,
+            starts={job: known.stretch.apply(start, at) for job, start in made.items()},
+            made=made,
+            learnt=known,
             runs=len(estimates),
             known=sum(estimate.source != "limit" for estimate in estimates),
         )
@@ -187,6 +194,14 @@ def _make(desk: _Desk, task: _Task) -> Forecast:
         return desk.forecast
     finally:
         desk.busy = False
+
+
+def note(now: datetime) -> None:
+    """Keep an estimate of each job among the first that waits and has none, so that later ones learn from it."""
+    observed = observe(now)
+    if observed is not None and observed.snapshot.candidates:
+        made = _Task(observed, now).make()
+        keep(made.made, made.starts, now)
 
 
 def positions(observed: Observed) -> dict[int, int]:
@@ -232,5 +247,7 @@ def start_of(found: Outlook, made: Forecast | None, item: Candidate, now: dateti
     others, known = made.runs, made.known
     basis = f"from the run times of {others} jobs that run or wait: {known} by earlier runs, "
     basis += f"{others - known} by their time limits"
+    if made.learnt.words:
+        basis += f"; {made.learnt.words}"
     p50, p90 = (max(now, datetime.fromtimestamp(at, UTC)) for at in (start.p50, start.p90))
     return replace(found, p50=p50, p90=p90, basis=basis)

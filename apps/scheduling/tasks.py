@@ -16,6 +16,7 @@ from engine.cycle import decide
 from .apply import apply
 from .models import Cycle
 from .observe import GRANTS_MAX, observe
+from .outlook import note
 from .reservations import reserve
 
 logger = logging.getLogger(__name__)
@@ -58,13 +59,14 @@ def schedule() -> bool:
 
 @loop("housekeep")
 def housekeep() -> bool:
-    """Once a minute: the ledger is compared with its grants, past use decays, budgets warn of what is used, and what
-    has served its time goes."""
+    """Once a minute: the ledger is compared with its grants, past use decays, budgets warn of what is used, estimated
+    starts are kept to learn from, and what has served its time goes."""
     now = timezone.now()
     for difference in repair():
         logger.error("The ledger differed from its grants and was set right: %s", difference)
     decay()
     warn(now)
+    note(now)
     idempotency.forget(now - timedelta(hours=idempotency.KEEP_HOURS))
     Cycle.objects.filter(at__lt=now - CYCLE_AGE).delete()
     return False

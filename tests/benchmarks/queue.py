@@ -30,8 +30,9 @@ from zlib import crc32
 import numpy as np
 
 from engine.backfill import Mode
+from engine.calibration import Earlier, stretch_of
 from engine.fleet import Fleet, NodeRow, Request
-from engine.forecast import estimate_starts
+from engine.forecast import Start, estimate_starts
 from engine.order import OrderPolicy, jain, slowdown
 from engine.queues import QueueRules, Strategy
 from engine.quota import Limit, Node, QuotaTree
@@ -52,7 +53,7 @@ QUEUE = {tenant: number for number, tenant in enumerate(WEIGHT, 1)}
 CARDS, CORES, MEMORY = 8, 128_000, 786_432 * MIB
 RESOURCES = {"cpu": CORES, "memory": MEMORY, "gpu": CARDS * 1000}
 # One in so many submissions gets an estimate of its start, scored when it has started.
-ESTIMATE_EVERY = 25
+ESTIMATE_EVERY = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +143,9 @@ def tree_of(nodes: int, *, tenants: bool) -> QuotaTree:
 
 @dataclass(slots=True)
 class Forecasts:
-    """Estimates made when jobs came, by job."""
+    """Estimates made when jobs came, by job: when, as they were made, and as they were told (engine.calibration)."""
 
-    made: dict[int, tuple[float, float, float]] = field(default_factory=dict)
+    made: dict[int, tuple[float, Start, Start]] = field(default_factory=dict)
     seen: int = 0
 
     def watch(self, simulation: Simulation, verdicts: Sequence[Verdict]) -> None:
@@ -173,31 +174,39 @@ class Forecasts:
             quantiles=quantiles,
             since={job: since for job, (_, since) in running.items()},
         )
+        stretch = stretch_of([self._earlier(job, simulation) for job in self.made])
         for job in fresh:
             if job in starts:
-                self.made[job] = (simulation.now, starts[job].p50, starts[job].p90)
+                self.made[job] = (simulation.now, starts[job], stretch.apply(starts[job], simulation.now))
+
+    def _earlier(self, job: int, simulation: Simulation) -> Earlier:
+        made, start, _ = self.made[job]
+        began = simulation.records[job].first_start
+        return Earlier(
+            made, start.p50, start.p90, simulation.now if began is None else began, started=began is not None
+        )
 
     def score(self, records: dict[int, Record]) -> dict[str, Any]:
-        """Which part had started by p50 and by p90, and the mean pinball loss of the waits in seconds."""
+        """Of the estimates as made and as told: which part had started by p50 and by p90, and the mean pinball loss
+        of the waits in seconds."""
         rows = [
-            (records[job].first_start, made, p50, p90)
-            for job, (made, p50, p90) in self.made.items()
-            if records[job].first_start is not None
+            (began, made, told) for job, (_, made, told) in self.made.items() if (began := records[job].first_start)
         ]
         if not rows:
             return {"estimates": 0}
-        started, p50s, p90s = (np.array([row[index] for row in rows]) for index in (0, 2, 3))
-        loss = {
-            name: float(np.mean(np.maximum(q * (started - at), (q - 1) * (started - at))))
-            for name, q, at in (("p50", 0.5, p50s), ("p90", 0.9, p90s))
-        }
-        return {
-            "waiting_jobs": self.seen,
-            "estimates": len(rows),
-            "started_by_p50": round(float(np.mean(started <= p50s + 1.0)), 3),
-            "started_by_p90": round(float(np.mean(started <= p90s + 1.0)), 3),
-            "pinball_loss_s": {name: round(value, 1) for name, value in loss.items()},
-        }
+        result: dict[str, Any] = {"waiting_jobs": self.seen, "estimates": len(rows)}
+        started = np.array([row[0] for row in rows])
+        for name, place in (("as_made", 1), ("as_told", 2)):
+            p50, p90 = (np.array([getattr(row[place], part) for row in rows]) for part in ("p50", "p90"))
+            result[name] = {
+                "started_by_p50": round(float(np.mean(started <= p50 + 1.0)), 3),
+                "started_by_p90": round(float(np.mean(started <= p90 + 1.0)), 3),
+                "pinball_loss_s": {
+                    part: round(float(np.mean(np.maximum(q * (started - at), (q - 1) * (started - at)))), 1)
+                    for part, q, at in (("p50", 0.5, p50), ("p90", 0.9, p90))
+                },
+            }
+        return result
 
 
 def figures(jobs: Sequence[Job], names: Sequence[str], records: dict[int, Record], nodes: int) -> dict[str, Any]:

@@ -10,8 +10,11 @@ from apps.core.actors import SYSTEM
 from apps.jobs import commands as jobs
 from apps.jobs.models import Job
 from apps.quotas import commands as quotas
+from apps.scheduling import calibration
 from apps.scheduling import outlook as outlooks
+from apps.scheduling.models import EstimatedStart
 from apps.scheduling.queries import queued_now, why
+from engine.calibration import SCALE
 from tests.personas import World
 from tests.work import cycle, fresh, members, pump, report, simulated_node, submit
 
@@ -172,3 +175,52 @@ def test_the_api_says_it_in_numbers(world: World, api: Any) -> None:
     pump()
     body = api.member.get(f"jobs/{running.pk}/why").json()
     assert (fresh(running).state, body["start"], body["order"]) == ("running", None, None)
+
+
+def test_estimates_learn_from_what_came_of_the_earlier_ones(world: World, clock: Any) -> None:
+    """Twelve jobs wait behind one that should have ended after 100 s and is only told to have after 3,000: they all
+    start much later than was estimated, so the next estimate is later than its limit says."""
+    simulated_node(world, cpu=2000)
+    blocker = submit(world, cpu="2", time_limit="100s")
+    cycle()
+    waiting = [submit(world, cpu="0.1", time_limit="100s") for _ in range(12)]
+    cycle()
+    outlooks.note(timezone.now())
+    outlooks.note(timezone.now())
+    kept = EstimatedStart.objects.order_by("job_id")
+    assert [row.job_id for row in kept] == [job.pk for job in waiting]
+    assert all(row.p90 == row.told_p90 for row in kept)
+    assert told(world, waiting[0]).outlook.basis.endswith("by their time limits")
+
+    clock(3000)
+    report(members(blocker)[0])
+    cycle()
+    assert {fresh(job).state for job in waiting} == {"granted"}
+    for job in waiting:
+        report(members(job)[0])
+    long = submit(world, cpu="2", time_limit="100s")
+    cycle()
+    later = submit(world, cpu="2", time_limit="100s")
+    cycle()
+    outlooks.forget()
+    found = told(world, later).outlook
+    ends = members(long)[0].attempt.created_at + timedelta(seconds=100)
+    late = timedelta(seconds=(3000 + SCALE) / (100 + SCALE) * (100 + SCALE) - SCALE)
+    assert found.p90 - ends + timedelta(seconds=100) == pytest.approx(late, abs=timedelta(seconds=60))
+    assert "of 12 earlier estimates 0 % had started by the first time and 0 % by the second" in found.basis
+    outlooks.note(timezone.now())
+    row = EstimatedStart.objects.get(job=later)
+    assert row.told_p90 - row.p90 > timedelta(seconds=2500)
+
+
+def test_what_was_never_started_counts_as_waited_so_long(world: World, clock: Any) -> None:
+    simulated_node(world, cpu=2000)
+    submit(world, cpu="2", time_limit="100s")
+    cycle()
+    waiting = [submit(world, cpu="0.1", time_limit="100s") for _ in range(3)]
+    cycle()
+    outlooks.note(timezone.now())
+    jobs.cancel(actor=SYSTEM, job_id=waiting[0].pk)
+    clock(5000)
+    found = calibration.learnt(timezone.now())
+    assert (found.stretch.samples, found.judged, found.by_p90) == (0, 2, 0.0)
