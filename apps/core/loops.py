@@ -4,6 +4,9 @@ A loop is a function that does one bounded pass and returns whether it wants to 
 runner holds the loop's advisory lock; whoever fails to get it leaves the wake flag standing, and the holder
 looks at the flag again after it has let go. So no wake is lost while both live, and beat covers the rest.
 What becomes due by the clock is asked for by the pass before it (`wake_at`).
+
+After its pass a runner stays for a moment and is rung for the next one directly; only where nobody stays does a wake
+go through Celery, which takes longer than many a pass.
 """
 
 import logging
@@ -24,9 +27,21 @@ from . import locks, redis
 logger = logging.getLogger(__name__)
 
 Pass = Callable[[], bool]
-FLAG = "rmportal:wake:{}"
-# A flag outlives a lost Celery message by this much at most; beat ticks meanwhile.
+FLAG, RUNNER, BELL = "rmportal:wake:{}", "rmportal:runner:{}", "rmportal:bell:{}"
+# A flag outlives a lost Celery message by this much at most, and so does the name of a runner that was killed; beat
+# ticks meanwhile.
 FLAG_MILLISECONDS = 2000
+# How long a runner stays for the next wake.
+STAY_SECONDS = 0.1
+# Flag a wake; 1 if it needs a message, as nobody stays to hear the bell. Nothing if a runner is on its way already.
+FLAGGED = """
+if not redis.call('SET', KEYS[1], '1', 'NX', 'PX', ARGV[1]) then return 0 end
+if redis.call('EXISTS', KEYS[2]) == 0 then return 1 end
+redis.call('LPUSH', KEYS[3], '1')
+return 0
+"""
+# A runner that had stayed goes; 1 if there was a wake that it has not heard.
+GONE = "redis.call('DEL', KEYS[2]) return redis.call('EXISTS', KEYS[1])"
 # One Celery task gives its thread back after this long even when there is more to do.
 BUSY_SECONDS = 20.0
 
@@ -93,8 +108,15 @@ def _ring(name: str) -> None:
 
 
 def _send(name: str) -> None:
-    if redis.hint("SET", FLAG.format(name), "1", "NX", "PX", FLAG_MILLISECONDS) is None:
-        return  # A runner is already on its way (or Redis is away, and beat will do it).
+    if _script(FLAGGED, name, FLAG_MILLISECONDS) == 1:
+        _message(name)
+
+
+def _script(script: str, name: str, *arguments: object) -> object | None:
+    return redis.hint("EVAL", script, 3, *(key.format(name) for key in (FLAG, RUNNER, BELL)), *arguments)
+
+
+def _message(name: str) -> None:
     from celery import current_app
 
     try:
@@ -122,21 +144,49 @@ def run(name: str, *, once: bool = False) -> bool:
 
     With `once` it is a single pass, for a loop that runs another one in its own turn: a worker does the rest.
     """
-    deadline = time.monotonic() + (0.0 if once else BUSY_SECONDS)
+    stays = not once and redis.hint("SET", RUNNER.format(name), "1", "NX", "PX", FLAG_MILLISECONDS) is not None
+    try:
+        return _run(name, 0.0 if once else BUSY_SECONDS, stays)
+    finally:
+        if stays and _script(GONE, name) == 1:
+            _hand_over(name)
+
+
+def _run(name: str, seconds: float, stays: bool) -> bool:
+    deadline = time.monotonic() + seconds
+    first = True
     while True:
         _rested.wait(max(0.0, _rest_until.get(name, 0.0) - time.monotonic()))
         with locks.try_loop(name) as held:
-            if not held:
-                return False
-            redis.hint("DEL", FLAG.format(name))
-            began = time.monotonic()
-            again = _passes[name]()
-            ended = time.monotonic()
-            _rest_until[name] = ended + min((ended - began) / 2, REST_SECONDS_MAX)
-        if not again and not redis.hint("EXISTS", FLAG.format(name)):
+            again = held and _pass(name, stays)
+        if not held and first:
+            return False
+        first = False
+        # Whoever has taken the lock meanwhile looks at the flag as well.
+        if not again and not (held and redis.hint("EXISTS", FLAG.format(name))) and not (stays and _rung(name)):
             return True
         if time.monotonic() > deadline:
-            # The flag may stand for a message that came while the lock was held, and so came to nothing.
-            redis.hint("DEL", FLAG.format(name))
-            _send(name)
+            _hand_over(name)
             return True
+
+
+def _pass(name: str, stays: bool) -> bool:
+    redis.hint("DEL", FLAG.format(name), BELL.format(name))
+    if stays:
+        redis.hint("SET", RUNNER.format(name), "1", "PX", FLAG_MILLISECONDS)
+    began = time.monotonic()
+    again = _passes[name]()
+    ended = time.monotonic()
+    _rest_until[name] = ended + min((ended - began) / 2, REST_SECONDS_MAX)
+    return again
+
+
+def _rung(name: str) -> bool:
+    """Stay for the next wake; whether there was one."""
+    return redis.hint("BLPOP", BELL.format(name), STAY_SECONDS) is not None
+
+
+def _hand_over(name: str) -> None:
+    """Ask for another runner; the flag may stand for a message that came to nothing while the lock was held."""
+    redis.hint("DEL", FLAG.format(name))
+    _send(name)

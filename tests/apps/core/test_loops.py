@@ -122,6 +122,62 @@ def test_a_wake_while_the_lock_is_held_makes_its_holder_run_again(
 
     assert refused == [False]
     assert runs == ["run", "run"]
+    assert sent == []  # The runner hears of it itself.
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_runner_stays_for_a_moment_and_is_rung_without_a_message(
+    redis_empty: None, a_pass: Any, runs: list[str], sent: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stays = loops._rung
+
+    def rung(name: str) -> bool:
+        if len(runs) < 3:
+            loops._send(name)  # Somebody commits while it stays.
+        return stays(name)
+
+    monkeypatch.setattr(loops, "_rung", rung)
+    assert loops.run(NAME) is True
+    assert runs == ["run"] * 3
+    assert sent == []
+    loops._send(NAME)
+    assert sent == [f"loop.{NAME}"]  # Nobody stays any more.
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_wake_that_comes_as_the_runner_goes_sends_another_one(
+    redis_empty: None, a_pass: Any, runs: list[str], sent: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def deaf(name: str) -> bool:
+        loops._send(name)
+        return False
+
+    monkeypatch.setattr(loops, "_rung", deaf)
+    assert loops.run(NAME) is True
+    assert (runs, sent) == (["run"], [f"loop.{NAME}"])
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_second_runner_does_not_stay_and_a_killed_one_is_waited_for_no_longer_than_a_flag(
+    redis_empty: None, a_pass: Any, runs: list[str], sent: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = loops.RUNNER.format(NAME)
+    redis.client().set(key, "1", px=loops.FLAG_MILLISECONDS)  # As one leaves it that was killed while it stayed.
+    monkeypatch.setattr(loops, "_rung", lambda name: pytest.fail("it stays"))
+    assert loops.run(NAME) is True
+    assert runs == ["run"]
+    assert 0 < redis.client().pttl(key) <= loops.FLAG_MILLISECONDS
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_pass_that_fails_leaves_nobody_to_ring_for(redis_empty: None, a_pass: Any, sent: list[str]) -> None:
+    def fail() -> bool:
+        raise ValueError("a bug")
+
+    a_pass(fail)
+    with pytest.raises(ValueError, match="a bug"):
+        loops.run(NAME)
+    loops._send(NAME)
     assert sent == [f"loop.{NAME}"]
 
 
