@@ -233,7 +233,7 @@ class Stack:
     async def _start_rest(self, address: Address) -> None:
         began = time.monotonic()
         quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
-        worker = ["worker", "--pool", "threads", "--concurrency", "4", "--loglevel", "warning", *quiet]
+        worker = ["worker", "--pool", "threads", "--concurrency", "6", "--loglevel", "warning", *quiet]
         celery = ["celery", "-A", "rmportal"]
         beat = ["beat", "-s", str(self.data.run / "beat"), "--loglevel", "warning"]
         progress = self.data.run / "worker.progress"
