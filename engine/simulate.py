@@ -49,12 +49,16 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A job that runs when the simulation begins; fleet and tree count what it holds already."""
+    """A job that runs when the simulation begins; fleet and tree count what it holds already.
+
+    `saved` is when it last wrote a checkpoint. Nobody writes another one in the simulation.
+    """
 
     job: Job
     since: float
     flavor: str
     members: tuple[Member, ...]
+    saved: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +135,8 @@ class _Live:
     places: Places
     usage: Mapping[FlavorResource, int]
     plan: Running
+    # Its work before this is safe.
+    saved: float
 
 
 class Simulation:
@@ -172,7 +178,7 @@ class Simulation:
         # (time, what comes first at a time, number, what happens)
         self._events: list[tuple[float, int, int, object]] = []
         for item in started:
-            self._begin(item.job, item.since, item.flavor, item.members)
+            self._begin(item.job, item.since, item.flavor, item.members, item.saved)
         self._events += [(item.at, 1, next(self._number), item) for item in changes]
         self._events += [
             (max(start, job.candidate.submitted, job.candidate.not_before), 2, next(self._number), job) for job in jobs
@@ -234,7 +240,9 @@ class Simulation:
         self.waiting[number] = job
         self.estimates[number] = job.estimate or self.history.estimate(job.keys, job.limit)
 
-    def _begin(self, job: Job, since: float, flavor: str, members: tuple[Member, ...]) -> None:
+    def _begin(
+        self, job: Job, since: float, flavor: str, members: tuple[Member, ...], saved: float | None = None
+    ) -> None:
         item = job.candidate.granted(members)
         record = self.records.setdefault(item.job, Record(item.job, item.submitted))
         record.started, record.flavor, record.nodes = since, flavor, tuple(member[2] for member in members)
@@ -246,7 +254,8 @@ class Simulation:
         usage = {fr: amount for fr, amount in charge_of(item, flavor).items() if amount}
         places = placed_at(item.groups, members)
         plan = Running(item.job, item.queue, since + estimate.p90, usage, places)
-        live = _Live(job, since, since + job.length, flavor, members, places, usage, plan)
+        safe = since if saved is None else saved
+        live = _Live(job, since, since + job.length, flavor, members, places, usage, plan, safe)
         self._live[item.job] = live
         heappush(self._events, (max(live.ends, self.now), 0, next(self._number), live))
 
@@ -374,7 +383,7 @@ class Simulation:
                     submitted=item.submitted,
                     since=live.since,
                     usage=live.usage,
-                    lost=ran,
+                    lost=self.now - live.saved,
                     protected=ran < self.policy.minimum_runs.get(item.queue, self.policy.minimum_run),
                 )
             )

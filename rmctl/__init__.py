@@ -10,11 +10,11 @@ __version__ = "0.1.0"
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rmctl.sdk.dag import DAG, SdkError, bash, chain, empty, param, task
-    from rmctl.sdk.runtime import artifact, context
+    from rmctl.sdk.runtime import artifact, checkpoint, context
 
-__all__ = ["DAG", "SdkError", "artifact", "bash", "chain", "context", "empty", "param", "task"]
+__all__ = ["DAG", "SdkError", "artifact", "bash", "chain", "checkpoint", "context", "empty", "param", "task"]
 
-_RUNTIME = ("artifact", "context")
+_RUNTIME = ("artifact", "checkpoint", "context")
 
 
 def __getattr__(name: str) -> object:

@@ -85,6 +85,7 @@ class Listener:
             sample = msgspec.to_builtins(beats[node_id].telemetry)
             clusters.setdefault(cluster_id, {})[str(node_id)] = sample
         intake.renew((node_id, item) for node_id, beat in beats.items() for item in beat.held)
+        intake.checkpoints((node_id, item) for node_id, beat in beats.items() for item in beat.checkpoints)
         encoded = {node_id: json.dumps(sample) for samples in clusters.values() for node_id, sample in samples.items()}
         actions: list[tuple[object, ...]] = [("HSET", LATEST_KEY, *chain.from_iterable(encoded.items()))]
         for node_id, text in encoded.items():

@@ -77,6 +77,7 @@ class PlacementAnswer(serializers.ModelSerializer[Placement]):
             "usage",
             "log_size",
             "started_at",
+            "checkpoint_at",
             "ended_at",
         )
         read_only_fields = fields

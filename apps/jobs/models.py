@@ -162,6 +162,8 @@ class Placement(models.Model):
     # The size that the agent reported at the end; the log is complete when log_size has reached it.
     log_expected = models.BigIntegerField(null=True)
     started_at = models.DateTimeField(null=True)
+    # When it last said that it has written a checkpoint, never before its start.
+    checkpoint_at = models.DateTimeField(null=True)
     ended_at = models.DateTimeField(null=True)
 
     class Meta:

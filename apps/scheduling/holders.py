@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 from django.conf import settings
 
+from apps.jobs.commands.checkpoints import of_all
 from apps.jobs.configuration import Configuration
 from apps.jobs.models import Attempt, Placement
 from apps.jobs.states import ATTEMPT_LIVE, JOB_ACTIVE
@@ -50,9 +51,13 @@ def load_held(configured: Configuration, fleet: Fleet, now: datetime) -> Held:
         "grant__flavor",
         "grant__amounts",
     )
-    for job, priority, submitted, started, stopping, by, since, queue, flavor, amounts in rows:
+    # Read first: whoever is granted room between the two reads is no holder, rather than one without a place.
+    found = list(rows)
+    places, saved = _places(fleet)
+    for job, priority, submitted, started, stopping, by, since, queue, flavor, amounts in found:
         minimum = configured.minimum_run.get(queue, 0)
-        ran = (now - (started or since)).total_seconds()
+        began = started or since
+        ran = (now - began).total_seconds()
         holders.append(
             Holder(
                 uid=job,
@@ -62,29 +67,31 @@ def load_held(configured: Configuration, fleet: Fleet, now: datetime) -> Held:
                 since=since.timestamp(),
                 usage={(flavor, resource): amount for resource, amount in amounts.items() if amount},
                 evicting=bool(stopping),
-                lost=ran,
+                lost=(now - (saved.get(job) or began)).total_seconds(),
                 protected=ran < minimum,
             )
         )
         if by is not None:
             claims.add(by)
-    return Held(holders, _places(fleet), frozenset(claims), _yields(now))
+    return Held(holders, places, frozenset(claims), _yields(now))
 
 
-def _places(fleet: Fleet) -> dict[Hashable, Places]:
-    """Where the members of live attempts are, on the nodes of the snapshot."""
+def _places(fleet: Fleet) -> tuple[dict[Hashable, Places], dict[int, datetime | None]]:
+    """Where the members of live attempts are, on the nodes of the snapshot, and from when on they can go on."""
     index = {int(node_id): row for row, node_id in enumerate(fleet.ids)}
     found: dict[Hashable, list[tuple[Request, int, tuple[int, ...]]]] = {}
+    written: dict[int, list[datetime | None]] = {}
     # Members that have ended count as well: their room is given back with the whole attempt's.
     rows = Placement.objects.filter(attempt__state__in=LIVE).values_list(
-        "attempt__job_id", "node_id", "cpu_millicores", "memory_bytes", "storage_bytes", "gpus"
+        "attempt__job_id", "node_id", "cpu_millicores", "memory_bytes", "storage_bytes", "gpus", "checkpoint_at"
     )
-    for job, node, cpu, memory, storage, gpus in rows.order_by("attempt_id", "rank"):
+    for job, node, cpu, memory, storage, gpus, checkpoint in rows.order_by("attempt_id", "rank"):
+        written.setdefault(job, []).append(checkpoint)
         if node in index:
             milli = gpus[0][1] if gpus else 1000
             request = Request(cpu=cpu, memory=memory, storage=storage, gpu_count=len(gpus), gpu_milli=milli)
             found.setdefault(job, []).append((request, index[node], tuple(card for card, _ in gpus)))
-    return dict(found)
+    return dict(found), {job: of_all(times) for job, times in written.items()}
 
 
 def _yields(now: datetime) -> dict[Hashable, frozenset[Hashable]]:

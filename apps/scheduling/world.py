@@ -10,9 +10,12 @@ from django.db import connection
 
 from apps.fleet.models import Node
 from apps.fleet.states import NodeState
+from apps.jobs.commands.checkpoints import of_all
 from apps.jobs.configuration import Configuration, configuration
 from apps.jobs.models import Job as JobRow
+from apps.jobs.models import Placement
 from apps.jobs.requests import Groups, cache
+from apps.jobs.states import ATTEMPT_LIVE
 from apps.quotas.queries import load_tree
 from engine import simulate
 from engine.backfill import Mode
@@ -153,6 +156,7 @@ def _take(world: World, runs: Sequence[LiveRun], run_time: float) -> None:
     """Let those who run hold what they hold: nodes, and quota in place of what the ledger says."""
     index = {int(node_id): row for row, node_id in enumerate(world.fleet.ids)}
     usage: dict[int, dict[FlavorResource, int]] = {}
+    saved = _checkpoints()
     for run in runs:
         groups, _ = cache()[run.equivalence]
         world.names[run.job], world.tenants[run.job] = run.name, run.tenant
@@ -176,12 +180,21 @@ def _take(world: World, runs: Sequence[LiveRun], run_time: float) -> None:
         elapsed = max(0.0, world.now - run.since)
         seconds = _seconds(run.tenant, run.name, run.limit, run_time, elapsed)
         job = simulate.Job(candidate, seconds, run.limit, keys_of(run.tenant, run.name))
-        world.started.append(simulate.Started(job, run.since, run.flavor, members))
+        world.started.append(simulate.Started(job, run.since, run.flavor, members, saved.get(run.attempt)))
     for node in world.tree.nodes:
         if not world.tree.children(node):
             mine = usage.get(node, {})
             world.tree.remove(node, {fr: world.tree.usage(node, fr) for fr in {*world.tree.frs(), *mine}})
             world.tree.add(node, mine)
+
+
+def _checkpoints() -> dict[int, float]:
+    """From when on live attempts can go on, of those that have written any checkpoint."""
+    written: dict[int, list[datetime | None]] = {}
+    rows = Placement.objects.filter(state__in=sorted(ATTEMPT_LIVE), checkpoint_at__isnull=False)
+    for attempt, at in rows.values_list("attempt_id", "checkpoint_at"):
+        written.setdefault(attempt, []).append(at)
+    return {attempt: at.timestamp() for attempt, times in written.items() if (at := of_all(times)) is not None}
 
 
 def views(world: World, fleet: Fleet, jobs: Iterable[simulate.Job], like: dict[int, int]) -> dict[str, PoolView]:

@@ -64,13 +64,14 @@ def build(assignment: Assignment, view: View) -> dict[str, str]:
         "CUDA_VISIBLE_DEVICES": gpus,
         "NVIDIA_VISIBLE_DEVICES": gpus or "void",
         "RM_JOB_ID": str(assignment.job),
-        "RM_ATTEMPT": str(assignment.attempt),
+        "RM_ATTEMPT": str(assignment.token),
         "RM_RANK": str(assignment.rank),
         "RM_SIZE": str(assignment.size),
         "RM_GROUP": assignment.group,
         "RM_TENANT": assignment.tenant,
         "RM_INPUTS": view.inputs,
         "RM_RESULT": view.out + "/result.json",
+        "RM_CHECKPOINT": view.out + "/checkpoint",
         "RM_ARTIFACTS": view.out + "/artifacts",
     }
     for name, value in environment.items():

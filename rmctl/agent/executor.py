@@ -22,7 +22,7 @@ from rmctl.agent.journal import Spares, State, TaskFolder
 from rmctl.agent.logs import LogShipper
 from rmctl.agent.outbox import Outbox
 from rmctl.agent.portal import Portal
-from rmctl.agent.protocol import Assignment, EndReason, Held, Isolation, Report, ReportKind, Stop, Usage
+from rmctl.agent.protocol import Assignment, Checkpoint, EndReason, Held, Isolation, Report, ReportKind, Stop, Usage
 from rmctl.agent.task import Exit, Key, Task, end_reason, reap
 
 STARTERS = 8
@@ -76,6 +76,11 @@ class Executor:
 
     def running(self) -> list[Task]:
         return [task for task in self.tasks.values() if task.phase == "running" and not task.over]
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """The latest one of each running task that has one."""
+        found = ((task, output.checkpoint_time(task.folder.checkpoint)) for task in self.running())
+        return [Checkpoint(*task.key, at) for task, at in found if at is not None]
 
     def start(self, assignment: Assignment) -> None:
         """Take a placement on; one that is held, or was until a moment ago, is not started again."""
@@ -322,6 +327,7 @@ class Executor:
             reason=reason,
             detail=detail,
             usage=used,
+            checkpoint_at=output.checkpoint_time(task.folder.checkpoint),
         )
         if _has_entries(task.folder.artifacts):
             self._in_background(self._upload_and_report(task, report, size))

@@ -6,7 +6,7 @@
     exit                 exit status and a newline, written by the task's own shell, so it outlives the agent
     log                  a header, then standard output and error, written by the task itself
     inputs.json          the inputs
-    work/ tmp/ out/      what the task may write; `out/` holds `result.json` and `artifacts/`
+    work/ tmp/ out/      what the task may write; `out/` holds `result.json`, `checkpoint`, `artifacts/`
 
 A file that was cut short while it was written does not decode and counts as absent. Nothing is fsynced: a
 killed agent loses nothing that was written, and after a power failure the boot id differs, so every task of the
@@ -81,6 +81,10 @@ class TaskFolder:
         return self.path + "/out/result.json"
 
     @property
+    def checkpoint(self) -> str:
+        return self.path + "/out/checkpoint"
+
+    @property
     def inputs(self) -> str:
         return self.path + "/inputs.json"
 
@@ -123,8 +127,8 @@ class TaskFolder:
                 if not stat.S_ISDIR(os.lstat(path).st_mode):
                     return False
             for name in os.listdir(self.out):
-                if name == "result.json":
-                    os.unlink(self.result)
+                if name in ("result.json", "checkpoint"):
+                    os.unlink(f"{self.out}/{name}")
                 elif name != "artifacts":
                     return False
             if os.listdir(self.artifacts) or os.listdir(self.work) or os.listdir(self.temporary):

@@ -143,7 +143,9 @@ class Link:
         while True:
             # A beat that is still waiting to be sent says the same.
             if not any(isinstance(message, Beat) for message in self._outgoing):
-                self._send(Beat(self.hardware.telemetry(len(self.executor.running())), self.executor.held()))
+                executor = self.executor
+                telemetry = self.hardware.telemetry(len(executor.running()))
+                self._send(Beat(telemetry, executor.held(), executor.checkpoints()))
             await asyncio.sleep(seconds)
 
 

@@ -1,6 +1,7 @@
 """What a task leaves behind: its result, its artifacts, its use of the disk. Nothing of it is trusted."""
 
 import os
+import stat
 from typing import Any
 
 import msgspec
@@ -43,6 +44,20 @@ def read_result(path: str) -> tuple[Any, int]:
     if b"\\u0000" in data and _has_nul(value):
         raise ResultInvalid("RM_RESULT: it contains the character U+0000, which no database text can hold")
     return value, len(data)
+
+
+def checkpoint_time(path: str) -> float | None:
+    """When the task last said that it has written a checkpoint, in Unix seconds; None while it has not.
+
+    It says so by the time of this file. What the file holds is not looked at, a link is not followed, and what is not
+    a plain file says nothing. A task may set the time of the last change, but not that of the inode: who sets one in
+    the future has said it when it did so.
+    """
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return min(found.st_mtime, found.st_ctime) if stat.S_ISREG(found.st_mode) else None
 
 
 def artifacts(folder: str) -> tuple[list[tuple[str, str]], list[str]]:

@@ -5,7 +5,7 @@ Every message may be repeated and each is idempotent. `decode_from_agent` and `d
 Times are Unix seconds as float, sizes are bytes, cpu is millicores, GPUs are thousandths of a card.
 """
 
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 
@@ -17,6 +17,8 @@ MAX_RESULT_BYTES = 256 * 1024
 CLOSE_UNAUTHORISED = 4401
 CLOSE_REPLACED = 4409
 
+# What a frame names in lists that the portal looks up together with those of other nodes: none may break them all.
+Id = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 HeldState = Literal["preparing", "running", "ended"]
 ReportKind = Literal["started", "ended"]
 EndReason = Literal[
@@ -35,9 +37,17 @@ EndReason = Literal[
 class Held(NamedTuple):
     """One placement that the agent has on its disk, until its report and its log are acknowledged."""
 
-    placement: int
-    token: int
+    placement: Id
+    token: Id
     state: HeldState
+
+
+class Checkpoint(NamedTuple):
+    """When a running task last said that it has written a checkpoint."""
+
+    placement: Id
+    token: Id
+    at: float
 
 
 class GpuShare(NamedTuple):
@@ -157,7 +167,8 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
 
 class Report(msgspec.Struct, frozen=True, omit_defaults=True):
     """One fact about a placement. An ended report says how it ended: `exit_code` as a shell shows it (128 + the
-    signal when a signal ended it, and then `signal` too), None when the task left none."""
+    signal when a signal ended it, and then `signal` too), None when the task left none. `checkpoint_at` is when it
+    last said that it has written a checkpoint."""
 
     placement: int
     token: int
@@ -172,6 +183,7 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
     log_size: int = 0
     usage: Usage | None = None
     enforced: dict[str, str] = {}
+    checkpoint_at: float | None = None
 
 
 class Hello(msgspec.Struct, frozen=True, tag="hello", omit_defaults=True):
@@ -185,8 +197,11 @@ class Hello(msgspec.Struct, frozen=True, tag="hello", omit_defaults=True):
 
 
 class Beat(msgspec.Struct, frozen=True, tag="beat", omit_defaults=True):
+    """`checkpoints` has the latest of every running task that has one, whether the portal knows it or not."""
+
     telemetry: Telemetry
     held: list[Held]
+    checkpoints: list[Checkpoint] = []
 
 
 class Reports(msgspec.Struct, frozen=True, tag="reports", omit_defaults=True):

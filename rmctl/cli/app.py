@@ -209,6 +209,23 @@ def cancel(
 
 
 @app.command()
+def checkpoint() -> None:
+    """Inside a task: say that it has saved what it needs to go on from here. An eviction then loses less."""
+    import os
+
+    if not os.environ.get("RM_CHECKPOINT"):
+        raise failures.UsageError(
+            "RM_CHECKPOINT is not set: this is said by a task, so call it in the command or script of a job."
+        )
+    from rmctl.sdk import runtime
+
+    try:
+        runtime.checkpoint()
+    except OSError as error:
+        raise failures.UsageError(f"RM_CHECKPOINT: {error.strerror}; leave that path to this command.") from error
+
+
+@app.command()
 def push(
     file: Annotated[Path, typer.Argument(help="A workflow: .py, .yaml or .yml.")],
     tenant: TenantOption = None,

@@ -8,10 +8,12 @@ from django.test import Client
 from django.utils import timezone
 
 from apps.core.actors import SYSTEM
+from apps.execution.commands import intake
 from apps.jobs import commands as jobs
 from apps.jobs.models import Job
 from apps.tenants.models import ApiToken
 from apps.workflows import commands as workflows
+from rmctl.agent.protocol import Checkpoint
 from tests import work
 from tests.api.objects import DEFINITION, make_job, make_objects, make_run
 from tests.personas import World
@@ -268,6 +270,20 @@ def test_why_a_job_waits(world: World, people: People) -> None:
     assert f"/jobs/{blocked.pk}/" in queue
     assert "Waiting for free capacity" in queue
     assert f"/jobs/{blocked.pk}/" not in people.member.get("/queue/?reason=held").content.decode()
+
+
+def test_a_job_says_when_it_last_wrote_a_checkpoint(world: World, people: People) -> None:
+    work.simulated_node(world)
+    job = work.granted(world)
+    (member,) = work.members(job)
+    work.report(member, "started")
+    assert "last checkpoint" not in words(people.member.get(f"/jobs/{job.pk}/").content.decode())
+
+    intake.checkpoints([(member.node_id, Checkpoint(member.pk, 1, timezone.now().timestamp()))])
+
+    assert "last checkpoint" in words(people.member.get(f"/jobs/{job.pk}/").content.decode())
+    (attempt,) = people.member.get(f"/api/v1/jobs/{job.pk}/attempts").json()["results"]
+    assert attempt["placements"][0]["checkpoint_at"] is not None
 
 
 def test_when_a_waiting_job_starts_and_what_orders_it(world: World, people: People) -> None:

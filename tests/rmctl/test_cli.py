@@ -323,6 +323,23 @@ def test_every_list(portal: FakePortal, rm: Any, kind: str) -> None:
     assert (done.out, done.err) == ("", f"no {kind} that you can see\n")
 
 
+def test_checkpoint_is_for_tasks(rm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RM_CHECKPOINT", raising=False)
+    outside = rm("checkpoint")
+    assert outside.status == 2 and "RM_CHECKPOINT is not set" in outside.err
+    rmctl.checkpoint()  # A script that runs outside a task needs no other words.
+
+    path = tmp_path / "checkpoint"
+    monkeypatch.setenv("RM_CHECKPOINT", str(path))
+    assert rm("checkpoint").status == 0 and path.exists()
+    os.utime(path, (0, 0))
+    assert rm("checkpoint").status == 0 and path.stat().st_mtime > 1e9
+
+    monkeypatch.setenv("RM_CHECKPOINT", str(tmp_path))
+    taken = rm("checkpoint")
+    assert taken.status == 2 and "RM_CHECKPOINT: Is a directory" in taken.err
+
+
 def test_an_unknown_list_is_refused(portal: FakePortal, rm: Any) -> None:
     done = rm("list", "job")
     assert (done.status, "Did you mean jobs?" in done.err) == (2, True)

@@ -20,7 +20,7 @@ from apps.fleet.states import NodeState
 from apps.jobs import commands as jobs
 from apps.jobs.models import Placement
 from apps.jobs.states import ATTEMPT_LIVE, AttemptState
-from rmctl.agent.protocol import MAX_RESULT_BYTES, Held, Hello, Report
+from rmctl.agent.protocol import MAX_RESULT_BYTES, Checkpoint, Held, Hello, Report
 
 LIVE = sorted(ATTEMPT_LIVE)
 FORGOTTEN = "The node's agent no longer knows of it."
@@ -34,6 +34,14 @@ def _time(at: float, now: datetime) -> datetime:
     except (ValueError, OverflowError, OSError):
         return now
     return min(told, now) if told > now - timedelta(days=30) else now
+
+
+def _checkpoint_time(at: float | None, now: datetime) -> datetime | None:
+    """When a checkpoint was written, never later than now; None without one, or if it is no time at all."""
+    try:
+        return None if at is None else min(datetime.fromtimestamp(at, UTC), now)
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def hello(*, actor: Actor, node_id: int, connection: int, message: Hello) -> None:
@@ -119,6 +127,7 @@ def _ended(report: Report, now: datetime) -> jobs.Ended:
         log_size=max(0, min(report.log_size, BIGINT_MAX)),
         usage={name: value for name, value in usage.items() if math.isfinite(value)},
         enforced=_clean(report.enforced),
+        checkpoint_at=_checkpoint_time(report.checkpoint_at, now),
     )
 
 
@@ -163,6 +172,15 @@ def renew(held: Iterable[tuple[int, Held]]) -> None:
     """Renew the leases of what agents (nodes by id) say they hold."""
     jobs.renew_leases(
         ((node_id, item.placement) for node_id, item in held if item.state != "ended"), timezone.now()
+    )
+
+
+def checkpoints(told: Iterable[tuple[int, Checkpoint]]) -> None:
+    """Store the checkpoints that agents (nodes by id) tell of."""
+    now = timezone.now()
+    found = [(node_id, item, _checkpoint_time(item.at, now)) for node_id, item in told]
+    jobs.store_checkpoints(
+        jobs.Checkpoint(node_id, item.placement, item.token, at) for node_id, item, at in found if at is not None
     )
 
 

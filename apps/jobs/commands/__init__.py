@@ -4,6 +4,7 @@ Lock order: jobs by id → placements → nodes by id → cards → quota usage.
 """
 
 from .attempts import Ended, Started, end_lost, end_placements, end_unborn, end_unstartable, start_placements
+from .checkpoints import Checkpoint, store_checkpoints
 from .control import cancel, cancel_many, hold, release
 from .grants import (
     ALIKE_SLICE,
@@ -21,6 +22,7 @@ from .submission import Submission, submit, submit_many
 
 __all__ = [
     "ALIKE_SLICE",
+    "Checkpoint",
     "Ended",
     "Evicted",
     "Given",
@@ -43,6 +45,7 @@ __all__ = [
     "repair",
     "start_placements",
     "stop_placements",
+    "store_checkpoints",
     "submit",
     "submit_many",
 ]

@@ -27,6 +27,7 @@ from ..states import (
     JobState,
 )
 from ..subscribers import jobs_moved
+from . import checkpoints
 from .grants import release_grants
 from .preemption import STOP_REASON
 
@@ -58,6 +59,8 @@ class Ended:
     enforced: dict[str, str] = field(default_factory=dict)
     # The time of the start, when its report came together with this one.
     started_at: datetime | None = None
+    # When it last said that it has written a checkpoint.
+    checkpoint_at: datetime | None = None
 
 
 Reported = TypeVar("Reported", Started, Ended)
@@ -180,8 +183,10 @@ def _end_members(accepted: Sequence[tuple[Ended, Placement]], now: datetime) -> 
             "lost": AttemptState.LOST,
             "cancelled": AttemptState.CANCELLED,
         }[verdict]
+        started = placement.started_at or item.started_at or (None if item.reason in NEVER_RAN else item.at)
         values = (
-            placement.started_at or item.started_at or (None if item.reason in NEVER_RAN else item.at),
+            started,
+            checkpoints.latest(placement.checkpoint_at, item.checkpoint_at, started, item.at),
             item.at,
             item.exit_code,
             item.reason,
@@ -193,6 +198,7 @@ def _end_members(accepted: Sequence[tuple[Ended, Placement]], now: datetime) -> 
         moves.append(Move(placement.pk, placement.state, target, values))
     columns = (
         "started_at",
+        "checkpoint_at",
         "ended_at",
         "exit_code",
         "end_reason",
@@ -204,7 +210,8 @@ def _end_members(accepted: Sequence[tuple[Ended, Placement]], now: datetime) -> 
     move_many(Placement, ATTEMPT_EDGES, moves, columns)
     for (item, placement), step in zip(accepted, moves, strict=True):
         placement.state, placement.end_reason, placement.exit_code = step.target, item.reason, item.exit_code
-        placement.started_at, placement.ended_at, placement.detail = step.values[0], item.at, item.detail
+        placement.started_at, placement.checkpoint_at, placement.ended_at = step.values[:3]
+        placement.detail = item.detail
 
 
 def _end_attempts(actor: Actor, accepted: Sequence[tuple[Ended, Placement]], now: datetime) -> None:
@@ -284,7 +291,7 @@ def _finish(
         ("started_at", "ended_at", "exit_code", "end_reason", "detail"),
     )
     release_grants([attempt.grant for attempt in attempts], _members_of(attempts, members), now)
-    steps = [_next_step(attempt, worst[attempt.pk], now) for attempt in attempts]
+    steps = [_next_step(attempt, worst[attempt.pk], members[attempt.pk], now) for attempt in attempts]
     columns = ("reason", "detail", "not_before", "failures", "losses", "exit_code", "end_reason", "ended_at")
     moves = []
     for attempt, step in zip(attempts, steps, strict=True):
@@ -323,7 +330,7 @@ class _Step:
     detail: str
 
 
-def _next_step(attempt: Attempt, worst: Placement, now: datetime) -> _Step:
+def _next_step(attempt: Attempt, worst: Placement, members: Sequence[Placement], now: datetime) -> _Step:
     """Where the job goes after its attempt ended as `worst` did: final, or back to the queue."""
     job = attempt.job
 
@@ -336,7 +343,7 @@ def _next_step(attempt: Attempt, worst: Placement, now: datetime) -> _Step:
         return step(JobState.CANCELLED, "", "", None, job.failures, job.losses)
     text = _explain_end(worst)
     if attempt.stop_reason == STOP_REASON and worst.state == AttemptState.CANCELLED:
-        text = f"Evicted for job {attempt.preempted_by_id}."
+        text = f"Evicted for job {attempt.preempted_by_id}.{_explain_loss(attempt, members, now)}"
         if job.spec.get("on_preempt") == "fail":
             return step(JobState.FAILED, "", text, None, job.failures, job.losses)
         detail = f"{text} It waits again with its old place in the queue; this does not count as a retry."
@@ -355,6 +362,16 @@ def _next_step(attempt: Attempt, worst: Placement, now: datetime) -> _Step:
     delay = next_delay(policy, failures, seed=job.pk)
     detail = f"{text} Retry {failures} of {policy['limit']} in {delay:.1f} s."
     return step(JobState.PENDING, Reason.BACKOFF, detail, now + timedelta(seconds=delay), failures, job.losses)
+
+
+def _explain_loss(attempt: Attempt, members: Sequence[Placement], now: datetime) -> str:
+    """What an attempt that has ended leaves to be done again; nothing is said of one that never ran."""
+    started = min((member.started_at for member in members if member.started_at), default=attempt.started_at)
+    if started is None:
+        return ""
+    ended = max(member.ended_at or now for member in members)
+    seconds, since = checkpoints.loss(started, checkpoints.of_all(m.checkpoint_at for m in members), ended)
+    return f" Lost: the work of {checkpoints.span(seconds)} since {since}."
 
 
 def _explain_end(placement: Placement) -> str:

@@ -7,8 +7,9 @@ from datetime import datetime
 from apps.core.actors import SYSTEM
 from apps.events.record import Fact, record_all
 
-from ..models import Attempt, Job
+from ..models import Attempt, Job, Placement
 from ..states import ATTEMPT_LIVE, JobState
+from . import checkpoints
 from .grants import node_topics
 
 STOP_REASON = "preempted"
@@ -46,9 +47,24 @@ def preempt(items: Sequence[Evicted], now: datetime) -> list[int]:
         attempt.preempted_by_id, attempt.preempted_cause = item.by, item.cause
     Attempt.objects.bulk_update(attempts, ["stop_reason", "preempted_by", "preempted_at", "preempted_cause"])
     topics = node_topics(attempt.pk for attempt in attempts)
-    asked = {attempt.job_id: topics[attempt.pk] for attempt in attempts}
-    record_all(SYSTEM, (_fact(jobs[job_id], wanted[job_id], nodes) for job_id, nodes in asked.items()))
-    return list(asked)
+    written: dict[int, list[datetime | None]] = {}
+    for attempt_id, at in Placement.objects.filter(attempt__in=attempts).values_list("attempt_id", "checkpoint_at"):
+        written.setdefault(attempt_id, []).append(at)
+    record_all(
+        SYSTEM,
+        (
+            _fact(jobs[item.job_id], wanted[item.job_id], topics[item.pk], _at_stake(item, written[item.pk], now))
+            for item in attempts
+        ),
+    )
+    return [attempt.job_id for attempt in attempts]
+
+
+def _at_stake(attempt: Attempt, written: list[datetime | None], now: datetime) -> tuple[float, str] | None:
+    """The seconds of work that are lost if no other checkpoint is written, and since what; None before the start."""
+    if attempt.started_at is None:
+        return None
+    return checkpoints.loss(attempt.started_at, checkpoints.of_all(written), now)
 
 
 def notice_of(job: Job) -> float:
@@ -56,19 +72,26 @@ def notice_of(job: Job) -> float:
     return float(job.spec.get("notice", 10))
 
 
-def _fact(job: Job, item: Evicted, nodes: tuple[str, ...]) -> Fact:
+def _fact(job: Job, item: Evicted, nodes: tuple[str, ...], at_stake: tuple[float, str] | None) -> Fact:
     words = {
         "in_queue": "which goes before it in the same queue",
         "reclaim": "which takes back quota that is its tenant's own",
         "reclaim_while_borrowing": "which has a higher priority",
         "fair_sharing": "whose tenant has the smaller share",
     }
+    facts = {"by": item.by, "by_quota": item.by_quota, "cause": item.cause, "notice": notice_of(job)}
+    said = f"Evicted for job {item.by} of {item.by_quota}, {words[item.cause]}."
+    if at_stake is not None:
+        seconds, since = at_stake
+        facts |= {"lost_seconds": round(seconds, 1), "lost_since": since.removeprefix("its ")}
+        said += f" It loses its work since {since}, {checkpoints.span(seconds)} ago"
+        said += f", unless it writes a checkpoint within {facts['notice']:g} s." if facts["notice"] else "."
     return Fact(
         "job.preempted",
         "job",
         job.pk,
         tenant_id=job.tenant_id,
-        facts={"by": item.by, "by_quota": item.by_quota, "cause": item.cause, "notice": notice_of(job)},
-        reason=f"Evicted for job {item.by} of {item.by_quota}, {words[item.cause]}.",
+        facts=facts,
+        reason=said,
         topics=("queue", *nodes),
     )

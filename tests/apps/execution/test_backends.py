@@ -3,6 +3,7 @@
 import hashlib
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import psutil
@@ -10,15 +11,18 @@ import pytest
 from django.core.files.storage import storages
 from django.core.management import call_command
 from django.db import transaction
+from django.utils import timezone
 
 from apps.core.actors import SYSTEM
+from apps.events.models import Event
 from apps.execution.models import Artifact
 from apps.execution.queries import job_artifacts
 from apps.jobs import commands as jobs
 from apps.jobs.commands.grants import drift
 from apps.jobs.models import Attempt, Job
+from apps.quotas import commands as quotas
 from tests.apps.execution.places import Place, Real, Simulated, eventually
-from tests.personas import World, make_world
+from tests.personas import World, make_limits, make_world
 from tests.work import fresh, members
 
 FINAL = ("succeeded", "failed", "cancelled")
@@ -275,6 +279,86 @@ def test_the_process_of_an_attempt_that_was_given_up_is_ended(real: Real) -> Non
     assert old.state == "lost"
     jobs.cancel(actor=SYSTEM, job_id=job.pk)
     real.settle(job, "cancelled")
+
+
+@pytest.fixture
+def contested(real: Real) -> Iterator[World]:
+    """The tenant has one core and cannot borrow; jobs of higher priority take it from others."""
+    world: World = real.world  # type: ignore[attr-defined]
+    queue = world.vision_quota.pk
+    limits = [{**limit, "borrowing_limit": 0} for limit in make_limits(cpu=1000)]
+    quotas.set_limits(actor=SYSTEM, node_id=queue, limits=limits)
+    quotas.set_rules(actor=SYSTEM, node_id=queue, rules={"within_queue": "lower_priority", "minimum_run_seconds": 0})
+    yield world
+    quotas.set_rules(actor=SYSTEM, node_id=queue, rules={"within_queue": "never"})
+    quotas.set_limits(actor=SYSTEM, node_id=queue, limits=make_limits())
+
+
+CORE = {"resources": {"memory": "64Mi", "cpu": "1"}}
+SAVES = """trap 'touch "$RM_CHECKPOINT"; exit 0' TERM; echo attempt $RM_ATTEMPT; while true; do sleep 0.05; done"""
+
+
+def trapped(place: Place, job: Job) -> Job:
+    """The job once its script has said something, so that what it traps is trapped."""
+    job = place.settle(job, "running")
+    eventually(lambda: place.backend.logs(members(job)[0].pk, 0, 1).data, "its first line")
+    return job
+
+
+def evict(real: Real, victim: Job) -> Job:
+    """Submit a job for which the victim has to go; returns it when it has ended."""
+    urgent = start(real, "true", group=CORE, priority=100)
+    return real.settle(urgent, *FINAL)
+
+
+def test_an_evicted_job_saves_within_its_notice_and_is_tried_again(real: Real, contested: World) -> None:
+    job = trapped(real, start(real, SAVES, group=CORE, notice="20s"))
+    (first,) = members(job)
+    assert first.checkpoint_at is None
+    asked = timezone.now()
+
+    assert evict(real, job).state == "succeeded"
+
+    first.refresh_from_db()
+    assert (first.end_reason, first.state) == ("stopped", "cancelled")
+    assert first.checkpoint_at is not None and first.ended_at is not None
+    assert asked < first.checkpoint_at <= first.ended_at < asked + timedelta(seconds=15)
+    event = Event.objects.get(verb="job.requeued", subject_id=job.pk)
+    assert "since its last checkpoint. It waits again" in event.reason
+    job = trapped(real, job)
+    assert (job.token, job.failures, job.losses) == (2, 0, 0)
+    assert real.backend.logs(members(job)[0].pk, 0, 100).data == b"attempt 2\n"
+    jobs.cancel(actor=SYSTEM, job_id=job.pk)
+    real.settle(job, "cancelled")
+
+
+def test_a_checkpoint_is_known_while_its_task_runs(real: Real, contested: World) -> None:
+    """The next beat brings it, and an eviction says what is lost since then."""
+    job = trapped(real, start(real, 'touch "$RM_CHECKPOINT"; echo saved; sleep 60', group=CORE, notice="0s"))
+    eventually(lambda: members(job)[0].checkpoint_at, "its checkpoint")
+    at = members(job)[0].checkpoint_at
+
+    evict(real, job)
+
+    told = Event.objects.get(verb="job.preempted", subject_id=job.pk)
+    assert told.facts["lost_since"] == "last checkpoint"
+    assert Attempt.objects.get(job=job, token=1).placements.get().checkpoint_at == at
+    jobs.cancel(actor=SYSTEM, job_id=job.pk)
+    real.settle(job, "cancelled")
+
+
+def test_an_evicted_job_that_does_not_listen_is_killed_and_may_fail(real: Real, contested: World) -> None:
+    deaf = "trap '' TERM; echo deaf; while true; do sleep 0.05; done"
+    job = trapped(real, start(real, deaf, group=CORE, notice="1s", on_preempt="fail"))
+    asked = timezone.now()
+
+    evict(real, job)
+
+    job = fresh(job)
+    (member,) = members(job)
+    assert (job.state, job.token, member.exit_code) == ("failed", 1, 137)
+    assert member.ended_at is not None and member.ended_at - asked >= timedelta(seconds=1)
+    assert member.checkpoint_at is None and job.detail.endswith("since its start.")
 
 
 def test_a_job_starts_soon_after_its_grant(real: Real) -> None:

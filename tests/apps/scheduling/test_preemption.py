@@ -1,14 +1,17 @@
 """Evictions through the scheduling loop, on simulated nodes: who goes, how, for whom, and what comes after."""
 
+import re
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.conf import settings
+from django.db import transaction
 from django.utils import timezone
 
 from apps.core.actors import SYSTEM
 from apps.events.models import Event
+from apps.execution.commands import intake
 from apps.execution.dispatch import difference
 from apps.jobs import commands as jobs
 from apps.jobs.commands.grants import drift
@@ -18,8 +21,10 @@ from apps.quotas.ledger import decay
 from apps.quotas.models import QuotaUsage
 from apps.quotas.queries import load_tree
 from apps.scheduling.models import Decision
+from apps.scheduling.world import load_world, policy_named, simulated
+from rmctl.agent.protocol import Checkpoint
 from tests.personas import World, make_limits
-from tests.work import cycle, fresh, granted, members, pump, simulated_node, submit
+from tests.work import cycle, fresh, granted, members, pump, report, simulated_node, submit
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +66,9 @@ def test_quota_is_taken_back_from_who_borrows_it(halves: World) -> None:
     assert not Attempt.objects.get(job=theirs[0]).stop_reason
     event = Event.objects.get(verb="job.preempted")
     assert event.subject_id == theirs[1].pk and event.facts["by"] == mine.pk and event.facts["notice"] == 10
-    assert event.reason == f"Evicted for job {mine.pk} of vision, which takes back quota that is its tenant's own."
+    why = f"Evicted for job {mine.pk} of vision, which takes back quota that is its tenant's own. "
+    assert event.reason.startswith(why + "It loses its work since its start, ")
+    assert event.reason.endswith(" s ago, unless it writes a checkpoint within 10 s.")
     assert Decision.objects.get(outcome="preempt").job_id == mine.pk
 
     # Another cycle asks nobody else, and the room is for the one that waits.
@@ -76,6 +83,79 @@ def test_quota_is_taken_back_from_who_borrows_it(halves: World) -> None:
     cycle()
     assert fresh(mine).state == "granted"
     assert fresh(cheeky).state == "pending" and fresh(evicted).state == "pending"
+
+
+def ran(job: Job, seconds: float) -> None:
+    """Let it have started so long ago."""
+    at = timezone.now() - timedelta(seconds=seconds)
+    Attempt.objects.filter(job=job).update(started_at=at)
+    Attempt.objects.get(job=job).placements.update(started_at=at)
+
+
+def saved(job: Job, seconds: float, rank: int = 0) -> None:
+    """A member says that it wrote a checkpoint so long ago."""
+    member = members(job)[rank]
+    at = (timezone.now() - timedelta(seconds=seconds)).timestamp()
+    intake.checkpoints([(member.node_id, Checkpoint(member.pk, member.attempt.token, at))])
+
+
+def test_the_one_that_wrote_a_checkpoint_goes_as_it_loses_less(halves: World) -> None:
+    old, new = (running(halves, cpu="2", tenant=halves.speech) for _ in range(2))
+    ran(old, 7200)
+    ran(new, 300)
+    saved(old, 12)
+    mine = submit(halves, cpu="2")
+
+    cycle()
+
+    assert Attempt.objects.get(job=old).preempted_by_id == mine.pk
+    assert not Attempt.objects.get(job=new).stop_reason
+    event = Event.objects.get(verb="job.preempted")
+    assert "It loses its work since its last checkpoint, 12 s ago" in event.reason
+    assert event.facts["lost_seconds"] == pytest.approx(12, abs=1) and event.facts["lost_since"] == "last checkpoint"
+    pump()
+    assert re.search(r"Lost: the work of 1\d s since its last checkpoint\.", fresh(old).detail)
+
+
+def test_a_checkpoint_within_the_notice_makes_the_loss_smaller(halves: World) -> None:
+    running(halves, cpu="2", tenant=halves.speech)
+    victim = running(halves, cpu="2", tenant=halves.speech)
+    ran(victim, 600)
+    Attempt.objects.exclude(job=victim).update(started_at=timezone.now() - timedelta(hours=5))
+    submit(halves, cpu="2")
+    cycle()
+    assert Event.objects.get(verb="job.preempted").facts["lost_seconds"] == pytest.approx(600, abs=5)
+
+    (member,) = members(victim)
+    report(member, reason="stopped", exit_code=0, checkpoint_at=timezone.now().timestamp())
+
+    assert re.search(r"Lost: the work of 0\.\d s since its last checkpoint\. It waits again", fresh(victim).detail)
+
+
+def test_a_gang_counts_from_the_oldest_checkpoint_of_those_that_write_any(halves: World) -> None:
+    gang = running(halves, cpu="1", count=2, tenant=halves.speech)
+    other = running(halves, cpu="2", tenant=halves.speech)
+    ran(gang, 3600)
+    ran(other, 60)
+    saved(gang, 100, rank=0)
+    saved(gang, 5, rank=1)
+    submit(halves, cpu="2")
+    cycle()
+    # 100 s would be lost of the gang, 60 s of the other.
+    assert Attempt.objects.get(job=other).stop_reason and not Attempt.objects.get(job=gang).stop_reason
+
+
+def test_a_simulation_evicts_the_one_that_the_loop_would(halves: World) -> None:
+    old, new = (running(halves, cpu="2", tenant=halves.speech) for _ in range(2))
+    saved(old, 0)
+    mine = submit(halves, cpu="2")
+    now = timezone.now()
+    with transaction.atomic():
+        world = load_world(now, run_time=1.0)
+        done = simulated(world, policy_named(world.configuration, None), until=now.timestamp() + 1)
+    assert done.records[old.pk].evicted_for == [mine.pk] and not done.records[new.pk].evicted_for
+    cycle()
+    assert Attempt.objects.get(stop_reason="preempted").job_id == old.pk
 
 
 def test_who_was_evicted_does_not_evict_back(halves: World) -> None:
@@ -104,7 +184,8 @@ def test_a_job_that_wants_to_fail_fails(halves: World) -> None:
     cycle()
     pump()
     theirs = fresh(theirs)
-    assert (theirs.state, theirs.detail) == ("failed", f"Evicted for job {mine.pk}.")
+    assert theirs.state == "failed"
+    assert re.fullmatch(rf"Evicted for job {mine.pk}\. Lost: the work of \d\.\d s since its start\.", theirs.detail)
 
 
 def test_the_process_has_the_notice_that_the_job_asked_for(halves: World) -> None:
