@@ -24,3 +24,11 @@ def amount_text(resource: str, amount: int) -> str:
     if resource in ("memory", "storage"):
         return f"{bytes_text(amount)} {resource}"
     return f"{amount} {resource}"
+
+
+def duration_text(seconds: float) -> str:
+    """Seconds in the largest unit that keeps the number at one or more: `1.5 h`."""
+    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length * (1 + (unit == "days")):
+            return f"{_decimal(seconds / length)} {unit}"
+    return f"{_decimal(seconds)} s"

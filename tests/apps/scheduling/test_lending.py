@@ -1,0 +1,171 @@
+"""The terms of a contribution: when its nodes are lent, and how much of them others may hold."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from apps.core import loops
+from apps.core.actors import SYSTEM
+from apps.core.errors import Invalid
+from apps.events.models import Event
+from apps.fleet import commands as fleet
+from apps.fleet.models import Cluster, Contribution
+from apps.jobs.models import Placement
+from apps.scheduling.apply import apply
+from apps.scheduling.models import Cycle
+from apps.scheduling.observe import observe
+from engine.cycle import decide
+from tests.personas import World
+from tests.work import cycle, fresh, members, report, simulated_cluster, simulated_node, submit
+
+pytestmark = pytest.mark.django_db
+
+NIGHT = [{"days": ["mon", "tue", "wed", "thu", "fri"], "from": "18:00", "to": "08:00"}]
+ZURICH = {"windows": NIGHT, "timezone": "Europe/Zurich"}
+# A Wednesday in winter; Zurich is an hour ahead.
+NOON = datetime(2026, 11, 18, 11, 0, tzinfo=UTC)
+
+
+@pytest.fixture
+def clock(monkeypatch: Any) -> Any:
+    """A clock at noon in Zurich, which the test moves."""
+    now = [NOON]
+    monkeypatch.setattr(timezone, "now", lambda: now[0])
+
+    def move(**step: float) -> datetime:
+        now[0] += timedelta(**step)
+        return now[0]
+
+    return move
+
+
+def finish(job: Any) -> None:
+    for member in members(job):
+        report(member, "started", pid=1)
+        report(member)
+
+
+def held(cluster: Cluster, domain: Any) -> int:
+    live = Placement.objects.filter(
+        node__cluster=cluster, attempt__state__in=["granted", "running"], attempt__job__tenant__domain=domain
+    )
+    return sum(live.values_list("cpu_millicores", flat=True))
+
+
+def test_a_node_is_lent_only_in_its_window_and_the_wait_says_until_when(world: World, clock: Any) -> None:
+    simulated_node(world, cluster=simulated_cluster(world, **ZURICH))
+    job = submit(world)
+    cycle()
+    assert (fresh(job).state, fresh(job).reason) == ("pending", "waiting_for_capacity")
+    assert "sim-1 is lent again from 18:00 on Wed 18 Nov (Europe/Zurich)" in fresh(job).detail
+    assert [step["filter"] for step in fresh(job).tried[0]["funnel"] if step["rejected"]] == ["window"]
+    clock(hours=5, minutes=59)
+    cycle()
+    assert fresh(job).state == "pending"
+    clock(minutes=1)
+    cycle()
+    assert fresh(job).state == "granted"
+
+
+def test_the_time_limit_ends_inside_the_window(world: World, clock: Any) -> None:
+    simulated_node(world, cluster=simulated_cluster(world, **ZURICH))
+    clock(hours=18)  # 06:00, lent until 08:00.
+    short, long = submit(world, time_limit="2h"), submit(world, time_limit=2 * 3600 + 1)
+    cycle()
+    assert fresh(short).state == "granted"
+    assert fresh(long).state == "pending"
+    assert "18:00 on Thu 19 Nov" in fresh(long).detail
+
+
+def test_the_loop_is_woken_when_the_window_opens(world: World, clock: Any) -> None:
+    simulated_node(world, cluster=simulated_cluster(world, **ZURICH))
+    submit(world)
+    cycle()
+    assert "schedule" not in loops._alarms
+    clock(hours=6, seconds=-10)
+    cycle()
+    assert loops._alarms["schedule"][0] == NOON + timedelta(hours=6)
+
+
+def test_a_job_that_no_window_is_long_enough_for_is_refused(world: World, clock: Any) -> None:
+    world.cluster.contributions.all().delete()
+    simulated_node(world, cluster=simulated_cluster(world, **ZURICH))
+    with pytest.raises(Invalid, match="being lent for 15 h at a time"):
+        submit(world, time_limit="15h")
+    assert submit(world, time_limit="14h").state == "pending"
+
+
+def test_others_never_hold_more_than_the_cap_however_many_come_at_once(world: World, clock: Any) -> None:
+    cluster = simulated_cluster(world, cap_cpu_millicores=3000)
+    for number in range(3):
+        simulated_node(world, f"sim-{number}", cluster=cluster)
+    theirs = [submit(world, tenant=world.speech) for _ in range(8)]
+    own = [submit(world) for _ in range(8)]
+    cycle()
+    assert held(cluster, world.beta) == 3000
+    assert all(fresh(job).state == "granted" for job in own)
+    waiting = [job for job in theirs if fresh(job).state == "pending"]
+    assert len(waiting) == 5
+    assert fresh(waiting[0]).reason == "waiting_for_capacity"
+    assert "0 cpu is left" in fresh(waiting[0]).detail
+    finish(next(job for job in theirs if fresh(job).state == "granted"))
+    cycle()
+    assert held(cluster, world.beta) == 3000
+
+
+def test_two_cycles_that_saw_the_same_room_do_not_both_take_it(world: World, clock: Any) -> None:
+    cluster = simulated_cluster(world, cap_cpu_millicores=1000)
+    simulated_node(world, "one", cluster=cluster)
+    simulated_node(world, "two", cluster=cluster)
+    now = timezone.now()
+    rounds = []
+    for name in ("first", "second"):
+        submit(world, name=name, tenant=world.speech)
+        observed = observe(now)
+        assert observed is not None
+        verdicts = decide(observed.snapshot, now=now.timestamp())
+        rounds.append((observed, verdicts))
+    # The second cycle saw both jobs and decided before the first had written anything.
+    counts = []
+    for observed, verdicts in reversed(rounds):
+        made = Cycle(at=now, considered=len(verdicts), granted=0, observe_ms=0, decide_ms=0)
+        counts.append(apply(observed, verdicts, now, made))
+    assert counts == [1, 0]
+    assert held(cluster, world.beta) == 1000
+
+
+def test_a_gang_above_the_cap_is_refused_with_its_arithmetic(world: World, clock: Any) -> None:
+    world.cluster.contributions.all().delete()
+    cluster = simulated_cluster(world, cap_cpu_millicores=3000)
+    for number in range(2):
+        simulated_node(world, f"sim-{number}", cluster=cluster)
+    with pytest.raises(Invalid, match="Only 3 of 4 members find room together within what is lent"):
+        submit(world, tenant=world.speech, count=4)
+    assert submit(world, tenant=world.speech, count=3).state == "pending"
+    assert submit(world, count=4).state == "pending"
+
+
+def test_a_second_contribution_can_lend_what_the_first_does_not(world: World, clock: Any) -> None:
+    cluster = simulated_cluster(world, **ZURICH)
+    simulated_node(world, cluster=cluster)
+    fleet.create_contribution(actor=SYSTEM, cluster=cluster, consumers=[world.alpha])
+    own, theirs = submit(world), submit(world, tenant=world.speech)
+    cycle()
+    assert (fresh(own).state, fresh(theirs).state) == ("granted", "pending")
+
+
+def test_a_change_of_the_terms_is_recorded_and_holds_for_the_next_grant(world: World, clock: Any) -> None:
+    cluster = simulated_cluster(world)
+    simulated_node(world, cluster=cluster)
+    running = submit(world)
+    cycle()
+    row = Contribution.objects.get(cluster=cluster)
+    fleet.update_contribution(actor=world.actor("provider"), contribution_id=row.pk, cap_cpu_millicores=0, **ZURICH)
+    event = Event.objects.filter(verb="contribution.changed").latest("id")
+    assert event.facts["windows"] == NIGHT and event.facts["timezone"] == "Europe/Zurich"
+    assert event.facts["cap_cpu_millicores"] == 0
+    waiting = submit(world)
+    cycle()
+    assert (fresh(running).state, fresh(waiting).state) == ("granted", "pending")

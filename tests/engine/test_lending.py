@@ -1,0 +1,136 @@
+"""Nodes that are lent in windows and up to a cap."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from engine.fleet import Fleet, NodeRow, Request
+from engine.lending import UNLIMITED, Lending, Offer, Span
+from engine.placement import Placed, Unplaced, feasibility, place_gang
+from engine.reasons import Reason
+
+OWNER, OTHER, THIRD = 1, 2, 3
+HOUR = 3600.0
+NIGHT = (Span(0.0, 8 * HOUR, "18:00 on Mon"), Span(24 * HOUR, 32 * HOUR, "18:00 on Tue"))
+CAP = (4000, UNLIMITED, UNLIMITED)
+
+
+def fleet(*lendings: Lending | None, now: float | None = None, cpu: int = 8000) -> Fleet:
+    made = Fleet.build(
+        [
+            NodeRow(
+                id=number, name=f"node-{number}", cpu_free=cpu, memory_free=64, storage_free=64, cpu_capacity=cpu,
+                memory_capacity=64, storage_capacity=64, lending=lending,
+            )
+            for number, lending in enumerate(lendings, 1)
+        ]
+    )  # fmt: skip
+    if made.terms is not None:
+        made.terms = made.terms.at(now)
+    return made
+
+
+def asks(consumer: int = OTHER, hours: float = 1.0, cpu: int = 1000) -> Request:
+    return Request(cpu=cpu, consumer=consumer, limit=hours * HOUR)
+
+
+def windowed(**more: object) -> Lending:
+    return Lending(OWNER, (Offer(7, spans=NIGHT, longest=8 * HOUR, **more),))  # type: ignore[arg-type]
+
+
+def capped(*more: Offer) -> Lending:
+    return Lending(OWNER, (Offer(7, cap=CAP), *more))
+
+
+def nodes(outcome: Placed | Unplaced) -> list[int]:
+    assert isinstance(outcome, Placed), outcome
+    return [member[2] for member in outcome.members]
+
+
+def test_a_fleet_that_is_lent_without_bounds_asks_nothing() -> None:
+    assert fleet(None, None).terms is None
+    assert nodes(place_gang(fleet(None), [(asks(), 1)])) == [0]
+
+
+def test_the_time_limit_ends_before_the_window_does() -> None:
+    night = fleet(windowed(), now=6 * HOUR)
+    assert nodes(place_gang(night, [(asks(hours=2), 1)])) == [0]
+    refused = place_gang(night, [(asks(hours=2.1), 1)])
+    assert isinstance(refused, Unplaced) and refused.reason is Reason.WAITING_FOR_CAPACITY
+    assert "the time limit of 2.1 h" in refused.detail
+    assert "node-1 is lent again from 18:00 on Tue" in refused.detail
+    assert [(step.filter, step.rejected) for step in refused.funnel.steps if step.rejected] == [("window", 1)]
+
+
+def test_outside_of_the_window_other_nodes_are_taken_and_the_closed_one_is_named() -> None:
+    day = fleet(windowed(), None, now=12 * HOUR)
+    assert nodes(place_gang(day, [(asks(), 1)])) == [1]
+    refused = place_gang(day, [(asks(cpu=5000), 2)])
+    assert isinstance(refused, Unplaced)
+    assert "1 of 2 members find room now" in refused.detail and "node-1 is lent again" in refused.detail
+
+
+def test_a_limit_longer_than_every_window_never_starts_and_no_time_is_no_obstacle() -> None:
+    never = feasibility(fleet(windowed(), now=12 * HOUR), [(asks(hours=9), 1)])
+    assert never is not None and never.reason is Reason.NO_NODE_MATCHES
+    assert "being lent for 9 h at a time" in never.detail
+    assert feasibility(fleet(windowed(), now=12 * HOUR), [(asks(hours=8), 3)]) is None
+
+
+def test_the_cap_counts_others_over_all_nodes_and_never_the_owner() -> None:
+    lending = capped()
+    both = fleet(lending, lending, now=0.0)
+    assert len(nodes(place_gang(both, [(asks(), 4)]))) == 4
+    refused = place_gang(both, [(asks(), 5)])
+    assert isinstance(refused, Unplaced) and refused.reason is Reason.EXCEEDS_EVERY_NODE
+    assert len(nodes(place_gang(both, [(asks(OWNER), 16)]))) == 16
+    for node in (0, 0, 1):
+        both.take(asks(), node, ())
+    assert len(nodes(place_gang(both, [(asks(), 1)]))) == 1
+    refused = place_gang(both, [(asks(cpu=2000), 1)])
+    assert isinstance(refused, Unplaced) and refused.reason is Reason.WAITING_FOR_CAPACITY
+    assert "1 cpu is left" in refused.detail
+    both.give(asks(), 0, ())
+    assert nodes(place_gang(both, [(asks(cpu=2000), 1)]))
+
+
+def test_a_cap_on_one_cluster_sends_members_to_another() -> None:
+    first, second = capped(), Lending(OWNER, (Offer(8, cap=CAP),))
+    placed = nodes(place_gang(fleet(first, second, now=0.0), [(asks(), 8)]))
+    assert sorted(placed) == [0] * 4 + [1] * 4
+
+
+def test_one_offer_must_be_open_and_have_room_and_another_may_be_it() -> None:
+    # To everybody at night up to 4 cpu; to the third domain always and without a cap.
+    lending = Lending(OWNER, (Offer(7, spans=NIGHT, longest=8 * HOUR, cap=CAP), Offer(8, frozenset({THIRD}))))
+    day = fleet(lending, now=12 * HOUR)
+    assert isinstance(place_gang(day, [(asks(OTHER), 1)]), Unplaced)
+    assert len(nodes(place_gang(day, [(asks(THIRD), 8)]))) == 8
+    night = fleet(lending, now=HOUR)
+    for _ in range(4):
+        night.take(asks(THIRD), 0, ())  # It is admitted by the first offer too, so it counts there.
+    assert isinstance(place_gang(night, [(asks(OTHER), 1)]), Unplaced)
+    assert nodes(place_gang(night, [(asks(THIRD), 1)]))
+
+
+def test_forks_have_accounts_of_their_own_and_empty_fleets_all_of_them() -> None:
+    one = fleet(capped(), now=0.0)
+    twin = one.fork()
+    twin.take(asks(cpu=4000), 0, ())
+    assert one.terms is not None and twin.terms is not None
+    assert (one.terms.left[0, 0], twin.terms.left[0, 0]) == (4000, 0)
+    empty = twin.empty().terms
+    assert empty is not None and empty.left[0, 0] == 4000 and empty.now is None
+
+
+def test_what_is_left_is_counted_from_what_domains_hold() -> None:
+    lending = capped()
+    terms = fleet(lending, now=0.0).terms
+    assert terms is not None
+    held = {(5, OWNER): (9000, 1, 0), (5, OTHER): (1000, 1, 0), (5, THIRD): (500, 1, 0), (6, OTHER): (1, 1, 1)}
+    assert terms.left_after(held, {5: lending})[0, 0] == 2500
+    assert np.array_equal(terms.left_after({}, {5: lending}), terms.caps)
+
+
+def test_requests_for_other_domains_or_limits_are_others() -> None:
+    assert len({asks(), asks(THIRD), asks(hours=2), replace(asks())}) == 3
