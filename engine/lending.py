@@ -6,6 +6,7 @@ What counts against a cap is what all domains hold there that the offer admits, 
 """
 
 import copy
+from bisect import bisect_right
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
@@ -52,7 +53,10 @@ class Offer:
 
     def lasts(self, at: float, limit: float) -> bool:
         """Whether it is open from a time on for so many seconds."""
-        return self.spans is None or any(span.start <= at and at + limit <= span.end for span in self.spans)
+        if self.spans is None:
+            return True
+        place = bisect_right(self.spans, at, key=_start)
+        return place > 0 and at + limit <= self.spans[place - 1].end
 
     def opening(self, after: float, limit: float) -> Span | None:
         """The first span after a time that is long enough."""
@@ -107,7 +111,7 @@ class Terms:
         capped = [offer for lending in known for offer in lending.offers if offer.cap is not None]
         caps = np.array([offer.cap for offer in capped], dtype=np.int64).reshape(-1, 3)
         accounts = {offer.id: place for place, offer in enumerate(capped)}
-        return cls(list(known), np.array(codes, dtype=np.intp), accounts, caps, caps)
+        return cls(list(known), np.array(codes, dtype=np.intp), accounts, caps, caps.copy())
 
     def fork(self) -> "Terms":
         """The same with its own accounts."""
@@ -116,7 +120,7 @@ class Terms:
         return twin
 
     def at(self, now: float | None, left: Int64 | None = None) -> "Terms":
-        """The same at another time, with what is left of the caps then; by default all."""
+        """The same at another time, with what is left of the caps then; by default all of them."""
         twin = copy.copy(self)
         twin.now, twin.left = now, self.caps.copy() if left is None else left
         return twin
@@ -150,6 +154,12 @@ class Terms:
     def open(self, consumer: int, limit: float) -> Mask:
         """Nodes that are lent to a domain from now on for so many seconds."""
         return self._opened(consumer, limit)[1]
+
+    def state(self, at: float, consumer: int, limit: float) -> tuple[int, ...]:
+        """How many offers of each lending are open at a time: while it stays the same, so does what is lent."""
+        if self.now is None:
+            return ()
+        return tuple(sum(one.lasts(at, limit) for one in lending.offered(consumer)) for lending in self.lendings)
 
     def openings(self, until: float) -> list[float]:
         """The times after now and up to another at which offers open, ascending."""
@@ -242,10 +252,17 @@ class Terms:
 
     def take(self, node: int, consumer: int, amounts: Amounts, sign: int = 1) -> None:
         """Count what a member holds on a node, or with -1 no more."""
+        for account in self.charged(node, consumer):
+            self.left[account] -= sign * np.array(amounts, dtype=np.int64)
+
+    def charged(self, node: int, consumer: int) -> list[int]:
+        """The accounts that what a domain holds on a node counts against."""
         code = int(self.codes[node])
-        if code:
-            for offer in self.lendings[code - 1].capped(consumer):
-                self.left[self.accounts[offer.id]] -= sign * np.array(amounts, dtype=np.int64)
+        return [self.accounts[offer.id] for offer in self.lendings[code - 1].capped(consumer)] if code else []
+
+
+def _start(span: Span) -> float:
+    return span.start
 
 
 def _within(amounts: Amounts, left: Amounts | None) -> bool:

@@ -3,10 +3,14 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from engine.fleet import Fleet, NodeRow, Request
 from engine.lending import UNLIMITED, Lending, Offer, Span
-from engine.placement import Placed, Unplaced, feasibility, place_gang
+from engine.placement import Placed, Unplaced, candidates, feasibility, place_gang
+from engine.profile import Places, Profile
 from engine.reasons import Reason
 
 OWNER, OTHER, THIRD = 1, 2, 3
@@ -134,3 +138,126 @@ def test_what_is_left_is_counted_from_what_domains_hold() -> None:
 
 def test_requests_for_other_domains_or_limits_are_others() -> None:
     assert len({asks(), asks(THIRD), asks(hours=2), replace(asks())}) == 3
+
+
+# Over time
+
+
+def earliest(made: Fleet, ends: list[tuple[float, Places]], request: Request, count: int = 1) -> float | None:
+    assert made.terms is not None and made.terms.now is not None
+    profile = Profile(made, made.terms.now, ends, openings=made.terms.openings(48 * HOUR))
+    slot = profile.earliest([(request, count)], HOUR)
+    return None if slot is None else slot.start
+
+
+def test_a_start_is_found_when_the_window_opens() -> None:
+    day = fleet(windowed(), now=12 * HOUR)
+    assert earliest(day, [], asks()) == 24 * HOUR
+    assert earliest(day, [(13 * HOUR, [(asks(), 0, ())])], asks(hours=8)) == 24 * HOUR
+
+
+def test_a_start_that_would_end_after_the_window_is_put_off_to_the_next() -> None:
+    night = fleet(windowed(), now=6 * HOUR)
+    busy = [(asks(cpu=8000), 0, ())]
+    for member in busy:
+        night.take(*member)
+    ends = [(6.5 * HOUR, busy)]
+    assert earliest(night, ends, asks(hours=1.5)) == 6.5 * HOUR
+    assert earliest(night, ends, asks(hours=2)) == 24 * HOUR
+
+
+def test_a_start_is_found_when_others_give_back_what_the_cap_counts() -> None:
+    lending = capped()
+    made = fleet(lending, lending, now=0.0)
+    places: list[Places] = [[(asks(cpu=2000), 0, ())], [(asks(THIRD, cpu=2000), 1, ())], [(asks(OWNER), 1, ())]]
+    for ((request, node, cards),) in places:
+        made.take(request, node, cards)
+    ends = [(30.0, places[0]), (20.0, places[1]), (10.0, places[2])]
+    assert earliest(made, ends, asks(OWNER)) == 0.0
+    assert earliest(made, ends, asks()) == 20.0
+    assert earliest(made, ends, asks(), count=3) == 30.0
+
+
+def test_what_is_reserved_counts_against_the_cap_for_as_long() -> None:
+    lending = capped()
+    made = fleet(lending, lending, now=0.0)
+    profile = Profile(made, 0.0, [])
+    profile.reserve([(asks(cpu=4000), 0, ())], 100.0, 200.0)
+    assert profile.fits([(asks(), 1, ())], 0.0, 100.0)
+    assert not profile.fits([(asks(), 1, ())], 0.0, 101.0)
+    assert profile.fits([(asks(OWNER), 1, ())], 0.0, 101.0)
+    with pytest.raises(ValueError, match="not free"):
+        profile.reserve([(asks(), 1, ())], 150.0, 160.0)
+    profile.release([(asks(cpu=4000), 0, ())], 100.0, 200.0)
+    assert profile.fits([(asks(), 1, ())], 0.0, 300.0)
+
+
+OFFERS = st.lists(
+    st.builds(
+        Offer,
+        id=st.integers(0, 1 << 40),
+        consumers=st.sampled_from([None, frozenset({OTHER}), frozenset({OTHER, THIRD}), frozenset({OWNER})]),
+        spans=st.sampled_from([None, NIGHT]),
+        longest=st.just(8 * HOUR),
+        cap=st.sampled_from([None, (3000, UNLIMITED, UNLIMITED), (UNLIMITED, 2, 0)]),
+    ),
+    min_size=1,
+    max_size=3,
+    unique_by=lambda offer: offer.id,
+)
+
+
+@given(
+    st.lists(OFFERS, min_size=1, max_size=2),
+    st.lists(st.tuples(st.sampled_from([OWNER, OTHER, THIRD]), st.integers(0, 3)), max_size=6),
+    st.sampled_from([OWNER, OTHER, THIRD]),
+    st.sampled_from([0.0, 7.5 * HOUR, 12 * HOUR]),
+    st.integers(1, 5),
+)
+def test_members_go_exactly_where_one_offer_allows_it(
+    offers: list[list[Offer]], taken: list[tuple[int, int]], consumer: int, now: float, count: int
+) -> None:
+    known = {offer.id for some in offers for offer in some}
+    assume(len(known) == sum(map(len, offers)))
+    lendings = [Lending(OWNER, tuple(some)) for some in offers]
+    rows = [lendings[0], lendings[-1], None, lendings[0]]
+    made = fleet(*rows, now=now)
+    held: dict[tuple[int, int], int] = {}
+    for domain, node in taken:
+        made.take(Request(cpu=500, memory=1, consumer=domain), node, ())
+        lending = rows[node]
+        if lending is not None:
+            held[lendings.index(lending), domain] = held.get((lendings.index(lending), domain), 0) + 1
+
+    def allowed(lending: Lending | None, more: int) -> bool:
+        """By the rule in docs/scheduling.md: an open offer that admits the domain, and its cap not used up."""
+        if lending is None:
+            return True
+        for offer in lending.offers:
+            if offer.consumers is not None and consumer not in offer.consumers:
+                continue
+            if offer.spans is not None and not any(s.start <= now and now + HOUR <= s.end for s in offer.spans):
+                continue
+            if offer.cap is None or consumer == OWNER:
+                return True
+            others = sum(
+                members for (place, domain), members in held.items()
+                if lendings[place] is lending and domain != OWNER
+                and (offer.consumers is None or domain in offer.consumers)
+            )  # fmt: skip
+            if (others + more) * 500 <= offer.cap[0] and others + more <= offer.cap[1]:
+                return True
+        return False
+
+    request = Request(cpu=500, memory=1, consumer=consumer, limit=HOUR)
+    if count == 1:
+        _, mask = candidates(made, request)
+        assert mask.tolist() == [allowed(row, 1) for row in rows]
+    outcome = place_gang(made, [(request, count)], allowed=np.array([True, True, False, True]))
+    if isinstance(outcome, Placed):
+        for place, lending in enumerate(lendings):
+            more = sum(rows[member[2]] is lending for member in outcome.members)
+            assert not more or lendings.index(lending) != place or allowed(lending, more)
+    else:
+        rooms = [max((n for n in range(1, count + 1) if allowed(one, n)), default=0) for one in set(rows[:2])]  # type: ignore[arg-type]
+        assert sum(rooms) < count

@@ -12,13 +12,13 @@ from apps.core.errors import Invalid
 from apps.events.models import Event
 from apps.fleet import commands as fleet
 from apps.fleet.models import Cluster, Contribution
-from apps.jobs.models import Placement
+from apps.jobs.models import Attempt, Job, Placement
 from apps.scheduling.apply import apply
 from apps.scheduling.models import Cycle
 from apps.scheduling.observe import observe
 from engine.cycle import decide
 from tests.personas import World
-from tests.work import cycle, fresh, members, report, simulated_cluster, simulated_node, submit
+from tests.work import cycle, fresh, members, pump, report, simulated_cluster, simulated_node, submit
 
 pytestmark = pytest.mark.django_db
 
@@ -169,3 +169,50 @@ def test_a_change_of_the_terms_is_recorded_and_holds_for_the_next_grant(world: W
     waiting = submit(world)
     cycle()
     assert (fresh(running).state, fresh(waiting).state) == ("granted", "pending")
+
+
+def test_a_simulation_starts_jobs_when_the_window_opens_and_the_cap_allows(world: World, clock: Any, api: Any) -> None:
+    world.cluster.contributions.all().delete()
+    simulated_node(world, cluster=simulated_cluster(world, cap_cpu_millicores=2000, **ZURICH))
+    jobs = [
+        submit(world, f"sleep {60 * number}", tenant=world.speech, time_limit=60 * number, name=f"job-{number}")
+        for number in (2, 4, 6)
+    ]
+    cycle()
+    pump()
+    answer = api.operator.post("simulate", {"run_times": "limit"})
+    assert answer.status_code == 200, answer.content
+    told = {row["job"]: row["after"]["starts_at"] for row in answer.json()["jobs"]}
+    clock(hours=6)
+    while Job.objects.filter(state__in=("pending", "granted", "running")).exists():
+        cycle()
+        pump()
+        running = Attempt.objects.filter(state="running").select_related("job")
+        ends = [one.started_at + timedelta(seconds=one.job.spec["time_limit"]) for one in running]
+        clock(seconds=(min(ends) - timezone.now()).total_seconds())
+        pump()
+    for job in jobs:
+        start = datetime.fromisoformat(told[job.pk])
+        assert abs(Attempt.objects.get(job=job).created_at - start) < timedelta(seconds=1)
+    starts = sorted(datetime.fromisoformat(told[job.pk]) - NOON for job in jobs)
+    assert starts == [timedelta(hours=6), timedelta(hours=6), timedelta(hours=6, minutes=2)]
+
+
+def test_the_start_at_the_opening_is_reserved_and_told(world: World, clock: Any, api: Any) -> None:
+    simulated_node(world, cluster=simulated_cluster(world, **ZURICH))
+    job = submit(world)
+    cycle()
+    start = api.member.get(f"jobs/{job.pk}/why").json()["start"]
+    assert datetime.fromisoformat(start["reserved_at"]) == NOON + timedelta(hours=6)
+
+
+def test_the_room_of_a_large_job_that_waits_for_the_cap_is_kept(world: World, clock: Any) -> None:
+    simulated_node(world, cpu=8000, cluster=simulated_cluster(world, cap_cpu_millicores=3000))
+    first = submit(world, "sleep 600", tenant=world.speech, cpu="2", time_limit="10m")
+    cycle()
+    large = submit(world, "sleep 600", tenant=world.speech, cpu="3", time_limit="10m", priority=10)
+    long = submit(world, "sleep 9000", tenant=world.speech, cpu="1", time_limit="150m")
+    short = submit(world, "sleep 60", tenant=world.speech, cpu="1", time_limit="1m")
+    cycle()
+    assert [fresh(job).state for job in (first, large, long, short)] == ["granted", "pending", "pending", "granted"]
+    assert fresh(long).reason == "behind_in_queue"
