@@ -161,6 +161,14 @@ class Terms:
             return ()
         return tuple(sum(one.lasts(at, limit) for one in lending.offered(consumer)) for lending in self.lendings)
 
+    def remaining(self, consumer: int) -> set[float]:
+        """For how many seconds offers to a domain that are open now, and end, still are."""
+        now = self.now
+        if now is None:
+            return set()
+        spans = [span for lending in self.lendings for offer in lending.offered(consumer) for span in offer.spans or ()]
+        return {span.end - now for span in spans if span.start <= now < span.end < inf}
+
     def openings(self, until: float) -> list[float]:
         """The times after now and up to another at which offers open, ascending."""
         now = -inf if self.now is None else self.now

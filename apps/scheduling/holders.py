@@ -77,12 +77,15 @@ def _places(fleet: Fleet) -> dict[Hashable, Places]:
     found: dict[Hashable, list[tuple[Request, int, tuple[int, ...]]]] = {}
     # Members that have ended count as well: their room is given back with the whole attempt's.
     rows = Placement.objects.filter(attempt__state__in=LIVE).values_list(
-        "attempt__job_id", "node_id", "cpu_millicores", "memory_bytes", "storage_bytes", "gpus"
+        "attempt__job_id", "node_id", "cpu_millicores", "memory_bytes", "storage_bytes", "gpus",
+        "attempt__job__tenant__domain_id",
     )
-    for job, node, cpu, memory, storage, gpus in rows.order_by("attempt_id", "rank"):
+    for job, node, cpu, memory, storage, gpus, domain in rows.order_by("attempt_id", "rank"):
         if node in index:
             milli = gpus[0][1] if gpus else 1000
-            request = Request(cpu=cpu, memory=memory, storage=storage, gpu_count=len(gpus), gpu_milli=milli)
+            request = Request(
+                cpu=cpu, memory=memory, storage=storage, gpu_count=len(gpus), gpu_milli=milli, consumer=domain
+            )
             found.setdefault(job, []).append((request, index[node], tuple(card for card, _ in gpus)))
     return dict(found)
 

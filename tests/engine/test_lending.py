@@ -7,11 +7,16 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from engine.amounts import duration_text
+from engine.cycle import decide
 from engine.fleet import Fleet, NodeRow, Request
 from engine.lending import UNLIMITED, Lending, Offer, Span
 from engine.placement import Placed, Unplaced, candidates, feasibility, place_gang
 from engine.profile import Places, Profile
+from engine.quota import Limit, Node, QuotaTree
 from engine.reasons import Reason
+from engine.snapshot import Candidate, PoolView, Snapshot
+from engine.suggestions import suggestions
 
 OWNER, OTHER, THIRD = 1, 2, 3
 HOUR = 3600.0
@@ -61,7 +66,7 @@ def test_the_time_limit_ends_before_the_window_does() -> None:
     assert nodes(place_gang(night, [(asks(hours=2), 1)])) == [0]
     refused = place_gang(night, [(asks(hours=2.1), 1)])
     assert isinstance(refused, Unplaced) and refused.reason is Reason.WAITING_FOR_CAPACITY
-    assert "the time limit of 2.1 h" in refused.detail
+    assert "the time limit of 2 h 6 min" in refused.detail
     assert "node-1 is lent again from 18:00 on Tue" in refused.detail
     assert [(step.filter, step.rejected) for step in refused.funnel.steps if step.rejected] == [("window", 1)]
 
@@ -138,6 +143,29 @@ def test_what_is_left_is_counted_from_what_domains_hold() -> None:
 
 def test_requests_for_other_domains_or_limits_are_others() -> None:
     assert len({asks(), asks(THIRD), asks(hours=2), replace(asks())}) == 3
+
+
+def test_a_shorter_time_limit_is_suggested_if_it_starts_the_job_now() -> None:
+    made = fleet(windowed(), windowed(), now=6 * HOUR - 30)
+    made.take(asks(OWNER, cpu=7500), 0, ())
+    tree = QuotaTree([Node(1, None, "all", {("any", "cpu"): Limit(10**6)})], {})
+    job = Candidate(5, 1, 0, 0.0, [(asks(hours=3), 1)], {"cpu": 1000}, "pool")
+    everywhere = np.ones(2, dtype=np.bool_)
+    snapshot = Snapshot(fleet=made, pools={"pool": PoolView(everywhere, [("any", everywhere)])}, tree=tree,
+                        candidates=[job])  # fmt: skip
+    (found,) = suggestions(snapshot, 5, now=6 * HOUR - 30)
+    assert (found.field, found.before, found.after) == ("time_limit", 3 * HOUR, 2 * HOUR)
+    assert found.text == "a time limit of 2 h instead of 3 h: now"
+    (verdict,) = decide(found.apply(snapshot), now=6 * HOUR - 30)
+    assert verdict.outcome == "grant" and verdict.members[0][2] == 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.5, "0.5 s"), (60, "1 min"), (7201, "2 h 1 s"), (90061, "1 day 1 h"), (14 * HOUR, "14 h"), (172800, "2 days")],
+)
+def test_durations_are_told_in_two_units(seconds: float, text: str) -> None:
+    assert duration_text(seconds) == text
 
 
 # Over time

@@ -13,6 +13,7 @@ from apps.events.models import Event
 from apps.fleet import commands as fleet
 from apps.fleet.models import Cluster, Contribution
 from apps.jobs.models import Attempt, Job, Placement
+from apps.quotas import commands as quotas
 from apps.scheduling.apply import apply
 from apps.scheduling.models import Cycle
 from apps.scheduling.observe import observe
@@ -216,3 +217,22 @@ def test_the_room_of_a_large_job_that_waits_for_the_cap_is_kept(world: World, cl
     cycle()
     assert [fresh(job).state for job in (first, large, long, short)] == ["granted", "pending", "pending", "granted"]
     assert fresh(long).reason == "behind_in_queue"
+
+
+def test_whoever_may_evict_evicts_those_that_fill_the_cap(world: World, clock: Any) -> None:
+    simulated_node(world, cpu=8000, cluster=simulated_cluster(world, cap_cpu_millicores=2000))
+    rules = {"within_queue": "lower_priority", "minimum_run_seconds": 0}
+    quotas.set_rules(actor=SYSTEM, node_id=world.speech_quota.pk, rules=rules)
+    low = submit(world, tenant=world.speech, cpu="2")
+    own = submit(world, cpu="2")
+    cycle()
+    pump()
+    clock(seconds=5)
+    high = submit(world, tenant=world.speech, cpu="2", priority=10)
+    cycle()
+    assert fresh(high).reason == "waiting_for_preemption"
+    assert Attempt.objects.get(job=low).stop_reason == "preempted"
+    assert not Attempt.objects.get(job=own).stop_reason
+    pump(20)
+    cycle()
+    assert fresh(high).state == "granted"
