@@ -241,10 +241,11 @@ class Terms:
         count, said = int(np.count_nonzero(closed)), []
         if full.any():
             node = int(np.argmax(full))
-            left = max(self.left_of(offer) for offer in self.lendings[self.codes[node] - 1].capped(consumer))
+            offers = self._opened(consumer, limit)[0][self.codes[node] - 1]
+            left = max(self.left_of(offer) for offer in offers)
             named = zip(("cpu", "memory", "gpu"), left, amounts, strict=True)
             rest = " and ".join(amount_text(name, max(0, have)) for name, have, need in named if have < need)
-            said.append(f"of what is lent of {names[node]} and nodes like it to others, {rest} is left.")
+            said.append(f"of {names[node]} and the nodes that are lent with it, others may hold {rest} more.")
         if count:
             which = "the only matching node is" if nodes.sum() == 1 else f"{count} of {nodes.sum()} matching nodes are"
             text = f"{which} not lent for the whole of the time limit of {duration_text(limit)} from now on"

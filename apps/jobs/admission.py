@@ -53,7 +53,11 @@ def impossible(tenant: Tenant, spec: dict[str, Any], *, prefix: str = "") -> lis
         never = feasibility(fleet, groups, allowed=allowed) if len(fleet) else None
         if never is not None:
             text = never.detail[:1].upper() + never.detail[1:]
-            problem = FieldError(field=f"{prefix}groups[0].resources", message=text, code=str(never.reason))
+            field = "groups[0].resources"
+            if fleet.terms is not None:
+                shortest = lent_to(groups, tenant.domain_id, 0.0)
+                field = field if feasibility(fleet, shortest, allowed=allowed) else "time_limit"
+            problem = FieldError(field=f"{prefix}{field}", message=text, code=str(never.reason))
     return [problem] if problem else []
 
 

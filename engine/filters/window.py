@@ -5,8 +5,11 @@ from engine.filters.registry import filter
 from engine.fleet import Fleet, Mask, Request
 
 
-@filter("lending", lambda request: f"being lent for {duration_text(request.limit)} at a time, and so much of it",
-        static=True, place=95)  # fmt: skip
+def _words(request: Request) -> str:
+    return f"being lent for {duration_text(request.limit)} at a time, and so much of it at once"
+
+
+@filter("lending", _words, static=True, place=95)
 def _lending(fleet: Fleet, request: Request) -> Mask | None:
     if fleet.terms is None or request.consumer is None:
         return None

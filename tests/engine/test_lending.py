@@ -8,6 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from engine.amounts import duration_text
+from engine.constraints import Apart, Together
 from engine.cycle import decide
 from engine.fleet import Fleet, NodeRow, Request
 from engine.lending import UNLIMITED, Lending, Offer, Span
@@ -17,6 +18,7 @@ from engine.quota import Limit, Node, QuotaTree
 from engine.reasons import Reason
 from engine.snapshot import Candidate, PoolView, Snapshot
 from engine.suggestions import suggestions
+from engine.topology import Constraint
 
 OWNER, OTHER, THIRD = 1, 2, 3
 HOUR = 3600.0
@@ -98,7 +100,7 @@ def test_the_cap_counts_others_over_all_nodes_and_never_the_owner() -> None:
     assert len(nodes(place_gang(both, [(asks(), 1)]))) == 1
     refused = place_gang(both, [(asks(cpu=2000), 1)])
     assert isinstance(refused, Unplaced) and refused.reason is Reason.WAITING_FOR_CAPACITY
-    assert "1 cpu is left" in refused.detail
+    assert "others may hold 1 cpu more" in refused.detail
     both.give(asks(), 0, ())
     assert nodes(place_gang(both, [(asks(cpu=2000), 1)]))
 
@@ -107,6 +109,19 @@ def test_a_cap_on_one_cluster_sends_members_to_another() -> None:
     first, second = capped(), Lending(OWNER, (Offer(8, cap=CAP),))
     placed = nodes(place_gang(fleet(first, second, now=0.0), [(asks(), 8)]))
     assert sorted(placed) == [0] * 4 + [1] * 4
+
+
+def test_members_that_are_near_or_apart_keep_to_the_cap_too() -> None:
+    first, second = capped(), Lending(OWNER, (Offer(8, cap=CAP),))
+    made = fleet(first, first, second, now=0.0)
+    near = replace(asks(), together=Together(levels=("node",), constraint=Constraint.PREFERRED, level="node"))
+    made.labels = [{"node": f"node-{number}"} for number in range(3)]
+    assert len(nodes(place_gang(made, [(near, 4)]))) == 4
+    refused = place_gang(made, [(near, 9)])
+    assert isinstance(refused, Unplaced) and refused.reason is Reason.EXCEEDS_EVERY_NODE
+    spread = replace(asks(), apart=Apart(key="node", most=3, max_skew=None))
+    assert sorted(nodes(place_gang(made, [(spread, 7)])))[-3:] == [2, 2, 2]
+    assert isinstance(place_gang(made, [(spread, 8)]), Unplaced)
 
 
 def test_one_offer_must_be_open_and_have_room_and_another_may_be_it() -> None:

@@ -12,14 +12,16 @@ from apps.core.errors import Invalid
 from apps.events.models import Event
 from apps.fleet import commands as fleet
 from apps.fleet.models import Cluster, Contribution
+from apps.jobs import commands as jobs
 from apps.jobs.models import Attempt, Job, Placement
 from apps.quotas import commands as quotas
 from apps.scheduling.apply import apply
 from apps.scheduling.models import Cycle
 from apps.scheduling.observe import observe
+from apps.workflows import commands as workflows
 from engine.cycle import decide
 from tests.personas import World
-from tests.work import cycle, fresh, members, pump, report, simulated_cluster, simulated_node, submit
+from tests.work import cycle, fresh, job_data, members, pump, report, simulated_cluster, simulated_node, submit
 
 pytestmark = pytest.mark.django_db
 
@@ -93,8 +95,14 @@ def test_the_loop_is_woken_when_the_window_opens(world: World, clock: Any) -> No
 def test_a_job_that_no_window_is_long_enough_for_is_refused(world: World, clock: Any) -> None:
     world.cluster.contributions.all().delete()
     simulated_node(world, cluster=simulated_cluster(world, **ZURICH))
-    with pytest.raises(Invalid, match="being lent for 15 h at a time"):
+    with pytest.raises(Invalid, match="being lent for 15 h at a time") as refused:
         submit(world, time_limit="15h")
+    assert [error["field"] for error in refused.value.errors] == ["time_limit"]
+    tasks = [{"id": name, "kind": "bash", "script": "true", "time_limit": limit} for name, limit in
+             (("short", "14h"), ("long", "15h"))]  # fmt: skip
+    with pytest.raises(Invalid) as refused:
+        workflows.push(actor=SYSTEM, tenant=world.vision, definition={"schema": 1, "name": "w", "tasks": tasks})
+    assert [error["field"] for error in refused.value.errors] == ["tasks[1].time_limit"]
     assert submit(world, time_limit="14h").state == "pending"
 
 
@@ -110,7 +118,7 @@ def test_others_never_hold_more_than_the_cap_however_many_come_at_once(world: Wo
     waiting = [job for job in theirs if fresh(job).state == "pending"]
     assert len(waiting) == 5
     assert fresh(waiting[0]).reason == "waiting_for_capacity"
-    assert "0 cpu is left" in fresh(waiting[0]).detail
+    assert "others may hold 0 cpu more" in fresh(waiting[0]).detail
     finish(next(job for job in theirs if fresh(job).state == "granted"))
     cycle()
     assert held(cluster, world.beta) == 3000
@@ -142,10 +150,20 @@ def test_a_gang_above_the_cap_is_refused_with_its_arithmetic(world: World, clock
     cluster = simulated_cluster(world, cap_cpu_millicores=3000)
     for number in range(2):
         simulated_node(world, f"sim-{number}", cluster=cluster)
-    with pytest.raises(Invalid, match="Only 3 of 4 members find room together within what is lent"):
+    with pytest.raises(Invalid, match="Only 3 of 4 members find room together within what is lent") as refused:
         submit(world, tenant=world.speech, count=4)
+    assert [error["field"] for error in refused.value.errors] == ["groups[0].resources"]
     assert submit(world, tenant=world.speech, count=3).state == "pending"
     assert submit(world, count=4).state == "pending"
+
+
+def test_a_gang_that_may_be_smaller_starts_with_what_the_cap_leaves(world: World, clock: Any) -> None:
+    simulated_node(world, cluster=simulated_cluster(world, cap_cpu_millicores=3000))
+    data = job_data(count=4)
+    data["groups"][0]["min_count"] = 2
+    job = jobs.submit(actor=SYSTEM, tenant=world.speech, data=data)
+    cycle()
+    assert fresh(job).state == "granted" and len(members(job)) == 3
 
 
 def test_a_second_contribution_can_lend_what_the_first_does_not(world: World, clock: Any) -> None:
@@ -175,7 +193,7 @@ def test_a_change_of_the_terms_is_recorded_and_holds_for_the_next_grant(world: W
 def test_a_simulation_starts_jobs_when_the_window_opens_and_the_cap_allows(world: World, clock: Any, api: Any) -> None:
     world.cluster.contributions.all().delete()
     simulated_node(world, cluster=simulated_cluster(world, cap_cpu_millicores=2000, **ZURICH))
-    jobs = [
+    waiting = [
         submit(world, f"sleep {60 * number}", tenant=world.speech, time_limit=60 * number, name=f"job-{number}")
         for number in (2, 4, 6)
     ]
@@ -192,10 +210,10 @@ def test_a_simulation_starts_jobs_when_the_window_opens_and_the_cap_allows(world
         ends = [one.started_at + timedelta(seconds=one.job.spec["time_limit"]) for one in running]
         clock(seconds=(min(ends) - timezone.now()).total_seconds())
         pump()
-    for job in jobs:
+    for job in waiting:
         start = datetime.fromisoformat(told[job.pk])
         assert abs(Attempt.objects.get(job=job).created_at - start) < timedelta(seconds=1)
-    starts = sorted(datetime.fromisoformat(told[job.pk]) - NOON for job in jobs)
+    starts = sorted(datetime.fromisoformat(told[job.pk]) - NOON for job in waiting)
     assert starts == [timedelta(hours=6), timedelta(hours=6), timedelta(hours=6, minutes=2)]
 
 
