@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from engine.amounts import amount_text
+from engine.constraints import Together
 from engine.domains import Evenly, parts, shared
 from engine.filters import FILTERS, Filter, capacity_filters, static_filters
 from engine.filters.gpu import cards_with
@@ -303,8 +304,18 @@ def _place_many(fleet: Fleet, groups: Groups, allowed: Mask | None) -> Placed | 
     together = next((request.together for request, _ in groups if request.together), None)
     if together is None:
         return _place_anywhere(fleet, groups, allowed)
-    if len(groups) == 1:
-        return _place_in_parts(fleet, groups, allowed)
+    if len(groups) > 1:
+        return _place_in_one(fleet, groups, allowed, together)
+    outcome = _place_in_parts(fleet, groups, allowed)
+    if isinstance(outcome, Placed) or groups[0][0].consumer is None or together.slice_size > 1:
+        return outcome
+    # The topology counts room alone: a cap on what others hold may have ended it in one domain and not in the next.
+    other = _place_in_one(fleet, groups, allowed, together)
+    return other if isinstance(other, Placed) else max(outcome, other, key=lambda one: one[0])
+
+
+def _place_in_one(fleet: Fleet, groups: Groups, allowed: Mask | None, together: Together) -> Placed | _Failure:
+    """Places for all groups in the first domain that takes them."""
     everywhere = np.logical_or.reduce([matching(fleet, request, allowed) for request, _ in groups], axis=0)
     failure: _Failure = (0, 0, fleet)
     for inside in shared(fleet, together, everywhere):

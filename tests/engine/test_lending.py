@@ -117,6 +117,12 @@ def test_members_that_are_near_or_apart_keep_to_the_cap_too() -> None:
     near = replace(asks(), together=Together(levels=("node",), constraint=Constraint.PREFERRED, level="node"))
     made.labels = [{"node": f"node-{number}"} for number in range(3)]
     assert len(nodes(place_gang(made, [(near, 4)]))) == 4
+    # One node would hold all, but for its cap.
+    assert len(nodes(place_gang(made, [(near, 8)]))) == 8
+    made.take(asks(cpu=2000), 0, ())
+    required = replace(near, together=Together(levels=("node",), constraint=Constraint.REQUIRED, level="node"))
+    assert nodes(place_gang(made, [(required, 3)])) == [2, 2, 2]
+    made.give(asks(cpu=2000), 0, ())
     refused = place_gang(made, [(near, 9)])
     assert isinstance(refused, Unplaced) and refused.reason is Reason.EXCEEDS_EVERY_NODE
     spread = replace(asks(), apart=Apart(key="node", most=3, max_skew=None))
