@@ -24,3 +24,15 @@ def amount_text(resource: str, amount: int) -> str:
     if resource in ("memory", "storage"):
         return f"{bytes_text(amount)} {resource}"
     return f"{amount} {resource}"
+
+
+def duration_text(seconds: float) -> str:
+    """Seconds in the two largest units that they fill: `1 h 55 min`; below a minute as they are."""
+    if seconds < 60:
+        return f"{_decimal(seconds)} s"
+    parts, rest = [], round(seconds)
+    for unit, length in (("days", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        count, rest = divmod(rest, length)
+        if count:
+            parts.append(f"{count} {'day' if unit == 'days' and count == 1 else unit}")
+    return " ".join(parts[:2])

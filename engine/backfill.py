@@ -25,6 +25,9 @@ SHORTEST = 1.0
 CELLS = 1_000_000
 STEPS_LEAST = 16
 
+# So far ahead (seconds), and so many times at most, reserved starts know when nodes are lent again.
+OPENINGS_AHEAD, OPENINGS = 8 * 86_400.0, 32
+
 Charge = Mapping[FlavorResource, int]
 
 
@@ -262,7 +265,9 @@ class Backfill:
             width = len(self._fleet) * (3 + self._fleet.gpu_free.shape[1])
             steps = min(STEPS, max(STEPS_LEAST, CELLS // max(1, width)))
             ends = ((item.end, item.places) for item in self._running)
-            self._profile = Profile(self._fleet, self.now, ends, steps=steps)
+            terms = self._fleet.terms
+            openings = [] if terms is None else terms.openings(self.now + OPENINGS_AHEAD)[:OPENINGS]
+            self._profile = Profile(self._fleet, self.now, ends, steps=steps, openings=openings)
         return self._profile
 
     # Who goes ahead

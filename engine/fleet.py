@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.constraints import ANYTHING, NODE, UNKNOWN, Apart, Expression, Facts, Hardware, Together
+from engine.lending import Amounts, Lending, Terms
 
 Mask = npt.NDArray[np.bool_]
 Int64 = npt.NDArray[np.int64]
@@ -57,6 +58,7 @@ class NodeRow:
     facts: Facts = UNKNOWN
     price_cpu: float = 0.0
     price_gpu: float = 0.0
+    lending: Lending | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,8 +66,9 @@ class Request:
     """What one member of a group asks for: amounts on one node, hard constraints and preferences.
 
     `gpu_count` different cards with `gpu_milli` thousandths free on each. `prefer` holds (label, values, weight)
-    and `goals` (name of a score, weight). `max_price` is what an hour of one member may cost. Requests with equal
-    content are equal and hash alike.
+    and `goals` (name of a score, weight). `max_price` is what an hour of one member may cost. Where nodes are lent with
+    bounds, `consumer` is the domain it is for and `limit` the time limit in seconds; without a consumer nobody asks.
+    Requests with equal content are equal and hash alike.
     """
 
     cpu: int = 0
@@ -88,6 +91,8 @@ class Request:
     goals: tuple[tuple[str, float], ...] = ()
     together: Together | None = None
     apart: Apart | None = None
+    consumer: int | None = None
+    limit: float = 0.0
 
     def __post_init__(self) -> None:
         if min(self.cpu, self.memory, self.storage, self.gpu_count, self.gpu_memory) < 0:
@@ -121,7 +126,13 @@ class Request:
             None if self.max_price is None else (self.max_price, self.cpu, self.gpu_count, self.gpu_milli),
             self.together,
             self.apart,
+            None if self.consumer is None else (self.consumer, self.limit, self.held),
         )
+
+    @cached_property
+    def held(self) -> Amounts:
+        """What one member counts with where it is bounded how much others hold."""
+        return self.cpu, self.memory, self.gpu_count * self.gpu_milli
 
     @cached_property
     def shape(self) -> Hashable:
@@ -190,6 +201,8 @@ class Fleet:
     facts: list[Facts]
     price_cpu: Float64
     price_gpu: Float64
+    # Where some are lent with bounds.
+    terms: Terms | None = None
     # What the static filters said, by `Request.static_key`; shared with forks.
     static_answers: dict[Hashable, StaticAnswer] = field(default_factory=dict, repr=False)
     label_columns: dict[str, Coded] = field(default_factory=dict, repr=False)
@@ -244,6 +257,7 @@ class Fleet:
             facts=[row.facts for row in rows],
             price_cpu=np.array([row.price_cpu for row in rows], dtype=np.float64),
             price_gpu=np.array([row.price_gpu for row in rows], dtype=np.float64),
+            terms=Terms.of([row.lending for row in rows]),
         )
 
     def __len__(self) -> int:
@@ -256,10 +270,11 @@ class Fleet:
         twin.cpu, twin.memory, twin.storage = self.cpu.copy(), self.memory.copy(), self.storage.copy()
         twin.gpu_free, twin.tasks = self.gpu_free.copy(order="K"), self.tasks.copy()
         twin.changes, twin.rankings = self.changes.copy(), self.rankings.copy()
+        twin.terms = self.terms and self.terms.fork()
         return twin
 
     def empty(self) -> "Fleet":
-        """The same nodes with nothing running on them."""
+        """The same nodes with nothing running on them, at no time in particular."""
         self._warm()
         twin = copy.copy(self)
         twin.cpu, twin.memory, twin.storage = self.cpu_capacity, self.memory_capacity, self.storage_capacity
@@ -267,16 +282,25 @@ class Fleet:
         twin.gpu_free, twin.tasks = np.asfortranarray(whole), np.zeros_like(self.tasks)
         twin.capacity_answer = None
         twin.changes, twin.rankings = [], {}
+        twin.terms = self.terms and self.terms.at(None)
         return twin
 
     def at(
-        self, *, cpu: Int64, memory: Int64, storage: Int64, gpu_free: Int32, tasks: Int32, ready: Mask
+        self,
+        *,
+        cpu: Int64,
+        memory: Int64,
+        storage: Int64,
+        gpu_free: Int32,
+        tasks: Int32,
+        ready: Mask,
+        terms: Terms | None = None,
     ) -> "Fleet":
         """The same nodes at another time. What static filters said is kept while the same nodes are ready."""
         self._warm()
         twin = copy.copy(self)
         twin.cpu, twin.memory, twin.storage = cpu, memory, storage
-        twin.gpu_free, twin.tasks, twin.ready = gpu_free, tasks, ready
+        twin.gpu_free, twin.tasks, twin.ready, twin.terms = gpu_free, tasks, ready, terms
         twin.capacity_answer, twin.changes, twin.rankings = None, [], {}
         if not np.array_equal(ready, self.ready):
             twin.static_answers, twin.mix, twin.may_run = {}, None, None
@@ -298,6 +322,8 @@ class Fleet:
         for card in cards:
             self.gpu_free[node, card] -= sign * request.gpu_milli
         self.tasks[node] += sign
+        if self.terms is not None and request.consumer is not None:
+            self.terms.take(node, request.consumer, request.held, sign)
         if len(self.changes) >= _CHANGES_MAX:
             self.changes, self.rankings = [], {}
         self.changes.append(node)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from engine.amounts import amount_text
+from engine.constraints import Together
 from engine.domains import Evenly, parts, shared
 from engine.filters import FILTERS, Filter, capacity_filters, static_filters
 from engine.filters.gpu import cards_with
@@ -20,7 +21,8 @@ from engine.topology import Constraint
 
 __all__ = [
     "Fleet", "Funnel", "Member", "NodeFree", "NodeRow", "Placed", "Request", "Split", "Step", "Unplaced",
-    "candidates", "feasibility", "fits_node", "obstacles", "place_gang", "place_one", "shortages", "take_members",
+    "allowed_by_terms", "candidates", "feasibility", "fits_node", "obstacles", "place_gang", "place_one",
+    "shortages", "take_members",
 ]  # fmt: skip
 
 Groups = Sequence[tuple[Request, int]]
@@ -261,11 +263,22 @@ def _fill(scratch: Fleet, request: Request, count: int, allowed: Mask | None) ->
         cards = _choose_cards(scratch, request, node)
         scratch.take(request, node, cards)
         places.append((node, cards))
-        if _fits_row(scratch, request, node):
+        if not allowed_by_terms(scratch, request, node):
+            # Nodes that are lent under the same terms share the cap that is used up.
+            assert scratch.terms is not None
+            score[scratch.terms.codes == scratch.terms.codes[node]] = -np.inf
+        elif _fits_row(scratch, request, node):
             score[node] = total_score(scratch, request, np.array([node], dtype=np.intp))[0]
         else:
             score[node] = -np.inf
     return places
+
+
+def allowed_by_terms(fleet: Fleet, request: Request, node: int) -> bool:
+    """Whether the terms under which a node is lent let a member go there now."""
+    if fleet.terms is None or request.consumer is None:
+        return True
+    return fleet.terms.allow(node, request.consumer, request.limit, request.held)
 
 
 def _fits_row(fleet: Fleet, request: Request, node: int) -> bool:
@@ -291,8 +304,18 @@ def _place_many(fleet: Fleet, groups: Groups, allowed: Mask | None) -> Placed | 
     together = next((request.together for request, _ in groups if request.together), None)
     if together is None:
         return _place_anywhere(fleet, groups, allowed)
-    if len(groups) == 1:
-        return _place_in_parts(fleet, groups, allowed)
+    if len(groups) > 1:
+        return _place_in_one(fleet, groups, allowed, together)
+    outcome = _place_in_parts(fleet, groups, allowed)
+    if isinstance(outcome, Placed) or groups[0][0].consumer is None or together.slice_size > 1:
+        return outcome
+    # The topology counts room alone: a cap on what others hold may have ended it in one domain and not in the next.
+    other = _place_in_one(fleet, groups, allowed, together)
+    return other if isinstance(other, Placed) else max(outcome, other, key=lambda one: one[0])
+
+
+def _place_in_one(fleet: Fleet, groups: Groups, allowed: Mask | None, together: Together) -> Placed | _Failure:
+    """Places for all groups in the first domain that takes them."""
     everywhere = np.logical_or.reduce([matching(fleet, request, allowed) for request, _ in groups], axis=0)
     failure: _Failure = (0, 0, fleet)
     for inside in shared(fleet, together, everywhere):
@@ -313,6 +336,8 @@ def _place_in_parts(fleet: Fleet, groups: Groups, allowed: Mask | None) -> Place
     places = []
     for inside, units in found:
         places += _fill(scratch, request, units, inside if allowed is None else inside & allowed)
+    if len(places) < count:  # Caps on what others hold go across domains.
+        return len(places), 0, scratch
     return _numbered(fleet, groups, {0: places})
 
 
@@ -396,14 +421,19 @@ def feasibility(fleet: Fleet, groups: Groups, *, allowed: Mask | None = None) ->
             placed, index, _ = outcome
             funnel, _ = candidates(fleet, groups[index][0], allowed)
             total = sum(count for _, count in groups)
-            detail = f"only {placed} of {total} members find room {_how(groups[index][0])}, even on empty nodes."
+            request = groups[index][0]
+            within = " within what is lent at once" if request.consumer is not None else ""
+            detail = f"only {placed} of {total} members find room {_how(request)}{within}, even on empty nodes."
             return Unplaced(Reason.EXCEEDS_EVERY_NODE, funnel, detail)
     return None
 
 
 def _entangled(groups: Groups) -> bool:
     """Whether members have to be placed to know whether they find room, even on empty nodes."""
-    return len(groups) > 1 or any(request.together or request.apart for request, _ in groups)
+    if len(groups) > 1 or any(request.together or request.apart for request, _ in groups):
+        return True
+    ((request, count),) = groups
+    return count > 1 and request.consumer is not None  # A cap goes over many nodes.
 
 
 def _how(request: Request) -> str:
@@ -503,12 +533,23 @@ def _waiting(fleet: Fleet, groups: Groups, allowed: Mask | None, placed: int, in
 
 def shortages(fleet: Fleet, request: Request, split: Split) -> list[Unplaced]:
     """For each set of nodes what one more member is short of there now; it is known to have no room."""
-    static = _static(fleet, request).passing
-    matches = split.counts(static[np.newaxis])
+    usable = static = _static(fleet, request).passing
+    bounds = [""] * len(split.masks)
+    if fleet.terms is not None and request.consumer is not None:
+        usable = static & fleet.terms.usable(request.consumer, request.limit, request.held)
+        bounds = [
+            fleet.terms.words(fleet.names, static & mask, request.consumer, request.limit, request.held)
+            for mask in split.masks
+        ]
+    matches = split.counts(usable[np.newaxis])
     return [
-        Unplaced(Reason.WAITING_FOR_CAPACITY, funnel, _short_text(request, count, dimensions, empty=False))
-        for funnel, (count,), dimensions in zip(
-            funnels(fleet, request, split), matches, _dimensions(fleet, request, split, static), strict=True
+        Unplaced(
+            Reason.WAITING_FOR_CAPACITY,
+            funnel,
+            " ".join([_short_text(request, count, dimensions, empty=False)] * (count > 0) + [bound] * bool(bound)),
+        )
+        for funnel, (count,), dimensions, bound in zip(
+            funnels(fleet, request, split), matches, _dimensions(fleet, request, split, usable), bounds, strict=True
         )
     ]
 

@@ -7,12 +7,14 @@ free at its own start and at every reservation start inside it.
 """
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
 
 from engine.fleet import NO_CARD, Fleet, Int64, Mask, Request
+from engine.lending import Terms
 from engine.placement import Groups, Member, Placed, place_gang
 
 # Where the members of a job are: what each takes, its node and its cards.
@@ -39,13 +41,24 @@ def placed_at(groups: Groups, members: Iterable[Member]) -> list[tuple[Request, 
 class Profile:
     """Free amounts from `now` on. Times are epoch seconds; after the last moment nothing changes any more."""
 
-    def __init__(self, fleet: Fleet, now: float, ends: Iterable[tuple[float, Places]], *, steps: int = STEPS) -> None:
-        """`ends` says when which places are given back; what should have ended by now ends right after it."""
+    def __init__(
+        self,
+        fleet: Fleet,
+        now: float,
+        ends: Iterable[tuple[float, Places]],
+        *,
+        steps: int = STEPS,
+        openings: Iterable[float] = (),
+    ) -> None:
+        """`ends` says when which places are given back; what should have ended by now ends right after it.
+
+        `openings` are moments at which more nodes are lent (engine.lending).
+        """
         self._fleet, self._steps = fleet, steps
         self._starts: list[float] = []
         gone = sorted(((max(end, float(np.nextafter(now, np.inf))), places) for end, places in ends), key=_time)
         moments = thinned(sorted({end for end, _ in gone}), steps)
-        self._times = [now, *moments]
+        self._times = sorted({now, *moments, *(at for at in openings if at > now)})
         self._free = np.empty((len(self._times), len(fleet), _CARDS + fleet.gpu_free.shape[1]), dtype=np.int64)
         row = self._free[0]
         row[:, _CPU], row[:, _MEMORY], row[:, _STORAGE] = fleet.cpu, fleet.memory, fleet.storage
@@ -63,6 +76,12 @@ class Profile:
         if where:
             np.add.at(self._free, tuple(np.array(where).T), amounts)
         np.cumsum(self._free, axis=0, out=self._free)
+        # What is left by moment and account of the caps on what others hold.
+        left = np.empty((0, 3), dtype=np.int64) if fleet.terms is None else fleet.terms.left
+        self._left = np.repeat(left[np.newaxis], len(self._times), axis=0)
+        if len(left):
+            for end, places in gone:
+                self._count(bisect_left(self._times, end), len(self._times), places, 1)
 
     @property
     def times(self) -> Sequence[float]:
@@ -79,24 +98,49 @@ class Profile:
 
     def _lowest(self, start: float, end: float) -> Int64:
         """The least that is free of everything from `start` until before `end`."""
-        rows = [self._row(start)]
-        first = bisect_left(self._starts, start)
-        rows += {self._row(at) for at in self._starts[first : bisect_left(self._starts, end)]}
+        rows = self._rows(start, end)
         lowest: Int64 = self._free[rows].min(axis=0) if len(rows) > 1 else self._free[rows[0]]
         return lowest
 
+    def _rows(self, start: float, end: float) -> list[int]:
+        """The rows in which anything may be at its least from `start` until before `end`."""
+        first = bisect_left(self._starts, start)
+        return [self._row(start), *{self._row(at) for at in self._starts[first : bisect_left(self._starts, end)]}]
+
+    def _terms(self, start: float, end: float) -> Terms | None:
+        """The terms of lending at a start, with the least that is left of the caps until before `end`."""
+        terms = self._fleet.terms
+        if terms is None:
+            return None
+        left: Int64 = self._left[self._rows(start, end)].min(axis=0)
+        return terms.at(None if terms.now is None else start, left)
+
+    def _count(self, first: int, last: int, places: Places, sign: int) -> None:
+        """Add what places count with to what is left of the caps in some rows, or with -1 take it away."""
+        terms = self._fleet.terms
+        if terms is None or not terms.accounts:
+            return
+        for request, node, _ in places:
+            if request.consumer is not None:
+                for account in terms.charged(node, request.consumer):
+                    self._left[first:last, account] += sign * np.array(request.held, dtype=np.int64)
+
     def fleet(self, start: float, duration: float, *, within: Fleet | None = None) -> Fleet:
         """The fleet as it is free throughout a span; with `within`, what that fleet has free at most."""
-        return self._as_fleet(self._lowest(start, start + duration), within)
+        end = start + duration
+        return self._as_fleet(self._lowest(start, end), within, self._terms(start, end))
 
-    def _as_fleet(self, free: Int64, within: Fleet | None) -> Fleet:
+    def _as_fleet(self, free: Int64, within: Fleet | None, terms: Terms | None) -> Fleet:
         twin = self._fleet.fork()
+        twin.terms = terms
         twin.cpu, twin.memory, twin.storage = free[:, _CPU].copy(), free[:, _MEMORY].copy(), free[:, _STORAGE].copy()
         cards = free[:, _CARDS:].astype(np.int32)
         if within is not None:
             for name in ("cpu", "memory", "storage"):
                 setattr(twin, name, np.minimum(getattr(twin, name), getattr(within, name)))
             cards = np.minimum(cards, within.gpu_free)
+            if terms is not None and within.terms is not None:
+                terms.left = np.minimum(terms.left, within.terms.left)
         twin.gpu_free, twin.capacity_answer = np.asfortranarray(cards), None
         return twin
 
@@ -107,7 +151,19 @@ class Profile:
         rows = lowest[nodes].copy()
         _change(rows[None], [(request, nodes.index(node), cards) for request, node, cards in places], -1)
         cards = rows[:, _CARDS:]
-        return bool((rows[:, :_CARDS] >= 0).all() and ((cards >= 0) | (lowest[nodes][:, _CARDS:] == NO_CARD)).all())
+        fits = (rows[:, :_CARDS] >= 0).all() and ((cards >= 0) | (lowest[nodes][:, _CARDS:] == NO_CARD)).all()
+        return bool(fits) and self._within_terms(places, start, start + duration)
+
+    def _within_terms(self, places: Places, start: float, end: float) -> bool:
+        """Whether the terms of lending let all these members begin at `start`, and the caps leave room until `end`."""
+        terms = self._terms(start, end)
+        for request, node, _ in places if terms is not None else ():
+            if terms is None or request.consumer is None:
+                continue
+            if not terms.allow(node, request.consumer, request.limit, request.held):
+                return False
+            terms.take(node, request.consumer, request.held)
+        return True
 
     def earliest(
         self,
@@ -128,7 +184,8 @@ class Profile:
             lowest = self._lowest(at, at + duration)
             if not all(_has_node(lowest, request, allowed) for request, _ in groups) or not accept(at):
                 return None
-            placed = place_gang(self._as_fleet(lowest, None), groups, allowed=allowed, feasible=True)
+            fleet = self._as_fleet(lowest, None, self._terms(at, at + duration))
+            placed = place_gang(fleet, groups, allowed=allowed, feasible=True)
             return Slot(at, placed.members) if isinstance(placed, Placed) else None
 
         last = self._starts[-1] if self._starts else self._times[0]
@@ -140,7 +197,14 @@ class Profile:
             slot = place(at)
             if slot is not None:
                 return slot
-        return _first(tail, place)
+        # As long as the same nodes are lent, what is free only grows.
+        found = (_first(list(run), place) for _, run in groupby(tail, key=lambda at: self._lent(groups, at)))
+        return next((slot for slot in found if slot is not None), None)
+
+    def _lent(self, groups: Groups, at: float) -> Hashable:
+        """What is the same at two moments if the same nodes are lent then for these groups."""
+        terms, (request, _) = self._fleet.terms, groups[0]
+        return () if terms is None or request.consumer is None else terms.state(at, request.consumer, request.limit)
 
     def _moments(self, not_before: float | None) -> Iterator[float]:
         first = self._times[0] if not_before is None else max(not_before, self._times[0])
@@ -155,6 +219,7 @@ class Profile:
             raise ValueError(f"the places are not free from {start} to {end}")
         first, last = self._split(start), self._split(end, later=True)
         _change(self._free[first:last], places, -1)
+        self._count(first, last, places, -1)
         if start > self._times[0]:
             insort(self._starts, start)
 
@@ -162,6 +227,7 @@ class Profile:
         """Give back what was reserved with the same arguments."""
         first, last = self._split(start), self._split(end, later=True)
         _change(self._free[first:last], places, 1)
+        self._count(first, last, places, 1)
         if start > self._times[0]:
             self._starts.remove(start)
 
@@ -173,6 +239,7 @@ class Profile:
             return index
         self._times.insert(index, at)
         self._free = np.insert(self._free, index, self._free[index - 1], axis=0)
+        self._left = np.insert(self._left, index, self._left[index - 1], axis=0)
         return index
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from engine.amounts import duration_text
 from engine.constraints import ANYTHING
 from engine.fleet import Fleet, Request
 from engine.placement import Groups
@@ -90,6 +91,20 @@ def prices(fleet: Fleet, groups: Groups) -> list[Relaxation]:
         return []
     found = np.unique(np.concatenate([fleet.price(request) for request, _ in groups]))
     return [_dearer(ceiling, price) for price in found[found > ceiling].tolist()]
+
+
+def limits(fleet: Fleet, groups: Groups) -> list[Relaxation]:
+    """Shorter time limits, the longest first: the whole minutes for which nodes are still lent."""
+    request, _ = groups[0]
+    if fleet.terms is None or request.consumer is None:
+        return []
+    left = {seconds // 60 * 60 for seconds in fleet.terms.remaining(request.consumer)}
+    return [_shorter(request.limit, limit) for limit in sorted(left, reverse=True) if 0 < limit < request.limit]
+
+
+def _shorter(before: float, limit: float) -> Relaxation:
+    text = f"a time limit of {duration_text(limit)} instead of {duration_text(before)}: now"
+    return Relaxation("time_limit", before, limit, text, "time_limit", _changed(limit=limit))
 
 
 def _dearer(ceiling: float, price: float) -> Relaxation:

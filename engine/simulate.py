@@ -167,6 +167,8 @@ class Simulation:
         # Jobs overtake each other as they age. Every so many seconds at most that alone is a reason to decide.
         self._reorder = reorder
         self._reordered = start
+        # The next time at which more nodes are lent, once it is among the events.
+        self._opening: float | None = None
         self._watch = watch
         self._live: dict[int, _Live] = {}
         self._tries: dict[int, int] = {}
@@ -201,7 +203,12 @@ class Simulation:
         return self.records
 
     def _look_again(self) -> None:
-        """Decide again when the order of those who still wait will have changed, if nothing else happens before."""
+        """Decide again when more nodes are lent, or the order of those who still wait will have changed."""
+        if self.fleet.terms is not None and self.fleet.terms.now is not None:
+            for opening in self.fleet.terms.openings(float("inf"))[:1]:
+                if opening != self._opening:
+                    self._opening = opening
+                    heappush(self._events, (opening, 3, next(self._number), None))
         if self._reorder is None or self.policy.order is None or self._reordered > self.now:
             return
         waiting = [job.candidate for job in self.waiting.values()]
@@ -292,6 +299,9 @@ class Simulation:
     # What is decided
 
     def _decide(self) -> None:
+        terms = self.fleet.terms
+        if terms is not None and terms.now is not None:
+            self.fleet.terms, self.fleet.capacity_answer = terms.at(self.now, terms.left), None
         for _ in range(PASSES_MAX):
             verdicts = decide(self.snapshot(), now=self.now)
             self.decisions += 1

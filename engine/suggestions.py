@@ -17,7 +17,7 @@ from engine.filters.taints import tolerated
 from engine.fleet import WHOLE_CARD, Fleet, Request
 from engine.quota import FlavorResource, Node, QuotaTree
 from engine.quota import Limit as QuotaLimit
-from engine.relaxations import Relaxation, prices, relaxations
+from engine.relaxations import Relaxation, limits, prices, relaxations
 from engine.snapshot import Candidate, Snapshot, Verdict, totals
 
 # How much is given up, for the order of the suggestions: a constraint counts as much as a part of the request.
@@ -32,6 +32,7 @@ COSTS = {
     "apart": 0.20,
     "hardware": 0.25,
     "price": 0.30,
+    "time_limit": 0.30,
     "regions": 0.30,
     "trust": 0.40,
     "swap": 0.20,
@@ -185,10 +186,12 @@ class _Search:
         return Suggestion(one.field, one.before, one.after, one.text, COSTS[one.kind], changed)
 
     def _dearer(self) -> Iterator[Suggestion]:
-        """The lowest ceiling with which the job starts, by bisection: a higher one rules out no node."""
-        steps = [self._relaxed(one) for one in prices(self.fleet, self.job.groups)]
-        if steps and self._try(steps[-1]):
-            yield steps[bisect_left(range(len(steps) - 1), True, key=lambda place: self._try(steps[place]))]
+        """The lowest ceiling and the longest time limit with which the job starts, by bisection: a higher or a shorter
+        one rules out no node."""
+        for found in (prices(self.fleet, self.job.groups), limits(self.fleet, self.job.groups)):
+            steps = [self._relaxed(one) for one in found]
+            if steps and self._try(steps[-1]):
+                yield steps[bisect_left(range(len(steps) - 1), True, key=lambda place: self._try(steps[place]))]
 
     def _taints(self, request: Request) -> list[dict[str, str]]:
         """The taints of which a node has one that is not tolerated, and no other."""

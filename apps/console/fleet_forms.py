@@ -1,6 +1,7 @@
 """The forms of the fleet: pools, flavors, terms of lending, and the labels and taints of a node."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
@@ -10,7 +11,7 @@ from apps.core.errors import FieldError, Invalid
 from apps.fleet.models import Contribution, Flavor, Node, Pool
 from engine.backfill import Mode
 from rmctl.spec.errors import BadValue
-from rmctl.spec.quantities import format_duration, parse_duration
+from rmctl.spec.quantities import format_cpu, format_duration, format_size, parse_cpu, parse_duration, parse_size
 
 from .forms import Field, Form, Reader, several
 
@@ -44,9 +45,14 @@ TERMS_PATHS = {
             "price_per_gpu_hour",
             "starts_at",
             "ends_at",
+            "windows",
+            "timezone",
         )
     },
     "notice": "notice_seconds",
+    "cap_cpu": "cap_cpu_millicores",
+    "cap_memory": "cap_memory_bytes",
+    "cap_gpu": "cap_gpu_milli",
 }
 NODE_PATHS = {"labels": "labels", "taints": "taints"}
 
@@ -176,6 +182,21 @@ def terms_form(clusters: Sequence[tuple[str, str]], terms: Contribution | None =
         Field("trust", "Trust", value="1", mono=True, help="0 to 100; jobs can ask for a least one."),
         Field("starts_at", "From", "datetime-local", optional=True, help="UTC. Empty: at once."),
         Field("ends_at", "Until", "datetime-local", optional=True, help="UTC. Empty: until further notice."),
+        Field(
+            "windows",
+            "Windows",
+            "textarea",
+            optional=True,
+            mono=True,
+            rows=3,
+            placeholder="mon,tue,wed,thu,fri 18:00-08:00\nsat,sun 00:00-24:00",
+            help="One a line: days, from and to; an earlier end is on the next day. Empty: always. "
+            "A job starts only if its time limit ends before the window does.",
+        ),
+        Field("timezone", "Time zone", value="UTC", mono=True, placeholder="Europe/Zurich", help="Of the windows."),
+        Field("cap_cpu", "CPU", optional=True, mono=True, placeholder="no limit", help="Cores (64) or millicores."),
+        Field("cap_memory", "Memory", optional=True, mono=True, placeholder="no limit", help="Such as 256Gi."),
+        Field("cap_gpu", "GPUs", optional=True, mono=True, placeholder="no limit", help="Cards; 0.5 is half of one."),
         Field("price_per_cpu_hour", "CPU", value="0", mono=True, help="Per core and hour."),
         Field("price_per_gpu_hour", "GPU", value="0", mono=True, help="Per card and hour."),
         Field("notice", "Notice", value="0s", mono=True, help="Warning before it is taken back: 30m, 2h, 7d."),
@@ -192,9 +213,23 @@ def terms_form(clusters: Sequence[tuple[str, str]], terms: Contribution | None =
                 "price_per_cpu_hour": f"{terms.price_per_cpu_hour.normalize():f}",
                 "price_per_gpu_hour": f"{terms.price_per_gpu_hour.normalize():f}",
                 "notice": format_duration(terms.notice_seconds),
+                "windows": "\n".join(map(window_text, terms.windows)),
+                "timezone": terms.timezone,
+                "cap_cpu": _or_none(format_cpu, terms.cap_cpu_millicores),
+                "cap_memory": _or_none(format_size, terms.cap_memory_bytes),
+                "cap_gpu": _or_none(format_cpu, terms.cap_gpu_milli),
             }
         )
     return form
+
+
+def window_text(window: Mapping[str, Any]) -> str:
+    """A window as it is typed: `mon,tue 18:00-08:00`."""
+    return f"{','.join(window['days'])} {window['from']}-{window['to']}"
+
+
+def _or_none(shown: Callable[[int], str], amount: int | None) -> str:
+    return "" if amount is None else shown(amount)
 
 
 def _minute(moment: datetime | None) -> str:
@@ -218,6 +253,11 @@ def terms_data(values: Mapping[str, str]) -> dict[str, Any]:
         "price_per_cpu_hour": read.price("price_per_cpu_hour"),
         "price_per_gpu_hour": read.price("price_per_gpu_hour"),
         "notice_seconds": read.seconds("notice"),
+        "windows": read.windows("windows"),
+        "timezone": read.text("timezone") or "UTC",
+        "cap_cpu_millicores": read.quantity("cap_cpu", parse_cpu),
+        "cap_memory_bytes": read.quantity("cap_memory", parse_size),
+        "cap_gpu_milli": read.quantity("cap_gpu", parse_cpu),
     }
     return _checked(data, errors)
 
@@ -247,6 +287,28 @@ class _TermsReader(Reader):
         if found.is_finite() and found != round(found, 6):
             self.fault(name, f"{raw} has more than six decimal places.")
         return found
+
+    def windows(self, name: str) -> list[dict[str, Any]]:
+        """One window a line; what its days and times are is for the command to check."""
+        found = []
+        for line in self.lines(name):
+            days, _, times = line.rpartition(" ")
+            begins, dash, ends = times.partition("-")
+            if not days or not dash:
+                self.fault(name, f"{line!r} is not a window such as mon,tue 18:00-08:00.")
+                continue
+            named = [day for day in re.split(r"[,\s]+", days.strip().lower()) if day]
+            found.append({"days": named, "from": begins.strip(), "to": ends.strip()})
+        return found
+
+    def quantity(self, name: str, parse: Callable[[object], int]) -> int | None:
+        """An amount with its unit; None where nothing was typed."""
+        raw = self.text(name)
+        try:
+            return parse(raw) if raw else None
+        except BadValue as error:
+            self.fault(name, error.message)
+            return None
 
     def seconds(self, name: str) -> int:
         try:

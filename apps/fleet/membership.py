@@ -2,10 +2,13 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from engine.backfill import Mode
+from engine.lending import Amounts, Lending, Offer
+
+from .windows import Window, longest, spans
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,12 +22,30 @@ class Terms:
     ends_at: datetime | None = None
     price_per_cpu_hour: float = 0.0
     price_per_gpu_hour: float = 0.0
+    id: int = 0
+    windows: tuple[Window, ...] = ()
+    timezone: str = "UTC"
+    cap: Amounts | None = None
 
     def in_force(self, now: datetime) -> bool:
         """Whether the period covers `now`; the end is exclusive."""
         return (self.starts_at is None or self.starts_at <= now) and (
             self.ends_at is None or now < self.ends_at
         )
+
+    def offer(self, now: datetime) -> Offer:
+        """What of it bounds placement: whom it admits, its windows around `now`, and its cap."""
+        if not self.windows:
+            return Offer(self.id, self.consumers, cap=self.cap)
+        around = spans(self.windows, self.timezone, now.astimezone(UTC).date())
+        return Offer(self.id, self.consumers, around, longest(self.windows), self.cap)
+
+
+def lending(owner: int, terms: Sequence[Terms], now: datetime) -> Lending | None:
+    """The terms in force of one cluster as far as they bound placement; None where nothing does."""
+    if not any(one.windows or one.cap is not None for one in terms):
+        return None
+    return Lending(owner, tuple(one.offer(now) for one in terms))
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +59,7 @@ class NodeRow:
     labels: Mapping[str, str]
     gpu_models: frozenset[str]
     terms: Sequence[Terms]
+    lending: Lending | None = None
 
     @property
     def trust(self) -> int:
@@ -80,6 +102,8 @@ class PoolMembers:
     share_percent: dict[int, int]
     price: dict[int, tuple[float, float]] = field(default_factory=dict)
     backfill: Mode = Mode.EASY
+    # Of the nodes that are lent with bounds, by id.
+    lendings: dict[int, Lending] = field(default_factory=dict)
 
     def lends(self, node_id: int, domain_id: int) -> bool:
         """Whether the node's terms admit the domain's tenants."""
@@ -121,4 +145,5 @@ def members(
         trust={row.id: row.trust for row in taken},
         share_percent={row.id: row.share_percent for row in taken},
         price={row.id: row.price for row in taken},
+        lendings={row.id: row.lending for row in taken if row.lending is not None},
     )

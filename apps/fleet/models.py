@@ -149,6 +149,13 @@ class Contribution(models.Model):
     starts_at = models.DateTimeField(null=True)
     ends_at = models.DateTimeField(null=True)
     notice_seconds = models.PositiveIntegerField(default=0)
+    # When in the week: [{"days": ["mon"], "from": "18:00", "to": "08:00"}], by the clock of the zone; empty: always.
+    windows = models.JSONField(default=list)
+    timezone = models.CharField(max_length=63, default="UTC")
+    # What all other domains together may hold of it at once; None: all that is lent.
+    cap_cpu_millicores = models.BigIntegerField(null=True)
+    cap_memory_bytes = models.BigIntegerField(null=True)
+    cap_gpu_milli = models.BigIntegerField(null=True)
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -160,6 +167,10 @@ class Contribution(models.Model):
             models.CheckConstraint(
                 condition=Q(starts_at__isnull=True) | Q(ends_at__isnull=True) | Q(ends_at__gt=F("starts_at")),
                 name="contribution_period",
+            ),
+            models.CheckConstraint(
+                condition=Q(cap_cpu_millicores__gte=0) & Q(cap_memory_bytes__gte=0) & Q(cap_gpu_milli__gte=0),
+                name="contribution_cap_not_negative",
             ),
         ]
 

@@ -11,11 +11,13 @@ from apps.core.crypto import digest
 from apps.core.errors import FieldError, Invalid
 from apps.tenants.models import Domain
 from engine.backfill import Mode
+from engine.lending import UNLIMITED, Amounts
 
 from . import policies
-from .membership import NodeRow, PoolMembers, Terms, members
+from .membership import NodeRow, PoolMembers, Terms, lending, members
 from .models import Cluster, Contribution, Flavor, Gpu, JoinToken, Node, NodeCredential, Pool
 from .states import NodeState
+from .windows import weekly
 
 
 def list_clusters(actor: Actor) -> QuerySet[Cluster]:
@@ -77,7 +79,9 @@ def node_of_credential(credential: str) -> Node | None:
 def node_rows(now: datetime) -> list[NodeRow]:
     """Every node that is not removed, with the terms in force at `now`; four queries in all."""
     terms: dict[int, list[Terms]] = defaultdict(list)
-    for contribution in Contribution.objects.prefetch_related("consumers"):
+    owners: dict[int, int] = {}
+    for contribution in Contribution.objects.select_related("cluster").prefetch_related("consumers"):
+        owners[contribution.cluster_id] = contribution.cluster.domain_id
         consumers = frozenset(domain.pk for domain in contribution.consumers.all())
         lent = Terms(
             trust=contribution.trust,
@@ -87,9 +91,14 @@ def node_rows(now: datetime) -> list[NodeRow]:
             ends_at=contribution.ends_at,
             price_per_cpu_hour=float(contribution.price_per_cpu_hour),
             price_per_gpu_hour=float(contribution.price_per_gpu_hour),
+            id=contribution.pk,
+            windows=weekly(contribution.windows),
+            timezone=contribution.timezone,
+            cap=_cap(contribution),
         )
         if lent.in_force(now):
             terms[contribution.cluster_id].append(lent)
+    lendings = {pk: lending(owners[pk], mine, now) for pk, mine in terms.items()}
     models: dict[int, set[str]] = defaultdict(set)
     for node_id, model in Gpu.objects.order_by().values_list("node_id", "model").distinct():
         models[node_id].add(model)
@@ -101,9 +110,21 @@ def node_rows(now: datetime) -> list[NodeRow]:
         )
     )
     return [
-        NodeRow(pk, cluster, domain, region, labels, frozenset(models.get(pk, ())), terms.get(cluster_id, ()))
+        NodeRow(
+            pk, cluster, domain, region, labels, frozenset(models.get(pk, ())), terms.get(cluster_id, ()),
+            lendings.get(cluster_id),
+        )
         for pk, cluster_id, cluster, domain, region, labels in rows
     ]
+
+
+def _cap(contribution: Contribution) -> Amounts | None:
+    """The cap for the engine; None where none is set."""
+    limits = (contribution.cap_cpu_millicores, contribution.cap_memory_bytes, contribution.cap_gpu_milli)
+    if limits == (None, None, None):
+        return None
+    cpu, memory, gpu = (UNLIMITED if limit is None else limit for limit in limits)
+    return cpu, memory, gpu
 
 
 def pool_members(now: datetime) -> dict[str, PoolMembers]:

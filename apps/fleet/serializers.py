@@ -8,9 +8,11 @@ from rest_framework import serializers
 from apps.core.api import Integer, StrictSerializer, Text
 from engine.backfill import Mode
 
+from .commands.contributions import MAX_CAP
 from .models import Cluster, Contribution, Flavor, Gpu, JoinToken, Node, Pool
 from .queries import pool_members
 from .validators import TAINT_EFFECTS
+from .windows import DAYS
 
 
 class ClusterBody(StrictSerializer):
@@ -141,6 +143,21 @@ class Price(serializers.DecimalField):
         super().__init__(max_digits=12, decimal_places=6, min_value=0, max_value=100_000, **options)
 
 
+# `from` is a word of the language, so that it cannot stand in the body of a class.
+WindowBody = type(
+    "WindowBody",
+    (StrictSerializer,),
+    {
+        "__doc__": "A time of the week in which it is lent.",
+        "__module__": __name__,
+        "days": serializers.ListField(child=serializers.CharField(max_length=20), help_text=", ".join(DAYS)),
+        "from": Text(max_length=5, help_text="HH:MM"),
+        "to": Text(max_length=5, help_text="HH:MM or 24:00; an earlier time than `from` is on the next day."),
+    },
+)
+_CAP = "What all other domains together may hold of it at once; null: all that is lent."
+
+
 class TermsBody(StrictSerializer):
     share_percent = Integer(min_value=1, max_value=100, required=False)
     consumers = serializers.ListField(
@@ -155,6 +172,11 @@ class TermsBody(StrictSerializer):
     starts_at = serializers.DateTimeField(required=False, allow_null=True)
     ends_at = serializers.DateTimeField(required=False, allow_null=True)
     notice_seconds = Integer(min_value=0, max_value=366 * 86400, required=False)
+    windows: Any = WindowBody(many=True, required=False, help_text="When in the week; empty: always.")
+    timezone = Text(max_length=63, required=False, help_text="The zone by whose clock the windows are.")
+    cap_cpu_millicores = Integer(min_value=0, max_value=MAX_CAP, required=False, allow_null=True, help_text=_CAP)
+    cap_memory_bytes = Integer(min_value=0, max_value=MAX_CAP, required=False, allow_null=True, help_text=_CAP)
+    cap_gpu_milli = Integer(min_value=0, max_value=MAX_CAP, required=False, allow_null=True, help_text=_CAP)
 
 
 class ContributionBody(TermsBody):
@@ -165,6 +187,7 @@ class ContributionAnswer(serializers.ModelSerializer[Contribution]):
     cluster: Any = serializers.CharField(source="cluster.name", read_only=True)
     domain = serializers.CharField(source="cluster.domain.slug", read_only=True)
     consumers: Any = serializers.SlugRelatedField(slug_field="slug", many=True, read_only=True)
+    windows: Any = WindowBody(many=True)
 
     class Meta:
         model = Contribution
@@ -180,6 +203,11 @@ class ContributionAnswer(serializers.ModelSerializer[Contribution]):
             "starts_at",
             "ends_at",
             "notice_seconds",
+            "windows",
+            "timezone",
+            "cap_cpu_millicores",
+            "cap_memory_bytes",
+            "cap_gpu_milli",
             "created_at",
         )
         read_only_fields = fields

@@ -9,6 +9,7 @@ from django.db.models import Case, IntegerField, Value, When
 
 from engine.constraints import Facts
 from engine.fleet import Fleet, Int32, Int64, NodeRow
+from engine.lending import Lending, Terms
 
 from .membership import PoolMembers
 from .models import Gpu, Node
@@ -26,6 +27,7 @@ class Lent:
     row: NodeRow
     cards: tuple[int, ...]
     kind: str
+    cluster: int
 
 
 def load_lent(pools: Iterable[PoolMembers]) -> dict[int, Lent]:
@@ -33,23 +35,26 @@ def load_lent(pools: Iterable[PoolMembers]) -> dict[int, Lent]:
     shares: dict[int, int] = {}
     trust: dict[int, int] = {}
     prices: dict[int, tuple[float, float]] = {}
+    lendings: dict[int, Lending] = {}
     for pool in pools:
         shares.update(pool.share_percent)
         trust.update(pool.trust)
         prices.update(pool.price)
+        lendings.update(pool.lendings)
     cards: dict[int, list[tuple[int, str, int]]] = {}
     for node_id, index, model, memory in Gpu.objects.order_by("node_id", "index").values_list(
         "node_id", "index", "model", "memory_bytes"
     ):
         cards.setdefault(node_id, []).append((index, model, memory))
     found = {}
-    for pk, name, kind, labels, taints, cpu, memory, storage, runtimes, region, system in (
+    for pk, name, kind, cluster, labels, taints, cpu, memory, storage, runtimes, region, system in (
         Node.objects.filter(state__in=STATES)
         .order_by("pk")
         .values_list(
             "pk",
             "name",
             "cluster__kind",
+            "cluster_id",
             "labels",
             "taints",
             "cpu_millicores",
@@ -84,8 +89,9 @@ def load_lent(pools: Iterable[PoolMembers]) -> dict[int, Lent]:
             facts=facts_of(system, labels),
             price_cpu=prices.get(pk, (0.0, 0.0))[0],
             price_gpu=prices.get(pk, (0.0, 0.0))[1],
+            lending=lendings.get(pk),
         )
-        found[pk] = Lent(row=row, cards=lent, kind=kind)
+        found[pk] = Lent(row=row, cards=lent, kind=kind, cluster=cluster)
     return found
 
 
@@ -150,11 +156,11 @@ def load_fleet(lent: dict[int, Lent], *, ids: Sequence[int] | None = None, lock:
 _last: tuple[Fleet, Fleet] | None = None
 
 
-def present_fleet(empty: Fleet) -> Fleet:
+def present_fleet(empty: Fleet, terms: Terms | None = None) -> Fleet:
     """What `load_fleet` would read of all nodes of a fleet, quicker: only what is taken is read.
 
     `empty` has the lent nodes with nothing taken, by id. While it is the same object, what the static filters said of
-    the fleet before is kept.
+    the fleet before is kept. `terms` are those of now, with what is left of their caps.
     """
     global _last
     ready = Case(When(state=NodeState.READY, then=Value(1)), default=Value(0), output_field=IntegerField())
@@ -187,6 +193,7 @@ def present_fleet(empty: Fleet) -> Fleet:
         gpu_free=gpu_free,
         tasks=tasks,
         ready=is_ready,
+        terms=terms,
     )
     _last = empty, fleet
     return fleet

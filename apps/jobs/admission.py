@@ -13,7 +13,7 @@ from apps.tenants.models import Tenant
 from engine.placement import feasibility
 
 from .configuration import Configuration, configuration
-from .requests import amounts_of, groups_of
+from .requests import amounts_of, groups_of, lent_to
 
 # What apps above this one know to be wrong with a spec: each appends its check in `AppConfig.ready()`.
 CHECKS: list[Callable[[Tenant, dict[str, Any]], list[FieldError]]] = []
@@ -43,6 +43,8 @@ def impossible(tenant: Tenant, spec: dict[str, Any], *, prefix: str = "") -> lis
         message = f"no pool {name}; known: {known}."
         return [FieldError(field=f"{prefix}intent.pool", message=message, code="unknown_pool")]
     groups = groups_of(spec, fewest=True)
+    if configured.fleet.terms is not None:
+        groups = lent_to(groups, tenant.domain_id, spec["time_limit"])
     problem = _quota_problem(tenant, configured, pool, amounts_of(groups), prefix)
     if problem is None and pool.nodes:
         fleet = configured.fleet.fork()  # It keeps answers to itself, and several threads may ask.
@@ -51,7 +53,11 @@ def impossible(tenant: Tenant, spec: dict[str, Any], *, prefix: str = "") -> lis
         never = feasibility(fleet, groups, allowed=allowed) if len(fleet) else None
         if never is not None:
             text = never.detail[:1].upper() + never.detail[1:]
-            problem = FieldError(field=f"{prefix}groups[0].resources", message=text, code=str(never.reason))
+            field = "groups[0].resources"
+            if fleet.terms is not None:
+                shortest = lent_to(groups, tenant.domain_id, 0.0)
+                field = field if feasibility(fleet, shortest, allowed=allowed) else "time_limit"
+            problem = FieldError(field=f"{prefix}{field}", message=text, code=str(never.reason))
     return [problem] if problem else []
 
 

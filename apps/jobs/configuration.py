@@ -13,6 +13,7 @@ from apps.quotas.queries import load_nodes, load_rules
 from apps.tenants.models import Tenant
 from engine import quota
 from engine.fleet import Fleet
+from engine.lending import Lending
 from engine.queues import QueueRules
 
 # Terms begin and end by the clock, without an event.
@@ -48,6 +49,8 @@ class Configuration:
     minimum_run: dict[int, int]
     # Hard budgets that decide whether a job may start.
     budgets: list[Budget]
+    # The terms of clusters that are lent with bounds, by id.
+    lendings: dict[int, Lending]
 
 
 _kept: Configuration | None = None
@@ -79,6 +82,7 @@ def configuration(now: datetime) -> Configuration:
                     "tenant", "domain", "user"
                 )
             ),
+            lendings={one.cluster: bounds for one in lent.values() if (bounds := one.row.lending) is not None},
             tenants={
                 pk: TenantRow(quota_node, domain, suspended)
                 for pk, quota_node, domain, suspended in Tenant.objects.values_list(

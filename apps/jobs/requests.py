@@ -1,5 +1,6 @@
 """From a normalised job spec to what the engine places and charges."""
 
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -83,6 +84,11 @@ def _together(given: dict[str, Any] | None) -> Together | None:
     )
 
 
+def lent_to(groups: Groups, domain: int, limit: float) -> Groups:
+    """The same for a tenant of a domain with a time limit (seconds): what counts where nodes are lent with bounds."""
+    return tuple((replace(request, consumer=domain, limit=limit), count) for request, count in groups)
+
+
 def amounts_of(groups: Groups) -> dict[str, int]:
     """What the whole job is charged, by resource: millicores, bytes, thousandths of a card."""
     totals = {"cpu": 0, "memory": 0, "storage": 0, "gpu": 0}
@@ -100,6 +106,7 @@ class RequestCache:
     def __init__(self, size: int = 20_000) -> None:
         self._known: dict[str, tuple[Groups, dict[str, int]]] = {}
         self._minimums: dict[str, tuple[int | None, ...]] = {}
+        self._lent: dict[tuple[str, int, float], Groups] = {}
         self._size = size
 
     def missing(self, equivalences: set[str]) -> set[str]:
@@ -108,6 +115,7 @@ class RequestCache:
         if len(self._known) + len(found) > self._size:
             self._known = {key: self._known[key] for key in equivalences - found}
             self._minimums = {key: least for key, least in self._minimums.items() if key in self._known}
+            self._lent.clear()
         return found
 
     def add(self, equivalence: str, spec: dict[str, Any]) -> None:
@@ -120,6 +128,16 @@ class RequestCache:
 
     def __getitem__(self, equivalence: str) -> tuple[Groups, dict[str, int]]:
         return self._known[equivalence]
+
+    def lent_to(self, equivalence: str, domain: int, limit: float) -> Groups:
+        """The groups for a tenant of a domain with a time limit."""
+        key = (equivalence, domain, limit)
+        groups = self._lent.get(key)
+        if groups is None:
+            if len(self._lent) >= self._size:
+                self._lent.clear()
+            groups = self._lent[key] = lent_to(self._known[equivalence][0], domain, limit)
+        return groups
 
     def minimums(self, equivalence: str) -> tuple[int | None, ...]:
         """As `minimums_of` the spec."""

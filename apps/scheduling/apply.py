@@ -20,13 +20,14 @@ from apps.jobs.states import JobState
 from apps.quotas import ledger
 from apps.quotas.queries import load_tree
 from engine.fleet import Fleet
-from engine.placement import NodeFree, fits_node
+from engine.placement import NodeFree, allowed_by_terms, fits_node
 from engine.queues import Holder
 from engine.quota import QuotaTree
 from engine.reasons import Reason
 from engine.snapshot import Candidate, Verdict
 
 from .holders import LIVE
+from .lending import locked_terms
 from .models import Cycle, Decision
 from .observe import Observed, charged
 from .reservations import reserve
@@ -75,9 +76,11 @@ def _grant(observed: Observed, grants: Sequence[Verdict], now: datetime) -> int:
         .order_by("pk")
     }
     wanted = sorted({int(node_ids[member[2]]) for verdict in grants for member in verdict.members})
-    fleet = load_fleet(observed.configuration.lent, ids=wanted, lock=True)
+    configured = configuration(now)
+    fleet = load_fleet(configured.lent, ids=wanted, lock=True)
+    fleet.terms = locked_terms(configured, fleet.terms, wanted, now)
     rows = {int(node_id): row for row, node_id in enumerate(fleet.ids)}
-    tree = load_tree(configuration(now).quota_nodes)
+    tree = load_tree(configured.quota_nodes)
     given, decisions = [], []
     for verdict in grants:
         job, candidate = jobs.get(verdict.job), candidates[verdict.job]
@@ -175,6 +178,9 @@ def _take(
     for group, _, node_id, cards in placed:
         request, row = candidate.groups[group][0], rows.get(node_id)
         if row is None or not fleet.ready[row]:
+            break
+        # One that was decided before there were terms with bounds is decided again.
+        if fleet.terms is not None and (request.consumer is None or not allowed_by_terms(fleet, request, row)):
             break
         free = NodeFree(
             cpu=int(fleet.cpu[row]),

@@ -150,7 +150,8 @@ class Asked:
             tenant = tenant_named(self.actor, item.get("tenant"))
             simulations.require(self.actor, "simulate_jobs", tenant.pk)
             spec = _spec(item["spec"], field)
-            groups, name, limit = groups_of(spec), spec["name"], float(spec["time_limit"])
+            name, limit = spec["name"], float(spec["time_limit"])
+            groups = self.world.lent_to(groups_of(spec), tenant.pk, limit)
             run_times().look([(tenant.pk, name)], datetime.fromtimestamp(self.world.now, UTC))
             seconds = item.get("run_seconds")
             if seconds is None:
@@ -170,7 +171,7 @@ class Asked:
                     groups=groups,
                     amounts=charged(self.world.tree, queue, amounts_of(groups)),
                     pool=self.world.view(tenant.pk, spec["intent"]["pool"]),
-                    equivalence=equivalence(spec),
+                    equivalence=(equivalence(spec), limit) if self.world.fleet.terms else equivalence(spec),
                     minimums=minimums_of(spec),
                 )
                 self.jobs.append(simulate.Job(candidate, float(seconds), limit, keys_of(tenant.pk, name)))
@@ -184,6 +185,9 @@ def extended(world: World, rows: Sequence[NodeRow]) -> Fleet:
     fleet.storage[:known], fleet.tasks[:known] = world.fleet.storage, world.fleet.tasks
     width = world.fleet.gpu_free.shape[1]
     fleet.gpu_free[:known, :width] = world.fleet.gpu_free
+    if fleet.terms is not None and world.fleet.terms is not None:
+        # Nodes that are added are like others, so there are no other terms.
+        fleet.terms = fleet.terms.at(world.now, world.fleet.terms.left.copy())
     if isinstance(world.fleet.mix, Mix):
         expect(fleet, world.fleet.mix)
     return fleet

@@ -83,13 +83,16 @@ def _places(fleet: Fleet) -> tuple[dict[Hashable, Places], dict[int, datetime | 
     written: dict[int, list[datetime | None]] = {}
     # Members that have ended count as well: their room is given back with the whole attempt's.
     rows = Placement.objects.filter(attempt__state__in=LIVE).values_list(
-        "attempt__job_id", "node_id", "cpu_millicores", "memory_bytes", "storage_bytes", "gpus", "checkpoint_at"
+        "attempt__job_id", "node_id", "cpu_millicores", "memory_bytes", "storage_bytes", "gpus", "checkpoint_at",
+        "attempt__job__tenant__domain_id",
     )
-    for job, node, cpu, memory, storage, gpus, checkpoint in rows.order_by("attempt_id", "rank"):
+    for job, node, cpu, memory, storage, gpus, checkpoint, domain in rows.order_by("attempt_id", "rank"):
         written.setdefault(job, []).append(checkpoint)
         if node in index:
             milli = gpus[0][1] if gpus else 1000
-            request = Request(cpu=cpu, memory=memory, storage=storage, gpu_count=len(gpus), gpu_milli=milli)
+            request = Request(
+                cpu=cpu, memory=memory, storage=storage, gpu_count=len(gpus), gpu_milli=milli, consumer=domain
+            )
             found.setdefault(job, []).append((request, index[node], tuple(card for card, _ in gpus)))
     return dict(found), {job: of_all(times) for job, times in written.items()}
 

@@ -2,9 +2,9 @@
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cache as cache_once
 from typing import Any
 
@@ -30,6 +30,7 @@ from engine.reasons import Reason
 from engine.snapshot import Candidate, PoolView, Snapshot
 
 from .holders import load_held
+from .lending import present_terms
 from .running import expected_ends, live_runs
 from .runtimes import run_times
 
@@ -84,7 +85,10 @@ def observe(now: datetime, *, told: bool = True) -> Observed | None:
         for equivalence, spec in Job.objects.filter(pk__in=first.values()).values_list("equivalence", "spec"):
             known.add(equivalence, spec)
     configured = configuration(now)
-    fleet = present_fleet(configured.fleet)
+    fleet = present_fleet(configured.fleet, present_terms(configured, now))
+    if fleet.terms is not None:
+        for opening in fleet.terms.openings((now + loops.AHEAD).timestamp())[:1]:
+            loops.wake_at("schedule", datetime.fromtimestamp(opening, UTC))
     if fleet.gpu_free.shape[1]:
         expect(fleet, expected_work(rows))
     tree = load_tree(configured.quota_nodes)
@@ -295,6 +299,10 @@ def _candidate(row: QueuedJob, configured: Configuration, tree: QuotaTree) -> Ca
     tenant = configured.tenants[row.tenant]
     queue = _queue(tenant, row)
     groups, amounts = cache()[row.equivalence]
+    equivalence: Hashable = row.equivalence
+    if configured.fleet.terms is not None:
+        groups = cache().lent_to(row.equivalence, tenant.domain, row.limit)
+        equivalence = (equivalence, row.limit)
     return Candidate(
         job=row.job,
         queue=queue,
@@ -304,7 +312,7 @@ def _candidate(row: QueuedJob, configured: Configuration, tree: QuotaTree) -> Ca
         amounts=charged(tree, queue, amounts),
         pool=f"{row.pool}@{tenant.domain}" if row.pool in configured.pools else row.pool,
         attempts=row.failures,
-        equivalence=row.equivalence,
+        equivalence=equivalence,
         minimums=cache().minimums(row.equivalence),
         budgets=binding(configured.budgets, row.tenant, tenant.domain, row.owner),
     )

@@ -36,6 +36,7 @@ class LiveRun:
     usage: Mapping[FlavorResource, int]
     since: float
     notice: float
+    domain: int
     members: list[tuple[int, int, int, tuple[int, ...], Request]] = field(default_factory=list)
     # What was expected when it was last looked at.
     end: float = 0.0
@@ -65,8 +66,9 @@ ATTEMPTS = (
     "SELECT a.id, j.id, j.tenant_id, j.name, (j.spec->>'time_limit')::float8, j.priority, "
     "extract(epoch FROM j.submitted_at)::float8, j.equivalence, j.pool, g.quota_node_id, g.flavor, "
     "ARRAY(SELECT key FROM jsonb_each_text(g.amounts)), ARRAY(SELECT value::bigint FROM jsonb_each_text(g.amounts)), "
-    "extract(epoch FROM a.created_at)::float8, coalesce((j.spec->>'notice')::float8, 0) "
+    "extract(epoch FROM a.created_at)::float8, coalesce((j.spec->>'notice')::float8, 0), t.domain_id "
     "FROM jobs_attempt a JOIN jobs_grant g ON g.id = a.grant_id JOIN jobs_job j ON j.id = a.job_id "
+    "JOIN tenants_tenant t ON t.id = j.tenant_id "
     "WHERE a.id = ANY(%s) AND g.released_at IS NULL"
 )
 MEMBERS = (
@@ -86,15 +88,18 @@ def live_runs() -> list[tuple[LiveRun, bool]]:
         fresh = [attempt for attempt in live if attempt not in kept]
         if fresh:
             cursor.execute(ATTEMPTS, [fresh])
-            for *first, queue, flavor, resources, amounts, since, notice in cursor.fetchall():
+            for *first, queue, flavor, resources, amounts, since, notice, domain in cursor.fetchall():
                 usage = {
                     (flavor, resource): amount for resource, amount in zip(resources, amounts, strict=True) if amount
                 }
-                kept[first[0]] = LiveRun(*first, queue, flavor, usage, since, notice)
+                kept[first[0]] = LiveRun(*first, queue, flavor, usage, since, notice, domain)
             cursor.execute(MEMBERS, [fresh])
             for attempt, group, rank, node, cpu, memory, storage, cards, milli in cursor.fetchall():
                 if attempt in kept:
-                    request = Request(cpu=cpu, memory=memory, storage=storage, gpu_count=len(cards), gpu_milli=milli)
+                    request = Request(
+                        cpu=cpu, memory=memory, storage=storage, gpu_count=len(cards), gpu_milli=milli,
+                        consumer=kept[attempt].domain,
+                    )
                     kept[attempt].members.append((group, rank, node, tuple(cards), request))
         _kept = kept
         return [(run, live[attempt]) for attempt, run in kept.items()]

@@ -14,7 +14,7 @@ from apps.jobs.commands.checkpoints import of_all
 from apps.jobs.configuration import Configuration, configuration
 from apps.jobs.models import Job as JobRow
 from apps.jobs.models import Placement
-from apps.jobs.requests import Groups, cache
+from apps.jobs.requests import Groups, cache, lent_to
 from apps.jobs.states import ATTEMPT_LIVE
 from apps.quotas.queries import load_tree
 from engine import simulate
@@ -61,6 +61,12 @@ class World:
         leaf = self.configuration.tenants[tenant].quota_node
         return leaf if leaf is not None else -tenant
 
+    def lent_to(self, groups: Groups, tenant: int, limit: float) -> Groups:
+        """The groups of a tenant's job, as far as it matters to whom nodes are lent."""
+        if self.fleet.terms is None:
+            return groups
+        return lent_to(groups, self.configuration.tenants[tenant].domain, limit)
+
     def view(self, tenant: int, pool: str) -> str:
         """The name of a pool as the tenants of this one's domain see it."""
         return f"{pool}@{self.configuration.tenants[tenant].domain}" if pool in self.configuration.pools else pool
@@ -78,6 +84,7 @@ def load_world(now: datetime, *, run_time: float = 0.5) -> World:
     ready = set(Node.objects.filter(state=NodeState.READY).values_list("pk", flat=True))
     rows = [replace(lent.row, ready=pk in ready) for pk, lent in sorted(configured.lent.items())]
     fleet = Fleet.build(rows)
+    fleet.terms = fleet.terms and fleet.terms.at(now.timestamp())
     if fleet.gpu_free.shape[1] and pending:
         expect(fleet, expected_work(pending))
     world = World(now.timestamp(), configured, fleet, rows, load_tree(configured.quota_nodes), [], [])
@@ -135,12 +142,12 @@ def _job(
         queue=queue,
         priority=priority,
         submitted=submitted,
-        groups=groups,
+        groups=world.lent_to(groups, tenant, limit),
         amounts=charged(world.tree, queue, amounts),
         pool=world.view(tenant, pool),
         not_before=due if due > world.now else 0.0,
         attempts=failures,
-        equivalence=equivalence,
+        equivalence=equivalence if world.fleet.terms is None else (equivalence, limit),
         minimums=cache().minimums(equivalence),
     )
     return simulate.Job(candidate, _seconds(tenant, name, limit, run_time), limit, keys_of(tenant, name))
@@ -158,7 +165,7 @@ def _take(world: World, runs: Sequence[LiveRun], run_time: float) -> None:
     usage: dict[int, dict[FlavorResource, int]] = {}
     saved = _checkpoints()
     for run in runs:
-        groups, _ = cache()[run.equivalence]
+        groups = world.lent_to(cache()[run.equivalence][0], run.tenant, run.limit)
         world.names[run.job], world.tenants[run.job] = run.name, run.tenant
         candidate = Candidate(
             job=run.job,
@@ -168,7 +175,7 @@ def _take(world: World, runs: Sequence[LiveRun], run_time: float) -> None:
             groups=groups,
             amounts={resource: amount for (_, resource), amount in run.usage.items()},
             pool=world.view(run.tenant, run.pool),
-            equivalence=run.equivalence,
+            equivalence=run.equivalence if world.fleet.terms is None else (run.equivalence, run.limit),
         )
         members = tuple(
             (group, rank, index[node], cards) for group, rank, node, cards, _ in run.members if node in index

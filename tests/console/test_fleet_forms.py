@@ -143,6 +143,10 @@ TERMS = {
     "starts_at": "2030-01-01T08:00",
     "ends_at": "2031-01-01T08:00",
     "notice": "2h",
+    "timezone": "Europe/Zurich",
+    "cap_cpu": "1500m",
+    "cap_memory": "64Gi",
+    "cap_gpu": "2",
 }
 
 
@@ -156,12 +160,14 @@ def test_a_provider_lends_changes_the_terms_and_withdraws(world: World, people: 
     assert (str(row.price_per_cpu_hour), str(row.price_per_gpu_hour)) == ("0.250000", "1.500000")
     assert row.starts_at is not None and row.starts_at.isoformat() == "2030-01-01T08:00:00+00:00"
     assert {domain.slug for domain in row.consumers.all()} == {"alpha", "beta"}
+    assert (row.cap_cpu_millicores, row.cap_memory_bytes, row.cap_gpu_milli) == (1500, 64 << 30, 2000)
 
     listed = shown(provider.get("/contributions/"))
     assert "Not yet" in listed
     assert "0.25 a core" in listed
     page = provider.get(f"/contributions/{row.pk}/").content.decode()
     again = dict(re.findall(r'name="(\w+)" type="[\w-]+" value="([^"]*)"', page))
+    assert "at most 1.5 cpu, 64 GiB memory, 2 GPUs" in listed
     assert again == {name: value for name, value in TERMS.items() if name != "cluster"} | {"consumers": "alpha, beta"}
 
     assert provider.post(f"/contributions/{row.pk}/", {**again, "starts_at": "", "consumers": ""}).status_code == 302
@@ -186,6 +192,9 @@ def test_a_provider_lends_changes_the_terms_and_withdraws(world: World, people: 
         ({"ends_at": "2029-01-01T00:00"}, "ends_at", "later"),
         ({"notice": "soon"}, "notice", "not a duration"),
         ({"cluster": "beta-agents"}, "cluster", ""),
+        ({"timezone": "Europe/Bern"}, "timezone", "is not a time zone"),
+        ({"cap_cpu": "many"}, "cap_cpu", "many"),
+        ({"cap_memory": "-1Gi"}, "cap_memory", "-1Gi"),
     ],
 )
 def test_refused_terms_keep_what_was_typed(
@@ -198,6 +207,29 @@ def test_refused_terms_keep_what_was_typed(
     for name, value in {**TERMS, **change}.items():
         assert name == "cluster" or f'value="{value}"' in page.content.decode(), name
     assert Contribution.objects.count() == 1
+
+
+def test_windows_are_edited_by_line(world: World, people: People) -> None:
+    row = Contribution.objects.get()
+    path = f"/contributions/{row.pk}/"
+    typed = {**TERMS, "starts_at": "", "ends_at": "", "windows": "Mon, tue 18:00-08:00\r\n\r\nsat 00:00-24:00\r\n"}
+    assert people.provider.post(path, typed).status_code == 302
+    row.refresh_from_db()
+    assert row.windows == [
+        {"days": ["mon", "tue"], "from": "18:00", "to": "08:00"},
+        {"days": ["sat"], "from": "00:00", "to": "24:00"},
+    ]
+    assert "mon,tue 18:00-08:00\nsat 00:00-24:00</textarea>" in people.provider.get(path).content.decode()
+    assert "mon,tue 18:00-08:00" in shown(people.provider.get("/contributions/"))
+    for windows, said in (
+        ("mon,someday 18:00-08:00", "'someday' is not a day"),
+        ("mon 18:00-18:00", "the same as `from`"),
+        ("mon 25:00-08:00", "'25:00' is not a time"),
+        ("mon", "'mon' is not a window"),
+    ):
+        page = people.provider.post(path, {**typed, "windows": windows})
+        assert page.status_code == 422
+        assert said in fault(page, "windows")
 
 
 def test_labels_and_taints_are_edited_by_line(world: World, people: People) -> None:

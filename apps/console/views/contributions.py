@@ -1,5 +1,6 @@
 """Contributions: the terms under which a domain lends a cluster, and their forms."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 from django.contrib import messages
@@ -15,6 +16,8 @@ from apps.fleet import commands, policies
 from apps.fleet.membership import Terms
 from apps.fleet.models import Contribution
 from apps.fleet.queries import consumers_named, list_clusters, list_contributions
+from apps.fleet.windows import spans, weekly
+from engine.amounts import amount_text
 
 from .. import fleet_forms, queries
 from ..forms import Form
@@ -33,6 +36,8 @@ def contributions(request: HttpRequest, actor: Actor) -> HttpResponse:
             "terms": row,
             "state": _state(row, now),
             "lent": sums.get(row.cluster_id),
+            "caps": _caps(row),
+            "windows": [fleet_forms.window_text(window) for window in row.windows],
             "may_edit": policies.contributions.allows(actor, "update", row),
         }
         for row in found
@@ -47,11 +52,25 @@ def contributions(request: HttpRequest, actor: Actor) -> HttpResponse:
     return show(request, "console/contributions/page.html", context, partials)
 
 
-def _state(row: Contribution, now: Any) -> tuple[str, str]:
+def _state(row: Contribution, now: datetime) -> tuple[str, str]:
     """A state's colour and what is said of it."""
     if Terms(starts_at=row.starts_at, ends_at=row.ends_at).in_force(now):
-        return ("ready", "In force")
+        return ("ready", "In force") if _open(row, now) else ("queued", "Closed now")
     return ("queued", "Not yet") if row.starts_at is not None and row.starts_at > now else ("cancelled", "Over")
+
+
+def _caps(row: Contribution) -> str:
+    """What others may hold, in words; empty where there is no limit."""
+    limits = (("cpu", row.cap_cpu_millicores), ("memory", row.cap_memory_bytes), ("gpu", row.cap_gpu_milli))
+    return ", ".join(amount_text(name, limit) for name, limit in limits if limit is not None)
+
+
+def _open(row: Contribution, now: datetime) -> bool:
+    """Whether a window is open; without windows there is always one."""
+    if not row.windows:
+        return True
+    found = spans(weekly(row.windows), row.timezone, now.astimezone(UTC).date())
+    return any(span.start <= now.timestamp() < span.end for span in found)
 
 
 def _lendable(actor: Actor) -> list[tuple[str, str]]:

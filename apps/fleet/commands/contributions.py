@@ -13,9 +13,13 @@ from apps.tenants.models import Domain
 
 from .. import policies
 from ..models import Cluster, Contribution
+from ..windows import checked_windows, checked_zone
 
 MAX_PRICE = Decimal(100_000)
 MAX_NOTICE_SECONDS = 366 * 86400
+# No limit is a limit that nobody reaches; the largest that the column takes.
+MAX_CAP = 2**62
+CAPS = ("cap_cpu_millicores", "cap_memory_bytes", "cap_gpu_milli")
 FIELDS = (
     "share_percent",
     "trust",
@@ -24,6 +28,9 @@ FIELDS = (
     "starts_at",
     "ends_at",
     "notice_seconds",
+    "windows",
+    "timezone",
+    *CAPS,
 )
 
 
@@ -43,15 +50,23 @@ def _check(terms: Contribution) -> None:
             raise Invalid.field(field, f"a price from 0 to {MAX_PRICE}.")
     if terms.starts_at is not None and terms.ends_at is not None and terms.ends_at <= terms.starts_at:
         raise Invalid.field("ends_at", "must be later than starts_at.")
+    terms.windows = checked_windows(terms.windows)
+    terms.timezone = checked_zone(terms.timezone)
+    for field in CAPS:
+        if getattr(terms, field) is not None:
+            _whole(field, getattr(terms, field), 0, MAX_CAP)
 
 
 def _fact(verb: str, terms: Contribution, consumers: Iterable[Domain]) -> Fact:
-    facts = {
+    facts: dict[str, Any] = {
         "cluster": terms.cluster.name,
         "share_percent": terms.share_percent,
         "trust": terms.trust,
         "consumers": sorted(domain.slug for domain in consumers),
+        **{name: value for name in ("windows", *CAPS) if (value := getattr(terms, name)) not in (None, [])},
     }
+    if terms.windows:
+        facts["timezone"] = terms.timezone
     return Fact(
         verb, "contribution", terms.pk, domain_id=terms.cluster.domain_id, facts=facts, topics=("fleet",)
     )

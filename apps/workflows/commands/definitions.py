@@ -140,11 +140,12 @@ def _unknown_secrets(tenant: Tenant, spec: WorkflowSpec) -> list[FieldError]:
 
 
 def _impossible_tasks(tenant: Tenant, spec: WorkflowSpec) -> list[FieldError]:
-    """Tasks whose job could never start; equal requests are looked at once."""
-    alike: dict[str, list[int]] = {}
+    """Tasks whose job could never start; equal requests with equal time limits are looked at once."""
+    alike: dict[tuple[str, float], list[int]] = {}
     for position, task in enumerate(spec.tasks):
         if task.kind != "empty":
-            alike.setdefault(equivalence(spec.compiled[task.id].base), []).append(position)
+            base = spec.compiled[task.id].base
+            alike.setdefault((equivalence(base), base["time_limit"]), []).append(position)
     bases = [(spec.compiled[spec.tasks[positions[0]].id].base, positions) for positions in alike.values()]
     errors: list[FieldError] = []
     for base, positions in sorted(bases, key=lambda item: _size(item[0]), reverse=True)[:CHECKED_REQUESTS]:
