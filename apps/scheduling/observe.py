@@ -14,7 +14,7 @@ from django.db import connection
 from apps.core import loops
 from apps.fleet.membership import PoolMembers
 from apps.fleet.snapshot import present_fleet
-from apps.jobs.budgets import allowances, binding
+from apps.jobs.budgets import allowances, binding, next_period
 from apps.jobs.configuration import Configuration, TenantRow, configuration
 from apps.jobs.models import Job
 from apps.jobs.requests import cache, groups_of
@@ -107,6 +107,9 @@ def observe(now: datetime, *, told: bool = True) -> Observed | None:
         modes={view: configured.pools[view.rpartition("@")[0]].backfill for view in views},
         told=told,
     )
+    allowed = allowances(configured.budgets, now)
+    if (begins := next_period(configured.budgets, allowed, now)) is not None and begins <= now + loops.AHEAD:
+        loops.wake_at("schedule", begins)
     snapshot = Snapshot(
         fleet=fleet,
         pools=views,
@@ -121,7 +124,7 @@ def observe(now: datetime, *, told: bool = True) -> Observed | None:
         claims=held.claims,
         yields=held.yields,
         plan=plan,
-        allowances=allowances(configured.budgets, now),
+        allowances=allowed,
     )
     return Observed(
         snapshot=snapshot,
@@ -207,6 +210,7 @@ class QueuedJob:
     name: str
     limit: float
     owner: int | None = None
+    workflow: str = ""
     configuration: Configuration | None = None
     candidate: Candidate | None = None
 
@@ -279,7 +283,7 @@ def queued(now: datetime) -> tuple[list[QueuedJob], datetime | None, bool]:
         if changed:
             cursor.execute(
                 "SELECT xmin::text, id, tenant_id, priority, submitted_at, equivalence, pool, failures, reason, "
-                "detail, name, (spec->>'time_limit')::float8, owner_id FROM jobs_job WHERE id = ANY(%s)",
+                "detail, name, (spec->>'time_limit')::float8, owner_id, workflow FROM jobs_job WHERE id = ANY(%s)",
                 [changed],
             )
             kept.update((row[1], QueuedJob(*row)) for row in cursor.fetchall())
@@ -306,7 +310,7 @@ def _candidate(row: QueuedJob, configured: Configuration, tree: QuotaTree) -> Ca
         attempts=row.failures,
         equivalence=row.equivalence,
         minimums=cache().minimums(row.equivalence),
-        budgets=binding(configured.budgets, row.tenant, tenant.domain, row.owner),
+        budgets=binding(configured.budgets, row.tenant, tenant.domain, row.owner, row.workflow),
     )
 
 
