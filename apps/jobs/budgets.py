@@ -55,6 +55,11 @@ class Use:
         return next((level for level in WARNINGS if 100 * self.used >= level * self.budget.amount), 0)
 
     @property
+    def left(self) -> float:
+        """What may still be used; never below nothing."""
+        return max(0.0, self.budget.amount - self.used)
+
+    @property
     def exhausted_at(self) -> datetime | None:
         """When it is used up if what runs now goes on running; None if not in this period."""
         if self.until is None or self.used >= self.budget.amount:
@@ -130,9 +135,8 @@ def uses(budgets: Sequence[Budget], now: datetime) -> list[Use]:
     }
     spans = {budget.period: bounds(budget.period, now) for budget in budgets if budget.period}
     used = {
-        (period, resource): _used(resource, since, now)
-        for period, (since, _) in spans.items()
-        for resource in OVER_TIME.values()
+        (period, resource): _used(resource, spans[period][0], now)
+        for period, resource in {(budget.period, OVER_TIME[budget.measure]) for budget in budgets if budget.period}
     }
     found = []
     for budget in budgets:
