@@ -39,7 +39,7 @@ def new_form(tenants: Sequence[tuple[str, str]], domains: Sequence[tuple[str, st
         ),
         Field("user", "The person", optional=True, placeholder="alice", help="User name, where it is for a person."),
         Field("kind", "What is counted", "select", choices=kinds, help="Periods are those of the calendar, in UTC."),
-        _amount(),
+        _amount("Hours, or a number of jobs."),
         _hard(True),
     ]  # fmt: skip
     return Form({item.name: item for item in fields})
@@ -47,21 +47,22 @@ def new_form(tenants: Sequence[tuple[str, str]], domains: Sequence[tuple[str, st
 
 def edit_form(budget: Budget) -> Form:
     """The form of a budget that is there: how much, and for hours whether it is a limit."""
-    fields = [_amount(f"{budget.amount:.6f}".rstrip("0").rstrip("."))]
-    if budget.measure in OVER_TIME:
+    hours = budget.measure in OVER_TIME
+    fields = [_amount("Hours." if hours else "Jobs.", f"{budget.amount:.6f}".rstrip("0").rstrip("."))]
+    if hours:
         fields.append(_hard(budget.hard))
     fields.append(Field("seen", "", value=stamp(budget)))
     return Form({item.name: item for item in fields})
 
 
-def _amount(value: str = "") -> Field:
-    return Field("amount", "How much", value=value, mono=True, placeholder="100", help="Hours, or a number of jobs.")
+def _amount(unit: str, value: str = "") -> Field:
+    return Field("amount", "How much", value=value, mono=True, placeholder="100", help=unit)
 
 
 def _hard(value: bool) -> Field:
     return Field(
         "hard", "At the limit", "check", value, placeholder="Nothing further starts",
-        help="Without it, it only warns; only hours can.",
+        help="Unticked it only warns, which only a budget of hours can.",
     )  # fmt: skip
 
 

@@ -124,10 +124,11 @@ def hundredths(value: float) -> str:
 
 
 def quantity(value: float) -> str:
-    """Hours or jobs: `12.5`, `1,250`; two places at most, and what is there never reads as nothing."""
-    if 0 < value < 0.01:
-        return "< 0.01"
-    return f"{value:,.2f}".rstrip("0").rstrip(".")
+    """Hours or jobs: `12.5`, `1,250`, `0.0042`; what is there never reads as nothing."""
+    if 0 < value < 0.0001:
+        return "< 0.0001"
+    text = f"{value:,.2f}" if value >= 1 else f"{value:.4f}"
+    return text.rstrip("0").rstrip(".")
 
 
 # What a budget counts, as it stands before its period.

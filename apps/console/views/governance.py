@@ -95,7 +95,8 @@ def _show_tenant(
             "budget": quota_policies.budgets.allows(actor, "create", found),
         },
     }
-    return show(request, "console/tenants/detail.html", context, status=422 if member or secret else 200)
+    partials = {"tenant-budgets": "console/tenants/_budgets.html"}
+    return show(request, "console/tenants/detail.html", context, partials, status=422 if member or secret else 200)
 
 
 def _budgets(actor: Actor, found: Tenant) -> list[BudgetRow]:
