@@ -13,6 +13,7 @@ from itertools import count
 import numpy as np
 
 from engine.backfill import Mode, Plan, Running
+from engine.budgets import Limit, Spending
 from engine.cycle import decide
 from engine.estimates import Estimate, History
 from engine.fleet import Fleet, Mask
@@ -149,6 +150,7 @@ class Simulation:
         changes: Iterable[Change] = (),
         history: History | None = None,
         suspended: frozenset[int] = frozenset(),
+        limits: Iterable[Limit] = (),
         reorder: float | None = None,
         watch: "Callable[[Simulation, Sequence[Verdict]], None] | None" = None,
     ) -> None:
@@ -158,6 +160,8 @@ class Simulation:
         self.waiting: dict[int, Job] = {}
         self.estimates: dict[int, Estimate] = {}
         self.decisions = 0
+        self.spending = Spending(limits, start)
+        self._next_period = start
         # Jobs overtake each other as they age. Every so many seconds at most that alone is a reason to decide.
         self._reorder = reorder
         self._reordered = start
@@ -192,7 +196,15 @@ class Simulation:
             if self.waiting:
                 self._decide()
                 self._look_again()
+                self._await_period()
         return self.records
+
+    def _await_period(self) -> None:
+        """Decide again when the next period of a budget begins that is used up."""
+        at = self.spending.next_period(self.now)
+        if at is not None and not self.now < self._next_period <= at:
+            self._next_period = at
+            heappush(self._events, (at, 3, next(self._number), None))
 
     def _look_again(self) -> None:
         """Decide again when the order of those who still wait will have changed, if nothing else happens before."""
@@ -248,6 +260,7 @@ class Simulation:
         plan = Running(item.job, item.queue, since + estimate.p90, usage, places)
         live = _Live(job, since, since + job.length, flavor, members, places, usage, plan)
         self._live[item.job] = live
+        self.spending.begin(item.budgets, usage, self.now)
         heappush(self._events, (max(live.ends, self.now), 0, next(self._number), live))
 
     def _end(self, live: _Live, how: str) -> None:
@@ -256,6 +269,7 @@ class Simulation:
         for request, node, cards in live.places:
             self.fleet.give(request, node, cards)
         self.tree.remove(item.queue, live.usage)
+        self.spending.end(item.budgets, live.usage, self.now)
         record = self.records[item.job]
         record.spans.append((live.since, self.now, how))
         record.started = record.ends = None
@@ -339,6 +353,7 @@ class Simulation:
             claims=frozenset(self._claims & self.waiting.keys()),
             yields=self._yields() if evicts else {},
             plan=self._plan(candidates),
+            allowances=self.spending.allowances(self.now),
         )
 
     def _plan(self, candidates: Sequence[Candidate]) -> Plan:

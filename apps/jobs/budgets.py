@@ -7,6 +7,7 @@ they end (`settle`), and what the live ones use is computed from their start.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
+from functools import partial
 from typing import Any
 
 from django.db import connection, transaction
@@ -18,6 +19,7 @@ from apps.core.errors import Conflict, RateLimited
 from apps.events.record import Fact, record
 from apps.quotas.models import OVER_TIME, Budget, Consumption, Measure, Period
 from apps.tenants.models import Tenant
+from engine.budgets import Limit
 from engine.snapshot import Allowance
 
 from .models import Job
@@ -27,7 +29,7 @@ from .states import JOB_PLACED, JobState
 UNIT = 1000 * 3600 * 1000
 RATE_SECONDS = 60
 WARNINGS = (95, 80)
-WORDS = {Measure.CPU_HOURS: "core-hours", Measure.GPU_HOURS: "GPU-hours"}
+WORDS: dict[str, str] = {Measure.CPU_HOURS: "core-hours", Measure.GPU_HOURS: "GPU-hours"}
 
 # A count below this is full before it is at 80 %: to say that one job of one runs warns nobody.
 WARNED_FROM = 5
@@ -192,20 +194,25 @@ def _used(resource: str, since: datetime, now: datetime) -> tuple[dict[Scope, fl
 
 def allowances(budgets: Sequence[Budget], now: datetime) -> dict[int, Allowance]:
     """How many more jobs may start under the hard budgets that bound it; a budget with something left is not there."""
-    found = {}
+    found = ((limit.key, limit.allowance(limit.used, now.timestamp())) for limit in limits(budgets, now))
+    return {key: allowance for key, allowance in found if allowance is not None}
+
+
+def limits(budgets: Sequence[Budget], now: datetime) -> list[Limit]:
+    """Budgets of jobs at once and of hours as the engine's, with what is used of them now."""
+    found = []
     for use in uses(budgets, now):
         budget = use.budget
-        if budget.measure == Measure.RUNNING:
-            detail = f"the budget of {budget.of} lets {budget.amount:g} job{'s' * (budget.amount != 1)} run at once."
-            found[budget.pk] = Allowance(max(0, int(budget.amount - use.used)), detail)
-        elif use.until is not None and use.used >= budget.amount:
-            used = f"{use.used:.2f} of {budget.amount:g} {WORDS[Measure(budget.measure)]}"
-            detail = (
-                f"the budget of {budget.of} is used up: {used} this {budget.period}; "
-                f"the next begins {use.until:%Y-%m-%d %H:%M} UTC."
-            )
-            found[budget.pk] = Allowance(0, detail)
+        if budget.period:
+            ends, resource, unit = partial(_ends, budget.period), OVER_TIME[budget.measure], WORDS[budget.measure]
+            found.append(Limit(budget.pk, budget.of, budget.amount, resource, unit, budget.period, use.used, ends))
+        elif budget.measure == Measure.RUNNING:
+            found.append(Limit(budget.pk, budget.of, budget.amount, used=use.used))
     return found
+
+
+def _ends(period: str, at: float) -> float:
+    return bounds(period, datetime.fromtimestamp(at, UTC))[1].timestamp()
 
 
 def next_period(budgets: Iterable[Budget], allowed: Mapping[int, Allowance], now: datetime) -> datetime | None:

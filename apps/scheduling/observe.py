@@ -52,6 +52,7 @@ WAITING = frozenset(
         Reason.WAITING_FOR_QUOTA,
         Reason.WAITING_FOR_PREEMPTION,
         Reason.BEHIND_IN_QUEUE,
+        Reason.BUDGET_EXHAUSTED,
     }
 )
 
