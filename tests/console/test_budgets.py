@@ -7,6 +7,7 @@ import pytest
 
 from apps.core.actors import SYSTEM
 from apps.events.models import Event
+from apps.jobs.budgets import warn
 from apps.quotas.budgets import change_budget, create_budget
 from apps.quotas.models import Budget, Consumption
 from apps.workflows import commands as workflows
@@ -181,3 +182,13 @@ def test_who_may_not_changes_nothing(world: World, people: People, persona: str,
     for sent in (path, f"{path}delete", NEW):
         client.post(sent, {**WANTED, "amount": "9", "seen": "4.0 hard"})
     assert [(row.pk, row.amount) for row in Budget.objects.all()] == [(one.pk, 4)]
+
+
+def test_the_log_says_whose_budget_warned(world: World, people: People) -> None:
+    used(world, 85)
+    one = create_budget(actor=SYSTEM, tenant=world.vision, measure="cpu_hours", period="day", amount=100)
+    warn()
+    page = people.member.get("/events/?verb=budget.*")
+    assert f"tenant vision budget:{one.pk}" in words(page) and "percent=80" in words(page)
+    assert "Budget tenant vision warned" in words(people.member.get("/"))
+    assert "tenant vision" not in words(people.stranger.get("/events/?verb=budget.*"))

@@ -153,7 +153,7 @@ def meter(used: int, most: int, resource: str) -> SafeString:
 
 
 # Facts that the subject's name says already.
-NAMES = ("name", "username", "slug")
+NAMES = ("name", "username", "slug", "of")
 
 
 @register.filter
@@ -195,6 +195,7 @@ EVENT_STATES = {
     "cancelling": "cancelling",
     "requeued": "pending",
     "suspended": "suspended",
+    "warned": "pending",
     "removed": "removed",
     "revoked": "revoked",
     "cordoned": "cordoned",
@@ -214,7 +215,7 @@ def event_dot(verb: str) -> SafeString:
 def subject_name(event: Any) -> str:
     """What an event is about, by name where its facts have one, else by number."""
     facts = event.facts
-    name = facts.get("name") or facts.get("task") or facts.get("username") or facts.get("slug")
+    name = facts.get("name") or facts.get("task") or facts.get("username") or facts.get("slug") or facts.get("of")
     return str(name) if name else f"#{event.subject_id}"
 
 

@@ -47,6 +47,7 @@ EVENT_NOUNS = (
     "member",
     "token",
     "quota",
+    "budget",
     "pool",
 )
 
@@ -101,7 +102,9 @@ def _show_tenant(
 
 def _budgets(actor: Actor, found: Tenant) -> list[BudgetRow]:
     """What binds jobs of the reader here: the budgets of the tenant, its workflows and its domain, and their own."""
-    mine = Q(tenant=found) | Q(domain=found.domain_id) | Q(user__isnull=False, user=actor.user_id)
+    mine = Q(tenant=found) | Q(domain=found.domain_id)
+    if found.pk in actor.tenant_roles:
+        mine |= Q(user=actor.user_id)
     return budget_rows(actor, budgets_of(actor, mine)[:BUDGETS_MAX])
 
 
