@@ -37,8 +37,8 @@ from .runtimes import run_times
 CANDIDATES_MAX = 20_000
 # Grants of one cycle; more follow in the next pass at once, so that their jobs start meanwhile.
 GRANTS_MAX = 200
-# When more are queued: of jobs of one tenant that ask for the same, the first so many stand for all. A cycle grants no
-# more than that (GRANTS_MAX), and where one of them is refused, those behind it would be too.
+# When more are queued: of jobs of one tenant, person and workflow that ask for the same, the first so many stand for
+# all. A cycle grants no more than that (GRANTS_MAX), and where one of them is refused, those behind it would be too.
 ALIKE_MAX = 200
 # Jobs that a start is reserved for at most, in a pool that reserves for everyone.
 DEPTH = 100
@@ -256,7 +256,7 @@ QUEUED = (
 STANDING_FOR_ALL = (
     "SELECT id, version, NULL FROM ("
     " SELECT id, xmin::text AS version, priority, row_number() OVER ("
-    "  PARTITION BY tenant_id, pool, equivalence ORDER BY priority DESC, id) AS place"
+    "  PARTITION BY tenant_id, owner_id, workflow, pool, equivalence ORDER BY priority DESC, id) AS place"
     " FROM jobs_job WHERE state = 'pending' AND NOT held AND (not_before IS NULL OR not_before <= %s)"
     ") AS j WHERE place <= %s ORDER BY place, priority DESC, hashint8extended(id, %s) LIMIT %s"
 )

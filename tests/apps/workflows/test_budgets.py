@@ -1,9 +1,11 @@
 """Budgets of one workflow: the jobs of all its runs count, those of others do not."""
 
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.utils import timezone
 
 from apps.core.actors import SYSTEM
@@ -15,7 +17,7 @@ from apps.quotas.models import Budget, Consumption
 from tests.personas import World
 from tests.work import cycle, fresh, members, report, simulated_node, submit
 
-from .driver import bash, start
+from .driver import bash, end, start
 
 NOON = datetime(2026, 11, 18, 12, tzinfo=UTC)
 ONE_CORE = {"resources": {"cpu": "1"}}
@@ -92,3 +94,14 @@ def test_a_tenant_and_each_of_its_workflows_have_budgets_of_their_own(world: Wor
     with pytest.raises(Invalid) as refused:
         create_budget(actor=SYSTEM, domain=world.alpha, workflow="etl", measure="running", amount=1)
     assert refused.value.errors[0]["field"] == "workflow"
+
+
+def test_runs_under_way_when_the_portal_is_upgraded_count_too(world: World) -> None:
+    run, ended = (start(world.vision, bash("a"), name="etl") for _ in range(2))
+    alone = submit(world)
+    end(ended, "a")
+    Job.objects.update(workflow="")
+    migration = import_module("apps.workflows.migrations.0004_workflow_of_active_jobs").Migration
+    with connection.cursor() as cursor:
+        cursor.execute(migration.operations[0].sql)
+    assert [jobs_of(one)[0].workflow for one in (run, ended)] == ["etl", ""] and fresh(alone).workflow == ""
