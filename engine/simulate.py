@@ -13,6 +13,7 @@ from itertools import count
 import numpy as np
 
 from engine.backfill import Mode, Plan, Running
+from engine.budgets import Limit, Spending
 from engine.cycle import decide
 from engine.estimates import Estimate, History
 from engine.fleet import Fleet, Mask
@@ -155,6 +156,7 @@ class Simulation:
         changes: Iterable[Change] = (),
         history: History | None = None,
         suspended: frozenset[int] = frozenset(),
+        limits: Iterable[Limit] = (),
         reorder: float | None = None,
         watch: "Callable[[Simulation, Sequence[Verdict]], None] | None" = None,
     ) -> None:
@@ -164,6 +166,8 @@ class Simulation:
         self.waiting: dict[int, Job] = {}
         self.estimates: dict[int, Estimate] = {}
         self.decisions = 0
+        self.spending = Spending(limits, start)
+        self._next_period = start
         # Jobs overtake each other as they age. Every so many seconds at most that alone is a reason to decide.
         self._reorder = reorder
         self._reordered = start
@@ -200,7 +204,15 @@ class Simulation:
             if self.waiting:
                 self._decide()
                 self._look_again()
+                self._await_period()
         return self.records
+
+    def _await_period(self) -> None:
+        """Decide again when the next period of a budget begins that is used up."""
+        at = self.spending.next_period(self.now)
+        if at is not None and not self.now < self._next_period <= at:
+            self._next_period = at
+            heappush(self._events, (at, 3, next(self._number), None))
 
     def _look_again(self) -> None:
         """Decide again when more nodes are lent, or the order of those who still wait will have changed."""
@@ -264,6 +276,7 @@ class Simulation:
         safe = since if saved is None else saved
         live = _Live(job, since, since + job.length, flavor, members, places, usage, plan, safe)
         self._live[item.job] = live
+        self.spending.begin(item.budgets, usage, self.now)
         heappush(self._events, (max(live.ends, self.now), 0, next(self._number), live))
 
     def _end(self, live: _Live, how: str) -> None:
@@ -272,6 +285,7 @@ class Simulation:
         for request, node, cards in live.places:
             self.fleet.give(request, node, cards)
         self.tree.remove(item.queue, live.usage)
+        self.spending.end(item.budgets, live.usage, self.now)
         record = self.records[item.job]
         record.spans.append((live.since, self.now, how))
         record.started = record.ends = None
@@ -358,6 +372,7 @@ class Simulation:
             claims=frozenset(self._claims & self.waiting.keys()),
             yields=self._yields() if evicts else {},
             plan=self._plan(candidates),
+            allowances=self.spending.allowances(self.now),
         )
 
     def _plan(self, candidates: Sequence[Candidate]) -> Plan:

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from .views import artifacts, contributions, fleet, governance, jobs, overview, pools, quotas, workflows
+from .views import artifacts, budgets, contributions, fleet, governance, jobs, overview, pools, quotas, workflows
 
 app_name = "console"
 urlpatterns = [
@@ -64,6 +64,9 @@ urlpatterns = [
     path("quotas/new/", quotas.quota_new, name="quota-new"),
     path("quotas/<int:quota_id>/", quotas.quota, name="quota"),
     path("quotas/<int:quota_id>/delete", quotas.quota_delete, name="quota-delete"),
+    path("quotas/budgets/new/", budgets.budget_new, name="budget-new"),
+    path("quotas/budgets/<int:budget_id>/", budgets.budget, name="budget"),
+    path("quotas/budgets/<int:budget_id>/delete", budgets.budget_delete, name="budget-delete"),
     path("tenants/", governance.tenants, name="tenants"),
     path("tenants/<slug:slug>/", governance.tenant, name="tenant"),
     path(

@@ -123,6 +123,29 @@ def hundredths(value: float) -> str:
     return f"{value * 100:.1f}".removesuffix(".0")
 
 
+def quantity(value: float) -> str:
+    """Hours or jobs: `12.5`, `1,250`, `0.0042`; what is there never reads as nothing."""
+    if 0 < value < 0.0001:
+        return "< 0.0001"
+    text = f"{value:,.2f}" if value >= 1 else f"{value:.4f}"
+    return text.rstrip("0").rstrip(".")
+
+
+# What a budget counts, as it stands before its period.
+COUNTED = {
+    "pending": "Jobs that wait",
+    "running": "Jobs at once",
+    "submissions": "Submissions a minute",
+    "cpu_hours": "CPU core-hours",
+    "gpu_hours": "GPU-hours",
+}
+
+
+def per(measure: str, period: str) -> str:
+    """What a budget counts: `GPU-hours a month`."""
+    return f"{COUNTED[measure]} a {period}" if period else COUNTED[measure]
+
+
 def initials(name: str) -> str:
     """One or two letters that stand for a name."""
     parts = [part for part in name.replace(".", " ").replace("-", " ").replace("_", " ").split() if part]

@@ -7,6 +7,7 @@ they end (`settle`), and what the live ones use is computed from their start.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
+from functools import partial
 from typing import Any
 
 from django.db import connection, transaction
@@ -18,6 +19,7 @@ from apps.core.errors import Conflict, RateLimited
 from apps.events.record import Fact, record
 from apps.quotas.models import OVER_TIME, Budget, Consumption, Measure, Period
 from apps.tenants.models import Tenant
+from engine.budgets import Limit
 from engine.snapshot import Allowance
 
 from .models import Job
@@ -27,9 +29,12 @@ from .states import JOB_PLACED, JobState
 UNIT = 1000 * 3600 * 1000
 RATE_SECONDS = 60
 WARNINGS = (95, 80)
-WORDS = {Measure.CPU_HOURS: "core-hours", Measure.GPU_HOURS: "GPU-hours"}
+WORDS: dict[str, str] = {Measure.CPU_HOURS: "core-hours", Measure.GPU_HOURS: "GPU-hours"}
 
-Scope = tuple[int, int]  # tenant, owner (0: nobody)
+# A count below this is full before it is at 80 %: to say that one job of one runs warns nobody.
+WARNED_FROM = 5
+
+Scope = tuple[int, int, str]  # tenant, owner (0: nobody), workflow ("": none)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,19 @@ class Use:
     per_hour: float = 0.0
     since: datetime | None = None
     until: datetime | None = None
+
+    @property
+    def level(self) -> int:
+        """The highest of the WARNINGS that has been reached, in percent; 0 below them, and of a budget of nothing."""
+        if not self.budget.amount:
+            return 0
+        # Compared without division, which would lose 80 % of some amounts.
+        return next((level for level in WARNINGS if 100 * self.used >= level * self.budget.amount), 0)
+
+    @property
+    def left(self) -> float:
+        """What may still be used; never below nothing."""
+        return max(0.0, self.budget.amount - self.used)
 
     @property
     def exhausted_at(self) -> datetime | None:
@@ -58,15 +76,16 @@ def settle(grant_ids: Sequence[int]) -> None:
     """Add what these grants, which have just ended, used to the days they ran on; in the caller's transaction."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "INSERT INTO quotas_consumption AS c (day, tenant_id, owner, resource, amount) "
-            "SELECT d::date, j.tenant_id, coalesce(j.owner_id, 0), a.key, sum(a.value::bigint * floor(1000 * "
-            "extract(epoch FROM least(g.ended, d + interval '1 day') - greatest(g.began, d)))::bigint) "
+            "INSERT INTO quotas_consumption AS c (day, tenant_id, owner, workflow, resource, amount) "
+            "SELECT d::date, j.tenant_id, coalesce(j.owner_id, 0), j.workflow, a.key, "
+            "sum(a.value::bigint * floor(1000 * extract(epoch FROM "
+            "least(g.ended, d + interval '1 day') - greatest(g.began, d)))::bigint) "
             "FROM (SELECT job_id, amounts, created_at AT TIME ZONE 'UTC' AS began, "
             "greatest(created_at, released_at) AT TIME ZONE 'UTC' AS ended FROM jobs_grant WHERE id = ANY(%s)) g "
             "JOIN jobs_job j ON j.id = g.job_id, jsonb_each_text(g.amounts) a, "
             "generate_series(date_trunc('day', g.began), g.ended, interval '1 day') d "
-            "WHERE a.key IN ('cpu', 'gpu') GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4 "
-            "ON CONFLICT (day, tenant_id, owner, resource) DO UPDATE SET amount = c.amount + excluded.amount",
+            "WHERE a.key IN ('cpu', 'gpu') GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4, 5 "
+            "ON CONFLICT (day, tenant_id, owner, workflow, resource) DO UPDATE SET amount = c.amount + excluded.amount",
             [list(grant_ids)],
         )
 
@@ -85,14 +104,16 @@ def bounds(period: str, now: datetime) -> tuple[datetime, datetime]:
     return datetime.combine(day, time(), UTC), datetime.combine(after, time(), UTC)
 
 
-def binding(budgets: Iterable[Budget], tenant: int, domain: int, owner: int | None) -> tuple[int, ...]:
-    """The budgets that a job of this tenant, its domain and this person counts against."""
-    return tuple(budget.pk for budget in budgets if _covers(budget, tenant, domain, owner))
+def binding(
+    budgets: Iterable[Budget], tenant: int, domain: int, owner: int | None, workflow: str = ""
+) -> tuple[int, ...]:
+    """The budgets that a job of this tenant, its domain, this person and this workflow counts against."""
+    return tuple(budget.pk for budget in budgets if _covers(budget, tenant, domain, owner, workflow))
 
 
-def _covers(budget: Budget, tenant: int, domain: int, owner: int | None) -> bool:
+def _covers(budget: Budget, tenant: int, domain: int, owner: int | None, workflow: str) -> bool:
     if budget.tenant_id is not None:
-        return budget.tenant_id == tenant
+        return budget.tenant_id == tenant and budget.workflow in ("", workflow)
     if budget.domain_id is not None:
         return budget.domain_id == domain
     return budget.user_id == owner
@@ -101,8 +122,8 @@ def _covers(budget: Budget, tenant: int, domain: int, owner: int | None) -> bool
 def _sum(budget: Budget, amounts: Mapping[Scope, float], domains: Mapping[int, int]) -> float:
     return sum(
         amount
-        for (tenant, owner), amount in amounts.items()
-        if _covers(budget, tenant, domains.get(tenant, 0), owner)
+        for (tenant, owner, workflow), amount in amounts.items()
+        if _covers(budget, tenant, domains.get(tenant, 0), owner, workflow)
     )
 
 
@@ -116,9 +137,8 @@ def uses(budgets: Sequence[Budget], now: datetime) -> list[Use]:
     }
     spans = {budget.period: bounds(budget.period, now) for budget in budgets if budget.period}
     used = {
-        (period, resource): _used(resource, since, now)
-        for period, (since, _) in spans.items()
-        for resource in OVER_TIME.values()
+        (period, resource): _used(resource, spans[period][0], now)
+        for period, resource in {(budget.period, OVER_TIME[budget.measure]) for budget in budgets if budget.period}
     }
     found = []
     for budget in budgets:
@@ -137,54 +157,68 @@ def uses(budgets: Sequence[Budget], now: datetime) -> list[Use]:
 
 
 def _jobs(states: Iterable[str]) -> dict[Scope, float]:
-    """Jobs in these states by tenant and owner."""
+    """Jobs in these states by tenant, owner and workflow."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT tenant_id, coalesce(owner_id, 0), count(*) FROM jobs_job WHERE state = ANY(%s) GROUP BY 1, 2",
+            "SELECT tenant_id, coalesce(owner_id, 0), workflow, count(*) FROM jobs_job "
+            "WHERE state = ANY(%s) GROUP BY 1, 2, 3",
             [[str(state) for state in states]],
         )
-        return {(tenant, owner): count for tenant, owner, count in cursor.fetchall()}
+        return {(tenant, owner, workflow): count for tenant, owner, workflow, count in cursor.fetchall()}
 
 
 def _used(resource: str, since: datetime, now: datetime) -> tuple[dict[Scope, float], dict[Scope, float]]:
-    """By tenant and owner: thousandths times milliseconds since then, and the thousandths that are held now."""
+    """By scope: thousandths times milliseconds since then, and the thousandths that are held now."""
     rows = Consumption.objects.filter(day__gte=since.date(), day__lte=now.date(), resource=resource).order_by()
     amounts: dict[Scope, float] = {
-        (tenant, owner): float(total)
-        for tenant, owner, total in rows.values_list("tenant_id", "owner").annotate(Sum("amount"))
+        (tenant, owner, workflow): float(total)
+        for tenant, owner, workflow, total in rows.values_list("tenant_id", "owner", "workflow").annotate(Sum("amount"))
     }
     held: dict[Scope, float] = {}
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT j.tenant_id, coalesce(j.owner_id, 0), sum(v.amount), sum(v.amount * floor(1000 * greatest(0, "
-            "extract(epoch FROM %s::timestamptz - greatest(g.created_at, %s::timestamptz))))) "
+            "SELECT j.tenant_id, coalesce(j.owner_id, 0), j.workflow, sum(v.amount), "
+            "sum(v.amount * floor(1000 * greatest(0, extract(epoch FROM "
+            "%s::timestamptz - greatest(g.created_at, %s::timestamptz))))) "
             "FROM jobs_grant g JOIN jobs_job j ON j.id = g.job_id, "
             "LATERAL (SELECT (g.amounts->>%s)::bigint AS amount) v "
-            "WHERE g.released_at IS NULL AND v.amount > 0 GROUP BY 1, 2",
+            "WHERE g.released_at IS NULL AND v.amount > 0 GROUP BY 1, 2, 3",
             [now, since, resource],
         )
-        for tenant, owner, amount, used in cursor.fetchall():
-            held[tenant, owner] = float(amount)
-            amounts[tenant, owner] = amounts.get((tenant, owner), 0.0) + float(used)
+        for tenant, owner, workflow, amount, used in cursor.fetchall():
+            scope = (tenant, owner, workflow)
+            held[scope] = float(amount)
+            amounts[scope] = amounts.get(scope, 0.0) + float(used)
     return amounts, held
 
 
 def allowances(budgets: Sequence[Budget], now: datetime) -> dict[int, Allowance]:
     """How many more jobs may start under the hard budgets that bound it; a budget with something left is not there."""
-    found = {}
+    found = ((limit.key, limit.allowance(limit.used, now.timestamp())) for limit in limits(budgets, now))
+    return {key: allowance for key, allowance in found if allowance is not None}
+
+
+def limits(budgets: Sequence[Budget], now: datetime) -> list[Limit]:
+    """Budgets of jobs at once and of hours as the engine's, with what is used of them now."""
+    found = []
     for use in uses(budgets, now):
         budget = use.budget
-        if budget.measure == Measure.RUNNING:
-            detail = f"the budget of {budget.of} lets {budget.amount:g} job{'s' * (budget.amount != 1)} run at once."
-            found[budget.pk] = Allowance(max(0, int(budget.amount - use.used)), detail)
-        elif use.until is not None and use.used >= budget.amount:
-            used = f"{use.used:.2f} of {budget.amount:g} {WORDS[Measure(budget.measure)]}"
-            detail = (
-                f"the budget of {budget.of} is used up: {used} this {budget.period}; "
-                f"the next begins {use.until:%Y-%m-%d %H:%M} UTC."
-            )
-            found[budget.pk] = Allowance(0, detail)
+        if budget.period:
+            ends, resource, unit = partial(_ends, budget.period), OVER_TIME[budget.measure], WORDS[budget.measure]
+            found.append(Limit(budget.pk, budget.of, budget.amount, resource, unit, budget.period, use.used, ends))
+        elif budget.measure == Measure.RUNNING:
+            found.append(Limit(budget.pk, budget.of, budget.amount, used=use.used))
     return found
+
+
+def _ends(period: str, at: float) -> float:
+    return bounds(period, datetime.fromtimestamp(at, UTC))[1].timestamp()
+
+
+def next_period(budgets: Iterable[Budget], allowed: Mapping[int, Allowance], now: datetime) -> datetime | None:
+    """When the next period of a budget begins that lets nothing start now; None if only other events free one."""
+    used_up = (budget.period for budget in budgets if budget.period and budget.pk in allowed)
+    return min((bounds(period, now)[1] for period in used_up), default=None)
 
 
 def _scope(budget: Budget) -> Q:
@@ -226,18 +260,18 @@ def require_room(tenant: Tenant, owner_id: int | None, now: datetime) -> None:
 
 
 def warn(now: datetime | None = None) -> None:
-    """Record an event for each budget over time that has passed 80 or 95 %, once each in a period."""
+    """Record an event of each budget that has passed 80 or 95 %, once each in a period, counts and rates in a day."""
     now = now or timezone.now()
-    watched = Budget.objects.filter(measure__in=list(OVER_TIME), amount__gt=0)
+    watched = Budget.objects.filter(Q(measure__in=list(OVER_TIME), amount__gt=0) | Q(amount__gte=WARNED_FROM))
     for use in uses(list(watched.select_related("tenant", "domain", "user")), now):
-        percent = 100 * use.used / use.budget.amount
-        level = next((level for level in WARNINGS if percent >= level), None)
-        if level is None or use.since is None:
+        level = use.level
+        if not level:
             continue
-        told = Q(warned_on=use.since.date(), warned_percent__gte=level)
+        since = (use.since or bounds(Period.DAY, now)[0]).date()
+        told = Q(warned_on=since, warned_percent__gte=level)
         with transaction.atomic():
             fresh = Budget.objects.filter(pk=use.budget.pk).exclude(told)
-            if fresh.update(warned_on=use.since.date(), warned_percent=level):
+            if fresh.update(warned_on=since, warned_percent=level):
                 _record_warning(use, level)
 
 

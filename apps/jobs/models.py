@@ -29,6 +29,8 @@ class Job(models.Model):
     name = models.CharField(max_length=200)
     # What made it: "" for people and the API, "run:12" for a task of a workflow run.
     origin = models.CharField(max_length=60, blank=True, default="")
+    # The name of the workflow that it is a task of; budgets of workflows count by it.
+    workflow = models.CharField(max_length=200, blank=True, default="")
     spec = models.JSONField()
     # Digest of everything in the spec that placement looks at: equal jobs are scored once.
     equivalence = models.CharField(max_length=32)

@@ -1,10 +1,8 @@
 from django.urls import path
 
-from . import api, budgets_api
+from . import api
 
 urlpatterns = [
-    path("budgets", budgets_api.Budgets.as_view()),
-    path("budgets/<int:budget_id>", budgets_api.BudgetDetail.as_view()),
     path("jobs", api.Jobs.as_view()),
     path("jobs/<int:job_id>", api.JobDetail.as_view()),
     path("jobs/<int:job_id>/cancel", api.Cancel.as_view()),

@@ -16,6 +16,8 @@ from .models import OVER_TIME, Budget, Measure
 MAX_BUDGET = 1e12
 # A rate is looked up by its so many-th latest job.
 MAX_COUNT = 100_000
+# Tasks are submitted by the portal itself, which nobody can be refused for.
+AT_SUBMISSION = frozenset({Measure.PENDING, Measure.SUBMISSIONS})
 
 
 def _checked(measure: str, period: str, amount: float, hard: bool) -> None:
@@ -57,18 +59,29 @@ def create_budget(
     hard: bool = True,
     domain: Domain | None = None,
     tenant: Tenant | None = None,
+    workflow: str = "",
     user: AbstractUser | None = None,
 ) -> Budget:
-    """Give a domain, a tenant or a person a budget. Raises Invalid, and Conflict where there is one of the kind."""
+    """Give a domain, a tenant, one of its workflows or a person a budget.
+
+    `workflow` is the name of one that the tenant has: the caller has looked. Raises Invalid, and Conflict where there
+    is a budget of the kind.
+    """
     policies.budgets.require(actor, "create", measure)
     if sum(one is not None for one in (domain, tenant, user)) != 1:
         raise Invalid.field("tenant", "name exactly one of domain, tenant and user.", "required")
+    if workflow and tenant is None:
+        raise Invalid.field("workflow", "name the tenant that the workflow belongs to as well.", "required")
+    if workflow and measure in AT_SUBMISSION:
+        message = f"{measure} bind who submits; a workflow is bound by its max_active_runs and max_active_tasks."
+        raise Invalid.field("measure", message)
     _checked(measure, period, amount, hard)
     try:
         with transaction.atomic():
             budget = Budget.objects.create(
                 domain=domain,
                 tenant=tenant,
+                workflow=workflow,
                 user_id=user.pk if user is not None else None,
                 measure=measure,
                 period=period,
@@ -81,15 +94,33 @@ def create_budget(
     return budget
 
 
+def stamp(budget: Budget) -> str:
+    """What can be changed of a budget, as text; another one means that somebody has changed it."""
+    return f"{float(budget.amount)!r} {'hard' if budget.hard else 'soft'}"
+
+
 @transaction.atomic
 def change_budget(
-    *, actor: Actor, budget_id: int, amount: float | None = None, hard: bool | None = None
+    *, actor: Actor, budget_id: int, amount: float | None = None, hard: bool | None = None, seen: str | None = None
 ) -> Budget:
-    """Raise or lower a budget, or make it hard or soft; what waits for it is looked at again at once."""
+    """Raise or lower a budget, or make it hard or soft; what waits for it is looked at again at once.
+
+    `seen` is the `stamp` of what the writer looked at: raises Conflict (`changed_meanwhile`) when it is not that any
+    more. Setting what is set already changes nothing.
+    """
     budget = policies.budgets.get(actor, "update", lock=True, pk=budget_id)
+    present = stamp(budget)
+    if seen is not None and seen != present:
+        limit = f"{budget.amount:g}, {'a limit' if budget.hard else 'which only warns'}"
+        raise Conflict(
+            f"The budget was changed by somebody else meanwhile: it is {limit}. Compare it with yours and save again.",
+            code="changed_meanwhile",
+        )
     budget.amount = budget.amount if amount is None else amount
     budget.hard = budget.hard if hard is None else hard
     _checked(budget.measure, budget.period, budget.amount, budget.hard)
+    if stamp(budget) == present:
+        return budget
     # The new amount is warned of anew.
     budget.warned_on, budget.warned_percent = None, 0
     budget.save(update_fields=["amount", "hard", "warned_on", "warned_percent"])

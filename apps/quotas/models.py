@@ -132,13 +132,15 @@ OVER_TIME: dict[str, str] = {Measure.CPU_HOURS: Resource.CPU, Measure.GPU_HOURS:
 
 
 class Budget(models.Model):
-    """At most so much of a measure for a domain, a tenant or a person; a soft one only warns.
+    """At most so much of a measure for a domain, a tenant, one of its workflows or a person; a soft one only warns.
 
-    `warned_on` is the first day of the period in which it was last warned of, at `warned_percent`.
+    A workflow is told by its tenant and its name, which is all that this layer knows of it. `warned_on` is the first
+    day of the period in which it was last warned of, at `warned_percent`; counts are warned of by the day.
     """
 
     domain = models.ForeignKey(Domain, null=True, on_delete=models.CASCADE, related_name="budgets")
     tenant = models.ForeignKey(Tenant, null=True, on_delete=models.CASCADE, related_name="budgets")
+    workflow = models.CharField(max_length=200, blank=True, default="")
     user = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.CASCADE, related_name="budgets")
     measure = models.CharField(max_length=20, choices=Measure)
     period = models.CharField(max_length=10, choices=Period, blank=True, default="")
@@ -152,13 +154,18 @@ class Budget(models.Model):
         ordering = ["-id"]
         constraints = [
             models.UniqueConstraint(
-                fields=["domain", "tenant", "user", "measure", "period"], name="budget_once", nulls_distinct=False
+                fields=["domain", "tenant", "workflow", "user", "measure", "period"],
+                name="budget_once",
+                nulls_distinct=False,
             ),
             models.CheckConstraint(
                 condition=Q(domain__isnull=False, tenant__isnull=True, user__isnull=True)
                 | Q(domain__isnull=True, tenant__isnull=False, user__isnull=True)
                 | Q(domain__isnull=True, tenant__isnull=True, user__isnull=False),
                 name="budget_of_one",
+            ),
+            models.CheckConstraint(
+                condition=Q(workflow="") | Q(tenant__isnull=False), name="budget_workflow_of_tenant"
             ),
             models.CheckConstraint(condition=Q(amount__gte=0), name="budget_not_negative"),
             models.CheckConstraint(
@@ -173,26 +180,28 @@ class Budget(models.Model):
     def of(self) -> str:
         """Whose it is, for people."""
         if self.tenant is not None:
-            return f"tenant {self.tenant.slug}"
+            return f"{f'workflow {self.workflow} of ' if self.workflow else ''}tenant {self.tenant.slug}"
         return f"domain {self.domain.slug}" if self.domain is not None else f"person {self.user}"
 
 
 class Consumption(models.Model):
     """What ended grants have used on one day (UTC): millicores or thousandths of a card, times milliseconds.
 
-    Added when a grant ends, in its transaction. `owner` is the id of a person, 0 for none.
+    Added when a grant ends, in its transaction. `owner` is the id of a person, 0 for none; `workflow` the name of one
+    of the tenant's, "" for jobs of none.
     """
 
     day = models.DateField()
     tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="+", db_index=False)
     owner = models.BigIntegerField(default=0)
+    workflow = models.CharField(max_length=200, default="")
     resource = models.CharField(max_length=10, choices=Resource)
     amount = models.BigIntegerField(default=0)
 
     class Meta:
         ordering = ["day", "tenant_id", "owner", "resource"]
         constraints = [
-            models.UniqueConstraint(fields=["day", "tenant", "owner", "resource"], name="consumption_once")
+            models.UniqueConstraint(fields=["day", "tenant", "owner", "workflow", "resource"], name="consumption_once")
         ]
 
     def __str__(self) -> str:

@@ -162,6 +162,7 @@ class Asked:
             for copy in range(item["count"]):
                 number = ADDED + len(self.jobs)
                 self.world.names[number], self.world.tenants[number] = name, tenant.pk
+                self.world.owners[number] = self.actor.user_id, ""
                 self.labels[number] = f"{name} (added{f' {copy + 1}' if item['count'] > 1 else ''})"
                 candidate = Candidate(
                     job=number,
@@ -173,6 +174,7 @@ class Asked:
                     pool=self.world.view(tenant.pk, spec["intent"]["pool"]),
                     equivalence=(equivalence(spec), limit) if self.world.fleet.terms else equivalence(spec),
                     minimums=minimums_of(spec),
+                    budgets=self.world.budgets(number, tenant.pk),
                 )
                 self.jobs.append(simulate.Job(candidate, float(seconds), limit, keys_of(tenant.pk, name)))
 

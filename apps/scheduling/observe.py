@@ -14,7 +14,7 @@ from django.db import connection
 from apps.core import loops
 from apps.fleet.membership import PoolMembers
 from apps.fleet.snapshot import present_fleet
-from apps.jobs.budgets import allowances, binding
+from apps.jobs.budgets import allowances, binding, next_period
 from apps.jobs.configuration import Configuration, TenantRow, configuration
 from apps.jobs.models import Job
 from apps.jobs.requests import cache, groups_of
@@ -38,8 +38,8 @@ from .runtimes import run_times
 CANDIDATES_MAX = 20_000
 # Grants of one cycle; more follow in the next pass at once, so that their jobs start meanwhile.
 GRANTS_MAX = 200
-# When more are queued: of jobs of one tenant that ask for the same, the first so many stand for all. A cycle grants no
-# more than that (GRANTS_MAX), and where one of them is refused, those behind it would be too.
+# When more are queued: of jobs of one tenant, person and workflow that ask for the same, the first so many stand for
+# all. A cycle grants no more than that (GRANTS_MAX), and where one of them is refused, those behind it would be too.
 ALIKE_MAX = 200
 # Jobs that a start is reserved for at most, in a pool that reserves for everyone.
 DEPTH = 100
@@ -53,6 +53,7 @@ WAITING = frozenset(
         Reason.WAITING_FOR_QUOTA,
         Reason.WAITING_FOR_PREEMPTION,
         Reason.BEHIND_IN_QUEUE,
+        Reason.BUDGET_EXHAUSTED,
     }
 )
 
@@ -111,6 +112,9 @@ def observe(now: datetime, *, told: bool = True) -> Observed | None:
         modes={view: configured.pools[view.rpartition("@")[0]].backfill for view in views},
         told=told,
     )
+    allowed = allowances(configured.budgets, now)
+    if (begins := next_period(configured.budgets, allowed, now)) is not None and begins <= now + loops.AHEAD:
+        loops.wake_at("schedule", begins)
     snapshot = Snapshot(
         fleet=fleet,
         pools=views,
@@ -125,7 +129,7 @@ def observe(now: datetime, *, told: bool = True) -> Observed | None:
         claims=held.claims,
         yields=held.yields,
         plan=plan,
-        allowances=allowances(configured.budgets, now),
+        allowances=allowed,
     )
     return Observed(
         snapshot=snapshot,
@@ -211,6 +215,7 @@ class QueuedJob:
     name: str
     limit: float
     owner: int | None = None
+    workflow: str = ""
     configuration: Configuration | None = None
     candidate: Candidate | None = None
 
@@ -255,7 +260,7 @@ QUEUED = (
 STANDING_FOR_ALL = (
     "SELECT id, version, NULL FROM ("
     " SELECT id, xmin::text AS version, priority, row_number() OVER ("
-    "  PARTITION BY tenant_id, pool, equivalence ORDER BY priority DESC, id) AS place"
+    "  PARTITION BY tenant_id, owner_id, workflow, pool, equivalence ORDER BY priority DESC, id) AS place"
     " FROM jobs_job WHERE state = 'pending' AND NOT held AND (not_before IS NULL OR not_before <= %s)"
     ") AS j WHERE place <= %s ORDER BY place, priority DESC, hashint8extended(id, %s) LIMIT %s"
 )
@@ -283,7 +288,7 @@ def queued(now: datetime) -> tuple[list[QueuedJob], datetime | None, bool]:
         if changed:
             cursor.execute(
                 "SELECT xmin::text, id, tenant_id, priority, submitted_at, equivalence, pool, failures, reason, "
-                "detail, name, (spec->>'time_limit')::float8, owner_id FROM jobs_job WHERE id = ANY(%s)",
+                "detail, name, (spec->>'time_limit')::float8, owner_id, workflow FROM jobs_job WHERE id = ANY(%s)",
                 [changed],
             )
             kept.update((row[1], QueuedJob(*row)) for row in cursor.fetchall())
@@ -314,7 +319,7 @@ def _candidate(row: QueuedJob, configured: Configuration, tree: QuotaTree) -> Ca
         attempts=row.failures,
         equivalence=equivalence,
         minimums=cache().minimums(row.equivalence),
-        budgets=binding(configured.budgets, row.tenant, tenant.domain, row.owner),
+        budgets=binding(configured.budgets, row.tenant, tenant.domain, row.owner, row.workflow),
     )
 
 

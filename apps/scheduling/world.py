@@ -10,6 +10,7 @@ from django.db import connection
 
 from apps.fleet.models import Node
 from apps.fleet.states import NodeState
+from apps.jobs.budgets import binding, limits
 from apps.jobs.commands.checkpoints import of_all
 from apps.jobs.configuration import Configuration, configuration
 from apps.jobs.models import Job as JobRow
@@ -19,6 +20,7 @@ from apps.jobs.states import ATTEMPT_LIVE
 from apps.quotas.queries import load_tree
 from engine import simulate
 from engine.backfill import Mode
+from engine.budgets import Limit
 from engine.fleet import Fleet, NodeRow
 from engine.placement import expect, take_members
 from engine.queues import QueueRules, Strategy
@@ -39,7 +41,10 @@ POLICIES = (*(mode.value for mode in Mode), "fcfs")
 
 @dataclass(slots=True)
 class World:
-    """Everything that a simulation starts from. `names` and `tenants` are of all its jobs, by their numbers."""
+    """Everything that a simulation starts from. `names` and `tenants` are of all its jobs, by their numbers.
+
+    `limits` are the budgets that bind who may start; `owners` says of each job whose it is and of which workflow.
+    """
 
     now: float
     configuration: Configuration
@@ -50,6 +55,8 @@ class World:
     waiting: list[simulate.Job]
     names: dict[int, str] = field(default_factory=dict)
     tenants: dict[int, int] = field(default_factory=dict)
+    limits: list[Limit] = field(default_factory=list)
+    owners: dict[int, tuple[int | None, str]] = field(default_factory=dict)
 
     @property
     def jobs(self) -> list[simulate.Job]:
@@ -66,6 +73,12 @@ class World:
         if self.fleet.terms is None:
             return groups
         return lent_to(groups, self.configuration.tenants[tenant].domain, limit)
+
+    def budgets(self, job: int, tenant: int) -> tuple[int, ...]:
+        """The limits that a job counts against."""
+        owner, workflow = self.owners.get(job, (None, ""))
+        configured = self.configuration
+        return binding(configured.budgets, tenant, configured.tenants[tenant].domain, owner, workflow)
 
     def view(self, tenant: int, pool: str) -> str:
         """The name of a pool as the tenants of this one's domain see it."""
@@ -88,6 +101,11 @@ def load_world(now: datetime, *, run_time: float = 0.5) -> World:
     if fleet.gpu_free.shape[1] and pending:
         expect(fleet, expected_work(pending))
     world = World(now.timestamp(), configured, fleet, rows, load_tree(configured.quota_nodes), [], [])
+    if configured.budgets:
+        world.limits = limits(configured.budgets, now)
+        numbers = [*(run.job for run, _ in runs), *(row.job for row in pending), *(row[0] for row in later)]
+        owners = JobRow.objects.filter(pk__in=numbers).order_by().values_list("pk", "owner_id", "workflow")
+        world.owners = {job: (owner, workflow) for job, owner, workflow in owners}
     run_times().look(
         [(run.tenant, run.name) for run, _ in runs] + [(row.tenant, row.name) for row in pending], now
     )
@@ -149,6 +167,7 @@ def _job(
         attempts=failures,
         equivalence=equivalence if world.fleet.terms is None else (equivalence, limit),
         minimums=cache().minimums(equivalence),
+        budgets=world.budgets(number, tenant),
     )
     return simulate.Job(candidate, _seconds(tenant, name, limit, run_time), limit, keys_of(tenant, name))
 
@@ -176,6 +195,7 @@ def _take(world: World, runs: Sequence[LiveRun], run_time: float) -> None:
             amounts={resource: amount for (_, resource), amount in run.usage.items()},
             pool=world.view(run.tenant, run.pool),
             equivalence=run.equivalence if world.fleet.terms is None else (run.equivalence, run.limit),
+            budgets=world.budgets(run.job, run.tenant),
         )
         members = tuple(
             (group, rank, index[node], cards) for group, rank, node, cards, _ in run.members if node in index
@@ -261,6 +281,7 @@ def simulated(
         start=world.now,
         started=world.started,
         changes=changes,
+        limits=world.limits,
         history=run_times().copy(),
         reorder=max(REORDER_SECONDS, (until - world.now) / REORDERS),
         suspended=frozenset(world.queue(pk) for pk, row in world.configuration.tenants.items() if row.suspended),

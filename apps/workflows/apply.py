@@ -200,7 +200,10 @@ class _Batch:
         for (tenant_id, owner_id), share in shares.items():
             for _, start in share:
                 start.spec["intent"]["pool"] = start.spec["intent"].get("pool") or _pool()
-            items = [Submission(start.spec, f"run:{run.pk}", start.spec["name"]) for run, start in share]
+            items = [
+                Submission(start.spec, f"run:{run.pk}", start.spec["name"], self.progress[run.pk].plan.name)
+                for run, start in share
+            ]
             if items:
                 # Only its id is looked at; the row itself would be one more statement.
                 tenant = Tenant(pk=tenant_id)

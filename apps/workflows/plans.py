@@ -27,6 +27,7 @@ class Plan:
                 for task in definition["tasks"]
             }
         )
+        self.name: str = definition["name"]
         self.params: dict[str, Any] = definition["params"]
         self.max_active_runs: int = definition["max_active_runs"]
         self.max_active_tasks: int = definition["max_active_tasks"]

@@ -9,7 +9,8 @@ from typing import Any
 from django.db.models import Count, OuterRef, Q, QuerySet, Subquery
 
 from apps.core.actors import Actor
-from apps.core.errors import NotFound
+from apps.core.errors import Invalid, NotFound
+from apps.tenants.models import Tenant
 
 from . import policies
 from .models import Run, Task, Workflow, WorkflowVersion
@@ -41,6 +42,15 @@ def workflow_of(actor: Actor, workflow_id: int) -> Workflow:
     if found is None:
         raise NotFound(f"There is no workflow {workflow_id} that you can see.")
     return found
+
+
+def workflow_named(actor: Actor, tenant: Tenant | None, name: str) -> str:
+    """The name of a workflow that the tenant has and the actor sees, as a budget names it. Raises Invalid."""
+    if tenant is None:
+        raise Invalid.field("workflow", "name the tenant that the workflow belongs to as well.", "required")
+    if not policies.workflows.visible(actor).filter(tenant=tenant, name=name).exists():
+        raise Invalid.field("workflow", f"tenant {tenant.slug} has no workflow {name!r} that you can see.", "unknown")
+    return name
 
 
 def list_versions(actor: Actor, workflow_id: int) -> QuerySet[WorkflowVersion]:

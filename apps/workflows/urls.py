@@ -1,8 +1,10 @@
 from django.urls import path
 
-from . import api
+from . import api, budgets_api
 
 urlpatterns = [
+    path("budgets", budgets_api.Budgets.as_view()),
+    path("budgets/<int:budget_id>", budgets_api.BudgetDetail.as_view()),
     path("workflows", api.Workflows.as_view()),
     path("workflows/<int:workflow_id>", api.WorkflowDetail.as_view()),
     path("workflows/<int:workflow_id>/versions", api.Versions.as_view()),

@@ -121,6 +121,8 @@ def _tenant(row: Row) -> list[tuple[object, ...]]:
 
 def _budget(row: Row) -> list[tuple[object, ...]]:
     of = next(f"{kind} {row[kind]}" for kind in ("domain", "tenant", "user") if row.get(kind))
+    if row.get("workflow"):
+        of = f"workflow {row['workflow']} of {of}"
     measure = f"{row['measure']} a {row['period']}" if row.get("period") else row["measure"]
     kind = "hard" if row.get("hard") else "warns"
     until, next_period = ((row.get(name) or "")[:16].replace("T", " ") for name in ("exhausted_at", "resets_at"))

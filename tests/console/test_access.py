@@ -52,10 +52,14 @@ FORMS = {
     "flavor": {"operator"},
     "quota": {"operator"},
     "quota-new": {"operator"},
+    "budget": {"operator"},
+    "budget-new": {"operator"},
     "contribution-new": {"operator", "provider"},
     "contribution": {"operator", "provider"},
     "node-labels": {"operator", "provider"},
 }
+# Of these, those of what is not there yet.
+NEW = {"pool-new", "pool-preview", "flavor-new", "flavor-preview", "quota-new", "budget-new", "contribution-new"}
 # Only POST: one request each in test_changes_are_refused.
 CHANGES = {
     "tenant-switch",
@@ -70,6 +74,7 @@ CHANGES = {
     "flavor-delete",
     "contribution-withdraw",
     "quota-delete",
+    "budget-delete",
 }
 INSIDERS = ("operator", "admin", "member", "auditor")
 
@@ -124,9 +129,9 @@ def test_forms_by_persona(world: World, people: People, name: str) -> None:
         assert Event.objects.count() == before, f"{persona} changed something"
 
 
-@pytest.mark.parametrize("name", sorted(OF_VISION | LENT | {"pool", "flavor", "quota", "contribution", "node-labels"}))
+@pytest.mark.parametrize("name", sorted(OF_VISION | LENT | (FORMS.keys() - NEW)))
 def test_what_is_not_there(people: People, name: str) -> None:
-    keys = ("artifact", "job", "workflow", "run", "node", "pool", "flavor", "quota", "contribution")
+    keys = ("artifact", "job", "workflow", "run", "node", "pool", "flavor", "quota", "budget", "contribution")
     nowhere = {f"{key}_id": 2**62 for key in keys}
     path = address(name, {**nowhere, "slug": "no-such-tenant"})
     assert people.operator.get(path).status_code == 404
@@ -158,6 +163,7 @@ CHANGE_ARGUMENTS = [("node-action", {"action": action}) for action in ("cordon",
     ("flavor-delete", {}),
     ("contribution-withdraw", {}),
     ("quota-delete", {}),
+    ("budget-delete", {}),
 ]
 
 

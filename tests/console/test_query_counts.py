@@ -27,6 +27,7 @@ LIMITS = {
     "/quotas/": 12,
     "/quotas/{quota_id}/": 18,
     "/tenants/": 10,
+    "/tenants/{slug}/": 16,
     "/events/": 10,
 }
 

@@ -10,7 +10,6 @@ from apps.core.actors import SYSTEM
 from apps.events.models import Event
 from apps.fleet import commands as fleet
 from apps.quotas import commands as quotas
-from apps.quotas.budgets import create_budget
 from apps.quotas.models import QuotaLimit, QuotaNode, QuotaUsage
 from apps.tenants import commands as tenants
 from rmctl.spec import BadValue
@@ -216,10 +215,3 @@ def test_rules_of_the_queue_are_set_and_a_wrong_one_stays_beside_its_field(world
     assert node.reclaim == "any"
     cohort = people.operator.get(f"/quotas/{world.cohort.pk}/").content.decode()
     assert 'data-testid="quota-rules"' not in cohort
-
-
-def test_the_tenant_sees_its_budgets(world: World, people: People) -> None:
-    create_budget(actor=SYSTEM, tenant=world.vision, measure="gpu_hours", period="month", amount=12.5)
-    create_budget(actor=SYSTEM, domain=world.beta, measure="running", amount=4)
-    page = people.member.get("/tenants/vision/").content.decode()
-    assert "tenant vision" in page and "12.5" in page and "domain beta" not in page

@@ -16,8 +16,8 @@ pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machin
 PAGES = (
     "/", "/nodes/", "/nodes/1/", "/nodes/1/labels/", "/pools/", "/pools/1/", "/pools/new/", "/flavors/1/",
     "/contributions/", "/contributions/1/", "/contributions/new/", "/queue/", "/jobs/", "/jobs/1/", "/jobs/submit/",
-    "/workflows/", "/workflows/1/", "/runs/", "/runs/1/", "/quotas/", "/quotas/1/", "/quotas/new/", "/tenants/",
-    "/tenants/vision/", "/events/", "/tokens/",
+    "/workflows/", "/workflows/1/", "/runs/", "/runs/1/", "/quotas/", "/quotas/1/", "/quotas/new/",
+    "/quotas/budgets/new/", "/tenants/", "/tenants/vision/", "/events/", "/tokens/",
 )  # fmt: skip
 
 
@@ -133,6 +133,46 @@ def test_a_wrong_form_says_what_is_wrong_beside_the_field(page: Page, demo: Demo
     page.get_by_test_id("job-form-submit").click()
     expect(page.get_by_text("900 TiB").or_(page.get_by_text("memory", exact=False)).first).to_be_visible()
     assert page.url.endswith("/jobs/submit/")
+
+
+def test_a_budget_is_made_used_raised_and_deleted(operator_page: Page, page: Page, demo: DemoPortal) -> None:
+    operator, ada = operator_page, page
+    operator.goto(f"{demo.url}/tenants/vision/")
+    expect(operator.get_by_test_id("budgets").get_by_test_id("empty")).to_contain_text("No budget.")
+    operator.get_by_test_id("new-budget").click()
+    expect(operator.locator("[name=of]")).to_have_value("tenant:vision")
+    operator.select_option("[name=kind]", "running:")
+    operator.fill("[name=amount]", "-1")
+    operator.get_by_test_id("new-budget-save").click()
+    expect(operator.locator("#e-amount")).to_contain_text("a number from 0")
+    operator.fill("[name=amount]", "1")
+    operator.get_by_test_id("new-budget-save").click()
+    expect(operator).to_have_url(f"{demo.url}/tenants/vision/")
+
+    ada.goto(f"{demo.url}/tenants/vision/")
+    row = ada.get_by_test_id("budget-table").get_by_role("row").nth(1)
+    expect(row).to_contain_text("Jobs at once")
+    expect(row.get_by_role("img")).to_have_accessible_name("0 of 1 used")
+    with demo.client("ada") as api:
+        body = {"tenant": "vision", "groups": [{"command": ["sleep", "60"]}]}
+        first, second = (api.post("jobs", json=body).raise_for_status().json()["id"] for _ in range(2))
+        # No reload: the socket's hints repaint the bar.
+        expect(row.get_by_role("img")).to_have_accessible_name("1 of 1 used")
+        expect(row).to_contain_text("none")
+        ada.goto(f"{demo.url}/jobs/{second}/")
+        expect(ada.get_by_text("The budget of tenant vision lets 1 job run at once.").first).to_be_visible()
+
+        operator.get_by_role("link", name="Edit the budget of tenant vision").click()
+        operator.fill("[name=amount]", "2")
+        operator.get_by_test_id("budget-save").click()
+        expect(ada.get_by_text("Running").first).to_be_visible()
+        for job in (first, second):
+            api.post(f"jobs/{job}/cancel", json={}).raise_for_status()
+    operator.get_by_role("link", name="Edit the budget of tenant vision").click()
+    operator.get_by_test_id("delete-budget").click()
+    operator.get_by_role("button", name="Delete the budget").click()
+    expect(operator.get_by_test_id("toasts").get_by_text("The budget of tenant vision is gone.")).to_be_visible()
+    expect(operator.get_by_test_id("budgets").get_by_test_id("empty")).to_be_visible()
 
 
 def test_a_quota_is_edited_with_its_use_beside_it(operator_page: Page, demo: DemoPortal) -> None:

@@ -11,6 +11,7 @@ from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
+from apps.jobs.budgets import WARNINGS, Use
 from apps.quotas.queries import QuotaCell
 from engine.reasons import TITLES, Reason
 
@@ -28,8 +29,10 @@ for function in (
     words.hundredths,
     words.initials,
     words.listed,
+    words.per,
     words.pretty,
     words.price,
+    words.quantity,
     words.query_tags,
     words.sentence,
     words.unit,
@@ -42,6 +45,8 @@ SPRITE = "vendor/lucide-static-1.62.0/icons.svg"
 # From this fraction on more of it hurts, and from this one on it is nearly gone (memory, not cpu or allocation:
 # there, full is what one wants). In step with `static/js/behaviors/telemetry.js`.
 WARN, FULL = 0.85, 0.95
+# The tone of a budget's bar by the warning that it has reached.
+TONES = {95: "full", 80: "warn", 0: "accent"}
 
 
 @register.simple_tag
@@ -148,7 +153,7 @@ def meter(used: int, most: int, resource: str) -> SafeString:
 
 
 # Facts that the subject's name says already.
-NAMES = ("name", "username", "slug")
+NAMES = ("name", "username", "slug", "of")
 
 
 @register.filter
@@ -190,6 +195,7 @@ EVENT_STATES = {
     "cancelling": "cancelling",
     "requeued": "pending",
     "suspended": "suspended",
+    "warned": "pending",
     "removed": "removed",
     "revoked": "revoked",
     "cordoned": "cordoned",
@@ -209,7 +215,7 @@ def event_dot(verb: str) -> SafeString:
 def subject_name(event: Any) -> str:
     """What an event is about, by name where its facts have one, else by number."""
     facts = event.facts
-    name = facts.get("name") or facts.get("task") or facts.get("username") or facts.get("slug")
+    name = facts.get("name") or facts.get("task") or facts.get("username") or facts.get("slug") or facts.get("of")
     return str(name) if name else f"#{event.subject_id}"
 
 
@@ -270,6 +276,26 @@ def quota_bar(cell: QuotaCell) -> SafeString:
         f"{own + borrowed:.2f}",
         f"{reach:.2f}",
         f"{min(99.0, 100 * cell.nominal / scale):.2f}",
+    )
+
+
+@register.simple_tag
+def budget_bar(use: Use) -> SafeString:
+    """What is used of a budget, with marks where it warns; it ends at the budget, or where more is used."""
+    most = use.budget.amount
+    scale = max(most, use.used) or 1
+    marks = format_html_join(
+        "",
+        '<rect x="{}%" width="1.5" class="is-mark"></rect>',
+        ((f"{level * most / scale:.2f}",) for level in sorted(WARNINGS)),
+    )
+    return format_html(
+        '<svg class="bar bar--l" role="img" aria-label="{} of {} used"><rect width="{}%" class="is-{}"></rect>{}</svg>',
+        words.quantity(use.used),
+        words.quantity(most),
+        f"{100 * use.used / scale:.2f}",
+        TONES[use.level],
+        marks if most else "",
     )
 
 

@@ -15,7 +15,6 @@ from apps.core.errors import DomainError, Invalid
 from apps.core.filters import apply_filters
 from apps.events.filters import EventFilter
 from apps.events.queries import list_events
-from apps.jobs.budgets import Use, uses
 from apps.quotas import policies as quota_policies
 from apps.quotas.queries import quota_rows
 from apps.tenants import commands, policies
@@ -26,6 +25,7 @@ from .. import queries
 from ..context import chosen_tenant
 from ..forms import Field, Form
 from ..pages import known, page, page_of, show, text
+from .budgets import BudgetRow, budget_rows, budgets_of
 
 TOKEN_DAYS = (("7", "7 days"), ("30", "30 days"), ("90", "90 days"), ("365", "1 year"))
 TOKEN_SCOPES = (
@@ -33,6 +33,8 @@ TOKEN_SCOPES = (
     ("write", "Write: submit, trigger, cancel"),
     ("admin", "Admin: also govern, where your role allows it"),
 )
+# Budgets that the page of a tenant shows; the quota page has all of them.
+BUDGETS_MAX = 100
 # What the log is mostly asked for, as verb filters.
 EVENT_NOUNS = (
     "job",
@@ -45,6 +47,7 @@ EVENT_NOUNS = (
     "member",
     "token",
     "quota",
+    "budget",
     "pool",
 )
 
@@ -81,7 +84,7 @@ def _show_tenant(
         "crumbs": [{"label": "Tenants", "url": reverse("console:tenants")}, {"label": found.name}],
         "found": found,
         "quota": quota,
-        "budgets": _budget_uses(actor, found),
+        "budgets": _budgets(actor, found),
         "members": list_members(actor, found).order_by("role", "user__username"),
         "secrets": list_secrets(actor, found),
         "jobs": queries.job_counts(actor, found),
@@ -90,15 +93,19 @@ def _show_tenant(
         "may": {
             **{action: allows(actor, action, found) for action in ("manage_members", "manage_secrets", "suspend")},
             "quota": quota_policies.quotas.allows(actor, "create", found),
+            "budget": quota_policies.budgets.allows(actor, "create", found),
         },
     }
-    return show(request, "console/tenants/detail.html", context, status=422 if member or secret else 200)
+    partials = {"tenant-budgets": "console/tenants/_budgets.html"}
+    return show(request, "console/tenants/detail.html", context, partials, status=422 if member or secret else 200)
 
 
-def _budget_uses(actor: Actor, found: Tenant) -> list[Use]:
-    """The budgets of the tenant and of its domain, with what is used of each."""
-    rows = quota_policies.budgets.visible(actor).filter(Q(tenant=found) | Q(domain=found.domain_id))
-    return uses(list(rows.select_related("tenant", "domain", "user").order_by("measure", "pk")), timezone.now())
+def _budgets(actor: Actor, found: Tenant) -> list[BudgetRow]:
+    """What binds jobs of the reader here: the budgets of the tenant, its workflows and its domain, and their own."""
+    mine = Q(tenant=found) | Q(domain=found.domain_id)
+    if found.pk in actor.tenant_roles:
+        mine |= Q(user=actor.user_id)
+    return budget_rows(actor, budgets_of(actor, mine)[:BUDGETS_MAX])
 
 
 def _member_form() -> Form:

@@ -18,22 +18,28 @@ from apps.quotas.queries import limits_stamp, list_quotas, quota_rows
 from apps.tenants import policies as tenant_policies
 from apps.tenants.queries import list_tenants
 
-from ..pages import page, show, text
+from ..pages import page, page_of, show, text
 from ..quota_forms import NODE_PATHS, QuotaForm, node_form, quota_form, weight_of
+from .budgets import budget_rows, budgets_of
 
 
 @require_safe
 @page
 def quotas(request: HttpRequest, actor: Actor) -> HttpResponse:
-    """The quota tree: nominal, used and borrowed of every flavor and resource."""
+    """The quota tree: nominal, used and borrowed of every flavor and resource; and the budgets with what is left."""
     rows = [{"row": row, "may_edit": policies.quotas.allows(actor, "set_limits", row)} for row in quota_rows(actor)]
+    budgets = page_of(request, budgets_of(actor))
     context = {
         "crumbs": [{"label": "Quotas"}],
         "rows": rows,
+        "budgets": budget_rows(actor, budgets),
+        "page": budgets,
+        "may_budget": policies.budgets.allows(actor, "create", None),
         "edits": any(item["may_edit"] for item in rows),
         "may_create": policies.quotas.allows(actor, "create", None),
     }
-    return show(request, "console/quotas/page.html", context, {"quota-tree": "console/quotas/_tree.html"})
+    partials = {"quota-tree": "console/quotas/_tree.html", "quota-budgets": "console/quotas/_page_budgets.html"}
+    return show(request, "console/quotas/page.html", context, partials)
 
 
 @require_http_methods(["GET", "HEAD", "POST"])

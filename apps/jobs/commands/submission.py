@@ -31,6 +31,7 @@ class Submission:
     spec: dict[str, Any]
     origin: str
     name: str
+    workflow: str = ""
 
 
 def equivalence(spec: dict[str, Any]) -> str:
@@ -97,6 +98,7 @@ def submit_many(
                 owner_id=owner_id,
                 name=item.name,
                 origin=item.origin,
+                workflow=item.workflow,
                 spec=item.spec,
                 equivalence=equivalence(item.spec),
                 pool=intent["pool"],

@@ -220,3 +220,69 @@ def test_every_ended_grant_is_counted_once(world: World, clock: Any) -> None:
     spans = Grant.objects.values_list("created_at", "released_at")
     total = sum((released - created).total_seconds() * 1000 * 1500 for created, released in spans)
     assert Consumption.objects.get(resource="cpu").amount == total
+
+
+@pytest.mark.parametrize(
+    ("before", "woken"), [(timedelta(hours=1), []), (timedelta(seconds=10), [datetime(2026, 11, 19, tzinfo=UTC)])]
+)
+def test_the_scheduler_wakes_when_the_next_period_begins(
+    world: World, clock: Any, monkeypatch: Any, before: timedelta, woken: list[datetime]
+) -> None:
+    simulated_node(world)
+    budget(world, "cpu_hours", 1, period="day")
+    budget(world, "cpu_hours", 100, period="week")
+    budget(world, "running", 9)
+    finished = submit(world, cpu="1")
+    cycle()
+    clock(hours=2)
+    finish(finished)
+    waiting = submit(world, cpu="1")
+    midnight = datetime(2026, 11, 19, tzinfo=UTC)
+    now = clock(seconds=(midnight - before - timezone.now()).total_seconds())
+    asked = []
+    monkeypatch.setattr("apps.core.loops.wake_at", lambda name, at: asked.append((name, at)))
+    cycle()
+    assert now == midnight - before and fresh(waiting).reason == "budget_exhausted"
+    assert asked == [("schedule", at) for at in woken]
+    clock(seconds=before.total_seconds())
+    cycle()
+    assert fresh(waiting).state == "granted"
+
+
+def warnings() -> list[tuple[str, int]]:
+    events = Event.objects.filter(verb="budget.warned").order_by("id")
+    return [(event.facts["measure"], event.facts["percent"]) for event in events]
+
+
+def test_counts_and_rates_are_warned_of_once_a_day(world: World, clock: Any) -> None:
+    simulated_node(world, cpu=20_000)
+    budget(world, "running", 5)
+    budget(world, "pending", 5)
+    budget(world, "submissions", 10)
+    for _ in range(4):
+        submit(world)
+    warn(clock(seconds=1))
+    assert warnings() == [("pending", 80)]
+    cycle()
+    for _ in range(4):
+        submit(world)
+    warn(clock(seconds=1))
+    assert sorted(warnings()) == [("pending", 80), ("running", 80), ("submissions", 80)]
+    cycle()
+    warn(clock(minutes=2))
+    assert sorted(warnings()) == [("pending", 80), ("running", 80), ("running", 95), ("submissions", 80)]
+    warn(clock(hours=10))
+    assert len(warnings()) == 4
+    warn(clock(hours=3))
+    assert warnings()[4:] == [("running", 95)]
+
+
+def test_nobody_is_warned_of_a_count_that_is_full_at_once(world: World) -> None:
+    simulated_node(world)
+    budget(world, "running", 1)
+    budget(world, "pending", 4)
+    for _ in range(4):
+        submit(world)
+    cycle()
+    warn()
+    assert warnings() == []

@@ -7,14 +7,18 @@ import pytest
 from django.utils import timezone
 
 from apps.core import loops
+from apps.core.actors import SYSTEM
+from apps.jobs import commands as jobs
 from apps.jobs.commands import grants
 from apps.jobs.models import Job
+from apps.quotas.budgets import create_budget
 from apps.scheduling import observe as observing
 from apps.scheduling.models import Decision
 from apps.scheduling.tasks import GRANTS_MAX
 from engine.cycle import decide
+from tests.apps.workflows.driver import bash, start
 from tests.personas import World
-from tests.work import cycle, fresh, granted, simulated_node, submit
+from tests.work import cycle, fresh, granted, job_data, simulated_node, submit
 
 
 @pytest.fixture
@@ -33,6 +37,24 @@ def test_a_window_of_jobs_that_cannot_start_does_not_starve_one_that_can(world: 
     cycle()
     assert (fresh(small).state, fresh(other).state) == ("granted", "granted")
     assert {fresh(job).state for job in crowded} == {"pending"}
+
+
+def test_who_is_held_back_by_a_budget_does_not_hide_others_that_ask_for_the_same(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(observing, "CANDIDATES_MAX", 8)
+    monkeypatch.setattr(observing, "ALIKE_MAX", 3)
+    simulated_node(world, cpu=8000)
+    create_budget(actor=SYSTEM, user=world.users["member"], measure="running", amount=0)
+    create_budget(actor=SYSTEM, tenant=world.vision, workflow="etl", measure="running", amount=0)
+    held_back = [jobs.submit(actor=world.actor("member"), tenant=world.vision, data=job_data()) for _ in range(6)]
+    run = start(world.vision, *(bash(name) for name in "abcdef"), name="etl")
+    mine = jobs.submit(actor=world.actor("admin"), tenant=world.vision, data=job_data())
+    other = start(world.vision, bash("a"), name="other")
+    cycle()
+    assert (fresh(mine).state, Job.objects.get(task__run=other).state) == ("granted", "granted")
+    waiting = [*(fresh(job) for job in held_back), *Job.objects.filter(task__run=run)]
+    assert {job.state for job in waiting} == {"pending"} and len(waiting) == 12
 
 
 def test_jobs_beyond_the_window_are_told_why_they_wait(

@@ -7,17 +7,21 @@ from rest_framework import serializers
 from rest_framework.request import Request
 
 from apps.core.api import ApiView, StrictSerializer, Text, operation
+from apps.jobs.budgets import uses
 from apps.quotas import budgets as commands
 from apps.quotas.models import Budget, Measure, Period
 from apps.quotas.policies import budgets as policy
 from apps.tenants import policies as tenant_policies
 
-from .budgets import uses
+from .queries import workflow_named
 
 
 class BudgetBody(StrictSerializer):
     domain = Text(max_length=63, allow_null=True, default=None, help_text="Slug; one of domain, tenant and user.")
     tenant = Text(max_length=63, allow_null=True, default=None, help_text="Slug of the tenant.")
+    workflow = Text(
+        max_length=200, allow_null=True, default=None, help_text="Name of a workflow of the tenant: its jobs count."
+    )
     user = Text(max_length=150, allow_null=True, default=None, help_text="Name of the person, in all tenants.")
     measure = serializers.ChoiceField(choices=Measure.choices)
     period = serializers.ChoiceField(
@@ -36,6 +40,7 @@ class BudgetAnswer(serializers.Serializer[Any]):
     id = serializers.IntegerField()
     domain = serializers.CharField(allow_null=True)
     tenant = serializers.CharField(allow_null=True)
+    workflow = serializers.CharField(allow_null=True, help_text="Of the tenant; null: all its jobs count.")
     user = serializers.CharField(allow_null=True)
     measure = serializers.ChoiceField(choices=Measure.choices)
     period = serializers.CharField()
@@ -58,8 +63,9 @@ class Budgets(ApiView):
 
     @operation(body=BudgetBody, answer=BudgetAnswer, status=201)
     def post(self, request: Request) -> Any:
-        """Give a domain, a tenant or a person a budget."""
+        """Give a domain, a tenant, one of its workflows or a person a budget."""
         data, actor = self.data, self.actor
+        tenant = tenant_policies.tenants.get(actor, slug=data["tenant"]) if data["tenant"] else None
         budget = commands.create_budget(
             actor=actor,
             measure=data["measure"],
@@ -67,7 +73,8 @@ class Budgets(ApiView):
             period=data["period"],
             hard=data["hard"],
             domain=tenant_policies.domains.get(actor, slug=data["domain"]) if data["domain"] else None,
-            tenant=tenant_policies.tenants.get(actor, slug=data["tenant"]) if data["tenant"] else None,
+            tenant=tenant,
+            workflow=workflow_named(actor, tenant, data["workflow"]) if data["workflow"] else "",
             user=tenant_policies.users.get(actor, username=data["user"]) if data["user"] else None,
         )
         return _answers([budget])[0]
@@ -99,6 +106,7 @@ def _answers(budgets: list[Budget]) -> list[dict[str, Any]]:
             "id": use.budget.pk,
             "domain": use.budget.domain.slug if use.budget.domain else None,
             "tenant": use.budget.tenant.slug if use.budget.tenant else None,
+            "workflow": use.budget.workflow or None,
             "user": use.budget.user.get_username() if use.budget.user else None,
             "measure": use.budget.measure,
             "period": use.budget.period,
