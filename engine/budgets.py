@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from math import inf
+
+import numpy as np
 
 from engine.quota import FlavorResource
 from engine.snapshot import Allowance
@@ -38,9 +39,14 @@ class Limit:
             return None
         detail = (
             f"the budget of {self.of} is used up: {used:.2f} of {self.amount:g} {self.unit} this {self.period}; "
-            f"the next begins {datetime.fromtimestamp(self.ends(now), UTC):%Y-%m-%d %H:%M} UTC."
+            f"the next begins {_minute(self.ends(now))} UTC."
         )
         return Allowance(0, detail)
+
+
+def _minute(at: float) -> str:
+    """`2026-03-01 00:00` for epoch seconds, in UTC."""
+    return str(np.datetime64(int(at), "s").astype("datetime64[m]")).replace("T", " ")
 
 
 @dataclass(slots=True)

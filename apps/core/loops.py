@@ -145,10 +145,13 @@ def run(name: str, *, once: bool = False) -> bool:
     With `once` it is a single pass, for a loop that runs another one in its own turn: a worker does the rest.
     """
     stays = not once and redis.hint("SET", RUNNER.format(name), "1", "NX", "PX", FLAG_MILLISECONDS) is not None
+    ran = False
     try:
-        return _run(name, 0.0 if once else BUSY_SECONDS, stays)
+        ran = _run(name, 0.0 if once else BUSY_SECONDS, stays)
+        return ran
     finally:
-        if stays and _script(GONE, name) == 1:
+        # Who did not get the lock leaves the flag to its holder.
+        if stays and _script(GONE, name) == 1 and ran:
             _hand_over(name)
 
 

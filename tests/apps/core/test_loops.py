@@ -170,6 +170,18 @@ def test_a_second_runner_does_not_stay_and_a_killed_one_is_waited_for_no_longer_
 
 
 @pytest.mark.django_db(transaction=True)
+def test_who_does_not_get_the_lock_leaves_the_wake_to_its_holder(
+    redis_empty: None, a_pass: Any, runs: list[str], sent: list[str], lock_elsewhere: Any
+) -> None:
+    lock_elsewhere()
+    loops._send(NAME)
+    assert sent == [f"loop.{NAME}"]
+    assert loops.run(NAME) is False
+    assert redis.client().exists(loops.FLAG.format(NAME)) and not redis.client().exists(loops.RUNNER.format(NAME))
+    assert (runs, sent) == ([], [f"loop.{NAME}"])  # Or the two would send each other messages until it is done.
+
+
+@pytest.mark.django_db(transaction=True)
 def test_a_pass_that_fails_leaves_nobody_to_ring_for(redis_empty: None, a_pass: Any, sent: list[str]) -> None:
     def fail() -> bool:
         raise ValueError("a bug")
