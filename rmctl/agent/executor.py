@@ -67,7 +67,7 @@ class Executor:
         self._idle = asyncio.Event()
         os.makedirs(self.root, mode=0o711, exist_ok=True)
         # Only where a task can reach nothing but its own folders is an old folder as good as a new one.
-        self.spares = Spares(f"{data}/spare", box.owner(0), box.folder_modes) if box.bubblewrap else None
+        self.spares = Spares(f"{data}/spare", box.owner(0), box.folder_modes) if box.wrappers else None
 
     # What the portal asks
 
@@ -178,32 +178,36 @@ class Executor:
                 container = f"rmportal-{task.name}"
                 plan = self.runtime.launch(task.folder, assignment, container)
                 enforced = self.runtime.enforced()
+                started_at = time.time()
+                started = launch.start(plan, task.folder.log)
             else:
                 groups = self.cgroups.create(task.name, _limits(assignment))
-                plan = self.box.launch(task.folder, assignment, groups, self.isolation)
                 enforced = claims(self.isolation)
-            started_at = time.time()
-            pid = launch.start(plan, task.folder.log)
+                started_at = time.time()
+                started = self.box.start(task.folder, assignment, groups, self.isolation)
         except (Refused, OSError):
-            cgroups.remove(self.cgroups.task_groups(task.name))
+            groups = self.cgroups.task_groups(task.name)
+            cgroups.kill(groups)
+            self.sweep(groups)
             raise
-        ticks = process.start_ticks(pid) or 0
-        bubblewrap = bool(self.box.bubblewrap) and not container
-        state = State(pid, ticks, self.boot_id, started_at, bubblewrap, groups, container, enforced)
+        ticks = process.start_ticks(started.pid) or 0
+        wrappers = 0 if container else self.box.wrappers
+        state = State(started.pid, ticks, self.boot_id, started_at, wrappers, groups, container, enforced)
         try:
             task.folder.write_state(state)
         except OSError as error:
             # It runs already; after a restart the agent finds its process by the folder's name.
             logger.warning("task %s: its state could not be written: %s", task.name, error)
-        self.adopt(task, state, is_child=True)
+        self.adopt(task, state, started)
 
-    def adopt(self, task: Task, state: State, *, is_child: bool) -> None:
+    def adopt(self, task: Task, state: State, started: launch.Started) -> None:
         """Watch a task whose process runs."""
-        task.state, task.phase, task.is_child = state, "running", is_child
+        task.state, task.phase, task.is_child = state, "running", started.is_child
         self.tasks[task.key] = task
         self.follow(task)
         self.outbox.add(task.started_report(state))
-        task.pidfd = process.watch(state.pid, lambda: self._exited(task))
+        task.pidfd = started.descriptor
+        process.watch(task.pidfd, lambda: self._exited(task))
         loop = asyncio.get_running_loop()
         if task.assignment.time_limit_seconds > 0:
             left = task.assignment.time_limit_seconds - (time.time() - state.started_at)
@@ -253,7 +257,7 @@ class Executor:
             asked = True
         else:
             asked = grace_seconds > 0 and process.terminate(
-                task.state.pid, task.groups, task.state.bubblewrap
+                task.state.pid, task.groups, task.state.wrappers
             )
         if asked:
             timer = asyncio.get_running_loop().call_later(grace_seconds, self._kill, task)
@@ -288,7 +292,7 @@ class Executor:
         now = time.time()
         process.kill_leftovers(task.state.pid, task.groups, task.is_child)
         if task.is_child:
-            ended = reap(task.state.pid, now, counts=not task.state.bubblewrap)
+            ended = reap(task.state.pid, now, counts=not task.state.wrappers)
         else:
             status = task.folder.exit_status()
             ended = Exit(status[0] if status else None, now)

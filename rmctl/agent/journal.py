@@ -3,7 +3,8 @@
     assignment.msgpack   what was asked, without the secrets
     state                who runs it: process, kernel start time, boot, groups (absent until it was started)
     ending               why the agent is ending it, written before the first signal
-    exit                 exit status and a newline, written by the task's own shell, so it outlives the agent
+    exit                 exit status and a newline, written by the task's own shell or watcher, which outlives the agent
+    process              the pid of that watcher and a newline, where there is one (rmctl.agent.cells)
     log                  a header, then standard output and error, written by the task itself
     inputs.json          the inputs
     work/ tmp/ out/      what the task may write; `out/` holds `result.json`, `checkpoint`, `artifacts/`
@@ -35,7 +36,7 @@ from rmctl.agent.protocol import Assignment
 T = TypeVar("T")
 
 MAX_SPARES = 64
-KEPT_FILES = frozenset({"assignment.msgpack", "state", "exit", "log", "inputs.json"})
+KEPT_FILES = frozenset({"assignment.msgpack", "state", "exit", "process", "log", "inputs.json"})
 FOLDER_NAME = re.compile(r"([0-9]+)-([0-9]+)")
 
 
@@ -46,7 +47,8 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     start_ticks: int
     boot_id: str
     started_at: float
-    bubblewrap: bool = False
+    # How many processes below each other stand between the one named and the task's own.
+    wrappers: int = 0
     groups: list[str] = []
     container: str = ""
     enforced: dict[str, str] = {}

@@ -4,6 +4,7 @@ import os
 import select
 import signal
 from dataclasses import dataclass
+from typing import NamedTuple
 
 # Python ignores these two; a task must find them as every program does.
 DEFAULT_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ)
@@ -19,8 +20,17 @@ class Launch:
     arguments: bytes = b""
 
 
-def start(launch: Launch, log: str) -> int:
-    """Start it in a session of its own with its output in `log`; returns its pid.
+class Started(NamedTuple):
+    """A process that was started, with a pidfd of it, which the taker closes."""
+
+    pid: int
+    descriptor: int
+    # Whether it is the agent's own child, to be reaped.
+    is_child: bool
+
+
+def start(launch: Launch, log: str) -> Started:
+    """Start it in a session of its own with its output in `log`.
 
     posix_spawn does not copy the agent's memory, so this takes under a millisecond. Raises OSError.
     """
@@ -33,25 +43,25 @@ def start(launch: Launch, log: str) -> int:
     if descriptor is not None:
         actions.append((os.POSIX_SPAWN_DUP2, descriptor, 3))
     try:
-        return os.posix_spawn(
+        pid = os.posix_spawn(
             launch.argv[0], launch.argv, launch.env,
             file_actions=actions, setsid=True, setsigdef=DEFAULT_SIGNALS,
         )  # fmt: skip
     finally:
         if descriptor is not None:
             os.close(descriptor)
+    return Started(pid, os.pidfd_open(pid), is_child=True)
 
 
-def run(launch: Launch, log: str, seconds: float) -> int:
-    """Start it and wait for its end; returns the exit status, or kills it after `seconds`. Raises OSError."""
-    pid = start(launch, log)
-    descriptor = os.pidfd_open(pid)
+def wait(started: Started, seconds: float) -> None:
+    """Wait for its end, or kill it after `seconds`."""
     poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
+    poll.register(started.descriptor, select.POLLIN)
     if not poll.poll(seconds * 1000):
-        os.killpg(pid, signal.SIGKILL)
-    os.close(descriptor)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        os.killpg(started.pid, signal.SIGKILL)
+    os.close(started.descriptor)
+    if started.is_child:
+        os.waitpid(started.pid, 0)
 
 
 def _arguments_descriptor(launch: Launch) -> int | None:

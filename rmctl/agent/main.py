@@ -62,6 +62,7 @@ def join(url: str, token: str, name: str, data: str) -> int:
         box, groups, runtime = _probe(folder)
         runtimes = ["process", *([runtime.name] if runtime else [])]
         inventory = Hardware(folder).inventory(runtimes, executor.isolation(box, groups))
+        box.close()
         cgroups.remove(groups.folders())
         answer = asked.join(token, name, msgspec.to_builtins(inventory))
         credential = msgspec.convert({"url": asked.url, **answer}, Credential)
@@ -111,7 +112,8 @@ def _credential(folder: str) -> Credential:
 def _probe(folder: str) -> tuple[sandbox.Sandbox, cgroups.Cgroups, containers.Runtime | None]:
     """Try what this node can enforce. The group's name keeps two agents on one machine apart."""
     name = "rmportal-" + hashlib.sha256(folder.encode()).hexdigest()[:8]
-    return sandbox.probe(folder), cgroups.probe(name), containers.probe()
+    groups = cgroups.probe(name)  # first of all, as the agent may have to step aside into another group for it
+    return sandbox.probe(folder), groups, containers.probe()
 
 
 async def _run(asked: Portal, folder: str) -> int:
@@ -146,6 +148,7 @@ async def _run(asked: Portal, folder: str) -> int:
         await work.stop_all(REVOKED_GRACE_SECONDS)
         return EXIT_REVOKED
     finally:
+        box.close()
         await work.settle_groups()
         cgroups.remove(groups.folders())  # those with running tasks in them stay
         for task in waited:

@@ -21,33 +21,40 @@ def start_ticks(pid: int) -> int | None:
 
 
 def find_shell(folder: str) -> int | None:
-    """Pid of the outer shell of the task in `folder`, found by its command line."""
+    """Pid of the process that stays outside of the task in `folder` and writes how it ended.
+
+    A watcher of `rmctl.agent.cells` has left its pid in the folder, and its command line names the data folder;
+    a shell is found by its command line.
+    """
     marker = b"\0rmportal-task\0" + os.fsencode(folder) + b"\0"
     found = [pid for pid in _pids() if marker in _command_line(pid)]
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        watcher = int(Path(folder, "process").read_text())
+        if b"\0rmportal-task\0" + os.fsencode(Path(folder).parents[1]) + b"\0" in _command_line(watcher):
+            found.append(watcher)
     # The inner shell has the same command line until it executes the task; the outer one leads the session.
     return next((pid for pid in found if os.getsid(pid) == pid), None)
 
 
-def watch(pid: int, ended: Callable[[], None]) -> int:
-    """Call `ended` once in the running loop when the process ends, child or not; returns the descriptor, which
-    `unwatch` gives back. Raises ProcessLookupError."""
-    descriptor = os.pidfd_open(pid)
+def watch(descriptor: int, ended: Callable[[], None]) -> None:
+    """Call `ended` once in the running loop when the process of a pidfd ends, child or not, until `unwatch`."""
     asyncio.get_running_loop().add_reader(descriptor, ended)
-    return descriptor
 
 
 def unwatch(descriptor: int) -> None:
+    """Stop watching, and close the pidfd."""
     asyncio.get_running_loop().remove_reader(descriptor)
     os.close(descriptor)
 
 
-def terminate(shell: int, groups: list[str], bubblewrap: bool) -> bool:
+def terminate(shell: int, groups: list[str], wrappers: int) -> bool:
     """SIGTERM to every process of the task; False when there was none to ask.
 
-    The shell and bubblewrap's own two processes are left out: they must live to see how the task ends.
+    The shell and the processes around the task, so many below each other, are left out: they must live to see how
+    it ends.
     """
     asked = False
-    for pid in _members(shell, groups) - _wrappers(shell, groups, bubblewrap):
+    for pid in _members(shell, groups) - _wrappers(shell, groups, wrappers):
         asked |= _signal(pid, signal.SIGTERM)
     return asked
 
@@ -75,12 +82,14 @@ def _members(shell: int, groups: list[str]) -> set[int]:
     return inside | session
 
 
-def _wrappers(shell: int, groups: list[str], bubblewrap: bool) -> set[int]:
-    if not bubblewrap:
-        return {shell}
-    parents = {pid: int(fields[1]) for pid in _members(shell, groups) if (fields := _stat(pid))}
-    outer = {pid for pid, parent in parents.items() if parent == shell}
-    return {shell} | outer | {pid for pid, parent in parents.items() if parent in outer}
+def _wrappers(shell: int, groups: list[str], depth: int) -> set[int]:
+    found = level = {shell}
+    if depth:
+        parents = {pid: int(fields[1]) for pid in _members(shell, groups) if (fields := _stat(pid))}
+    for _ in range(depth):
+        level = {pid for pid, parent in parents.items() if parent in level}
+        found = found | level
+    return found
 
 
 def _signal(pid: int, number: signal.Signals) -> bool:

@@ -9,6 +9,7 @@ import psutil  # type: ignore[import-untyped]
 from rmctl.agent import cgroups, process
 from rmctl.agent.executor import Executor
 from rmctl.agent.journal import State, TaskFolder, stored_folders
+from rmctl.agent.launch import Started
 from rmctl.agent.protocol import Assignment, EndReason
 from rmctl.agent.task import Exit, Task
 
@@ -42,11 +43,13 @@ def _take_up(executor: Executor, task: Task) -> None:
     state = task.folder.state() or _find(executor, task)
     if state is not None and state.boot_id == executor.boot_id and _is_alive(state):
         try:
-            executor.adopt(task, state, is_child=False)
+            started = Started(state.pid, os.pidfd_open(state.pid), is_child=False)
+        except ProcessLookupError:
+            pass  # it ended in between
+        else:
+            executor.adopt(task, state, started)
             logger.info("task %s: still running as process %d", task.name, state.pid)
             return
-        except ProcessLookupError:
-            executor.shipper.forget(task.key)  # it ended in between
     status = task.folder.exit_status()
     if state is not None and state.boot_id != executor.boot_id:
         state, status = None, None
@@ -76,7 +79,7 @@ def _find(executor: Executor, task: Task) -> State | None:
     image = task.assignment.image
     return State(
         pid, ticks, executor.boot_id, started_at,
-        bubblewrap=bool(executor.box.bubblewrap) and not image,
+        wrappers=0 if image else executor.box.wrappers,
         groups=groups,
         container=f"rmportal-{task.name}" if image else "",
     )  # fmt: skip

@@ -5,17 +5,22 @@ processes, and of all data only its own work folder. The agent's folder, other t
 there at all. As root the task runs as `nobody` without capabilities; otherwise as the agent's user.
 """
 
+import errno
+import functools
 import os
+import resource
 import shutil
 import sys
-import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
-from rmctl.agent import environment
+from rmctl.agent import cells, environment, launch
 from rmctl.agent.errors import Refused
 from rmctl.agent.journal import TaskFolder
-from rmctl.agent.launch import Launch, run
+from rmctl.agent.launch import Launch, Started
 from rmctl.agent.protocol import Assignment, Isolation
+from rmctl.agent.spawner import Spawner
 
 NOBODY = 65534
 # Without bubblewrap each task of a root agent gets a user id of its own, so that neighbours cannot read it.
@@ -55,6 +60,13 @@ exit $status
 # Inside a user namespace the count of processes starts from nothing, so the limit is set there.
 PROCESS_LIMIT = 'ulimit -u "$0" 2>/dev/null || ulimit -p "$0"; exec "$@"'
 
+# The limit on what a process may map is for the task alone: what starts it may map more already.
+ADDRESS_SPACE = 'ulimit -v "$0"; exec "$@"'
+
+# What the kernel takes for one argument or variable (MAX_ARG_STRLEN), and of the stack's limit for all (execve(2)).
+ARGUMENT_BYTES = 32 * resource.getpagesize()
+STACK_SHARE = 4
+
 
 @dataclass(frozen=True)
 class Sandbox:
@@ -62,16 +74,17 @@ class Sandbox:
 
     filesystem: str
     bubblewrap: str = ""
-    # The program that gives up the agent's user: chroot (coreutils) or setpriv (util-linux).
+    # The program that gives up the agent's user (setpriv), where bubblewrap is missing.
     switch: str = ""
-    masked: tuple[str, ...] = ()
     fixed: tuple[str, ...] = field(default=(), repr=False)
+    # For tasks without and with GPUs; only where the agent is root.
+    spawners: tuple[Spawner, Spawner] | None = field(default=None, repr=False)
 
     def owner(self, placement: int) -> int | None:
         """User id that the task runs as, or None for the agent's own."""
-        if not self.switch:
-            return None
-        return NOBODY if self.bubblewrap else FIRST_TASK_USER + placement % TASK_USERS
+        if self.spawners:
+            return NOBODY
+        return FIRST_TASK_USER + placement % TASK_USERS if self.switch else None
 
     @property
     def folder_modes(self) -> tuple[int, int]:
@@ -80,12 +93,44 @@ class Sandbox:
         Where users separate the tasks, they pass through the outer one; where bubblewrap does, its own process
         has given up the right to enter other users' folders before it changes into the inner one.
         """
-        return (0o711, 0o700) if self.switch and not self.bubblewrap else (0o700, 0o711)
+        return (0o711, 0o700) if self.switch else (0o700, 0o711)
 
-    def launch(
+    @property
+    def wrappers(self) -> int:
+        """How many processes stand between the one that is started and the task's own."""
+        return 1 if self.spawners else 2 if self.bubblewrap else 0
+
+    def start(
+        self, folder: TaskFolder, assignment: Assignment, groups: list[str], isolation: Isolation
+    ) -> Started:
+        """Start the task. Raises OSError, and `Refused` for what no process can be given."""
+        if self.spawners:
+            spawner = self.spawners[bool(assignment.gpus)]
+            return spawner.start(self._request(folder, assignment, isolation), folder.log, groups)
+        return launch.start(self._launch(folder, assignment, groups, isolation), folder.log)
+
+    def close(self) -> None:
+        """End what starts tasks; those that run go on."""
+        for spawner in self.spawners or ():
+            spawner.close()
+
+    def _request(self, folder: TaskFolder, assignment: Assignment, isolation: Isolation) -> dict[str, Any]:
+        command, variables = _command(assignment), environment.build(assignment, _view())
+        _check_size(command, variables)
+        if isolation.memory == "address space":
+            command = ["/bin/sh", "-c", ADDRESS_SPACE, str(assignment.memory_bytes // 1024), *command]
+        return {
+            "folder": os.path.basename(folder.path),
+            "command": command,
+            "environment": variables,
+            "memory_bytes": assignment.memory_bytes,
+            "limits": [(resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, max(512, assignment.storage_bytes))],
+            "below_tmp": [path for path in _shown() if path.startswith("/tmp/")],
+        }
+
+    def _launch(
         self, folder: TaskFolder, assignment: Assignment, groups: list[str], isolation: Isolation
     ) -> Launch:
-        """How to start the task's own process. Raises `Refused` for what no process can be given."""
         command = _command(assignment)
         if self.bubblewrap:
             return self._in_bubblewrap(folder, assignment, groups, isolation, command)
@@ -100,17 +145,10 @@ class Sandbox:
             # The kernel counts all processes of the user; a user of its own starts from nothing.
             processes = assignment.pids + (0 if self.switch else _own_processes())
         argv = _shell(folder, assignment, groups, isolation, processes, folder.work)
-        return Launch([*argv, *self._as_user(assignment.placement), *inner], safe)
-
-    def _as_user(self, placement: int) -> list[str]:
-        owner = self.owner(placement)
-        if owner is None:
-            return []
-        if os.path.basename(self.switch) == "chroot":
-            # To the root that is there already: it starts in two thirds of setpriv's time.
-            return [self.switch, f"--userspec=+{owner}:+{owner}", "--groups=", "--skip-chdir", "/"]
-        plain = [self.switch, f"--reuid={owner}", f"--regid={owner}", "--clear-groups"]
-        return plain if self.bubblewrap else [*plain, "--no-new-privs"]
+        owner = self.owner(assignment.placement)
+        if owner is not None:
+            argv += [self.switch, f"--reuid={owner}", f"--regid={owner}", "--clear-groups", "--no-new-privs"]
+        return Launch([*argv, *inner], safe)
 
     def _in_bubblewrap(
         self,
@@ -120,11 +158,10 @@ class Sandbox:
         isolation: Isolation,
         command: list[str],
     ) -> Launch:
-        python_path = "" if environment.package_is_installed() else "/task/lib"
-        view = environment.View("/task/work", "/tmp", "/task/out", "/task/inputs.json", python_path)
-        safe, loader = environment.split(environment.build(assignment, view))
+        safe, loader = environment.split(environment.build(assignment, _view()))
         # First of all, so that an interpreter or a package below the system's /tmp is mounted into the task's.
         arguments = ["--bind", folder.temporary, "/tmp", *self.fixed]
+        arguments += ["--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts"]
         arguments += ["--size", str(assignment.memory_bytes), "--tmpfs", "/dev/shm"]
         if assignment.gpus:
             arguments += _gpu_devices()
@@ -139,7 +176,13 @@ class Sandbox:
             inner = ["/bin/sh", "-c", PROCESS_LIMIT, str(assignment.pids), *inner]
         argv = [*_shell(folder, assignment, groups, isolation, 0, ""), self.bubblewrap, "--args", "3", "--"]
         data = b"".join(os.fsencode(argument) + b"\0" for argument in arguments)
-        return Launch([*argv, *self._as_user(assignment.placement), *inner], {"PATH": HELPER_PATH}, data)
+        return Launch([*argv, *inner], {"PATH": HELPER_PATH}, data)
+
+
+def _view() -> environment.View:
+    """Where a task in bubblewrap sees its folders."""
+    python_path = "" if environment.package_is_installed() else "/task/lib"
+    return environment.View("/task/work", "/tmp", "/task/out", "/task/inputs.json", python_path)
 
 
 def _command(assignment: Assignment) -> list[str]:
@@ -151,6 +194,21 @@ def _command(assignment: Assignment) -> list[str]:
     if "=" in command[0]:
         raise Refused(f"command: {command[0]!r} reads like a variable; put variables into env")
     return command
+
+
+def _check_size(command: list[str], variables: dict[str, str]) -> None:
+    """Raise OSError (E2BIG) for what no process could be given, as execve would."""
+    sizes = [len(os.fsencode(argument)) + 1 for argument in command]
+    sizes += [len(os.fsencode(name)) + len(os.fsencode(value)) + 2 for name, value in variables.items()]
+    pointer = 8
+    if max(sizes) > ARGUMENT_BYTES or sum(sizes) + pointer * len(sizes) > _room_for_arguments():
+        raise OSError(errno.E2BIG, os.strerror(errno.E2BIG))
+
+
+def _room_for_arguments() -> int:
+    stack = resource.getrlimit(resource.RLIMIT_STACK)[0]
+    room = 6 * 2**20  # However large the stack: three quarters of 8 MiB.
+    return room if stack == resource.RLIM_INFINITY else min(room, stack // STACK_SHARE)
 
 
 def _shell(
@@ -198,24 +256,23 @@ def _parents(path: str) -> list[str]:
     return arguments
 
 
-def _fixed_arguments(masked: tuple[str, ...], as_root: bool, drop_user: bool) -> list[str]:
-    """The part of bubblewrap's arguments that is the same for every task."""
-    arguments = ["--unshare-pid", "--unshare-ipc", "--unshare-uts"]
-    if as_root:
-        arguments += ["--cap-drop", "ALL"]
-        if drop_user:
-            for capability in ("CAP_SETUID", "CAP_SETGID", "CAP_SYS_CHROOT"):
-                arguments += ["--cap-add", capability]
-    else:
-        arguments += ["--unshare-user"]
+@functools.cache
+def _shown() -> tuple[str, ...]:
+    """Folders of the system that a task sees, the interpreter's among them."""
     shown = list(SYSTEM_FOLDERS)
     interpreter = os.path.dirname(os.path.dirname(os.path.realpath(sys.executable)))
     for folder in (sys.prefix, sys.base_prefix, interpreter):
         if not any(folder == known or folder.startswith(known + "/") for known in shown):
             shown.append(folder)
+    return tuple(folder for folder in shown if os.path.isdir(folder))
+
+
+def _fixed_arguments(masked: tuple[str, ...]) -> list[str]:
+    """The part of bubblewrap's arguments that is the same for every task."""
+    arguments: list[str] = []
+    shown = _shown()
     for folder in shown:
-        if os.path.isdir(folder):
-            arguments += [*_parents(folder), "--ro-bind", folder, folder]
+        arguments += [*_parents(folder), "--ro-bind", folder, folder]
     for link in SYSTEM_LINKS:
         if os.path.islink(link):
             arguments += ["--symlink", os.readlink(link), link]
@@ -225,38 +282,52 @@ def _fixed_arguments(masked: tuple[str, ...], as_root: bool, drop_user: bool) ->
         if any(folder.startswith(known + "/") for known in shown):
             arguments += ["--perms", "0755", "--tmpfs", folder]
     arguments += ["--proc", "/proc", "--dev", "/dev", "--perms", "0755", "--dir", "/task"]
-    if as_root and not drop_user:
-        # User 0 without capabilities still owns these files.
-        arguments += ["--ro-bind", "/proc/sys", "/proc/sys"]
-        for secret in ("/etc/shadow", "/etc/gshadow", "/etc/shadow-", "/etc/gshadow-"):
-            if os.path.exists(secret):
-                arguments += ["--ro-bind", "/dev/null", secret]
     if not environment.package_is_installed():
         arguments += ["--perms", "0755", "--dir", "/task/lib"]
         arguments += ["--ro-bind", environment.package_folder(), "/task/lib/rmctl"]
     return arguments
 
 
+def _spawner(bubblewrap: str, fixed: tuple[str, ...], data: str, devices: list[str]) -> Spawner:
+    """What starts tasks in cells of one sandbox, which has the mount points that a cell needs."""
+    arguments = ["--cap-drop", "ALL"]
+    for capability in ("CAP_SYS_ADMIN", "CAP_SETUID", "CAP_SETGID", "CAP_DAC_OVERRIDE"):
+        arguments += ["--cap-add", capability]
+    arguments += [*fixed, *devices]
+    for folder in ("/tmp", "/dev/shm", "/task/work", "/task/out"):
+        arguments += ["--perms", "0755", "--dir", folder]
+    arguments += ["--ro-bind", "/dev/null", "/task/inputs.json", "--bind", f"{data}/tasks", "/tasks"]
+    package = environment.package_folder() if environment.package_is_installed() else "/task/lib/rmctl"
+    program = f"{package}/agent/{os.path.basename(cells.__file__)}"
+    return Spawner(bubblewrap, [*arguments, "--remount-ro", "/"], program, data)
+
+
 def probe(data: str) -> Sandbox:
-    """The strongest way that really runs a task here: interpreter found, rmctl importable, folder writable."""
-    as_root = os.geteuid() == 0
-    bubblewrap = shutil.which("bwrap", path=HELPER_PATH) or ""
-    chroot, setpriv = (
-        (shutil.which(name, path=HELPER_PATH) or "") if as_root else "" for name in ("chroot", "setpriv")
-    )
-    portal_data = os.environ.get("RMPORTAL_DATA", "")
-    masked = tuple(os.path.abspath(folder) for folder in (data, portal_data) if folder)
-    candidates = []
-    if bubblewrap:
-        for helper in dict.fromkeys((chroot, setpriv, "")):
-            fixed = tuple(_fixed_arguments(masked, as_root, bool(helper)))
-            candidates.append(Sandbox("bubblewrap", bubblewrap, helper, masked, fixed))
-    if setpriv:
-        candidates.append(Sandbox("user", switch=setpriv))
-    for candidate in candidates:
+    """The strongest way that really runs a task here: interpreter found, rmctl importable, folder writable.
+
+    To be asked when the agent is in the group where it stays; to be closed.
+    """
+    os.makedirs(f"{data}/tasks", mode=0o711, exist_ok=True)
+    for candidate in _candidates(data):
         if _works(candidate, data):
             return candidate
+        candidate.close()
     return Sandbox("none")
+
+
+def _candidates(data: str) -> Iterator[Sandbox]:
+    bubblewrap = shutil.which("bwrap", path=HELPER_PATH)
+    if bubblewrap:
+        masked = (data, os.environ.get("RMPORTAL_DATA", ""))
+        fixed = tuple(_fixed_arguments(tuple(os.path.abspath(folder) for folder in masked if folder)))
+        if os.geteuid() == 0:
+            plain, with_gpus = (_spawner(bubblewrap, fixed, data, devices) for devices in ([], _gpu_devices()))
+            yield Sandbox("bubblewrap", spawners=(plain, with_gpus))
+        else:
+            yield Sandbox("bubblewrap", bubblewrap, fixed=fixed)
+    setpriv = shutil.which("setpriv", path=HELPER_PATH) if os.geteuid() == 0 else None
+    if setpriv:
+        yield Sandbox("user", switch=setpriv)
 
 
 def _works(sandbox: Sandbox, data: str) -> bool:
@@ -268,13 +339,15 @@ def _works(sandbox: Sandbox, data: str) -> bool:
         placement=0, token=0, job=0, attempt=0, name="probe", tenant="",
         command=["python", "-c", script, sys.prefix],
     )  # fmt: skip
-    with tempfile.TemporaryDirectory(prefix="probe-", dir=data) as root:
-        os.chmod(root, 0o711)
-        folder = TaskFolder(root, 0, 0)
-        try:
-            folder.create(assignment, sandbox.folder_modes, sandbox.owner(0))
-            status = run(sandbox.launch(folder, assignment, [], Isolation()), folder.log, PROBE_SECONDS)
-            with open(folder.result, encoding="utf-8") as file:
-                return status == 0 and file.read() == "{}"
-        except OSError:
-            return False
+    folder = TaskFolder(f"{data}/tasks", 0, 0)
+    folder.path = f"{data}/tasks/probe"
+    folder.remove()
+    try:
+        folder.create(assignment, sandbox.folder_modes, sandbox.owner(0))
+        launch.wait(sandbox.start(folder, assignment, [], Isolation()), PROBE_SECONDS)
+        with open(folder.result, encoding="utf-8") as file:
+            return file.read() == "{}" and (folder.exit_status() or (1,))[0] == 0
+    except OSError:
+        return False
+    finally:
+        folder.remove()

@@ -72,7 +72,7 @@ class Exit:
 
 def reap(pid: int, at: float, counts: bool) -> Exit:
     """Collect an ended child of the agent. Its `cpu_seconds` include its descendants' if it waited for them
-    (`counts`), which bubblewrap does not do."""
+    (`counts`), which processes around the task do not do."""
     _, wait_status, used = os.wait4(pid, 0)
     code = os.waitstatus_to_exitcode(wait_status)
     status = code if code >= 0 else None

@@ -239,7 +239,7 @@ def test_a_container_is_run_with_the_same_limits(tmp_path: Path) -> None:
     folder.create(assignment, (0o700, 0o700), None)
     plan = Runtime("docker", str(cli)).launch(folder, assignment, "rmportal-5-2")
     assert not any("hidden" in argument for argument in plan.argv)
-    assert launch.run(plan, folder.log, 10.0) == 6
+    launch.wait(launch.start(plan, folder.log), 10.0)
     status = folder.exit_status()
     assert status is not None and status[0] == 6
     log = Path(folder.log).read_text()
