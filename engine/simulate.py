@@ -138,6 +138,8 @@ class _Live:
     plan: Running
     # Its work before this is safe.
     saved: float
+    # What an hour of it costs.
+    price: float = 0.0
 
 
 class Simulation:
@@ -274,10 +276,15 @@ class Simulation:
         places = placed_at(item.groups, members)
         plan = Running(item.job, item.queue, since + estimate.p90, usage, places)
         safe = since if saved is None else saved
-        live = _Live(job, since, since + job.length, flavor, members, places, usage, plan, safe)
+        price = self._price(places) if item.budgets else 0.0
+        live = _Live(job, since, since + job.length, flavor, members, places, usage, plan, safe, price)
         self._live[item.job] = live
-        self.spending.begin(item.budgets, usage, self.now)
+        self.spending.begin(item.budgets, usage, self.now, price)
         heappush(self._events, (max(live.ends, self.now), 0, next(self._number), live))
+
+    def _price(self, places: Places) -> float:
+        """What an hour of these members costs."""
+        return sum(float(self.fleet.price(request)[node]) for request, node, _ in places)
 
     def _end(self, live: _Live, how: str) -> None:
         item = live.job.candidate
@@ -285,7 +292,7 @@ class Simulation:
         for request, node, cards in live.places:
             self.fleet.give(request, node, cards)
         self.tree.remove(item.queue, live.usage)
-        self.spending.end(item.budgets, live.usage, self.now)
+        self.spending.end(item.budgets, live.usage, self.now, live.price)
         record = self.records[item.job]
         record.spans.append((live.since, self.now, how))
         record.started = record.ends = None

@@ -18,6 +18,8 @@ app = typer.Typer(
 )
 agent_app = typer.Typer(no_args_is_help=True, help="This machine as a node of the portal.")
 app.add_typer(agent_app, name="agent")
+budget_app = typer.Typer(no_args_is_help=True, help="Budgets of domains, tenants, workflows and people.")
+app.add_typer(budget_app, name="budget")
 
 
 def _json_mode(value: bool) -> bool:
@@ -300,6 +302,53 @@ def top(
     from rmctl.cli import listing
 
     listing.top(interval, once, as_json)
+
+
+BudgetId = Annotated[int, typer.Argument(min=1, help="Number of the budget.", metavar="BUDGET")]
+
+
+@budget_app.command("set")
+def budget_set(
+    measure: Annotated[
+        str, typer.Argument(help="cpu_hours, gpu_hours, cost, running, pending or submissions.", metavar="MEASURE")
+    ],
+    amount: Annotated[float, typer.Argument(min=0, help="How much there may be.", metavar="AMOUNT")],
+    per: Annotated[
+        str | None, typer.Option(help="day, week, month, or a window such as 24h or 7d; for hours and cost.")
+    ] = None,
+    tenant: TenantOption = None,
+    workflow: Annotated[str | None, typer.Option(help="Only this workflow of the tenant.")] = None,
+    user: Annotated[str | None, typer.Option(help="Only this member of the tenant; without one, a person.")] = None,
+    domain: Annotated[str | None, typer.Option(help="All tenants of this domain.")] = None,
+    warn: Annotated[bool, typer.Option("--warn", help="Only warn; hold nothing back.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Set a budget, for example: rmctl budget set cost 100 --per month --tenant vision --user max"""
+    from rmctl.cli import budgets
+
+    given = {"measure": measure, "amount": amount, "period": per, "tenant": tenant, "workflow": workflow, "user": user}
+    budgets.make({**given, "domain": domain, "hard": False if warn else None}, as_json)
+
+
+@budget_app.command("change")
+def budget_change(
+    budget: BudgetId,
+    amount: Annotated[float | None, typer.Option(min=0, help="How much there may be.")] = None,
+    hard: Annotated[bool | None, typer.Option("--hard/--warn", help="A limit, or only a warning.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Raise or lower a budget, or make it a limit or a warning."""
+    from rmctl.cli import budgets
+
+    budgets.change(budget, amount, hard, as_json)
+
+
+@budget_app.command("remove")
+def budget_remove(budget: BudgetId) -> None:
+    """Take a budget away; what it held back starts."""
+    from rmctl.cli import budgets
+
+    budgets.remove(budget)
 
 
 DataFolder = Annotated[
