@@ -16,7 +16,8 @@ from .models import Grant
 
 # Thousandths times milliseconds that the live grants of a tenant have used, since a time.
 LIVE = (
-    "SELECT coalesce(sum((g.amounts->>'cpu')::bigint * v.long), 0), coalesce(sum((g.amounts->>'gpu')::bigint * v.long), "
+    "SELECT coalesce(sum((g.amounts->>'cpu')::bigint * v.long), 0), "
+    "coalesce(sum((g.amounts->>'gpu')::bigint * v.long), "
     "0), coalesce(sum(1000 * g.price * v.long), 0) FROM jobs_grant g JOIN jobs_job j ON j.id = g.job_id, "
     "LATERAL (SELECT 1000 * greatest(0, extract(epoch FROM %s::timestamptz - greatest(g.created_at, %s::timestamptz))) "
     "AS long) v WHERE g.released_at IS NULL AND j.tenant_id = %s"

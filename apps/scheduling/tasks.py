@@ -8,6 +8,7 @@ from django.utils import timezone
 
 from apps.core import idempotency, loops
 from apps.core.loops import loop
+from apps.execution.commands import forget_checkpoints
 from apps.jobs.budgets import forget_hours, warn
 from apps.jobs.commands import repair
 from apps.quotas.ledger import decay
@@ -67,6 +68,7 @@ def housekeep() -> bool:
     decay()
     warn(now)
     forget_hours(now)
+    forget_checkpoints(now)
     note(now)
     idempotency.forget(now - timedelta(hours=idempotency.KEEP_HOURS))
     Cycle.objects.filter(at__lt=now - CYCLE_AGE).delete()

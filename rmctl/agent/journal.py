@@ -6,7 +6,8 @@
     exit                 exit status and a newline, written by the task's own shell, so it outlives the agent
     log                  a header, then standard output and error, written by the task itself
     inputs.json          the inputs
-    work/ tmp/ out/      what the task may write; `out/` holds `result.json`, `checkpoint`, `artifacts/`
+    work/ tmp/ out/      what the task may write; `out/` holds `result.json`, `checkpoint`, `artifacts/`,
+                         and `saved/` if the task keeps its checkpoints with the portal
 
 A file that was cut short while it was written does not decode and counts as absent. Nothing is fsynced: a
 killed agent loses nothing that was written, and after a power failure the boot id differs, so every task of the
@@ -83,6 +84,10 @@ class TaskFolder:
     @property
     def checkpoint(self) -> str:
         return self.path + "/out/checkpoint"
+
+    @property
+    def saved(self) -> str:
+        return self.path + "/out/saved"
 
     @property
     def inputs(self) -> str:

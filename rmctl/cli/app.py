@@ -211,6 +211,20 @@ def cancel(
 
 
 @app.command()
+def checkpoints(
+    job: JobId,
+    save: Annotated[
+        Path | None, typer.Option(help="Download the newest of each member into this folder, as tar.gz.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List what a job's members have saved to go on from."""
+    from rmctl.cli import checkpoints
+
+    checkpoints.show(job, save, as_json)
+
+
+@app.command()
 def checkpoint() -> None:
     """Inside a task: say that it has saved what it needs to go on from here. An eviction then loses less."""
     import os

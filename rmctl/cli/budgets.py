@@ -28,7 +28,7 @@ def remove(number: int) -> None:
     """Take a budget away."""
     with client() as asked:
         asked.request("DELETE", f"budgets/{number}")
-    stdout.print(f"Budget {number} is gone.")
+    stdout().print(f"Budget {number} is gone.")
 
 
 def _show(row: dict[str, Any], as_json: bool) -> None:
@@ -36,4 +36,4 @@ def _show(row: dict[str, Any], as_json: bool) -> None:
         print_json(row)
         return
     kind = KINDS["budgets"]
-    stdout.print(table(kind.columns, kind.rows(row), right=kind.right))
+    stdout().print(table(kind.columns, kind.rows(row), right=kind.right))

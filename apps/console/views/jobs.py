@@ -13,7 +13,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from apps.core.actors import Actor
 from apps.core.errors import DomainError
 from apps.events.queries import events_of
-from apps.execution.queries import job_artifacts
+from apps.execution.queries import job_artifacts, job_checkpoints
 from apps.fleet.queries import list_pools
 from apps.jobs import commands, policies
 from apps.jobs.consumption import cost_of
@@ -107,6 +107,7 @@ def job(request: HttpRequest, actor: Actor, job_id: int) -> HttpResponse:
         "shown": shown,
         "cost": cost_of(found.grants.all(), timezone.now()),
         "artifacts": job_artifacts(actor, found.pk),
+        "checkpoints": job_checkpoints(actor, found.pk)[:RANKS],
         "events": events_of(actor, "job", found.pk)[:EVENTS],
         "run_id": found.origin.removeprefix("run:") if found.origin.startswith("run:") else "",
         "may": {action: policies.jobs.allows(actor, action, found) for action in ("cancel", "hold", "release")},
