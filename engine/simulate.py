@@ -52,7 +52,8 @@ class Job:
 class Started:
     """A job that runs when the simulation begins; fleet and tree count what it holds already.
 
-    `saved` is when it last wrote a checkpoint. Nobody writes another one in the simulation.
+    `saved` is when it last wrote a checkpoint, from which it goes on if it is stopped. Nobody writes another one in the
+    simulation.
     """
 
     job: Job
@@ -298,7 +299,9 @@ class Simulation:
         record.started = record.ends = None
         if how in ("preempted", "lost"):
             self._tries[item.job] = self._tries.get(item.job, 0) + (how == "lost")
-            self._queue(live.job)
+            # It goes on from its last checkpoint, if it has one.
+            done = max(0.0, live.saved - live.since)
+            self._queue(replace(live.job, seconds=live.job.seconds - done) if done else live.job)
 
     def _change(self, change: Change) -> None:
         if change.ready or change.closed or change.lost:
