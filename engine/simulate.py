@@ -85,7 +85,7 @@ class Change:
     """Something that is different from a time on; None leaves it as it is.
 
     Nodes (by row of the fleet) become ready, take no new work (`closed`), or are lost; what runs on a lost one
-    starts over. Jobs can be cancelled while they wait or run.
+    goes on from its last checkpoint, or starts over. Jobs can be cancelled while they wait or run.
     """
 
     at: float
