@@ -14,6 +14,8 @@ from engine.snapshot import Allowance
 ROUNDING = 1e-9
 # The resource of limits on what a job costs: the sum over its members of the prices of their cores and cards.
 MONEY = "money"
+# No limit, as an amount that nobody reaches.
+UNLIMITED = 1e15
 # Start, end (epoch seconds), and how much was used between them.
 Slice = tuple[float, float, float]
 
@@ -141,10 +143,6 @@ class Spending:
     def __init__(self, limits: Iterable[Limit], now: float) -> None:
         self._limits = {limit.key: limit for limit in limits}
         self._accounts = {key: _account(limit, now) for key, limit in self._limits.items()}
-
-    def __bool__(self) -> bool:
-        """Whether there is any limit."""
-        return bool(self._limits)
 
     def begin(self, budgets: Iterable[int], usage: Mapping[FlavorResource, int], now: float, price: float = 0) -> None:
         """A job that counts against these begins to hold this, at a price for an hour."""

@@ -94,6 +94,7 @@ class Change:
     lost: frozenset[int] = frozenset()
     quotas: Sequence[Node] | None = None
     policy: QueuePolicy | None = None
+    limits: Sequence[Limit] = ()
     cancelled: frozenset[int] = frozenset()
 
 
@@ -312,6 +313,7 @@ class Simulation:
             self.tree = self.tree.configured(change.quotas)
         if change.policy is not None:
             self.policy = change.policy
+        self.spending.change(change.limits)
         for number in change.cancelled:
             if self.waiting.pop(number, None) is not None:
                 self.records[number].spans.append((self.now, self.now, "cancelled"))

@@ -165,6 +165,7 @@ def simulate(
     quota: Annotated[
         list[str] | None, typer.Option(help="QUOTA[.FLAVOR].RESOURCE=[+-]AMOUNT, such as vision.gpu=+2.")
     ] = None,
+    budget: Annotated[list[str] | None, typer.Option(help="BUDGET=AMOUNT by its number, or BUDGET=none.")] = None,
     policy: Annotated[str | None, typer.Option(help="easy, conservative, none or fcfs, in all pools.")] = None,
     horizon: Annotated[str | None, typer.Option(help="How far to look ahead, such as 12h; a day by default.")] = None,
     run_times: Annotated[
@@ -177,8 +178,9 @@ def simulate(
     from rmctl.cli import whatif
 
     question = whatif.Question(
-        file, job, cancel, add_nodes, remove_node, cordon_node, lose_cluster, quota, policy, horizon, run_times, tenant
-    )
+        file, job, cancel, add_nodes, remove_node, cordon_node, lose_cluster, quota, budget, policy, horizon, run_times,
+        tenant,
+    )  # fmt: skip
     whatif.simulate(question, as_json)
 
 
