@@ -310,6 +310,46 @@ def limits(budgets: Sequence[Budget], now: datetime) -> list[Limit]:
     return [limit for use in uses(budgets, now) if (limit := _limit(use)) is not None]
 
 
+def limits_before(budgets: Sequence[Budget], at: datetime) -> list[Limit]:
+    """The same as they were at a time in the past, when nobody ran: what had ended before it counts, by the hour."""
+    domains = dict(Tenant.objects.values_list("pk", "domain_id")) if budgets else {}
+    found = []
+    for budget in budgets:
+        since: datetime | None = None
+        until: datetime | None = None
+        past: tuple[Slice, ...] = ()
+        if budget.period:
+            since, until = (at - budget.window, None) if budget.window else bounds(budget.period, at)
+            ended = _ended(OVER_TIME[budget.measure], since, at)
+            past = tuple(
+                (start, end, amount / UNIT)
+                for (tenant, owner, workflow), start, end, amount in ended
+                if _covers(budget, tenant, domains.get(tenant, 0), owner, workflow)
+            )
+        use = Use(budget, at, sum(amount for _, _, amount in past), 0.0, since, until, past)
+        if (limit := _limit(use)) is not None:
+            found.append(limit)
+    return found
+
+
+def _ended(resource: str, since: datetime, until: datetime) -> list[tuple[Scope, float, float, float]]:
+    """What ended grants used between two times: whole days, and hours at both ends."""
+    first, last = (datetime.combine(at.astimezone(UTC).date(), time(), UTC) for at in (since, until))
+    whole = first if first >= since else first + timedelta(days=1)
+    found: list[tuple[Scope, float, float, float]] = []
+    days = Consumption.objects.filter(day__gte=whole.date(), day__lt=last.date(), resource=resource).order_by()
+    for tenant, owner, workflow, day, amount in days.values_list("tenant_id", "owner", "workflow", "day", "amount"):
+        start = datetime.combine(day, time(), UTC).timestamp()
+        found.append(((tenant, owner, workflow), start, start + 86_400, float(amount)))
+    edges = Q(hour__gt=since - timedelta(hours=1), hour__lt=min(whole, until)) | Q(hour__gte=last, hour__lt=until)
+    hours = HourlyConsumption.objects.filter(edges, resource=resource).order_by()
+    begin, close = since.timestamp(), until.timestamp()
+    for tenant, owner, workflow, hour, amount in hours.values_list("tenant_id", "owner", "workflow", "hour", "amount"):
+        start, end = max(begin, hour.timestamp()), min(close, hour.timestamp() + 3600)
+        found.append(((tenant, owner, workflow), start, end, float(amount) * (end - start) / 3600))
+    return found
+
+
 def _limit(use: Use) -> Limit | None:
     budget = use.budget
     if budget.measure == Measure.RUNNING:

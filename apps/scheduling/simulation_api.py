@@ -13,6 +13,7 @@ from apps.tenants.models import Tenant
 
 from . import replay, simulation
 from .changes import CHANGES_MAX
+from .past import TIMES
 from .world import POLICIES, RUN_TIMES
 
 DAY = 86_400
@@ -162,6 +163,12 @@ class ReplayBody(StrictSerializer):
         max_length=len(POLICIES) + 1,
         default=["present"],
         help_text="`present` is each pool as it is now; the others are for all pools.",
+    )
+    budgets = serializers.ChoiceField(
+        choices=TIMES, default="then", help_text="Of the time, as the log tells them; of today; or none."
+    )
+    lending = serializers.ChoiceField(
+        choices=TIMES, default="then", help_text="Terms of lending: when the first job came, of today, or none."
     )
 
 

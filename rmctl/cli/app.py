@@ -191,12 +191,16 @@ def replay(
     policy: Annotated[
         list[str] | None, typer.Option(help="easy, conservative, none, fcfs or present; repeat to compare.")
     ] = None,
+    budgets: Annotated[str | None, typer.Option(help="Of that time (then, by default), present or none.")] = None,
+    lending: Annotated[
+        str | None, typer.Option(help="Terms of lending of that time (then, by default), present or none.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """What would have been: run a recorded period again under other policies, and compare."""
     from rmctl.cli import whatif
 
-    whatif.replay(since, until, policy, as_json)
+    whatif.replay(since, until, policy, budgets, lending, as_json)
 
 
 @app.command()

@@ -203,12 +203,15 @@ def _figures(rows: Sequence[tuple[str, dict[str, Any]]]) -> None:
     print_table(columns, table, right=columns[1:])
 
 
-def replay(since: str, until: str | None, policies: list[str] | None, as_json: bool) -> None:
+def replay(
+    since: str, until: str | None, policies: list[str] | None, budgets: str | None, lending: str | None, as_json: bool
+) -> None:
     """Run a recorded period again and compare."""
     body = {
         "since": _moment(since, "--from"),
         "until": _moment(until, "--to") if until else datetime.now(UTC).isoformat(),
         "policies": policies or ["present"],
+        **{name: value for name, value in (("budgets", budgets), ("lending", lending)) if value is not None},
     }
     with client() as asked:
         told = asked.post("replay", body)
