@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, time, timedelta
 from functools import cache, partial
-from typing import Any
 
 from django.db import connection, transaction
 from django.db.models import Q, Sum
@@ -29,6 +28,8 @@ from .states import JOB_PLACED, JobState
 # An hour of a core or a card: thousandths times milliseconds.
 UNIT = 1000 * 3600 * 1000
 RATE_SECONDS = 60
+# Jobs of a tenant that are looked through for those of one workflow.
+LATEST_MAX = 10_000
 WARNINGS = (95, 80)
 WORDS: dict[str, str] = {Measure.CPU_HOURS: "core-hours", Measure.GPU_HOURS: "GPU-hours", Measure.COST: "of cost"}
 
@@ -194,8 +195,7 @@ def uses(budgets: Sequence[Budget], now: datetime) -> list[Use]:
             found.append(Use(budget, now, total / UNIT, rate / 1000, *spans[budget.period]))
         elif budget.measure == Measure.SUBMISSIONS:
             since = now - timedelta(seconds=RATE_SECONDS)
-            latest = _latest(budget)[: int(budget.amount)]
-            found.append(Use(budget, now, sum(at > since for at in latest)))
+            found.append(Use(budget, now, sum(at > since for at in _latest(budget, int(budget.amount)))))
         else:
             found.append(Use(budget, now, _sum(budget, jobs[Measure(budget.measure)], domains)))
     return found
@@ -383,30 +383,44 @@ def _scope(budget: Budget) -> Q:
     return Q(tenant__domain=budget.domain_id) if budget.domain_id is not None else Q(owner=budget.user_id)
 
 
-def _latest(budget: Budget) -> Any:
-    """When the latest jobs that a budget covers were submitted, the last first."""
-    return Job.objects.filter(_scope(budget)).order_by("-pk").values_list("submitted_at", flat=True)
+def _of_workflow(budget: Budget) -> Q:
+    return Q(workflow=budget.workflow) if budget.workflow else Q()
 
 
-def require_room(tenant: Tenant, owner_id: int | None, now: datetime) -> None:
-    """Refuse a submission above a rate (RateLimited) or above how many jobs may wait (Conflict).
+def _latest(budget: Budget, count: int) -> list[datetime]:
+    """When the latest jobs that a budget covers were submitted, so many of them, the last first.
+
+    Of a workflow's, those among the latest of its tenant: an index leads to no further.
+    """
+    rows = Job.objects.filter(_scope(budget)).order_by("-pk")
+    if budget.workflow:
+        latest = rows.values_list("workflow", "submitted_at")[:LATEST_MAX]
+        return [at for workflow, at in latest if workflow == budget.workflow][:count]
+    return list(rows.values_list("submitted_at", flat=True)[:count])
+
+
+def require_room(tenant: Tenant, owner_id: int | None, now: datetime, workflow: str = "") -> None:
+    """Refuse a submission, or a run of a workflow that somebody triggers, above a rate (RateLimited) or above how many
+    jobs may wait (Conflict).
 
     Locks the budgets, so that two submissions at once do not both take the last place.
     """
     of_person = Q(user=None) if owner_id is None else Q(user=None) | Q(user=owner_id)
     mine = (Q(tenant=tenant) | Q(domain=tenant.domain_id) | Q(tenant=None, domain=None)) & of_person
-    counted = Budget.objects.filter(mine, measure__in=AT_SUBMISSION, workflow="")
+    counted = Budget.objects.filter(mine, measure__in=AT_SUBMISSION, workflow__in={"", workflow})
     for budget in counted.select_related("tenant", "domain", "user").select_for_update(of=("self",)).order_by("pk"):
         amount = int(budget.amount)
         if budget.measure == Measure.PENDING:
-            if Job.objects.filter(_scope(budget), state=JobState.PENDING).order_by()[:amount].count() >= amount:
+            waiting = Job.objects.filter(_scope(budget), _of_workflow(budget), state=JobState.PENDING).order_by()
+            if waiting[:amount].count() >= amount:
                 raise Conflict(
                     f"{amount} jobs of {budget.of} wait already, which is its budget: wait until some have started, "
                     "or cancel some.",
                     code="too_many_pending",
                 )
             continue
-        oldest = _latest(budget)[amount - 1 : amount].first() if amount else now
+        latest = _latest(budget, amount)
+        oldest = latest[amount - 1] if len(latest) >= amount else None
         age = RATE_SECONDS if oldest is None else (now - oldest).total_seconds()
         if age < RATE_SECONDS:
             wait = max(1, int(RATE_SECONDS - age + 0.999))

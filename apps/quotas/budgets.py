@@ -19,7 +19,7 @@ MAX_BUDGET = 1e12
 MAX_WINDOW = timedelta(days=31)
 # A rate is looked up by its so many-th latest job.
 MAX_COUNT = 100_000
-# Tasks are submitted by the portal itself, which nobody can be refused for.
+# Who submits a job or triggers a run is refused; tasks are submitted by the portal itself and are not.
 AT_SUBMISSION = frozenset({Measure.PENDING, Measure.SUBMISSIONS})
 
 
@@ -88,9 +88,6 @@ def create_budget(
         raise Invalid.field("tenant", "name exactly one of domain, tenant and user.", "required")
     if workflow and tenant is None:
         raise Invalid.field("workflow", "name the tenant that the workflow belongs to as well.", "required")
-    if workflow and measure in AT_SUBMISSION:
-        message = f"{measure} bind who submits; a workflow is bound by its max_active_runs and max_active_tasks."
-        raise Invalid.field("measure", message)
     if workflow and user is not None:
         raise Invalid.field("workflow", "a budget is of a workflow or of a member, not of both.")
     budget = Budget(
