@@ -52,7 +52,8 @@ class Job:
 class Started:
     """A job that runs when the simulation begins; fleet and tree count what it holds already.
 
-    `saved` is when it last wrote a checkpoint. Nobody writes another one in the simulation.
+    `saved` is when it last wrote a checkpoint, from which it goes on if it is stopped. Nobody writes another one in the
+    simulation.
     """
 
     job: Job
@@ -84,7 +85,7 @@ class Change:
     """Something that is different from a time on; None leaves it as it is.
 
     Nodes (by row of the fleet) become ready, take no new work (`closed`), or are lost; what runs on a lost one
-    starts over. Jobs can be cancelled while they wait or run.
+    goes on from its last checkpoint, or starts over. Jobs can be cancelled while they wait or run.
     """
 
     at: float
@@ -93,6 +94,7 @@ class Change:
     lost: frozenset[int] = frozenset()
     quotas: Sequence[Node] | None = None
     policy: QueuePolicy | None = None
+    limits: Sequence[Limit] = ()
     cancelled: frozenset[int] = frozenset()
 
 
@@ -138,6 +140,8 @@ class _Live:
     plan: Running
     # Its work before this is safe.
     saved: float
+    # What an hour of it costs.
+    price: float = 0.0
 
 
 class Simulation:
@@ -274,10 +278,15 @@ class Simulation:
         places = placed_at(item.groups, members)
         plan = Running(item.job, item.queue, since + estimate.p90, usage, places)
         safe = since if saved is None else saved
-        live = _Live(job, since, since + job.length, flavor, members, places, usage, plan, safe)
+        price = self._price(places) if item.budgets else 0.0
+        live = _Live(job, since, since + job.length, flavor, members, places, usage, plan, safe, price)
         self._live[item.job] = live
-        self.spending.begin(item.budgets, usage, self.now)
+        self.spending.begin(item.budgets, usage, self.now, price)
         heappush(self._events, (max(live.ends, self.now), 0, next(self._number), live))
+
+    def _price(self, places: Places) -> float:
+        """What an hour of these members costs."""
+        return sum(float(self.fleet.price(request)[node]) for request, node, _ in places)
 
     def _end(self, live: _Live, how: str) -> None:
         item = live.job.candidate
@@ -285,13 +294,15 @@ class Simulation:
         for request, node, cards in live.places:
             self.fleet.give(request, node, cards)
         self.tree.remove(item.queue, live.usage)
-        self.spending.end(item.budgets, live.usage, self.now)
+        self.spending.end(item.budgets, live.usage, self.now, live.price)
         record = self.records[item.job]
         record.spans.append((live.since, self.now, how))
         record.started = record.ends = None
         if how in ("preempted", "lost"):
             self._tries[item.job] = self._tries.get(item.job, 0) + (how == "lost")
-            self._queue(live.job)
+            # It goes on from its last checkpoint, if it has one.
+            done = max(0.0, live.saved - live.since)
+            self._queue(replace(live.job, seconds=live.job.seconds - done) if done else live.job)
 
     def _change(self, change: Change) -> None:
         if change.ready or change.closed or change.lost:
@@ -302,6 +313,7 @@ class Simulation:
             self.tree = self.tree.configured(change.quotas)
         if change.policy is not None:
             self.policy = change.policy
+        self.spending.change(change.limits)
         for number in change.cancelled:
             if self.waiting.pop(number, None) is not None:
                 self.records[number].spans.append((self.now, self.now, "cancelled"))

@@ -10,11 +10,14 @@ __version__ = "0.1.0"
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rmctl.sdk.dag import DAG, SdkError, bash, chain, empty, param, task
-    from rmctl.sdk.runtime import artifact, checkpoint, context
+    from rmctl.sdk.runtime import artifact, checkpoint, checkpoint_folder, context
 
-__all__ = ["DAG", "SdkError", "artifact", "bash", "chain", "checkpoint", "context", "empty", "param", "task"]
+__all__ = [
+    "DAG", "SdkError", "artifact", "bash", "chain", "checkpoint", "checkpoint_folder", "context", "empty", "param",
+    "task",
+]  # fmt: skip
 
-_RUNTIME = ("artifact", "checkpoint", "context")
+_RUNTIME = ("artifact", "checkpoint", "checkpoint_folder", "context")
 
 
 def __getattr__(name: str) -> object:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
@@ -262,6 +262,18 @@ class Client:
         complete = response.headers.get("X-Log-Complete", "").lower() == "true"
         size = int(response.headers.get("X-Log-Size", offset + len(response.content)))
         return response.content, complete and offset + len(response.content) >= size
+
+    def checkpoints(self, job_id: int) -> list[dict[str, Any]]:
+        """What a job's members have saved, the newest first."""
+        return list(self.pages(f"jobs/{job_id}/checkpoints"))
+
+    def save_checkpoint(self, job_id: int, checkpoint_id: int, target: IO[bytes]) -> None:
+        """Write one of them, a tar.gz, to `target` as it comes."""
+        with self._http.stream("GET", f"jobs/{job_id}/checkpoints/{checkpoint_id}") as response:
+            if response.status_code >= 400:
+                response.read()
+            for piece in _checked(response).iter_bytes():
+                target.write(piece)
 
     def upload_bundle(self, content: bytes, tenant: str | None = None) -> str:
         """Store a bundle; its SHA-256."""

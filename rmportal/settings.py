@@ -148,13 +148,17 @@ STORAGES = {
             "BACKEND": "django.core.files.storage.FileSystemStorage",
             "OPTIONS": {"location": STORAGE_ROOT / name},
         }
-        for name in ("logs", "artifacts", "bundles")
+        for name in ("logs", "artifacts", "checkpoints", "bundles")
     },
 }
 # What people and agents may send in one request; larger bodies stream (bundles, artifacts) with limits of their own.
 DATA_UPLOAD_MAX_MEMORY_SIZE = 8 * 2**20
 BUNDLE_MAX_BYTES = 100 * 2**20
 ARTIFACT_MAX_BYTES = 2 * 2**30
+# Packed; of each member of a job the newest so many are kept, and those of a job that failed so long after its end.
+CHECKPOINT_MAX_BYTES = 8 * 2**30
+CHECKPOINTS_KEPT = 2
+CHECKPOINT_KEEP_DAYS = 7
 
 CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL}}
 

@@ -34,7 +34,7 @@ def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     from django.core.files.storage import storages
 
     folder = tmp_path_factory.mktemp("storage")
-    for name in ("logs", "artifacts", "bundles"):
+    for name in ("logs", "artifacts", "checkpoints", "bundles"):
         settings.STORAGES[name]["OPTIONS"]["location"] = folder / name
     storages._storages.clear()
     Path(settings.STATIC_ROOT).mkdir(parents=True, exist_ok=True)  # WhiteNoise warns when it is missing.

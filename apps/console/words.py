@@ -124,7 +124,7 @@ def hundredths(value: float) -> str:
 
 
 def quantity(value: float) -> str:
-    """Hours or jobs: `12.5`, `1,250`, `0.0042`; what is there never reads as nothing."""
+    """Hours, jobs or cost: `12.5`, `1,250`, `0.0042`; what is there never reads as nothing."""
     if 0 < value < 0.0001:
         return "< 0.0001"
     text = f"{value:,.2f}" if value >= 1 else f"{value:.4f}"
@@ -138,12 +138,15 @@ COUNTED = {
     "submissions": "Submissions a minute",
     "cpu_hours": "CPU core-hours",
     "gpu_hours": "GPU-hours",
+    "cost": "Cost",
 }
 
 
 def per(measure: str, period: str) -> str:
-    """What a budget counts: `GPU-hours a month`."""
-    return f"{COUNTED[measure]} a {period}" if period else COUNTED[measure]
+    """What a budget counts: `GPU-hours a month`, or `Cost in the last 24h`."""
+    if not period:
+        return COUNTED[measure]
+    return f"{COUNTED[measure]} {'in the last' if period[0].isdigit() else 'a'} {period}"
 
 
 def initials(name: str) -> str:

@@ -1,4 +1,4 @@
-"""REST: logs, artifacts and bundles for people; joining, bundles and artifacts for agents."""
+"""REST: logs, artifacts, checkpoints and bundles for people; joining, bundles, artifacts and checkpoints for agents."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ from apps.tenants.queries import tenant_named
 from . import commands, policies, queries
 from .authentication import Agent, AgentAuthentication
 from .commands.files import bundle_path, read_stream
-from .models import Artifact, Bundle
+from .models import Artifact, Bundle, Checkpoint
 
 LOG_BYTES = 1 << 20
 
@@ -52,6 +52,15 @@ class ArtifactAnswer(serializers.ModelSerializer[Artifact]):
     class Meta:
         model = Artifact
         fields = ("id", "name", "attempt", "group", "rank", "size", "sha256", "content_type", "created_at")
+        read_only_fields = fields
+
+
+class CheckpointAnswer(serializers.ModelSerializer[Checkpoint]):
+    attempt = serializers.IntegerField(source="token", read_only=True)
+
+    class Meta:
+        model = Checkpoint
+        fields = ("id", "attempt", "group", "rank", "at", "size", "sha256", "created_at")
         read_only_fields = fields
 
 
@@ -86,6 +95,11 @@ class PlacementQuery(StrictSerializer):
     token = serializers.IntegerField(
         min_value=1, max_value=2**31 - 1, help_text="Fencing token of the attempt."
     )
+
+
+class SavedQuery(PlacementQuery):
+    at = serializers.FloatField(min_value=0, help_text="When the task said that it is complete, in Unix seconds.")
+    sha256 = serializers.RegexField("^[0-9a-f]{64}$", help_text="Digest of the body.")
 
 
 class JobLogs(ApiView):
@@ -129,6 +143,32 @@ class ArtifactContent(ApiView):
             size=artifact.size,
             filename=artifact.name.rsplit("/", 1)[-1],
         )
+
+
+class JobCheckpoints(ApiView):
+    @operation(listing=True, answer=CheckpointAnswer)
+    def get(self, request: Request, job_id: int) -> Any:
+        """What the job's members have saved to go on from, newest first."""
+        job_policy.get(self.actor, pk=job_id)
+        return queries.job_checkpoints(self.actor, job_id)
+
+
+class CheckpointContent(ApiView):
+    @operation(produces="application/gzip")
+    def get(self, request: Request, job_id: int, checkpoint_id: int) -> Any:
+        """The folder of one checkpoint as a tar.gz."""
+        found = policies.checkpoints.get(self.actor, pk=checkpoint_id, job=job_id)
+        return _checkpoint_file(request, found)
+
+
+def _checkpoint_file(request: Request, found: Checkpoint) -> HttpResponse:
+    try:
+        file = storages["checkpoints"].open(found.path, "rb")
+    except FileNotFoundError:
+        raise NotFound(f"Checkpoint {found.pk} of job {found.job_id} has been removed.") from None
+    filename = f"job-{found.job_id}-{found.group}-{found.rank}-{found.at:%Y%m%dT%H%M%S}.tar.gz"
+    content = "application/gzip"
+    return file_response(request._request, file, content_type=content, size=found.size, filename=filename)
 
 
 class Bundles(ApiView):
@@ -217,6 +257,39 @@ class AgentArtifact(AgentView):
             token=self.query["token"],
             name=path,
             chunks=read_stream(request._request),  # type: ignore[arg-type]
+        )
+
+
+class AgentCheckpoint(AgentView):
+    @operation(query=PlacementQuery, produces="application/gzip")
+    def get(self, request: Request, placement_id: int) -> Any:
+        """What an earlier attempt has saved for a placement of this node."""
+        token = self.query["token"]
+        row = self.live().filter(pk=placement_id, attempt__token=token).select_related("attempt").first()
+        if row is None:
+            raise NotFound(f"No placement {placement_id} with token {token} is live on this node.")
+        key = (row.attempt.job_id, row.group, row.rank)
+        found = queries.saved_before([(*key, token)]).get(key)
+        if found is None:
+            raise NotFound(f"No earlier attempt has saved anything for placement {placement_id}.")
+        return _checkpoint_file(request, found)
+
+    @operation(
+        query=SavedQuery,
+        answer=CheckpointAnswer,
+        stream="application/octet-stream",
+        dry_run=False,
+        idempotency=False,
+    )
+    def put(self, request: Request, placement_id: int) -> Any:
+        """Keep what a task on this node has saved, for later attempts."""
+        _refuse_length(request, settings.CHECKPOINT_MAX_BYTES, "checkpoint")
+        return commands.store_checkpoint(
+            actor=self.agent.actor,
+            node_id=self.agent.node.pk,
+            placement_id=placement_id,
+            chunks=read_stream(request._request),  # type: ignore[arg-type]
+            **self.query,
         )
 
 

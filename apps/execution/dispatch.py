@@ -13,7 +13,10 @@ from apps.fleet.commands import Replaced, require_newest
 from apps.jobs.models import Placement
 from apps.jobs.states import ATTEMPT_LIVE, AttemptState
 from apps.tenants.queries import secret_values
-from rmctl.agent.protocol import Assignment, Desired, GpuShare, Stop
+from rmctl.agent.protocol import Assignment, Desired, GpuShare, SavedFiles, Stop
+
+from .models import Checkpoint
+from .queries import saved_before
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +92,7 @@ def _stop(placement: int, token: int, reason: str, notice: float | None) -> Stop
 def assignments(placement_ids: Sequence[int]) -> tuple[list[Assignment], dict[int, str]]:
     """The assignments of the placements with their secrets, and why some cannot be made.
 
-    Read in one query, and one per tenant with secrets.
+    Read in one query, one per tenant with secrets, and one where some are not a first attempt.
     """
     if not placement_ids:
         return [], {}
@@ -106,6 +109,7 @@ def assignments(placement_ids: Sequence[int]) -> tuple[list[Assignment], dict[in
             logger.warning("Secrets of tenant %s: %s", tenant_id, error)
             known[tenant_id] = {}
     sizes = _sizes(rows)
+    saved = saved_before((row.job, row.group, row.rank, row.token) for row in rows)
     found, missing = [], {}
     for row in rows:
         values = known[row.tenant_id]
@@ -113,7 +117,7 @@ def assignments(placement_ids: Sequence[int]) -> tuple[list[Assignment], dict[in
         if absent:
             missing[row.pk] = f"The tenant has no readable secret {', '.join(absent)}: set it again."
         else:
-            found.append(_assignment(row, values, sizes[row.attempt]))
+            found.append(_assignment(row, values, sizes[row.attempt], saved.get((row.job, row.group, row.rank))))
     return found, missing
 
 
@@ -159,7 +163,7 @@ def _sizes(rows: Sequence[_Row]) -> dict[int, int]:
     }
 
 
-def _assignment(row: _Row, values: Mapping[str, str], size: int) -> Assignment:
+def _assignment(row: _Row, values: Mapping[str, str], size: int, saved: Checkpoint | None) -> Assignment:
     group = row.specified
     resources = group["resources"]
     return Assignment(
@@ -185,6 +189,7 @@ def _assignment(row: _Row, values: Mapping[str, str], size: int) -> Assignment:
         image=group.get("image"),
         bundle=row.spec.get("bundle"),
         inputs=row.spec.get("inputs") or {},
+        saved=SavedFiles(saved.sha256, saved.size) if saved is not None else None,
     )
 
 

@@ -3,7 +3,7 @@
 from django.conf import settings
 from django.db import models
 
-from apps.jobs.models import Placement
+from apps.jobs.models import Job, Placement
 from apps.tenants.models import Tenant
 
 
@@ -41,6 +41,30 @@ class Artifact(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class Checkpoint(models.Model):
+    """What one member (group, rank) of a job had saved at a time (`$RM_CHECKPOINT_DIR`), as a tar.gz in the
+    `checkpoints` storage; a later attempt goes on from the newest of those before it."""
+
+    # Its index below serves it.
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="checkpoints", db_index=False)
+    group = models.PositiveSmallIntegerField(default=0)
+    rank = models.PositiveIntegerField(default=0)
+    # Of the attempt that saved it.
+    token = models.PositiveIntegerField()
+    at = models.DateTimeField()
+    path = models.CharField(max_length=200)
+    size = models.BigIntegerField()
+    sha256 = models.CharField(max_length=64)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["-id"]
+        indexes = [models.Index(fields=["job", "group", "rank", "-token", "-at"], name="checkpoint_newest")]
+
+    def __str__(self) -> str:
+        return f"checkpoint {self.pk} of job {self.job_id}"
 
 
 class Bundle(models.Model):

@@ -1,9 +1,9 @@
-"""Logs, artifacts and bundles belong to the tenant of their job."""
+"""Logs, artifacts, checkpoints and bundles belong to the tenant of their job."""
 
 from apps.jobs.models import Placement
 from apps.tenants.policies import OwnedPolicy
 
-from .models import Artifact, Bundle
+from .models import Artifact, Bundle, Checkpoint
 
 
 class PlacementPolicy(OwnedPolicy[Placement]):
@@ -18,6 +18,12 @@ class ArtifactPolicy(OwnedPolicy[Artifact]):
     owner = "placement__attempt__job__tenant"
 
 
+class CheckpointPolicy(OwnedPolicy[Checkpoint]):
+    model = Checkpoint
+    noun = "checkpoint"
+    owner = "job__tenant"
+
+
 class BundlePolicy(OwnedPolicy[Bundle]):
     model = Bundle
     noun = "bundle"
@@ -25,4 +31,5 @@ class BundlePolicy(OwnedPolicy[Bundle]):
 
 placements = PlacementPolicy()
 artifacts = ArtifactPolicy()
+checkpoints = CheckpointPolicy()
 bundles = BundlePolicy()

@@ -1,5 +1,6 @@
-"""Reads of logs, artifacts, bundles and telemetry."""
+"""Reads of logs, artifacts, checkpoints, bundles and telemetry."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,15 +16,17 @@ from apps.jobs.states import ATTEMPT_TERMINAL
 from apps.tenants.models import Tenant
 
 from . import policies
-from .models import Artifact, Bundle, LogChunk
+from .models import Artifact, Bundle, Checkpoint, LogChunk
 
 __all__ = [
     "HISTORY_KEY",
     "LATEST_KEY",
     "LogPiece",
     "job_artifacts",
+    "job_checkpoints",
     "job_placement",
     "read_log",
+    "saved_before",
     "telemetry",
     "telemetry_history",
 ]
@@ -85,6 +88,24 @@ def unknown_bundle(tenant: Tenant, spec: dict[str, Any]) -> list[FieldError]:
         return []
     message = f"tenant {tenant.slug} has no bundle {sha256[:12]}…: upload it first."
     return [FieldError(field="bundle", message=message, code="unknown_bundle")]
+
+
+def job_checkpoints(actor: Actor, job_id: int) -> QuerySet[Checkpoint]:
+    """What the members of a job have saved, the newest first."""
+    return policies.checkpoints.visible(actor).filter(job=job_id).order_by("-token", "-at", "group", "rank")
+
+
+def saved_before(members: Iterable[tuple[int, int, int, int]]) -> dict[tuple[int, int, int], Checkpoint]:
+    """From what later attempts go on, by (job, group, rank): the newest checkpoint of an earlier one; `members` come
+    with the token of the attempt as well. Nothing is read where all attempts are first ones."""
+    later = {(job, group, rank): token for job, group, rank, token in members if token > 1}
+    found: dict[tuple[int, int, int], Checkpoint] = {}
+    rows = Checkpoint.objects.filter(job__in={job for job, _, _ in later}).order_by("token", "at") if later else ()
+    for row in rows:
+        key = (row.job_id, row.group, row.rank)
+        if row.token < later.get(key, 0):
+            found[key] = row
+    return found
 
 
 def job_artifacts(actor: Actor, job_id: int) -> QuerySet[Artifact]:

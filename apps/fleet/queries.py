@@ -1,6 +1,7 @@
 """Reads of the fleet: lists for people, membership for the scheduler, credentials for agents."""
 
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
 
@@ -9,6 +10,7 @@ from django.db.models import Count, Q, QuerySet
 from apps.core.actors import Actor
 from apps.core.crypto import digest
 from apps.core.errors import FieldError, Invalid
+from apps.events.models import Event
 from apps.tenants.models import Domain
 from engine.backfill import Mode
 from engine.lending import UNLIMITED, Amounts
@@ -76,13 +78,56 @@ def node_of_credential(credential: str) -> Node | None:
     return found.node if found is not None else None
 
 
-def node_rows(now: datetime) -> list[NodeRow]:
-    """Every node that is not removed, with the terms in force at `now`; four queries in all."""
+# What a contribution is, and the domains that it is for.
+Offered = tuple[Contribution, frozenset[int]]
+
+
+def _present_terms() -> list[Offered]:
+    rows = Contribution.objects.select_related("cluster").prefetch_related("consumers")
+    return [(row, frozenset(domain.pk for domain in row.consumers.all())) for row in rows]
+
+
+def terms_at(at: datetime) -> list[Offered]:
+    """The contributions as they were at a time, by the log; those of today of a cluster that was not lent then."""
+    present = {row.pk: (row, consumers) for row, consumers in _present_terms()}
+    domains = dict(Domain.objects.values_list("slug", "pk"))
+    clusters = {cluster.name: cluster for cluster in Cluster.objects.all()}
+    known: dict[int, Event] = {}
+    logged: set[int] = set()
+    for event in Event.objects.filter(verb__in=CONTRIBUTED).order_by("id"):
+        logged.add(event.subject_id)
+        if event.at <= at:
+            known[event.subject_id] = event
+    found = [item for pk, item in present.items() if pk not in logged]
+    for pk, event in known.items():
+        facts, cluster = event.facts, clusters.get(event.facts["cluster"])
+        if event.verb == "contribution.deleted" or cluster is None:
+            continue
+        row = Contribution(pk=pk, cluster=cluster)
+        for name in TOLD:
+            # What the log did not tell then is as it is now.
+            default = getattr(present[pk][0], name) if pk in present else getattr(row, name)
+            setattr(row, name, facts.get(name, getattr(row, name) if name in BOUNDS else default))
+        found.append((row, frozenset(domains[slug] for slug in facts["consumers"] if slug in domains)))
+    lent = {row.cluster_id for row, _ in found}
+    return found + [item for item in present.values() if item[0].cluster_id not in lent]
+
+
+# Left out of the log where there are none.
+BOUNDS = ("windows", "timezone", "cap_cpu_millicores", "cap_memory_bytes", "cap_gpu_milli")
+TOLD = ("share_percent", "trust", "price_per_cpu_hour", "price_per_gpu_hour", *BOUNDS)
+CONTRIBUTED = ("contribution.created", "contribution.changed", "contribution.deleted")
+
+
+def node_rows(
+    now: datetime, offered: Iterable[Offered] | None = None, around: datetime | None = None
+) -> list[NodeRow]:
+    """Every node that is not removed, with the terms in force at `now` and their windows around another time; four
+    queries in all. `offered` are terms in place of today's."""
     terms: dict[int, list[Terms]] = defaultdict(list)
     owners: dict[int, int] = {}
-    for contribution in Contribution.objects.select_related("cluster").prefetch_related("consumers"):
+    for contribution, consumers in _present_terms() if offered is None else offered:
         owners[contribution.cluster_id] = contribution.cluster.domain_id
-        consumers = frozenset(domain.pk for domain in contribution.consumers.all())
         lent = Terms(
             trust=contribution.trust,
             share_percent=contribution.share_percent,
@@ -98,7 +143,7 @@ def node_rows(now: datetime) -> list[NodeRow]:
         )
         if lent.in_force(now):
             terms[contribution.cluster_id].append(lent)
-    lendings = {pk: lending(owners[pk], mine, now) for pk, mine in terms.items()}
+    lendings = {pk: lending(owners[pk], mine, around or now) for pk, mine in terms.items()}
     models: dict[int, set[str]] = defaultdict(set)
     for node_id, model in Gpu.objects.order_by().values_list("node_id", "model").distinct():
         models[node_id].add(model)
@@ -127,9 +172,11 @@ def _cap(contribution: Contribution) -> Amounts | None:
     return cpu, memory, gpu
 
 
-def pool_members(now: datetime) -> dict[str, PoolMembers]:
-    """Every pool's members and flavors at `now`, in a fixed number of queries."""
-    rows = node_rows(now)
+def pool_members(
+    now: datetime, offered: Iterable[Offered] | None = None, around: datetime | None = None
+) -> dict[str, PoolMembers]:
+    """Every pool's members and flavors at `now`, in a fixed number of queries; more as for `node_rows`."""
+    rows = node_rows(now, offered, around)
     return {
         pool.name: replace(
             members(pool.query, [(flavor.name, flavor.match) for flavor in pool.flavors.all()], rows),

@@ -2,15 +2,18 @@
 
 from typing import Any
 
+from django.utils import timezone
 from rest_framework import serializers
 from rest_framework.request import Request
 
 from apps.core.api import ApiView, ReasonBody, operation
 from apps.core.errors import Invalid
+from apps.tenants import policies as tenant_policies
 from apps.tenants.queries import tenant_named
 from rmctl.spec import JobSpec
 
 from . import commands, policies
+from .consumption import consumption, cost_of
 from .filters import JobFilter
 from .models import Attempt, Job, Placement
 
@@ -49,9 +52,15 @@ class JobAnswer(serializers.ModelSerializer[Job]):
 class JobDetailAnswer(JobAnswer):
     spec: Any = serializers.DictField(help_text="The normalised job spec.")
     result: Any = serializers.JSONField(allow_null=True)
+    cost = serializers.SerializerMethodField(
+        help_text="Of all attempts until now, in the unit of the lenders' prices: the price of an hour · hours."
+    )
+
+    def get_cost(self, job: Job) -> float:
+        return cost_of(job.grants.all(), timezone.now())
 
     class Meta(JobAnswer.Meta):
-        fields = (*JobAnswer.Meta.fields, "spec", "result")
+        fields = (*JobAnswer.Meta.fields, "spec", "result", "cost")
         read_only_fields = fields
 
 
@@ -85,6 +94,9 @@ class PlacementAnswer(serializers.ModelSerializer[Placement]):
 
 class AttemptAnswer(serializers.ModelSerializer[Attempt]):
     flavor = serializers.CharField(source="grant.flavor", read_only=True)
+    price_per_hour = serializers.FloatField(
+        source="grant.price", read_only=True, help_text="By the terms under which its nodes were lent when it began."
+    )
     placements = PlacementAnswer(many=True, read_only=True)
 
     class Meta:
@@ -94,6 +106,7 @@ class AttemptAnswer(serializers.ModelSerializer[Attempt]):
             "token",
             "state",
             "flavor",
+            "price_per_hour",
             "exit_code",
             "end_reason",
             "detail",
@@ -103,6 +116,20 @@ class AttemptAnswer(serializers.ModelSerializer[Attempt]):
             "placements",
         )
         read_only_fields = fields
+
+
+class ConsumptionAnswer(serializers.Serializer[Any]):
+    since = serializers.DateTimeField(help_text="The beginning of this calendar month (UTC).")
+    cpu_hours = serializers.FloatField()
+    gpu_hours = serializers.FloatField()
+    cost = serializers.FloatField(help_text="In the unit of the lenders' prices.")
+
+
+class TenantConsumption(ApiView):
+    @operation(answer=ConsumptionAnswer)
+    def get(self, request: Request, slug: str) -> Any:
+        """What a tenant has used this month and what it cost, with what runs now."""
+        return consumption(tenant_policies.tenants.get(self.actor, slug=slug), timezone.now())
 
 
 class Jobs(ApiView):

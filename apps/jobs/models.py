@@ -1,5 +1,7 @@
 """Jobs, the grants that give them capacity, and the attempts and placements that run them."""
 
+from decimal import Decimal
+
 from django.conf import settings
 from django.db import models
 from django.db.models import Q
@@ -82,13 +84,15 @@ class Job(models.Model):
 class Grant(models.Model):
     """Capacity given to a job, charged to a quota; a lease that ends by itself unless beats renew it.
 
-    `amounts`: resource → integer, the whole gang.
+    `amounts`: resource → integer, the whole gang. `price` is what an hour of it costs, by the terms under which its
+    nodes were lent when it was given.
     """
 
     job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="grants")
     quota_node = models.ForeignKey(QuotaNode, on_delete=models.PROTECT, related_name="grants", db_index=False)
     flavor = models.CharField(max_length=63)
     amounts = models.JSONField()
+    price = models.DecimalField(max_digits=24, decimal_places=9, default=Decimal(0))
     created_at = models.DateTimeField()
     lease_expires_at = models.DateTimeField()
     released_at = models.DateTimeField(null=True)

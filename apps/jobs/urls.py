@@ -3,6 +3,7 @@ from django.urls import path
 from . import api
 
 urlpatterns = [
+    path("tenants/<str:slug>/consumption", api.TenantConsumption.as_view()),
     path("jobs", api.Jobs.as_view()),
     path("jobs/<int:job_id>", api.JobDetail.as_view()),
     path("jobs/<int:job_id>/cancel", api.Cancel.as_view()),

@@ -1,6 +1,7 @@
 """The only writers of budgets."""
 
 import math
+from datetime import timedelta
 
 from django.contrib.auth.models import AbstractUser
 from django.db import IntegrityError, transaction
@@ -11,19 +12,19 @@ from apps.events.record import Fact, record
 from apps.tenants.models import Domain, Tenant
 
 from . import policies
-from .models import OVER_TIME, Budget, Measure
+from .models import OVER_TIME, WINDOW, Budget, Measure, Period, SetBy
 
 MAX_BUDGET = 1e12
+# What is kept by the hour goes back so far.
+MAX_WINDOW = timedelta(days=31)
 # A rate is looked up by its so many-th latest job.
 MAX_COUNT = 100_000
-# Tasks are submitted by the portal itself, which nobody can be refused for.
+# Who submits a job or triggers a run is refused; tasks are submitted by the portal itself and are not.
 AT_SUBMISSION = frozenset({Measure.PENDING, Measure.SUBMISSIONS})
 
 
 def _checked(measure: str, period: str, amount: float, hard: bool) -> None:
     """Refuse what means nothing, naming the field."""
-    if measure in OVER_TIME and not period:
-        raise Invalid.field("period", f"{measure} are counted by day, week or month: name one.", "required")
     if measure not in OVER_TIME and period:
         raise Invalid.field("period", f"{measure} are counted at every moment: leave the period out.")
     if measure not in OVER_TIME and not hard:
@@ -37,10 +38,25 @@ def _checked(measure: str, period: str, amount: float, hard: bool) -> None:
         raise Invalid.field("amount", "at least one submission a minute; to stop a tenant, suspend it.", "out_of_range")
 
 
+def checked_period(period: str) -> str:
+    """A calendar period, or a window as it is stored. Raises Invalid naming what there is."""
+    if period in Period.values:
+        return period
+    found = WINDOW.fullmatch(period)
+    if found is None:
+        words = ", ".join(Period.values)
+        raise Invalid.field("period", f"{words}, or what has just passed, such as 24h or 7d.", "required")
+    hours = int(found[1]) * (1 if found[2] == "h" else 24)
+    if timedelta(hours=hours) > MAX_WINDOW:
+        raise Invalid.field("period", f"a window of at most {MAX_WINDOW.days} days.", "out_of_range")
+    # One window has one name.
+    return f"{hours // 24}d" if hours % 24 == 0 else f"{hours}h"
+
+
 def _recorded(actor: Actor, verb: str, budget: Budget) -> None:
     facts = {
         "of": budget.of, "measure": budget.measure, "period": budget.period, "amount": budget.amount,
-        "hard": budget.hard,
+        "hard": budget.hard, "set_by": budget.set_by, "workflow": budget.workflow, "user": budget.user_id,
     }  # fmt: skip
     fact = Fact(
         verb, "budget", budget.pk, tenant_id=budget.tenant_id, domain_id=budget.domain_id, facts=facts,
@@ -62,32 +78,35 @@ def create_budget(
     workflow: str = "",
     user: AbstractUser | None = None,
 ) -> Budget:
-    """Give a domain, a tenant, one of its workflows or a person a budget.
+    """Give a domain, a tenant, one of its workflows or members, or a person everywhere a budget.
 
-    `workflow` is the name of one that the tenant has: the caller has looked. Raises Invalid, and Conflict where there
-    is a budget of the kind.
+    `workflow` is the name of one that the tenant has, `user` (with a tenant) a member: the caller has looked. It
+    stands beside those that people of a higher or lower right have set, and all of them bind. Raises Invalid, and
+    Conflict where there is a budget of the kind.
     """
-    policies.budgets.require(actor, "create", measure)
-    if sum(one is not None for one in (domain, tenant, user)) != 1:
+    if (domain is not None) + (tenant is not None) + (user is not None and tenant is None) != 1:
         raise Invalid.field("tenant", "name exactly one of domain, tenant and user.", "required")
     if workflow and tenant is None:
         raise Invalid.field("workflow", "name the tenant that the workflow belongs to as well.", "required")
-    if workflow and measure in AT_SUBMISSION:
-        message = f"{measure} bind who submits; a workflow is bound by its max_active_runs and max_active_tasks."
-        raise Invalid.field("measure", message)
-    _checked(measure, period, amount, hard)
+    if workflow and user is not None:
+        raise Invalid.field("workflow", "a budget is of a workflow or of a member, not of both.")
+    budget = Budget(
+        domain=domain,
+        tenant=tenant,
+        workflow=workflow,
+        user_id=user.pk if user is not None else None,
+        measure=measure,
+        period=checked_period(period) if measure in OVER_TIME else period,
+        amount=amount,
+        hard=hard,
+        set_by=SetBy.TENANT,
+    )
+    policies.budgets.require(actor, "create", budget)
+    budget.set_by = policies.right_to_set(actor, budget) or SetBy.TENANT
+    _checked(measure, budget.period, amount, hard)
     try:
         with transaction.atomic():
-            budget = Budget.objects.create(
-                domain=domain,
-                tenant=tenant,
-                workflow=workflow,
-                user_id=user.pk if user is not None else None,
-                measure=measure,
-                period=period,
-                amount=amount,
-                hard=hard,
-            )
+            budget.save(force_insert=True)
     except IntegrityError:
         raise Conflict("There is a budget of this kind already: change that one.", code="exists") from None
     _recorded(actor, "budget.created", budget)

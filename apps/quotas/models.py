@@ -1,5 +1,7 @@
 """The quota tree and its ledger. Arithmetic is in `engine.quota`; these are its rows."""
 
+import re
+from datetime import timedelta
 from enum import StrEnum
 
 from django.conf import settings
@@ -8,7 +10,10 @@ from django.db.models import Q
 
 from apps.tenants.models import Domain, Tenant, slug_validator
 from engine import queues
+from engine.budgets import MONEY
 
+# A budget's window: hours or days that have just passed.
+WINDOW = re.compile(r"([1-9]\d{0,3})([hd])", re.ASCII)
 
 class Resource(models.TextChoices):
     """What is counted: millicores, bytes, bytes, thousandths of a card."""
@@ -110,13 +115,15 @@ class QuotaUsage(models.Model):
 
 
 class Measure(models.TextChoices):
-    """What a budget counts: jobs that wait, jobs that run, submissions a minute, hours of cores and of cards."""
+    """What a budget counts: jobs that wait, jobs that run, submissions a minute, hours of cores and of cards, and what
+    these cost where nodes are lent at a price."""
 
     PENDING = "pending", "Jobs that wait"
     RUNNING = "running", "Jobs at once"
     SUBMISSIONS = "submissions", "Submissions a minute"
     CPU_HOURS = "cpu_hours", "CPU hours"
     GPU_HOURS = "gpu_hours", "GPU hours"
+    COST = "cost", "Cost"
 
 
 class Period(models.TextChoices):
@@ -128,14 +135,24 @@ class Period(models.TextChoices):
 
 
 # Measures of use over time, with the resource that is used; one unit is an hour of 1000 of it.
-OVER_TIME: dict[str, str] = {Measure.CPU_HOURS: Resource.CPU, Measure.GPU_HOURS: Resource.GPU}
+OVER_TIME: dict[str, str] = {Measure.CPU_HOURS: Resource.CPU, Measure.GPU_HOURS: Resource.GPU, Measure.COST: MONEY}
+
+
+class SetBy(models.TextChoices):
+    """With whose right a budget was set; who has none of at least that rank cannot change it."""
+
+    OPERATOR = "operator"
+    DOMAIN = "domain"
+    TENANT = "tenant"
 
 
 class Budget(models.Model):
-    """At most so much of a measure for a domain, a tenant, one of its workflows or a person; a soft one only warns.
+    """At most so much of a measure for a domain, a tenant, one of its workflows or members, or a person everywhere; a
+    soft one only warns.
 
-    A workflow is told by its tenant and its name, which is all that this layer knows of it. `warned_on` is the first
-    day of the period in which it was last warned of, at `warned_percent`; counts are warned of by the day.
+    `period` is one of the calendar (Period), or a window such as `24h` or `7d`: the time that has just passed. A
+    workflow is told by its tenant and its name, which is all that this layer knows of it. `warned_on` is the first day
+    of the period in which it was last warned of, at `warned_percent`; counts and windows are warned of by the day.
     """
 
     domain = models.ForeignKey(Domain, null=True, on_delete=models.CASCADE, related_name="budgets")
@@ -143,9 +160,10 @@ class Budget(models.Model):
     workflow = models.CharField(max_length=200, blank=True, default="")
     user = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.CASCADE, related_name="budgets")
     measure = models.CharField(max_length=20, choices=Measure)
-    period = models.CharField(max_length=10, choices=Period, blank=True, default="")
+    period = models.CharField(max_length=10, blank=True, default="")
     amount = models.FloatField()
     hard = models.BooleanField(default=True)
+    set_by = models.CharField(max_length=10, choices=SetBy, default=SetBy.OPERATOR)
     warned_on = models.DateField(null=True)
     warned_percent = models.PositiveSmallIntegerField(default=0)
     created_at = models.DateTimeField(auto_now_add=True)
@@ -154,18 +172,18 @@ class Budget(models.Model):
         ordering = ["-id"]
         constraints = [
             models.UniqueConstraint(
-                fields=["domain", "tenant", "workflow", "user", "measure", "period"],
+                fields=["domain", "tenant", "workflow", "user", "measure", "period", "set_by"],
                 name="budget_once",
                 nulls_distinct=False,
             ),
             models.CheckConstraint(
                 condition=Q(domain__isnull=False, tenant__isnull=True, user__isnull=True)
-                | Q(domain__isnull=True, tenant__isnull=False, user__isnull=True)
+                | Q(domain__isnull=True, tenant__isnull=False)
                 | Q(domain__isnull=True, tenant__isnull=True, user__isnull=False),
                 name="budget_of_one",
             ),
             models.CheckConstraint(
-                condition=Q(workflow="") | Q(tenant__isnull=False), name="budget_workflow_of_tenant"
+                condition=Q(workflow="") | Q(tenant__isnull=False, user__isnull=True), name="budget_workflow_of_tenant"
             ),
             models.CheckConstraint(condition=Q(amount__gte=0), name="budget_not_negative"),
             models.CheckConstraint(
@@ -177,26 +195,42 @@ class Budget(models.Model):
         return f"{self.of}: {self.amount:g} {self.measure}{f' a {self.period}' if self.period else ''}"
 
     @property
+    def window(self) -> timedelta | None:
+        """How far back it looks, if its period is no calendar one."""
+        found = WINDOW.fullmatch(self.period)
+        return found and timedelta(**{"hours" if found[2] == "h" else "days": int(found[1])})
+
+    @property
     def of(self) -> str:
         """Whose it is, for people."""
         if self.tenant is not None:
-            return f"{f'workflow {self.workflow} of ' if self.workflow else ''}tenant {self.tenant.slug}"
+            part = f"workflow {self.workflow} of " if self.workflow else f"{self.user} in " if self.user else ""
+            return f"{part}tenant {self.tenant.slug}"
         return f"domain {self.domain.slug}" if self.domain is not None else f"person {self.user}"
 
 
-class Consumption(models.Model):
-    """What ended grants have used on one day (UTC): millicores or thousandths of a card, times milliseconds.
+class _Consumed(models.Model):
+    """Millicores or thousandths of a card (of MONEY: of what an hour costs), times milliseconds.
 
     Added when a grant ends, in its transaction. `owner` is the id of a person, 0 for none; `workflow` the name of one
     of the tenant's, "" for jobs of none.
     """
 
-    day = models.DateField()
     tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="+", db_index=False)
     owner = models.BigIntegerField(default=0)
     workflow = models.CharField(max_length=200, default="")
-    resource = models.CharField(max_length=10, choices=Resource)
-    amount = models.BigIntegerField(default=0)
+    resource = models.CharField(max_length=10)
+    # Wide enough for any price.
+    amount = models.DecimalField(max_digits=30, decimal_places=0, default=0)
+
+    class Meta:
+        abstract = True
+
+
+class Consumption(_Consumed):
+    """What ended grants have used on one day (UTC)."""
+
+    day = models.DateField()
 
     class Meta:
         ordering = ["day", "tenant_id", "owner", "resource"]
@@ -206,3 +240,20 @@ class Consumption(models.Model):
 
     def __str__(self) -> str:
         return f"{self.day} {self.tenant_id}/{self.owner} {self.resource} {self.amount}"
+
+
+class HourlyConsumption(_Consumed):
+    """The same by the hour, for windows; kept for as long as the longest window looks back."""
+
+    hour = models.DateTimeField()
+
+    class Meta:
+        ordering = ["hour", "tenant_id", "owner", "resource"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["hour", "tenant", "owner", "workflow", "resource"], name="hourly_consumption_once"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.hour:%Y-%m-%d %H}h {self.tenant_id}/{self.owner} {self.resource} {self.amount}"

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 from django.db import transaction
@@ -12,7 +13,7 @@ from apps.core import loops
 from apps.core.bulk import insert
 from apps.events.live import publish
 from apps.execution import backends
-from apps.fleet.snapshot import load_fleet
+from apps.fleet.snapshot import Lent, load_fleet
 from apps.jobs.commands import ALIKE_SLICE, Evicted, Given, Member, give_grants, pend, pend_alike, preempt
 from apps.jobs.configuration import configuration
 from apps.jobs.models import Job, Placement
@@ -32,6 +33,7 @@ from .models import Cycle, Decision
 from .observe import Observed, charged
 from .reservations import reserve
 
+FREE = Decimal(0)
 # Live topics named one by one; with more, the pages of single jobs follow with their next refresh.
 TOPICS_MAX = 200
 
@@ -94,7 +96,8 @@ def _grant(observed: Observed, grants: Sequence[Verdict], now: datetime) -> int:
             continue
         tree.add(candidate.queue, keyed)
         names = [fleet.names[rows[node]] for _, _, node, _ in placed]
-        given.append(_given(job, candidate, verdict.flavor, amounts, placed, names))
+        price = _price(configured.lent, candidate, placed)
+        given.append(_given(job, candidate, verdict.flavor, amounts, placed, names, price))
         decisions.append(
             Decision(
                 job=job,
@@ -206,6 +209,7 @@ def _given(
     amounts: dict[str, int],
     placed: Sequence[tuple[int, int, int, tuple[int, ...]]],
     names: list[str],
+    price: Decimal,
 ) -> Given:
     members = []
     for group, rank, node_id, cards in placed:
@@ -228,7 +232,19 @@ def _given(
         amounts=amounts,
         members=members,
         node_names=sorted(set(names)),
+        price=price,
     )
+
+
+def _price(
+    lent: Mapping[int, Lent], candidate: Candidate, placed: Sequence[tuple[int, int, int, tuple[int, ...]]]
+) -> Decimal:
+    """What an hour of these members costs under the terms of now: that of their cores and cards on their nodes."""
+    price = 0.0
+    for group, _, node_id, cards in placed:
+        row, request = lent[node_id].row, candidate.groups[group][0]
+        price += row.price_cpu * request.cpu / 1000 + row.price_gpu * request.gpu_milli * len(cards) / 1000
+    return round(Decimal(price), 9) if price else FREE
 
 
 def _pend(observed: Observed, verdicts: Sequence[Verdict], now: datetime, moved: Collection[int]) -> None:

@@ -13,9 +13,11 @@ from apps.jobs.admission import default_pool
 from apps.jobs.commands.submission import equivalence
 from apps.jobs.policies import jobs as job_policy
 from apps.jobs.requests import amounts_of, groups_of, minimums_of
+from apps.quotas.policies import budgets as budget_policy
 from apps.quotas.policies import quotas as quota_policy
 from apps.tenants.queries import tenant_named
 from engine import simulate
+from engine.budgets import UNLIMITED
 from engine.fleet import Fleet, NodeRow
 from engine.fragmentation import Mix
 from engine.placement import expect
@@ -53,16 +55,15 @@ class Asked:
         self.labels: dict[int, str] = {}
         nodes = [*request["add_nodes"], *request["remove_nodes"], *request["cordon_nodes"]]
         lost = request["lose_clusters"]
-        self.any = bool(
-            nodes or lost or request["jobs"] or request["cancel"] or request["quotas"] or request.get("policy")
-        )
+        single = [*request["jobs"], *request["cancel"], *request["quotas"], *request["budgets"]]
+        self.any = bool(nodes or lost or single or request.get("policy"))
         if nodes or lost or request.get("policy"):
             simulations.require(actor, "simulate", "of the fleet or the policy")
-        size = len(nodes) + len(lost) + len(request["jobs"]) + len(request["cancel"]) + len(request["quotas"])
-        refuse_above("changes", size, CHANGES_MAX, "changes in one request")
+        refuse_above("changes", len(nodes) + len(lost) + len(single), CHANGES_MAX, "changes in one request")
         self._add_nodes(request["add_nodes"])
         self._take_nodes(request)
         self._change_quotas(request["quotas"])
+        self._change_budgets(request["budgets"])
         self._cancel(request["cancel"])
         self._add_jobs(request["jobs"], request["run_times"])
 
@@ -127,6 +128,20 @@ class Asked:
             simulations.require(self.actor, "simulate_quota", tenant)
             nodes[number] = _with_limit(nodes[number], item, field)
             self.changes.append(simulate.Change(self._at(item), quotas=list(nodes.values())))
+
+    # Budgets
+
+    def _change_budgets(self, items: Iterable[Mapping[str, Any]]) -> None:
+        limits = {limit.key: limit for limit in self.world.limits}
+        rows = {row.pk: row for row in budget_policy.visible(self.actor).filter(pk__in=[i["budget"] for i in items])}
+        for place, item in enumerate(items):
+            row, limit = rows.get(item["budget"]), limits.get(item["budget"])
+            if row is None or limit is None:
+                message = f"there is no budget {item['budget']} that holds jobs back and that you can see."
+                raise Invalid.field(f"budgets[{place}].budget", message, "unknown_budget")
+            simulations.require(self.actor, "simulate_budget", row)
+            amount = UNLIMITED if item["amount"] is None else item["amount"]
+            self.changes.append(simulate.Change(self._at(item), limits=[replace(limit, amount=amount)]))
 
     # Jobs
 

@@ -3,6 +3,7 @@
 from apps.core.actors import Actor
 from apps.core.policies import Policy
 from apps.jobs.models import Job
+from apps.quotas.models import Budget
 from apps.tenants.policies import OwnedPolicy
 
 from .models import Decision
@@ -24,11 +25,18 @@ def sees_tenant(actor: Actor, tenant: object) -> bool:
     return sees_all(actor) or tenant in actor.tenant_roles
 
 
+def sees_all_or_belongs(actor: Actor, budget: Budget) -> bool:
+    """Those who see all, whoever has a role in the budget's tenant, and the person whose it is: what others' jobs do
+    is not told to them anyway."""
+    mine = budget.tenant_id is None and budget.user_id is not None and budget.user_id == actor.user_id
+    return mine or sees_tenant(actor, budget.tenant_id)
+
+
 class SimulationPolicy(Policy[Job]):
     """A simulation changes nothing, so whoever may read may ask; of others' jobs nothing is told.
 
-    Changes of jobs and of a tenant's own quota are for that tenant (the object is its id), those of the fleet and of
-    the policy, and replays of what everybody did, for operators and auditors.
+    Changes of jobs and of a tenant's own quota and budgets are for that tenant (the object is its id, or the budget),
+    those of the fleet and of the policy, and replays of what everybody did, for operators and auditors.
     """
 
     model = Job
@@ -36,10 +44,11 @@ class SimulationPolicy(Policy[Job]):
     rules = {
         "simulate_jobs": sees_tenant,
         "simulate_quota": sees_tenant,
+        "simulate_budget": sees_all_or_belongs,
         "simulate": sees_all,
         "replay": sees_all,
     }
-    scopes = dict.fromkeys(("simulate_jobs", "simulate_quota", "simulate", "replay"), "read")
+    scopes = dict.fromkeys(rules, "read")
 
     def sees_all(self, actor: Actor) -> bool:
         """Whether the figures of the whole are for this actor."""

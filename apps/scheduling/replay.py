@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from django.db import connection, transaction
@@ -10,6 +10,7 @@ from django.utils import timezone
 
 from apps.core.actors import Actor
 from apps.core.errors import Invalid
+from apps.jobs.budgets import binding
 from apps.jobs.configuration import configuration
 from apps.jobs.requests import cache
 from engine import simulate
@@ -21,6 +22,7 @@ from engine.snapshot import Candidate
 
 from .changes import refuse_above
 from .observe import charged
+from .past import Budgets, budgets_of, lending_of
 from .policies import simulations
 from .runtimes import RUNS, keys_of
 from .simulation import capacity_over, deadline, read_only
@@ -35,10 +37,11 @@ ENDED = (
     "array_agg(extract(epoch FROM a.ended_at)::float8 ORDER BY a.token), "
     "array_agg(CASE WHEN a.state = 'lost' THEN 'lost' WHEN a.token < j.token AND a.stop_reason = 'preempted' "
     "THEN 'preempted' WHEN a.token < j.token THEN 'failed' WHEN a.end_reason = 'time_limit' THEN 'limit' "
-    "ELSE 'done' END ORDER BY a.token) "
+    "ELSE 'done' END ORDER BY a.token), j.owner_id, j.workflow "
     "FROM (SELECT * FROM jobs_job WHERE ended_at >= %s AND ended_at < %s ORDER BY ended_at LIMIT %s) j "
     "JOIN jobs_attempt a ON a.job_id = j.id WHERE a.ended_at IS NOT NULL "
-    "GROUP BY j.id, j.tenant_id, j.name, j.spec, j.priority, j.equivalence, j.pool, j.submitted_at ORDER BY j.id"
+    "GROUP BY j.id, j.tenant_id, j.name, j.spec, j.priority, j.equivalence, j.pool, j.submitted_at, j.owner_id, "
+    "j.workflow ORDER BY j.id"
 )
 
 
@@ -63,20 +66,25 @@ class _Period:
     jobs: list[simulate.Job]
     recorded: list[Ran]
     left_out: int
+    budgets: Budgets
 
 
-def replay(*, actor: Actor, since: datetime, until: datetime, policies: Sequence[str]) -> Replayed:
+def replay(
+    *, actor: Actor, since: datetime, until: datetime, policies: Sequence[str], budgets: str = "then",
+    lending: str = "then",
+) -> Replayed:  # fmt: skip
     """Run the jobs that ended in a period again, each with the length of its last attempt.
 
-    They come when they came, to the nodes and quotas of today with nothing on them; what jobs took is learnt on the
-    way. Raises Forbidden, and Invalid for a period that is empty or too large.
+    They come when they came, to the nodes and quotas of today with nothing on them, under the budgets and terms of
+    lending of then or of now, or under none (`past.TIMES`); what jobs took is learnt on the way. Raises Forbidden, and
+    Invalid for a period that is empty or too large.
     """
     simulations.require(actor, "replay", "of what everybody did")
     if until <= since:
         raise Invalid.field("until", "must be after `since`.", "invalid_period")
     with transaction.atomic():
         read_only()
-        period = _load(since, until)
+        period = _load(since, until, budgets, lending)
         if not period.jobs:
             raise Invalid.field("since", "no job that ran has ended in this period.", "nothing_to_replay")
         start = min(job.candidate.submitted for job in period.jobs)
@@ -99,6 +107,8 @@ def replay(*, actor: Actor, since: datetime, until: datetime, policies: Sequence
                 policy=policy,
                 start=start,
                 history=History(window=RUNS),
+                limits=period.budgets.limits,
+                changes=period.budgets.changes,
             )
             made.run(check=check)
             found[name] = figures([ran(job, made.records[job.candidate.job]) for job in period.jobs])
@@ -113,17 +123,22 @@ def replay(*, actor: Actor, since: datetime, until: datetime, policies: Sequence
         )
 
 
-def _load(since: datetime, until: datetime) -> _Period:
-    configured = configuration(timezone.now())
-    rows = [replace(lent.row, ready=True) for _, lent in sorted(configured.lent.items())]
-    world = World(since.timestamp(), configured, Fleet.build(rows), rows, QuotaTree(configured.quota_nodes, {}), [], [])
+def _load(since: datetime, until: datetime, budgets: str, lending: str) -> _Period:
+    now = timezone.now()
     with connection.cursor() as cursor:
         cursor.execute(ENDED, [since, until, REPLAYED_MAX + 1])
         found: list[tuple[Any, ...]] = cursor.fetchall()
+    first = datetime.fromtimestamp(min((row[7] for row in found), default=since.timestamp()), UTC)
+    configured = lending_of(lending, configuration(now), first, now)
+    in_force = budgets_of(budgets, configured, first, until)
+    rows = [replace(lent.row, ready=True) for _, lent in sorted(configured.lent.items())]
+    fleet = Fleet.build(rows)
+    fleet.terms = fleet.terms and fleet.terms.at(first.timestamp())
+    world = World(first.timestamp(), configured, fleet, rows, QuotaTree(configured.quota_nodes, {}), [], [])
     refuse_above("since", len(found), REPLAYED_MAX, "jobs or more ended in this period")
     know({row[5] for row in found})
     jobs, recorded, left_out = [], [], 0
-    for number, tenant, name, limit, priority, likeness, pool, submitted, starts, ends, how in found:
+    for number, tenant, name, limit, priority, likeness, pool, submitted, starts, ends, how, owner, workflow in found:
         queue = world.queue(tenant) if tenant in configured.tenants else None
         if queue is None or queue not in world.tree or pool not in configured.pools:
             left_out += 1
@@ -134,14 +149,15 @@ def _load(since: datetime, until: datetime) -> _Period:
             queue=queue,
             priority=priority,
             submitted=submitted,
-            groups=groups,
+            groups=world.lent_to(groups, tenant, limit),
             amounts=charged(world.tree, queue, amounts),
             pool=world.view(tenant, pool),
-            equivalence=likeness,
+            equivalence=likeness if fleet.terms is None else (likeness, limit),
             minimums=cache().minimums(likeness),
+            budgets=binding(in_force.rows, tenant, configured.tenants[tenant].domain, owner, workflow),
         )
         seconds = max(0.001, ends[-1] - starts[-1])
         jobs.append(simulate.Job(candidate, seconds, max(limit, seconds), keys_of(tenant, name)))
         spans = list(zip(starts, ends, how, strict=True))
         recorded.append(Ran(queue, submitted, candidate.amounts, spans))
-    return _Period(world, jobs, recorded, left_out)
+    return _Period(world, jobs, recorded, left_out, in_force)

@@ -7,11 +7,13 @@ from rest_framework import serializers
 from rest_framework.request import Request
 
 from apps.core.api import ApiView, Integer, StrictSerializer, Text, operation
+from apps.quotas.budgets import MAX_BUDGET
 from apps.quotas.models import Resource
 from apps.tenants.models import Tenant
 
 from . import replay, simulation
 from .changes import CHANGES_MAX
+from .past import TIMES
 from .world import POLICIES, RUN_TIMES
 
 DAY = 86_400
@@ -59,6 +61,13 @@ class QuotaChangeBody(At):
     lending_limit = Integer(min_value=0, required=False, allow_null=True)
 
 
+class BudgetChangeBody(At):
+    budget = Integer(min_value=1, help_text="Number of a budget that holds jobs back.")
+    amount = serializers.FloatField(
+        min_value=0, max_value=MAX_BUDGET, allow_null=True, help_text="From then on; null: as if it were not there."
+    )
+
+
 def _list(body: type[StrictSerializer], text: str) -> Any:
     return body(many=True, default=list, max_length=CHANGES_MAX, help_text=text)
 
@@ -78,6 +87,7 @@ class SimulateBody(StrictSerializer):
     cordon_nodes = _list(NodeBody, "Nodes that take no new work.")
     lose_clusters = _list(LostClusterBody, "Clusters all of whose nodes are lost.")
     quotas = _list(QuotaChangeBody, "Limits that change.")
+    budgets = _list(BudgetChangeBody, "Budgets that change.")
 
 
 class OutcomesAnswer(serializers.Serializer[Any]):
@@ -153,6 +163,12 @@ class ReplayBody(StrictSerializer):
         max_length=len(POLICIES) + 1,
         default=["present"],
         help_text="`present` is each pool as it is now; the others are for all pools.",
+    )
+    budgets = serializers.ChoiceField(
+        choices=TIMES, default="then", help_text="Of the time, as the log tells them; of today; or none."
+    )
+    lending = serializers.ChoiceField(
+        choices=TIMES, default="then", help_text="Terms of lending: when the first job came, of today, or none."
     )
 
 

@@ -8,7 +8,8 @@ from django.utils import timezone
 
 from apps.core import idempotency, loops
 from apps.core.loops import loop
-from apps.jobs.budgets import warn
+from apps.execution.commands import forget_checkpoints
+from apps.jobs.budgets import forget_hours, warn
 from apps.jobs.commands import repair
 from apps.quotas.ledger import decay
 from engine.cycle import decide
@@ -66,6 +67,8 @@ def housekeep() -> bool:
         logger.error("The ledger differed from its grants and was set right: %s", difference)
     decay()
     warn(now)
+    forget_hours(now)
+    forget_checkpoints(now)
     note(now)
     idempotency.forget(now - timedelta(hours=idempotency.KEEP_HOURS))
     Cycle.objects.filter(at__lt=now - CYCLE_AGE).delete()

@@ -1,5 +1,6 @@
 """Reads of domains, tenants, people and their credentials; all limited to what the actor may see."""
 
+from django.contrib.auth.models import AbstractUser
 from django.db.models import Count, QuerySet
 
 from apps.core.actors import Actor
@@ -44,6 +45,23 @@ def tenant_named(actor: Actor, slug: str | None) -> Tenant:
         return mine[0]
     known = ", ".join(tenant.slug for tenant in mine[:10]) or "none"
     raise Invalid.field("tenant", f"name the tenant; you can submit to: {known}.", "required")
+
+
+def person_named(actor: Actor, tenant: Tenant | None, username: str) -> AbstractUser:
+    """The member with this name of a tenant that the actor may give a budget; without a tenant, for those who see all
+    people, anybody. Raises Invalid for somebody who is no member, NotFound for somebody who is not there."""
+    if tenant is None:
+        return policies.users.get(actor, username=username)
+    found = Membership.objects.filter(tenant=tenant, user__username=username).select_related("user").first()
+    if found is None:
+        raise Invalid.field("user", f"tenant {tenant.slug} has no member {username}.", "unknown")
+    return found.user
+
+
+def tenant_to_budget(actor: Actor, slug: str) -> Tenant:
+    """The tenant of a budget: one that the actor sees, or of a domain that they have a role in. Raises NotFound."""
+    found = Tenant.objects.filter(slug=slug, domain__in=list(actor.domain_roles)).select_related("domain").first()
+    return found if found is not None and actor.has_scope("read") else policies.tenants.get(actor, slug=slug)
 
 
 def secret_values(tenant_id: int, names: set[str]) -> dict[str, str]:

@@ -72,6 +72,7 @@ def build(assignment: Assignment, view: View) -> dict[str, str]:
         "RM_INPUTS": view.inputs,
         "RM_RESULT": view.out + "/result.json",
         "RM_CHECKPOINT": view.out + "/checkpoint",
+        "RM_CHECKPOINT_DIR": view.out + "/saved",
         "RM_ARTIFACTS": view.out + "/artifacts",
     }
     for name, value in environment.items():

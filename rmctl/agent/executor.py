@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from rmctl.agent import bundles, cgroups, containers, launch, output, process, sandbox
+from rmctl.agent import bundles, cgroups, checkpoints, containers, launch, output, process, sandbox
 from rmctl.agent.errors import PortalAway, PortalRefusal, Refused
 from rmctl.agent.journal import Spares, State, TaskFolder
 from rmctl.agent.logs import LogShipper
@@ -58,6 +58,7 @@ class Executor:
         self.shipper = LogShipper()
         self.outbox = Outbox(self._report_acknowledged)
         self.bundles = bundles.BundleCache(f"{data}/bundles", portal)
+        self.saver = checkpoints.Checkpoints(f"{data}/checkpoints", portal)
         self._forgotten: OrderedDict[Key, None] = OrderedDict()
         self._busy_groups: list[str] = []
         self._to_start: asyncio.Queue[Task] = asyncio.Queue()
@@ -78,9 +79,28 @@ class Executor:
         return [task for task in self.tasks.values() if task.phase == "running" and not task.over]
 
     def checkpoints(self) -> list[Checkpoint]:
-        """The latest one of each running task that has one."""
-        found = ((task, output.checkpoint_time(task.folder.checkpoint)) for task in self.running())
-        return [Checkpoint(*task.key, at) for task, at in found if at is not None]
+        """The latest one of each running task that has one; of those that the portal keeps, the latest that it has.
+
+        What is new of these is stored from here on.
+        """
+        found = []
+        for task in self.running():
+            at = output.checkpoint_time(task.folder.checkpoint)
+            if at is not None and self.saver.uses_folder(task):
+                if self.saver.is_due(task, at) and not task.saving:
+                    task.saving = True
+                    self._in_background(self._save(task, at))
+                at = task.saved_at or None
+            if at is not None:
+                found.append(Checkpoint(*task.key, at))
+        return found
+
+    async def _save(self, task: Task, at: float) -> None:
+        """Store a checkpoint while the task runs."""
+        try:
+            await self.saver.save(task, at, lambda: not task.over and not task.unwanted)
+        finally:
+            task.saving = False
 
     def start(self, assignment: Assignment) -> None:
         """Take a placement on; one that is held, or was until a moment ago, is not started again."""
@@ -152,6 +172,8 @@ class Executor:
             await asyncio.to_thread(
                 bundles.unpack, archive, task.folder.work, assignment.storage_bytes, owner
             )
+        if assignment.saved is not None:
+            await self.saver.restore(task, assignment.saved, owner, lambda: task.ending is None)
 
     async def _fetch(self, task: Task, digest: str) -> str:
         delay = 0.1
@@ -333,7 +355,7 @@ class Executor:
             usage=used,
             checkpoint_at=output.checkpoint_time(task.folder.checkpoint),
         )
-        if _has_entries(task.folder.artifacts):
+        if _has_entries(task.folder.artifacts) or self._saves_last(task, report):
             self._in_background(self._upload_and_report(task, report, size))
         else:
             self._report_end(task, report, size)
@@ -345,7 +367,16 @@ class Executor:
         self.outbox.add(msgspec.structs.replace(report, log_size=log_size), path, result_size)
         self.shipper.settle(task.key)
 
+    def _saves_last(self, task: Task, report: Report) -> bool:
+        """Whether its last checkpoint has to be looked at before its end is told: not of who has done what it was to.
+        """
+        succeeded = report.reason == "exited" and report.exit_code == 0
+        return not succeeded and report.checkpoint_at is not None and self.saver.uses_folder(task)
+
     async def _upload_and_report(self, task: Task, report: Report, result_size: int) -> None:
+        if self._saves_last(task, report) and report.checkpoint_at is not None:
+            await self.saver.save(task, report.checkpoint_at, lambda: not task.unwanted)
+            report = msgspec.structs.replace(report, checkpoint_at=task.saved_at or None)
         found, complaints = await asyncio.to_thread(output.artifacts, task.folder.artifacts)
         async with self._uploads:
             for name, path in found:
@@ -355,7 +386,7 @@ class Executor:
             task.phase = "ended"
             self._forget(task)
             return
-        detail = "; ".join(filter(None, [report.detail, *complaints[:5]]))
+        detail = "; ".join(filter(None, [report.detail, task.complaint, *complaints[:5]]))
         self._report_end(task, msgspec.structs.replace(report, detail=detail), result_size)
 
     async def _upload(self, task: Task, name: str, path: str) -> str:
@@ -398,6 +429,7 @@ class Executor:
             return
         self.shipper.forget(task.key)
         self.outbox.forget(task.key)
+        self.saver.forget(task)
         self._forgotten[task.key] = None
         if len(self._forgotten) > REMEMBERED:
             self._forgotten.popitem(last=False)

@@ -7,7 +7,8 @@
     process              the pid of that watcher and a newline, where there is one (rmctl.agent.cells)
     log                  a header, then standard output and error, written by the task itself
     inputs.json          the inputs
-    work/ tmp/ out/      what the task may write; `out/` holds `result.json`, `checkpoint`, `artifacts/`
+    work/ tmp/ out/      what the task may write; `out/` holds `result.json`, `checkpoint`, `artifacts/`,
+                         and `saved/` if the task keeps its checkpoints with the portal
 
 A file that was cut short while it was written does not decode and counts as absent. Nothing is fsynced: a
 killed agent loses nothing that was written, and after a power failure the boot id differs, so every task of the
@@ -85,6 +86,10 @@ class TaskFolder:
     @property
     def checkpoint(self) -> str:
         return self.path + "/out/checkpoint"
+
+    @property
+    def saved(self) -> str:
+        return self.path + "/out/saved"
 
     @property
     def inputs(self) -> str:

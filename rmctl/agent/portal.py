@@ -1,6 +1,6 @@
-"""Plain HTTP to the portal: join, bundles, artifacts. Blocking, so the agent calls it in threads.
+"""Plain HTTP to the portal: join, bundles, artifacts, checkpoints. Blocking, so the agent calls it in threads.
 
-`http.client` rather than a client library: three requests do not pay for the memory of one on every node.
+`http.client` rather than a client library: a few requests do not pay for the memory of one on every node.
 """
 
 import http.client
@@ -56,6 +56,17 @@ class Portal:
             }
             target = f"/api/v1/agent/placements/{placement}/artifacts/{quote(name)}?token={token}"
             self._request("PUT", target, file, headers)
+
+    def put_checkpoint(self, placement: int, token: int, at: float, digest: str, path: str) -> None:
+        """Store what a task has saved at a time, streamed. Raises PortalRefusal, PortalAway, OSError."""
+        with open(path, "rb") as file:
+            headers = {"Content-Length": str(os.fstat(file.fileno()).st_size), "Content-Type": "application/gzip"}
+            query = f"token={token}&at={at!r}&sha256={digest}"
+            self._request("PUT", f"/api/v1/agent/placements/{placement}/checkpoint?{query}", file, headers)
+
+    def get_checkpoint(self, placement: int, token: int, target: IO[bytes]) -> None:
+        """Write what an earlier attempt has saved to `target`, streamed. Raises PortalRefusal, PortalAway."""
+        self._request("GET", f"/api/v1/agent/placements/{placement}/checkpoint?token={token}", None, {}, target)
 
     def get_bundle(self, digest: str, target: IO[bytes]) -> None:
         """Write a bundle's bytes to `target`, streamed. Raises PortalRefusal, PortalAway."""

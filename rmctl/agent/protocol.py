@@ -119,6 +119,13 @@ class Telemetry(msgspec.Struct, frozen=True, omit_defaults=True):
     tasks: int = 0
 
 
+class SavedFiles(msgspec.Struct, frozen=True):
+    """What an earlier attempt has saved for this member: a tar.gz that the portal keeps, told by its digest."""
+
+    sha256: str
+    size: int
+
+
 class Assignment(msgspec.Struct, frozen=True, omit_defaults=True):
     """One placement to run. `time_limit_seconds` 0 means no limit; `secrets` never reach the journal."""
 
@@ -145,6 +152,8 @@ class Assignment(msgspec.Struct, frozen=True, omit_defaults=True):
     image: str | None = None
     bundle: str | None = None
     inputs: dict[str, Any] = {}
+    # To be in RM_CHECKPOINT_DIR before it starts.
+    saved: SavedFiles | None = None
 
 
 class Stop(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -37,6 +37,11 @@ class Task:
     over: bool = False
     timers: list[asyncio.TimerHandle] = field(default_factory=list)
     storage_bytes: int = 0
+    # Of which time its checkpoint is that the portal has, and that could not be stored, with what is said of it.
+    saved_at: float = 0.0
+    saving_failed_at: float = 0.0
+    complaint: str = ""
+    saving: bool = False
     reported: bool = False
     shipped: bool = False
 

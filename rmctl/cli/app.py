@@ -18,6 +18,8 @@ app = typer.Typer(
 )
 agent_app = typer.Typer(no_args_is_help=True, help="This machine as a node of the portal.")
 app.add_typer(agent_app, name="agent")
+budget_app = typer.Typer(no_args_is_help=True, help="Budgets of domains, tenants, workflows and people.")
+app.add_typer(budget_app, name="budget")
 
 
 def _json_mode(value: bool) -> bool:
@@ -163,6 +165,7 @@ def simulate(
     quota: Annotated[
         list[str] | None, typer.Option(help="QUOTA[.FLAVOR].RESOURCE=[+-]AMOUNT, such as vision.gpu=+2.")
     ] = None,
+    budget: Annotated[list[str] | None, typer.Option(help="BUDGET=AMOUNT by its number, or BUDGET=none.")] = None,
     policy: Annotated[str | None, typer.Option(help="easy, conservative, none or fcfs, in all pools.")] = None,
     horizon: Annotated[str | None, typer.Option(help="How far to look ahead, such as 12h; a day by default.")] = None,
     run_times: Annotated[
@@ -175,8 +178,9 @@ def simulate(
     from rmctl.cli import whatif
 
     question = whatif.Question(
-        file, job, cancel, add_nodes, remove_node, cordon_node, lose_cluster, quota, policy, horizon, run_times, tenant
-    )
+        file, job, cancel, add_nodes, remove_node, cordon_node, lose_cluster, quota, budget, policy, horizon, run_times,
+        tenant,
+    )  # fmt: skip
     whatif.simulate(question, as_json)
 
 
@@ -187,12 +191,16 @@ def replay(
     policy: Annotated[
         list[str] | None, typer.Option(help="easy, conservative, none, fcfs or present; repeat to compare.")
     ] = None,
+    budgets: Annotated[str | None, typer.Option(help="Of that time (then, by default), present or none.")] = None,
+    lending: Annotated[
+        str | None, typer.Option(help="Terms of lending of that time (then, by default), present or none.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """What would have been: run a recorded period again under other policies, and compare."""
     from rmctl.cli import whatif
 
-    whatif.replay(since, until, policy, as_json)
+    whatif.replay(since, until, policy, budgets, lending, as_json)
 
 
 @app.command()
@@ -206,6 +214,20 @@ def cancel(
     from rmctl.cli import jobs
 
     jobs.cancel(number, run, reason, as_json)
+
+
+@app.command()
+def checkpoints(
+    job: JobId,
+    save: Annotated[
+        Path | None, typer.Option(help="Download the newest of each member into this folder, as tar.gz.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List what a job's members have saved to go on from."""
+    from rmctl.cli import checkpoints
+
+    checkpoints.show(job, save, as_json)
 
 
 @app.command()
@@ -300,6 +322,53 @@ def top(
     from rmctl.cli import listing
 
     listing.top(interval, once, as_json)
+
+
+BudgetId = Annotated[int, typer.Argument(min=1, help="Number of the budget.", metavar="BUDGET")]
+
+
+@budget_app.command("set")
+def budget_set(
+    measure: Annotated[
+        str, typer.Argument(help="cpu_hours, gpu_hours, cost, running, pending or submissions.", metavar="MEASURE")
+    ],
+    amount: Annotated[float, typer.Argument(min=0, help="How much there may be.", metavar="AMOUNT")],
+    per: Annotated[
+        str | None, typer.Option(help="day, week, month, or a window such as 24h or 7d; for hours and cost.")
+    ] = None,
+    tenant: TenantOption = None,
+    workflow: Annotated[str | None, typer.Option(help="Only this workflow of the tenant.")] = None,
+    user: Annotated[str | None, typer.Option(help="Only this member of the tenant; without one, a person.")] = None,
+    domain: Annotated[str | None, typer.Option(help="All tenants of this domain.")] = None,
+    warn: Annotated[bool, typer.Option("--warn", help="Only warn; hold nothing back.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Set a budget, for example: rmctl budget set cost 100 --per month --tenant vision --user max"""
+    from rmctl.cli import budgets
+
+    given = {"measure": measure, "amount": amount, "period": per, "tenant": tenant, "workflow": workflow, "user": user}
+    budgets.make({**given, "domain": domain, "hard": False if warn else None}, as_json)
+
+
+@budget_app.command("change")
+def budget_change(
+    budget: BudgetId,
+    amount: Annotated[float | None, typer.Option(min=0, help="How much there may be.")] = None,
+    hard: Annotated[bool | None, typer.Option("--hard/--warn", help="A limit, or only a warning.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Raise or lower a budget, or make it a limit or a warning."""
+    from rmctl.cli import budgets
+
+    budgets.change(budget, amount, hard, as_json)
+
+
+@budget_app.command("remove")
+def budget_remove(budget: BudgetId) -> None:
+    """Take a budget away; what it held back starts."""
+    from rmctl.cli import budgets
+
+    budgets.remove(budget)
 
 
 DataFolder = Annotated[

@@ -121,12 +121,17 @@ def _tenant(row: Row) -> list[tuple[object, ...]]:
 
 def _budget(row: Row) -> list[tuple[object, ...]]:
     of = next(f"{kind} {row[kind]}" for kind in ("domain", "tenant", "user") if row.get(kind))
+    if row.get("tenant") and row.get("user"):
+        of = f"{row['user']} in {of}"
     if row.get("workflow"):
         of = f"workflow {row['workflow']} of {of}"
-    measure = f"{row['measure']} a {row['period']}" if row.get("period") else row["measure"]
+    period = row.get("period") or ""
+    measure = f"{row['measure']} {'in' if period[:1].isdigit() else 'a'} {period}" if period else row["measure"]
     kind = "hard" if row.get("hard") else "warns"
-    until, next_period = ((row.get(name) or "")[:16].replace("T", " ") for name in ("exhausted_at", "resets_at"))
-    return [(row["id"], of, measure, f"{row['used']:.4g}", f"{row['amount']:g}", kind, until, next_period)]
+    until, next_period = ((row.get(name) or "")[:16].replace("T", " ") for name in ("exhausted_at", "free_at"))
+    next_period = next_period or (row.get("resets_at") or "")[:16].replace("T", " ")
+    by = row.get("set_by", "")
+    return [(row["id"], of, measure, f"{row['used']:.4g}", f"{row['amount']:g}", kind, by, until, next_period)]
 
 
 KINDS = {
@@ -149,7 +154,7 @@ KINDS = {
         ("used", "nominal", "may borrow"),
     ),
     "budgets": Kind(
-        ("id", "of", "measure", "used", "amount", "limit", "used up", "next period"),
+        ("id", "of", "measure", "used", "amount", "limit", "set by", "used up", "free again"),
         _budget,
         ("id", "used", "amount"),
     ),

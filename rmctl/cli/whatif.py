@@ -32,6 +32,7 @@ class Question:
     cordon_node: list[str] | None
     lose_cluster: list[str] | None
     quota: list[str] | None
+    budget: list[str] | None
     policy: str | None
     horizon: str | None
     run_times: str | None
@@ -55,6 +56,7 @@ class Question:
             "cordon_nodes": [{"node": name} for name in self.cordon_node or []],
             "lose_clusters": [{"cluster": name} for name in self.lose_cluster or []],
             "quotas": [_quota(asked, text) for text in self.quota or []],
+            "budgets": [_budget(text) for text in self.budget or []],
         }
         for name, items in added.items():
             if items:
@@ -111,6 +113,15 @@ def _quota(asked: Client, text: str) -> dict[str, Any]:
     flavor = parts[1] if len(parts) == 3 else _only_flavor(asked, parts[0], parts[-1])
     item = {"quota": parts[0], "flavor": flavor, "resource": parts[-1]}
     return {**item, "change": -value if sign == "-" else value} if sign else {**item, "nominal": value}
+
+
+def _budget(text: str) -> dict[str, Any]:
+    """`7=120`, or `7=none` for as if it were not there."""
+    number, _, amount = text.partition("=")
+    try:
+        return {"budget": int(number), "amount": None if amount == "none" else float(amount)}
+    except ValueError:
+        raise UsageError(f"--budget {text!r}: give BUDGET=AMOUNT or BUDGET=none, a budget by its number.") from None
 
 
 def _only_flavor(asked: Client, quota: str, resource: str) -> str:
@@ -192,12 +203,15 @@ def _figures(rows: Sequence[tuple[str, dict[str, Any]]]) -> None:
     print_table(columns, table, right=columns[1:])
 
 
-def replay(since: str, until: str | None, policies: list[str] | None, as_json: bool) -> None:
+def replay(
+    since: str, until: str | None, policies: list[str] | None, budgets: str | None, lending: str | None, as_json: bool
+) -> None:
     """Run a recorded period again and compare."""
     body = {
         "since": _moment(since, "--from"),
         "until": _moment(until, "--to") if until else datetime.now(UTC).isoformat(),
         "policies": policies or ["present"],
+        **{name: value for name, value in (("budgets", budgets), ("lending", lending)) if value is not None},
     }
     with client() as asked:
         told = asked.post("replay", body)

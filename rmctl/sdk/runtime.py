@@ -27,14 +27,27 @@ def artifact(name: str) -> "Path":
 def checkpoint() -> None:
     """Say that the task can go on from what it has saved by now, should it be evicted; outside a task, nothing.
 
-    To be called when a checkpoint is complete, in a place of the task's own that outlives the attempt. Raises OSError
-    when something else than a file lies at `RM_CHECKPOINT`.
+    To be called when a checkpoint is complete: in `checkpoint_folder()`, which the portal stores then and gives to the
+    next attempt, or in a place of the task's own that outlives the attempt. Raises OSError when something else than a
+    file lies at `RM_CHECKPOINT`.
     """
     path = os.environ.get("RM_CHECKPOINT")
     if path:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
         os.utime(descriptor)
         os.close(descriptor)
+
+
+def checkpoint_folder() -> "Path":
+    """The folder of checkpoints that the portal keeps; it holds what the attempt before has saved, if any.
+
+    Outside a task it is the folder `saved` of the current one.
+    """
+    from pathlib import Path
+
+    path = Path(os.environ.get("RM_CHECKPOINT_DIR", "saved"))
+    path.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 class Context:

@@ -49,6 +49,10 @@ class TestPortal:
         self.beats: list[Beat] = []
         self.artifacts: dict[tuple[int, str], bytes] = {}
         self.bundles: dict[str, bytes] = {}
+        # Of a placement: the time, digest and bytes of what it has saved, each time; and what it is to be given.
+        self.saved: dict[int, list[tuple[float, str, bytes]]] = {}
+        self.to_restore: dict[int, bytes] = {}
+        self.refuse_saving: tuple[int, bytes] | None = None
         self.downloads: list[str] = []
         self.joins: list[dict[str, Any]] = []
         self.refused: set[Key] = set()
@@ -156,6 +160,8 @@ class TestPortal:
                 if digest in self.bundles
                 else (404, b'{"detail": "no such bundle"}')
             )
+        if path.startswith("/api/v1/agent/placements/") and path.endswith("/checkpoint"):
+            return self._checkpoint(scope, int(path.split("/")[-2]), body)
         if path.startswith("/api/v1/agent/placements/"):
             if self.failing_uploads:
                 self.failing_uploads -= 1
@@ -164,6 +170,20 @@ class TestPortal:
             self.artifacts[int(placement), name] = body
             return 204, b""
         return 404, b"{}"
+
+    def _checkpoint(self, scope: dict[str, Any], placement: int, body: bytes) -> tuple[int, bytes]:
+        if scope["method"] == "GET":
+            found = self.to_restore.get(placement)
+            return (404, b'{"detail": "there is none"}') if found is None else (200, found)
+        if self.refuse_saving is not None:
+            return self.refuse_saving
+        if self.failing_uploads:
+            self.failing_uploads -= 1
+            return 503, b""
+        query = dict(pair.split("=") for pair in scope["query_string"].decode().split("&"))
+        assert query["sha256"] == hashlib.sha256(body).hexdigest()
+        self.saved.setdefault(placement, []).append((float(query["at"]), query["sha256"], body))
+        return 200, b"{}"
 
     async def _socket(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         await receive()

@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from apps.core.actors import SYSTEM
 from apps.events.models import Event
-from apps.execution.models import Artifact, Bundle, LogChunk
+from apps.execution.models import Artifact, Bundle, Checkpoint, LogChunk
 from apps.fleet import commands as fleet
 from apps.jobs import commands as jobs
 from apps.jobs.models import Attempt, Grant, Job, Placement
@@ -64,6 +64,8 @@ def run_job(world: World, job: Job, node: Any) -> Placement:
         sha256=SHA256,
         content_type="text/html",
     )
+    storages["checkpoints"].save(f"test/{placement.pk}", ContentFile(b"state"))
+    Checkpoint.objects.create(job=job, token=1, at=now, path=f"test/{placement.pk}", size=5, sha256=SHA256)
     Decision.objects.create(job=job, at=now, outcome="grant", flavor="cpu", nodes=[node.name])
     return placement
 
@@ -107,6 +109,7 @@ def make_objects(world: World) -> dict[str, Any]:
         "number": 1,
         "run_id": run.pk,
         "artifact_id": placement_artifact(placement),
+        "checkpoint_id": Checkpoint.objects.get(job=job).pk,
         "placement_id": placement.pk,
         "sha256": SHA256,
         "path": "out/report.html",

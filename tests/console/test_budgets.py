@@ -1,25 +1,31 @@
 """The pages of budgets: what binds a person and what is left, and the forms of those who may make and change one."""
 
 import re
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db.models import F
 
 from apps.core.actors import SYSTEM
 from apps.events.models import Event
 from apps.jobs.budgets import warn
+from apps.jobs.models import Grant
 from apps.quotas.budgets import change_budget, create_budget
 from apps.quotas.models import Budget, Consumption
 from apps.workflows import commands as workflows
 from tests.api.objects import DEFINITION
 from tests.personas import World
-from tests.work import cycle, simulated_node, submit
+from tests.work import cycle, simulated_cluster, simulated_node, submit
 
 from .conftest import People, fragment
 from .test_fleet_forms import fault
 
 NEW = "/quotas/budgets/new/"
-WANTED = {"of": "tenant:vision", "workflow": "", "user": "", "kind": "gpu_hours:month", "amount": "100", "hard": "true"}
+WANTED = {
+    "of": "tenant:vision", "workflow": "", "user": "", "kind": "gpu_hours:month", "window": "", "amount": "100",
+    "hard": "true",
+}  # fmt: skip
 
 
 def words(page: Any) -> str:
@@ -82,7 +88,8 @@ def test_where_there_is_none_the_page_says_what_one_would_do(world: World, peopl
     operator = people.operator.get("/tenants/vision/").content.decode()
     assert "No budget" in operator and f'href="{NEW}?tenant=vision"' in operator
     member = people.member.get("/tenants/vision/")
-    assert "An operator can bound hours in a period" in words(member) and NEW not in member.content.decode()
+    assert "An operator or an admin of the tenant can bound hours and cost" in words(member)
+    assert NEW not in member.content.decode()
     assert "None binds you" in words(people.stranger.get("/quotas/"))
 
 
@@ -110,18 +117,25 @@ def test_one_is_made_changed_and_deleted(world: World, people: People) -> None:
     assert list(verbs) == ["budget.created", "budget.changed", "budget.deleted"]
 
 
+def made_of(changes: dict[str, str]) -> str:
+    """The period as it is stored: 48 hours are two days."""
+    period = changes["kind"].partition(":")[2]
+    return "2d" if period == "window" else period
+
+
 @pytest.mark.parametrize(
     ("changes", "of"),
     [
         ({"of": "domain:beta", "kind": "running:"}, "domain beta"),
         ({"of": "user:", "user": "max", "kind": "submissions:"}, "person max"),
         ({"workflow": "etl", "kind": "cpu_hours:week"}, "workflow etl of tenant vision"),
+        ({"user": "max", "kind": "cost:window", "window": "48h"}, "max in tenant vision"),
     ],
 )
 def test_there_are_budgets_of_every_level(world: World, people: People, changes: dict[str, str], of: str) -> None:
     workflow = workflows.push(actor=SYSTEM, tenant=world.vision, definition=DEFINITION).workflow
     assert people.operator.post(NEW, {**WANTED, **changes}).status_code == 302
-    assert Budget.objects.get().of == of
+    assert (Budget.objects.get().of, Budget.objects.get().period) == (of, made_of(changes))
     page = people.operator.get("/quotas/").content.decode()
     assert len(rows(people.member.get(f"/workflows/{workflow.pk}/"))) == ("workflow" in changes)
     assert (f'<a href="/workflows/{workflow.pk}/">etl</a>' in page) == ("workflow" in changes)
@@ -140,7 +154,12 @@ def test_there_are_budgets_of_every_level(world: World, people: People, changes:
         ({"of": "tenant:nowhere"}, "of", "no tenant nowhere"),
         ({"of": "cluster:1"}, "of", "Choose a tenant"),
         ({"of": "user:", "user": "who"}, "user", "no user who"),
-        ({"user": "max"}, "user", "choose that above"),
+        ({"of": "domain:alpha", "user": "max"}, "user", "choose that above"),
+        ({"user": "sven"}, "user", "has no member sven"),
+        ({"user": "max", "workflow": "etl"}, "workflow", "has no workflow"),
+        ({"kind": "cost:window", "window": "a while"}, "window", "such as 24h or 7d"),
+        ({"kind": "cost:window", "window": "32d"}, "window", "at most 31 days"),
+        ({"kind": "cost:month", "window": "7d"}, "window", "choose a window that moves"),
         ({"workflow": "etl"}, "workflow", "has no workflow 'etl'"),
         ({"of": "domain:alpha", "workflow": "etl"}, "workflow", "name the tenant"),
     ],
@@ -178,9 +197,10 @@ def test_nobody_elses_change_is_overwritten_unseen(world: World, people: People)
 def test_who_may_not_changes_nothing(world: World, people: People, persona: str, status: int) -> None:
     one = create_budget(actor=SYSTEM, tenant=world.vision, measure="running", amount=4)
     client, path = people.as_(persona), f"/quotas/budgets/{one.pk}/"
-    assert client.get(path).status_code == status and client.get(NEW).status_code == 403
+    assert client.get(path).status_code == status
+    assert client.get(NEW).status_code == (200 if persona == "admin" else 403)
     for sent in (path, f"{path}delete", NEW):
-        client.post(sent, {**WANTED, "amount": "9", "seen": "4.0 hard"})
+        client.post(sent, {**WANTED, "of": "domain:alpha", "amount": "9", "seen": "4.0 hard"})
     assert [(row.pk, row.amount) for row in Budget.objects.all()] == [(one.pk, 4)]
 
 
@@ -192,3 +212,28 @@ def test_the_log_says_whose_budget_warned(world: World, people: People) -> None:
     assert f"tenant vision budget:{one.pk}" in words(page) and "percent=80" in words(page)
     assert "Budget tenant vision warned" in words(people.member.get("/"))
     assert "tenant vision" not in words(people.stranger.get("/events/?verb=budget.*"))
+
+
+def test_an_admin_makes_one_for_a_member_and_changes_only_their_own(world: World, people: People) -> None:
+    create_budget(actor=SYSTEM, tenant=world.vision, measure="running", amount=4)
+    page = people.admin.get(f"{NEW}?tenant=vision").content.decode()
+    assert re.findall(r'<option value="(tenant:\w+|domain:\w+|user:)"', page) == ["tenant:vision"]
+    made = people.admin.post(NEW, {**WANTED, "user": "max", "kind": "running:", "amount": "2"})
+    assert made["Location"] == "/tenants/vision/"
+    mine = Budget.objects.get(user=world.users["member"])
+    assert (mine.of, mine.set_by) == ("max in tenant vision", "tenant")
+    page = people.admin.get("/tenants/vision/")
+    assert "set by the tenant" in words(page) and page.content.decode().count("edit-budget") == 1
+    assert "max member of vision" in " ".join(rows(people.member.get("/tenants/vision/")))
+    assert people.admin.post(f"/quotas/budgets/{mine.pk}/", {"amount": "3", "seen": "2.0 hard"}).status_code == 302
+    assert people.admin.post(f"/quotas/budgets/{mine.pk}/delete").status_code == 302
+
+
+def test_what_a_tenant_and_a_job_cost_is_shown(world: World, people: People) -> None:
+    cluster = simulated_cluster(world, price_per_cpu_hour="0.5")
+    simulated_node(world, cluster=cluster)
+    job = submit(world, cpu="2")
+    cycle()
+    Grant.objects.update(created_at=F("created_at") - timedelta(hours=3))
+    assert re.search(r"Cost so far 3 1 an hour", words(people.member.get(f"/jobs/{job.pk}/")))
+    assert re.search(r"This month: [\d.]+ core-hours, cost [\d.]+", words(people.member.get("/tenants/vision/")))

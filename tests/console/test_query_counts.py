@@ -27,7 +27,7 @@ LIMITS = {
     "/quotas/": 12,
     "/quotas/{quota_id}/": 18,
     "/tenants/": 10,
-    "/tenants/{slug}/": 16,
+    "/tenants/{slug}/": 18,
     "/events/": 10,
 }
 

@@ -1,5 +1,6 @@
 """The command line against a portal on a real socket: output, JSON and exit statuses."""
 
+import hashlib
 import io
 import json
 import os
@@ -321,6 +322,39 @@ def test_every_list(portal: FakePortal, rm: Any, kind: str) -> None:
     portal.on(f"GET {kind}", page())
     done = rm("list", kind)
     assert (done.out, done.err) == ("", f"no {kind} that you can see\n")
+
+
+def test_budgets_are_set_changed_and_removed(portal: FakePortal, rm: Any) -> None:
+    row, _ = ROWS["budgets"]
+    row = {**row, "user": "max", "period": "7d", "set_by": "tenant", "free_at": None}
+    portal.on("POST budgets", (201, row))
+    portal.on("PATCH budgets/9", (200, row))
+    portal.on("DELETE budgets/9", (204, b""))
+    done = rm("budget", "set", "cost", "100", "--per", "7d", "--tenant", "vision", "--user", "max", "--warn")
+    assert done.status == 0 and "max in tenant vision" in done.out and "gpu_hours in 7d" in done.out
+    (asked,) = portal.requests("POST", "budgets")
+    assert asked.body == {
+        "measure": "cost", "amount": 100.0, "period": "7d", "tenant": "vision", "user": "max", "hard": False,
+    }  # fmt: skip
+    assert rm("budget", "change", "9", "--amount", "5", "--hard").status == 0
+    assert portal.requests("PATCH", "budgets/9")[0].body == {"amount": 5.0, "hard": True}
+    assert rm("budget", "change", "9").status == 2
+    assert rm("budget", "remove", "9").out == "Budget 9 is gone.\n"
+
+
+def test_checkpoints_are_listed_and_downloaded(portal: FakePortal, rm: Any, tmp_path: Path) -> None:
+    data = b"packed"
+    kept = {"group": 0, "rank": 0, "at": "2026-01-01T00:00:00Z", "size": 6, "created_at": "2026-01-01T00:00:00Z"}
+    digest = hashlib.sha256(data).hexdigest()
+    newest, older = {**kept, "id": 2, "attempt": 2, "sha256": digest}, {**kept, "id": 1, "attempt": 1, "sha256": "0"}
+    portal.on("GET jobs/7/checkpoints", page(newest, older))
+    portal.on("GET jobs/7/checkpoints/2", (200, data))
+    done = rm("checkpoints", "7")
+    assert digest[:12] in done.out and len(done.out.splitlines()) == 3
+    assert rm("checkpoints", "7", "--save", str(tmp_path)).status == 0
+    assert (tmp_path / "job-7-0-0.tar.gz").read_bytes() == data
+    portal.on("GET jobs/7/checkpoints/2", (200, b"torn"))
+    assert "did not arrive whole" in rm("checkpoints", "7", "--save", str(tmp_path)).err
 
 
 def test_checkpoint_is_for_tasks(rm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,11 +17,11 @@ from apps.core.actors import Actor
 from apps.core.errors import DomainError, Invalid, NotFound
 from apps.jobs.budgets import Use, uses
 from apps.quotas import budgets as commands
-from apps.quotas.models import Budget
+from apps.quotas.models import Budget, SetBy
 from apps.quotas.policies import budgets as policy
 from apps.tenants import policies as tenant_policies
 from apps.tenants.models import Domain, Tenant
-from apps.tenants.queries import list_tenants
+from apps.tenants.queries import list_tenants, person_named, tenant_to_budget
 from apps.workflows.policies import workflows
 from apps.workflows.queries import workflow_named
 
@@ -76,9 +76,14 @@ def back_to(budget: Budget) -> str:
 @page
 def budget_new(request: HttpRequest, actor: Actor) -> HttpResponse:
     """Give a tenant, a workflow, a domain or a person a budget; refusals stand beside their fields."""
-    policy.require(actor, "create", "")
-    domains = tenant_policies.domains.visible(actor).order_by("name").values_list("slug", "name")
-    form = new_form([(tenant.slug, tenant.name) for tenant in list_tenants(actor)], list(domains))
+    policy.require(actor, "create", None)
+    tenants = [(tenant.slug, tenant.name) for tenant in budgeted_tenants(actor)]
+    domains = [
+        (one.slug, one.name)
+        for one in tenant_policies.domains.visible(actor).order_by("name")
+        if policy.allows(actor, "create", Budget(domain=one, set_by=SetBy.TENANT))
+    ]
+    form = new_form(tenants, domains, everywhere=actor.operator)
     refused = False
     if request.method == "POST":
         form.fill(request.POST)
@@ -98,6 +103,17 @@ def budget_new(request: HttpRequest, actor: Actor) -> HttpResponse:
         "form": form,
     }
     return show(request, "console/quotas/budget_new.html", context, status=422 if refused else 200)
+
+
+def budgeted_tenants(actor: Actor) -> list[Tenant]:
+    """Those that the actor may give a budget: of the ones they see, and of a provider's domain."""
+    rows = Tenant.objects.filter(Q(pk__in=list_tenants(actor).values("pk")) | Q(domain__in=list(actor.domain_roles)))
+    return [one for one in rows.select_related("domain").order_by("name") if may_budget(actor, one)]
+
+
+def may_budget(actor: Actor, tenant: Tenant) -> bool:
+    """Whether the actor may give a tenant, its workflows and its members budgets."""
+    return policy.allows(actor, "create", Budget(tenant=tenant, set_by=SetBy.TENANT))
 
 
 def _create(actor: Actor, form: Form) -> Budget:
@@ -121,15 +137,16 @@ def _owner(actor: Actor, form: Form) -> tuple[Tenant | None, Domain | None, Abst
     """Whose budget it is to be. Raises Invalid naming the field for somebody who is not there."""
     kind, _, slug = str(form["of"].value).partition(":")
     username = str(form["user"].value).strip()
-    if username and kind != "user":
-        raise Invalid.field("user", "To give a person a budget, choose that above.")
+    if username and kind == "domain":
+        raise Invalid.field("user", "A budget of a person is for one tenant or for all: choose that above.")
     try:
         if kind == "tenant":
-            return tenant_policies.tenants.get(actor, slug=slug), None, None
+            tenant = tenant_to_budget(actor, slug)
+            return tenant, None, person_named(actor, tenant, username) if username else None
         if kind == "domain":
             return None, tenant_policies.domains.get(actor, slug=slug), None
         if kind == "user":
-            return None, None, tenant_policies.users.get(actor, username=username)
+            return None, None, person_named(actor, None, username)
     except NotFound as error:
         raise Invalid.field("user" if kind == "user" else "tenant", error.detail) from None
     raise Invalid.field("tenant", CHOOSE)

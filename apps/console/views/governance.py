@@ -15,6 +15,7 @@ from apps.core.errors import DomainError, Invalid
 from apps.core.filters import apply_filters
 from apps.events.filters import EventFilter
 from apps.events.queries import list_events
+from apps.jobs.consumption import consumption
 from apps.quotas import policies as quota_policies
 from apps.quotas.queries import quota_rows
 from apps.tenants import commands, policies
@@ -25,7 +26,7 @@ from .. import queries
 from ..context import chosen_tenant
 from ..forms import Field, Form
 from ..pages import known, page, page_of, show, text
-from .budgets import BudgetRow, budget_rows, budgets_of
+from .budgets import BudgetRow, budget_rows, budgets_of, may_budget
 
 TOKEN_DAYS = (("7", "7 days"), ("30", "30 days"), ("90", "90 days"), ("365", "1 year"))
 TOKEN_SCOPES = (
@@ -85,6 +86,7 @@ def _show_tenant(
         "found": found,
         "quota": quota,
         "budgets": _budgets(actor, found),
+        "consumed": consumption(found, timezone.now()),
         "members": list_members(actor, found).order_by("role", "user__username"),
         "secrets": list_secrets(actor, found),
         "jobs": queries.job_counts(actor, found),
@@ -93,7 +95,7 @@ def _show_tenant(
         "may": {
             **{action: allows(actor, action, found) for action in ("manage_members", "manage_secrets", "suspend")},
             "quota": quota_policies.quotas.allows(actor, "create", found),
-            "budget": quota_policies.budgets.allows(actor, "create", found),
+            "budget": may_budget(actor, found),
         },
     }
     partials = {"tenant-budgets": "console/tenants/_budgets.html"}

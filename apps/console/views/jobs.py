@@ -7,14 +7,16 @@ from django.db.models import Prefetch
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
+from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from apps.core.actors import Actor
 from apps.core.errors import DomainError
 from apps.events.queries import events_of
-from apps.execution.queries import job_artifacts
+from apps.execution.queries import job_artifacts, job_checkpoints
 from apps.fleet.queries import list_pools
 from apps.jobs import commands, policies
+from apps.jobs.consumption import cost_of
 from apps.jobs.models import Attempt, Job, Placement
 from apps.jobs.states import JobState
 from apps.scheduling.queries import queued_now, recent_cycles, why
@@ -90,6 +92,7 @@ def job(request: HttpRequest, actor: Actor, job_id: int) -> HttpResponse:
     placements = Placement.objects.select_related("node").order_by("group", "rank")
     attempts = list(
         Attempt.objects.filter(job=found)
+        .select_related("grant")
         .prefetch_related(Prefetch("placements", placements))
         .order_by("-token")[:ATTEMPTS]
     )
@@ -102,7 +105,9 @@ def job(request: HttpRequest, actor: Actor, job_id: int) -> HttpResponse:
         "attempts": attempts,
         "ranks": RANKS,
         "shown": shown,
+        "cost": cost_of(found.grants.all(), timezone.now()),
         "artifacts": job_artifacts(actor, found.pk),
+        "checkpoints": job_checkpoints(actor, found.pk)[:RANKS],
         "events": events_of(actor, "job", found.pk)[:EVENTS],
         "run_id": found.origin.removeprefix("run:") if found.origin.startswith("run:") else "",
         "may": {action: policies.jobs.allows(actor, action, found) for action in ("cancel", "hold", "release")},

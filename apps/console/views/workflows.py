@@ -14,7 +14,6 @@ from apps.core.actors import Actor
 from apps.core.errors import DomainError, NotFound
 from apps.execution.queries import job_artifacts
 from apps.jobs.models import Placement
-from apps.quotas.policies import budgets as budget_policy
 from apps.workflows import commands, policies
 from apps.workflows.models import Run, Task, Workflow
 from apps.workflows.states import RunState
@@ -22,7 +21,7 @@ from apps.workflows.states import RunState
 from .. import figures, forms, graphs, queries
 from ..context import chosen_tenant
 from ..pages import choice, known, numbered_page, page, page_of, show, text
-from .budgets import budget_rows, budgets_of
+from .budgets import budget_rows, budgets_of, may_budget
 
 STRIP = 24
 GRID = 25
@@ -86,7 +85,7 @@ def _show_workflow(request: HttpRequest, actor: Actor, found: Workflow, form: fo
         "opened": form is not None,
         "may": {action: policies.workflows.allows(actor, action, found) for action in ("trigger", "pause", "resume")},
         "budgets": budget_rows(actor, budgets_of(actor, Q(tenant=found.tenant_id, workflow=found.name))),
-        "may_budget": budget_policy.allows(actor, "create", None),
+        "may_budget": may_budget(actor, found.tenant),
     }
     partials = {
         "workflow-head": "console/workflows/_head.html",

@@ -62,6 +62,8 @@ def _fact(verb: str, terms: Contribution, consumers: Iterable[Domain]) -> Fact:
         "cluster": terms.cluster.name,
         "share_percent": terms.share_percent,
         "trust": terms.trust,
+        "price_per_cpu_hour": float(terms.price_per_cpu_hour),
+        "price_per_gpu_hour": float(terms.price_per_gpu_hour),
         "consumers": sorted(domain.slug for domain in consumers),
         **{name: value for name in ("windows", *CAPS) if (value := getattr(terms, name)) not in (None, [])},
     }

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 from django.conf import settings
@@ -34,7 +35,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """A decided grant for a job that the caller has locked and seen pending."""
+    """A decided grant for a job that the caller has locked and seen pending; `price` is of an hour."""
 
     job: Job
     quota_node: int
@@ -42,6 +43,7 @@ class Given:
     amounts: Mapping[str, int]
     members: Sequence[Member]
     node_names: Sequence[str] = ()
+    price: Decimal = Decimal(0)
 
 
 def give_grants(items: Sequence[Given], now: datetime) -> None:
@@ -58,6 +60,7 @@ def give_grants(items: Sequence[Given], now: datetime) -> None:
             quota_node_id=item.quota_node,
             flavor=item.flavor,
             amounts=dict(item.amounts),
+            price=item.price,
             created_at=now,
             lease_expires_at=lease,
         )

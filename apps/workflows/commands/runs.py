@@ -12,6 +12,7 @@ from apps.core.actors import Actor
 from apps.core.bulk import insert
 from apps.core.errors import Conflict, Invalid, NotFound
 from apps.events.record import Fact, Move, move_many, record_all, transition
+from apps.jobs.budgets import require_room
 from apps.jobs.commands import cancel_many
 from rmctl.spec import SpecError, check_params
 
@@ -45,7 +46,8 @@ def trigger(
 ) -> Run:
     """Queue a run of the current version, or of the version with this number, at a logical time (now).
 
-    Raises Invalid naming each parameter that the version does not accept.
+    Raises Invalid naming each parameter that the version does not accept; RateLimited and Conflict as a submission
+    does, where a budget lets nothing more come: of the workflow, its tenant, its domain or the person.
     """
     workflow = policies.workflows.get(actor, "trigger", pk=workflow_id)
     chosen = _version(workflow, version)
@@ -55,6 +57,7 @@ def trigger(
     now = timezone.now()
     if logical_time is not None and logical_time.year not in YEARS:
         raise Invalid.field("logical_time", f"from {YEARS[0]} to {YEARS[-1]}.", "out_of_range")
+    require_room(workflow.tenant, actor.user_id, now, workflow.name)
     new = NewRun(logical_time or now, Run.Trigger.MANUAL, actor.user_id, values, note)
     return create_runs(actor, workflow, chosen, [new], now)[0]
 

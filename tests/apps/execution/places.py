@@ -32,6 +32,7 @@ from tests.work import cycle, fresh, pump, simulated_node
 PROJECT = Path(__file__).resolve().parents[3]
 RUN = "import sys; from rmctl.agent.main import run; sys.exit(run(None, sys.argv[1]))"
 PATIENCE = 30.0
+STORES = ("logs", "artifacts", "checkpoints", "bundles")
 T = TypeVar("T")
 
 
@@ -83,7 +84,7 @@ class Real:
         # Not pytest's own temporary folder: that one keeps other users out, and tasks run as another user.
         self.folder = Path(tempfile.mkdtemp(prefix="rmportal-backend-"))
         os.chmod(self.folder, 0o711)
-        self._kept = {name: settings.STORAGES[name]["OPTIONS"]["location"] for name in ("logs", "artifacts", "bundles")}
+        self._kept = {name: settings.STORAGES[name]["OPTIONS"]["location"] for name in STORES}
         self._store({name: self.folder / "data" / "storage" / name for name in self._kept})
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))

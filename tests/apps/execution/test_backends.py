@@ -3,6 +3,7 @@
 import hashlib
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -15,12 +16,16 @@ from django.utils import timezone
 
 from apps.core.actors import SYSTEM
 from apps.events.models import Event
-from apps.execution.models import Artifact
+from apps.execution.commands import forget_checkpoints
+from apps.execution.models import Artifact, Checkpoint
 from apps.execution.queries import job_artifacts
+from apps.fleet import commands as fleet
+from apps.fleet.models import Node
 from apps.jobs import commands as jobs
 from apps.jobs.commands.grants import drift
 from apps.jobs.models import Attempt, Job
 from apps.quotas import commands as quotas
+from rmctl.agent.main import join
 from tests.apps.execution.places import Place, Real, Simulated, eventually
 from tests.personas import World, make_limits, make_world
 from tests.work import fresh, members
@@ -359,6 +364,80 @@ def test_an_evicted_job_that_does_not_listen_is_killed_and_may_fail(real: Real, 
     assert (job.state, job.token, member.exit_code) == ("failed", 1, 137)
     assert member.ended_at is not None and member.ended_at - asked >= timedelta(seconds=1)
     assert member.checkpoint_at is None and job.detail.endswith("since its start.")
+
+
+# Counts up from what it finds, saves each number, and says where it began.
+COUNTS = """mkdir -p "$RM_CHECKPOINT_DIR"; cd "$RM_CHECKPOINT_DIR"; n=$(cat n || echo 0); echo "from $n"
+save() { echo $1 > ../n.new; mv ../n.new n; touch "$RM_CHECKPOINT"; }
+trap 'save 1000; exit 0' TERM; [ $n = 0 ] && save 7; while true; do sleep 0.05; done"""
+
+
+def test_an_evicted_job_goes_on_from_what_it_saved_within_its_notice(real: Real, contested: World) -> None:
+    job = trapped(real, start(real, COUNTS, group=CORE, notice="20s"))
+
+    assert evict(real, job).state == "succeeded"
+
+    kept = newest(job)
+    job = trapped(real, job)
+    assert (kept.token, job.token) == (1, 2)
+    assert b"from 1000\n" in real.backend.logs(members(job)[0].pk, 0, 1000).data
+    jobs.cancel(actor=SYSTEM, job_id=job.pk)
+    real.settle(job, "cancelled")
+    assert forget_checkpoints(timezone.now()) >= 1
+    assert not Checkpoint.objects.filter(job=job).exists() and not storages["checkpoints"].exists(kept.path)
+
+
+def newest(job: Job) -> Checkpoint:
+    """What the job saved last."""
+    return Checkpoint.objects.filter(job=job).order_by("-token", "-at")[0]
+
+
+def test_after_the_loss_of_its_node_a_job_goes_on_from_what_was_stored(real: Real) -> None:
+    """The agent and the process are killed at once, and another node takes over with what the portal has."""
+    job = trapped(real, start(real, COUNTS))
+    eventually(lambda: Checkpoint.objects.filter(job=job).exists(), "its checkpoint to be stored")
+    (old,) = members(job)
+    eventually(lambda: members(job)[0].checkpoint_at, "the beat that tells it")
+    real.kill_agent()
+    for process in [psutil.Process(old.pid), *psutil.Process(old.pid).children(recursive=True)]:
+        process.kill()
+    with second_node(real) as node:
+        fleet.cordon_node(actor=SYSTEM, node_id=real.node.pk)
+        try:
+            with transaction.atomic():
+                jobs.end_lost(actor=SYSTEM, placement_ids=[old.pk], detail="its node is lost")
+            job = trapped(real, job)
+            (new,) = members(job)
+            assert (new.node_id, new.attempt.token) == (node.pk, 2)
+            assert real.backend.logs(new.pk, 0, 1000).data.endswith(b"from 7\n")
+            # The agent of the lost node comes back: nothing of the old attempt takes the place of what is there.
+            real.start_agent()
+            jobs.cancel(actor=SYSTEM, job_id=job.pk)
+            real.settle(job, "cancelled")
+            assert newest(job).token <= 2
+        finally:
+            fleet.uncordon_node(actor=SYSTEM, node_id=real.node.pk)
+
+
+@contextmanager
+def second_node(real: Real) -> Iterator[Node]:
+    """Another node with an agent of its own, gone again afterwards."""
+    world: World = real.world  # type: ignore[attr-defined]
+    first = real.node, real.data, real.agent
+    _, token = fleet.create_join_token(actor=SYSTEM, cluster=world.cluster)
+    real.data = real.folder / "second"
+    real.node = node = Node.objects.get(pk=join(real.url, token, "real-2", str(real.data)))
+    try:
+        real.start_agent()
+        agent = real.agent
+        real.node, real.data, real.agent = first
+        yield node
+    finally:
+        assert agent is not None
+        agent.terminate()
+        agent.wait(10)
+        fleet.drain_node(actor=SYSTEM, node_id=node.pk)
+        fleet.remove_node(actor=SYSTEM, node_id=node.pk)
 
 
 def test_a_job_starts_soon_after_its_grant(real: Real) -> None:

@@ -7,8 +7,13 @@ import pytest
 from django.utils import timezone
 
 from apps.core.actors import SYSTEM
+from apps.events.models import Event
+from apps.fleet.commands import update_contribution
+from apps.fleet.models import Contribution
 from apps.jobs import commands as jobs
 from apps.jobs.models import Job
+from apps.quotas.budgets import change_budget, create_budget, delete_budget
+from apps.quotas.models import HourlyConsumption
 from apps.scheduling import replay
 from apps.tenants.models import Role
 from tests.personas import World, make_user
@@ -93,3 +98,55 @@ def test_bad_periods_are_refused(world: World, api: Any, clock: Any, monkeypatch
     monkeypatch.setattr(replay, "REPLAYED_MAX", 3)
     told = asked(api, since, until).json()
     assert told["code"] == "simulation_too_large" and "at most 3" in told["detail"]
+
+
+def test_budgets_of_the_time_bind_as_they_changed(world: World, api: Any, clock: Any) -> None:
+    one = create_budget(actor=SYSTEM, tenant=world.vision, measure="running", amount=1)
+    since, until = record(world, clock)
+    Event.objects.filter(verb="budget.created").update(at=since - timedelta(hours=1))
+    recorded = asked(api, since, until).json()
+    # One at a time: the short ones pass the large one as they age, and it starts after 100 + 50 + 50 seconds.
+    one_by_one = (98 + 147 + 199) / 4
+    assert recorded["recorded"]["wait_mean_seconds"] == pytest.approx(one_by_one, abs=6)
+    assert recorded["policies"]["present"]["wait_mean_seconds"] == pytest.approx(one_by_one, abs=6)
+    free = asked(api, since, until, budgets="none").json()["policies"]["present"]
+    assert free["wait_mean_seconds"] == pytest.approx(99 / 4, abs=3)
+    change_budget(actor=SYSTEM, budget_id=one.pk, amount=4)
+    today = asked(api, since, until, budgets="present").json()["policies"]["present"]
+    assert today["wait_mean_seconds"] == pytest.approx(99 / 4, abs=3)
+    # Raised in the middle of the period, after the first has ended, and deleted long after.
+    Event.objects.filter(verb="budget.changed").update(at=since + timedelta(seconds=110))
+    delete_budget(actor=SYSTEM, budget_id=one.pk)
+    then = asked(api, since, until).json()["policies"]["present"]
+    assert 99 / 4 + 10 < then["wait_mean_seconds"] < one_by_one - 8
+
+
+def test_hours_that_were_used_before_the_period_count(world: World, api: Any, clock: Any) -> None:
+    since, until = record(world, clock)
+    create_budget(actor=SYSTEM, tenant=world.vision, measure="cpu_hours", period="month", amount=100)
+    Event.objects.filter(verb="budget.created").update(at=since - timedelta(days=40))
+    assert asked(api, since, until).json()["policies"]["present"]["finished"] == 4
+    hour = since.replace(minute=0, second=0, microsecond=0) - timedelta(hours=1)
+    HourlyConsumption.objects.create(
+        hour=hour, tenant=world.vision, resource="cpu", amount=100 * 1000 * 3_600_000
+    )
+    spent = asked(api, since, until).json()["policies"]["present"]
+    assert spent["started"] == 0 or spent["wait_mean_seconds"] > 3600
+
+
+def test_terms_of_the_time_bind(world: World, api: Any, clock: Any) -> None:
+    since, until = record(world, clock)
+    lent = Contribution.objects.get(cluster__name="alpha-fake")
+    windows = [{"days": ["mon", "tue", "wed", "thu", "fri", "sat", "sun"], "from": "00:00", "to": "00:01"}]
+    update_contribution(actor=SYSTEM, contribution_id=lent.pk, windows=windows)
+    Event.objects.filter(verb="contribution.created").update(at=since - timedelta(days=2))
+    Event.objects.filter(verb="contribution.changed").update(at=since - timedelta(days=1))
+    update_contribution(actor=SYSTEM, contribution_id=lent.pk, windows=[])
+    Event.objects.filter(pk=Event.objects.latest("id").pk).update(at=until + timedelta(days=1))
+
+    def started(**more: Any) -> int:
+        found: int = asked(api, since, until, **more).json()["policies"]["present"]["started"]
+        return found
+
+    # Only those of 50 s fit into a minute; today the node is lent at all times.
+    assert (started(), started(lending="present"), started(lending="none")) == (2, 4, 4)

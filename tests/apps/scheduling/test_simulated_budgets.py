@@ -13,7 +13,7 @@ from apps.jobs.models import Attempt, Job
 from apps.quotas.budgets import create_budget
 from tests.apps.workflows.driver import bash, start
 from tests.personas import World
-from tests.work import cycle, job_data, pump, simulated_node
+from tests.work import cycle, job_data, pump, simulated_cluster, simulated_node
 
 from .test_simulation import SPEC, asked, by_job, starts_in
 
@@ -95,3 +95,40 @@ def test_of_workflows_only_its_own_tasks_count(world: World, api: Any, clock: An
         for workflow in ("etl", "other")
     }
     assert found == {"etl": [0, 50], "other": [0, 0]}
+
+
+def test_a_budget_can_be_changed_in_it(world: World, api: Any, clock: Any) -> None:
+    until_midnight(clock, 10_000)
+    simulated_node(world, cpu=12_000)
+    mine = create_budget(actor=SYSTEM, tenant=world.vision, measure="running", amount=1)
+    theirs = create_budget(actor=SYSTEM, domain=world.beta, measure="running", amount=1)
+    soft = create_budget(actor=SYSTEM, tenant=world.vision, measure="cost", period="day", amount=1, hard=False)
+    for _ in range(3):
+        jobs.submit(actor=world.actor("member"), tenant=world.vision, data=job_data(time_limit="100s"))
+
+    def starts(*changes: dict[str, Any]) -> list[float | None]:
+        answer = asked(api, "member", run_times="limit", budgets=list(changes))
+        return sorted(starts_in(row) or 0 for row in answer["jobs"])
+
+    assert starts() == [0, 100, 200]
+    assert starts({"budget": mine.pk, "amount": 2}) == [0, 0, 100]
+    assert starts({"budget": mine.pk, "amount": None, "at_seconds": 50}) == [0, 50, 50]
+    for number in (theirs.pk, soft.pk, 10**6):
+        refused = api.member.post("simulate", {"budgets": [{"budget": number, "amount": 2}]})
+        assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "budgets[0].budget")
+
+
+def test_cost_and_windows_bind_and_move_in_it(world: World, api: Any, clock: Any) -> None:
+    until_midnight(clock, 50_000)
+    simulated_node(world, cluster=simulated_cluster(world, price_per_cpu_hour="2"), cpu=12_000)
+    create_budget(actor=SYSTEM, tenant=world.vision, measure="cost", period="3h", amount=2)
+    for _ in range(3):
+        jobs.submit(actor=world.actor("member"), tenant=world.vision, data=job_data(time_limit="3600s"))
+    cycle()
+    jobs.submit(actor=world.actor("member"), tenant=world.vision, data=job_data(time_limit="60s"))
+    clock(1200)  # Three jobs for a third of an hour at 2 an hour: the budget is spent.
+    pump()
+    rows = by_job(asked(api, run_times="limit", horizon_seconds=86_400))
+    last = starts_in(rows[Job.objects.latest("pk").pk])
+    # After the hour 6 are spent. What was used in the first 40 minutes has left three hours later.
+    assert last is not None and abs(last - (3 * 3600 + 2400 - 1200)) < 120, last

@@ -15,6 +15,7 @@ from apps.fleet import commands as fleet
 from apps.jobs import commands as jobs
 from apps.jobs.models import Attempt, Job
 from apps.quotas import commands as quotas
+from apps.quotas.budgets import create_budget
 from apps.scheduling import changes, simulation
 from tests.personas import World
 from tests.work import cycle, fresh, pump, simulated_cluster, simulated_node, submit
@@ -377,6 +378,7 @@ def test_the_command_line_asks_what_the_portal_understands(
     from rmctl.cli.whatif import Question
 
     _, waiting = busy(world)
+    budget = create_budget(actor=SYSTEM, tenant=world.vision, measure="running", amount=9)
     (tmp_path / "job.yaml").write_text("groups: [{command: [sleep, '9'], resources: {cpu: 1}}]\ntime_limit: 9s\n")
     (tmp_path / "changes.yaml").write_text(
         f"horizon: 2h\ncordon_nodes: [{{node: sim-1, at_seconds: 60}}]\ncancel: [{{job: {waiting.pk}}}]\n"
@@ -395,6 +397,7 @@ def test_the_command_line_asks_what_the_portal_understands(
         cordon_node=None,
         lose_cluster=["alpha-agents"],
         quota=["vision.cpu=+2", "speech.cpu.memory=1Gi"],
+        budget=[f"{budget.pk}=3", f"{budget.pk}=none"],
         policy="conservative",
         horizon=None,
         run_times="p90",
@@ -402,6 +405,7 @@ def test_the_command_line_asks_what_the_portal_understands(
     )
     body = question.body(Asked())  # type: ignore[arg-type]
     assert body["quotas"][0] == {"quota": "vision", "flavor": "cpu", "resource": "cpu", "change": 2000}
+    assert body["budgets"] == [{"budget": budget.pk, "amount": 3.0}, {"budget": budget.pk, "amount": None}]
     told = asked(api, **body)
     added = next(row for row in told["jobs"] if row["job"] is None)
     assert (starts_in(added), added["after"]["outcome"]) == (0, "ended")

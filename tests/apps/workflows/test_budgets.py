@@ -9,11 +9,12 @@ from django.db import connection
 from django.utils import timezone
 
 from apps.core.actors import SYSTEM
-from apps.core.errors import Conflict, Invalid
+from apps.core.errors import Conflict, Invalid, RateLimited
 from apps.jobs.budgets import uses
 from apps.jobs.models import Job
 from apps.quotas.budgets import create_budget
 from apps.quotas.models import Budget, Consumption
+from apps.workflows.commands import trigger
 from tests.personas import World
 from tests.work import cycle, fresh, members, report, simulated_node, submit
 
@@ -77,11 +78,36 @@ def test_its_hours_are_counted_while_it_runs_and_after(world: World, monkeypatch
     assert [job.state for job in jobs_of(late)] == ["granted"]
 
 
-@pytest.mark.parametrize("measure", ["pending", "submissions"])
-def test_what_binds_at_submission_is_not_of_a_workflow(world: World, measure: str) -> None:
-    with pytest.raises(Invalid) as refused:
-        of_workflow(world, measure, 5)
-    assert refused.value.errors[0]["field"] == "measure" and "max_active_runs" in refused.value.detail
+def test_a_run_is_refused_while_too_many_of_its_workflows_jobs_wait(world: World) -> None:
+    of_workflow(world, "pending", 2)
+    first = start(world.vision, bash("a"), bash("b"), name="etl")
+    start(world.vision, bash("a"), name="report")
+    with pytest.raises(Conflict) as refused:
+        trigger(actor=SYSTEM, workflow_id=first.workflow_id)
+    assert refused.value.code == "too_many_pending" and "workflow etl of tenant vision" in refused.value.detail
+    submit(world)  # Jobs of none, and other workflows, are not bound.
+    start(world.vision, bash("a"), name="report")
+    assert [use.used for use in uses(list(Budget.objects.all()), timezone.now())] == [2]
+    simulated_node(world)
+    cycle()
+    assert trigger(actor=SYSTEM, workflow_id=first.workflow_id).state == "queued"
+
+
+def test_a_run_is_refused_above_a_rate_and_told_when_to_come_again(world: World) -> None:
+    of_workflow(world, "submissions", 2)
+    first = start(world.vision, bash("a"), bash("b"), name="etl")
+    with pytest.raises(RateLimited) as refused:
+        trigger(actor=SYSTEM, workflow_id=first.workflow_id)
+    assert 1 <= refused.value.retry_after <= 60
+    Job.objects.filter(workflow="etl").update(submitted_at=timezone.now() - timedelta(minutes=1))
+    assert trigger(actor=SYSTEM, workflow_id=first.workflow_id).state == "queued"
+
+
+def test_a_budget_of_the_tenant_refuses_a_run_as_it_does_a_job(world: World) -> None:
+    run = start(world.vision, bash("a"), name="etl")
+    create_budget(actor=SYSTEM, tenant=world.vision, measure="pending", amount=1)
+    with pytest.raises(Conflict):
+        trigger(actor=SYSTEM, workflow_id=run.workflow_id)
 
 
 def test_a_tenant_and_each_of_its_workflows_have_budgets_of_their_own(world: World) -> None:
