@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from engine.amounts import duration_text
+from engine.company import Bonds, Neighbours
 from engine.constraints import ANYTHING
 from engine.fleet import Fleet, Request
 from engine.placement import Groups
@@ -49,6 +50,7 @@ def relaxations(groups: Groups) -> Iterator[Relaxation]:
     """Each hard constraint that can only be kept or let go."""
     yield from _hardware(groups)
     first = groups[0][0]
+    yield from _company(first.bonds)
     for expression in first.expressions:
         kept = tuple(one for one in first.expressions if one != expression)
         yield Relaxation(
@@ -68,6 +70,21 @@ def relaxations(groups: Groups) -> Iterator[Relaxation]:
             "intent.apart", before, None, f"without the spread over {first.apart.key}: now", "apart",
             _changed(apart=None),
         )  # fmt: skip
+
+
+def _company(bonds: Bonds | None) -> Iterator[Relaxation]:
+    """Without one of those who have to be near, or away."""
+    for name in ("near", "away") if bonds is not None else ():
+        given: tuple[Neighbours, ...] = getattr(bonds, name)
+        for one in given:
+            if one.weight is None:
+                kept: dict[str, Any] = {name: tuple(other for other in given if other != one)}
+                assert bonds is not None
+                yield Relaxation(
+                    f"intent.{name}", [str(other) for other in given], [str(other) for other in kept[name]],
+                    f"without {'' if name == 'near' else 'staying away from '}{one}: now", "company",
+                    _changed(bonds=replace(bonds, **kept)),
+                )  # fmt: skip
 
 
 def _hardware(groups: Groups) -> Iterator[Relaxation]:

@@ -30,6 +30,7 @@ COSTS = {
     "gpu_memory": 0.25,
     "together": 0.20,
     "apart": 0.20,
+    "company": 0.20,
     "hardware": 0.25,
     "price": 0.30,
     "time_limit": 0.30,

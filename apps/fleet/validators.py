@@ -6,9 +6,8 @@ from typing import Any
 
 from apps.core.errors import Invalid
 from apps.core.serializers import suggestion
+from rmctl.spec.values import LABEL_KEY, LABEL_VALUE
 
-LABEL_KEY = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_./-]{0,61}[A-Za-z0-9])?")
-LABEL_VALUE = re.compile(r"([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?")
 NODE_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,198}[A-Za-z0-9])?")
 MAX_LABELS = 64
 MAX_TAINTS = 32

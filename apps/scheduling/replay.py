@@ -20,11 +20,12 @@ from engine.quota import QuotaTree
 from engine.snapshot import Candidate
 
 from .changes import refuse_above
+from .known import know
 from .observe import charged
 from .policies import simulations
 from .runtimes import RUNS, keys_of
 from .simulation import capacity_over, deadline, read_only
-from .world import World, know, policy_named, views
+from .world import World, policy_named, views
 
 REPLAYED_MAX = 5_000
 
@@ -129,6 +130,7 @@ def _load(since: datetime, until: datetime) -> _Period:
             left_out += 1
             continue
         groups, amounts = cache()[likeness]
+        groups = world.owned(groups, tenant)
         candidate = Candidate(
             job=number,
             queue=queue,
@@ -137,7 +139,7 @@ def _load(since: datetime, until: datetime) -> _Period:
             groups=groups,
             amounts=charged(world.tree, queue, amounts),
             pool=world.view(tenant, pool),
-            equivalence=likeness,
+            equivalence=world.alike(likeness, groups, tenant, limit),
             minimums=cache().minimums(likeness),
         )
         seconds = max(0.001, ends[-1] - starts[-1])

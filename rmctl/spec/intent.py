@@ -10,6 +10,7 @@ from .values import Strict
 
 Label = Annotated[str, StringConstraints(min_length=1, max_length=253)]
 Labels = Annotated[list[Label], Field(max_length=100)]
+LabelValue = Annotated[str, StringConstraints(max_length=63)]
 Version = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}(\.[0-9]{1,9}){0,5}$")]
 # Goals that a job can weigh, as the scores of the engine are called.
 Goal = Literal["cost"]
@@ -131,6 +132,30 @@ class Apart(Strict):
         return self
 
 
+class Neighbours(Strict):
+    """Running jobs of the same tenant whose labels match, on the same `key`: a label of nodes, or each `node`.
+
+    Without a weight it is a hard constraint. With one, nodes that meet it score higher.
+    """
+
+    jobs: dict[Label, Annotated[list[LabelValue], Field(min_length=1, max_length=100)]] = Field(
+        min_length=1, max_length=20
+    )
+    key: Label = "node"
+    weight: int | None = Field(default=None, ge=1, le=100)
+
+    def __str__(self) -> str:
+        who = " and ".join(f"{label}={'|'.join(values)}" for label, values in sorted(self.jobs.items()))
+        return f"jobs with {who} on the same {self.key}"
+
+    def excludes(self, other: "Neighbours") -> bool:
+        """Whether every job that is meant by this one is also meant by the other, which is at least as wide."""
+        wider = self.key in (other.key, "node")
+        return wider and all(
+            label in self.jobs and set(self.jobs[label]) <= set(values) for label, values in other.jobs.items()
+        )
+
+
 class Intent(Strict):
     """Where the job wants to run; without a pool, the tenant's default one."""
 
@@ -141,6 +166,28 @@ class Intent(Strict):
     goals: dict[Goal, Annotated[int, Field(ge=1, le=100)]] = Field(default_factory=dict)
     together: Together | None = None
     apart: Apart | None = None
+    near: list[Neighbours] = Field(default_factory=list, max_length=20)
+    away: list[Neighbours] = Field(default_factory=list, max_length=20)
+
+    @model_validator(mode="after")
+    def _company_agrees(self) -> Self:
+        for one in self.near:
+            if one.weight is not None:
+                continue
+            for other in self.away:
+                if other.weight is None and one.excludes(other):
+                    raise BadValue(
+                        "contradiction",
+                        f"near wants {one} and away keeps off {other}: whoever is near enough for the one is too near "
+                        "for the other; leave out one, or give one of them a weight.",
+                    )
+            for item in self.require.nodes:
+                if item.label == one.key and item.operator == "DoesNotExist":
+                    raise BadValue(
+                        "contradiction",
+                        f"near wants {one} and require.nodes wants nodes without the label {one.key}: leave out one.",
+                    )
+        return self
 
     @model_validator(mode="after")
     def _either_close_or_apart(self) -> Self:

@@ -16,6 +16,8 @@ IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@-]{0,499}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 SECRET = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+LABEL_KEY = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_./-]{0,61}[A-Za-z0-9])?")
+LABEL_VALUE = re.compile(r"([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?")
 
 # Linux gives one argument or variable of a process at most 128 KiB.
 ARGUMENT_BYTES = 120 * 1024
@@ -56,6 +58,19 @@ Digest = Annotated[
 ]
 Slug = Annotated[
     str, _matching(SLUG, "bad_slug", "is not a slug: lower-case letters, digits and -, at most 63.")
+]
+JobLabels = Annotated[
+    dict[
+        Annotated[
+            str,
+            _matching(LABEL_KEY, "bad_label", "is not a label key: 1 to 63 letters, digits and inner _ . / -"),
+        ],
+        Annotated[
+            str,
+            _matching(LABEL_VALUE, "bad_label", "is not a label value: up to 63 letters, digits and inner _ . -"),
+        ],
+    ],
+    Field(max_length=64),
 ]
 Line = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 

@@ -72,8 +72,8 @@ def demands(node: NodeRow, request: Request) -> dict[str, bool]:
         "interconnect": hardware.interconnects <= facts.interconnects,
         "price": request.max_price is None or price <= request.max_price,
         "domains": all(key in node.labels or key == "node" for key in keys),
-        # Nodes are lent without bounds here; test_lending.py has the others.
-        **dict.fromkeys(("lending", "window", "cap"), True),
+        # Nodes are lent without bounds here, and nobody else is there: test_lending.py and test_company.py have these.
+        **dict.fromkeys(("lending", "window", "cap", "near", "away"), True),
     }
 
 

@@ -1,10 +1,12 @@
 """Small builders and Hypothesis strategies for trees, fleets and requests."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
 
+from engine.company import Bonds, Company, Neighbours
 from engine.constraints import Apart, Expression, Facts, Hardware, Together
 from engine.placement import Fleet, Groups, NodeRow, Request
 from engine.quota import FlavorResource, Limit, Node, QuotaTree
@@ -160,6 +162,23 @@ closeness = st.sampled_from(
 )
 
 
+_WEB = (("app", ("web",)),)
+bonds = st.builds(
+    Bonds,
+    tenant=st.sampled_from([1, 1, 2]),
+    labels=st.sampled_from([(), (("app", "web"),), (("app", "db"),)]),
+    near=st.sampled_from(
+        [
+            *[()] * 4,
+            (Neighbours(_WEB, "zone"),),
+            (Neighbours((("app", ("db", "web")),)),),
+            (Neighbours(_WEB, "zone", 2.0), Neighbours((("app", ("db",)),), "node", 1.0)),
+        ]
+    ),
+    away=st.sampled_from([*[()] * 4, (Neighbours(_WEB),), (Neighbours((("app", ("db",)),), "zone"),)]),
+)
+
+
 @st.composite
 def requests(draw: st.DrawFn) -> Request:
     """Requests of a size that often but not always fits `node_rows`."""
@@ -214,6 +233,14 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
     single = st.tuples(requests(), st.just(1)).map(lambda group: [group])
     gang = st.lists(st.tuples(requests(), st.integers(1, 3)), min_size=1, max_size=2)
     kinds = draw(st.lists(single | gang, min_size=1, max_size=4))
+    if draw(st.booleans()):
+        kinds = [
+            [(replace(request, bonds=mine), count) for request, count in kind]
+            for kind in kinds
+            for mine in [draw(st.none() | bonds)]
+        ]
+        there = draw(st.lists(st.tuples(bonds, st.integers(0, len(fleet) - 1)), max_size=4))
+        fleet.company = Company(fleet.domains, there)
     items = [
         candidate(
             job,
