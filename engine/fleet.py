@@ -12,6 +12,8 @@ import numpy.typing as npt
 from engine.company import Bonds, Company
 from engine.constraints import ANYTHING, NODE, UNKNOWN, Apart, Expression, Facts, Hardware, Together
 from engine.lending import Amounts, Lending, Terms
+from engine.sites import NOWHERE, Site, Sites
+from engine.stores import NOTHING, Stored, Stores, Wanted
 
 Mask = npt.NDArray[np.bool_]
 Int64 = npt.NDArray[np.int64]
@@ -34,7 +36,8 @@ _CHANGES_MAX = 100_000
 class NodeRow:
     """One node in plain values. `gpu_free` is by card index, in thousandths, -1 where there is no card.
 
-    Prices are for an hour of a core and of a whole card.
+    Prices are for an hour of a core and of a whole card; `network` is in megabits a second and `watts`
+    what a core and a card in use add; 0 where it is not known.
     """
 
     id: int
@@ -60,6 +63,10 @@ class NodeRow:
     price_cpu: float = 0.0
     price_gpu: float = 0.0
     lending: Lending | None = None
+    stored: Stored = NOTHING
+    network: int = 0
+    site: Site = NOWHERE
+    watts: tuple[float, float] = (0.0, 0.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +76,8 @@ class Request:
     `gpu_count` different cards with `gpu_milli` thousandths free on each. `prefer` holds (label, values, weight)
     and `goals` (name of a score, weight). `max_price` is what an hour of one member may cost. Where nodes are lent with
     bounds, `consumer` is the domain it is for and `limit` the time limit in seconds; without a consumer nobody asks.
-    `bonds` is what its job is to others and they to it.
+    `bonds` is what its job is to others and they to it, `wanted` what it would like to find on its node,
+    `near_region` where its users are.
     Requests with equal content are equal and hash alike.
     """
 
@@ -96,6 +104,9 @@ class Request:
     consumer: int | None = None
     limit: float = 0.0
     bonds: Bonds | None = None
+    wanted: Wanted | None = None
+    jurisdictions: frozenset[str] = frozenset()
+    near_region: str = ""
 
     def __post_init__(self) -> None:
         if min(self.cpu, self.memory, self.storage, self.gpu_count, self.gpu_memory) < 0:
@@ -131,6 +142,8 @@ class Request:
             self.apart,
             None if self.consumer is None else (self.consumer, self.limit, self.held),
             self.bonds and self.bonds.keys,
+            self.wanted and self.wanted.needs,
+            self.jurisdictions,
         )
 
     @cached_property
@@ -143,7 +156,7 @@ class Request:
         """Everything that placement looks at."""
         amounts = (self.cpu, self.memory, self.storage, self.gpu_count, self.gpu_milli)
         prefer = tuple((label, tuple(values), weight) for label, values, weight in self.prefer)
-        return (*amounts, self.static_key, prefer, self.strategy, self.goals, self.bonds)
+        return (*amounts, self.static_key, prefer, self.strategy, self.goals, self.bonds, self.wanted, self.near_region)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Request) and self.shape == other.shape
@@ -205,6 +218,8 @@ class Fleet:
     facts: list[Facts]
     price_cpu: Float64
     price_gpu: Float64
+    stores: Stores
+    sites: Sites
     # Where some are lent with bounds.
     terms: Terms | None = None
     # Where some jobs want others near or away.
@@ -263,6 +278,8 @@ class Fleet:
             facts=[row.facts for row in rows],
             price_cpu=np.array([row.price_cpu for row in rows], dtype=np.float64),
             price_gpu=np.array([row.price_gpu for row in rows], dtype=np.float64),
+            stores=Stores([row.stored for row in rows], [row.network for row in rows]),
+            sites=Sites([row.site for row in rows], [row.watts for row in rows]),
             terms=Terms.of([row.lending for row in rows]),
         )
 

@@ -31,6 +31,8 @@ COSTS = {
     "together": 0.20,
     "apart": 0.20,
     "company": 0.20,
+    "stores": 0.15,
+    "jurisdictions": 0.40,
     "hardware": 0.25,
     "price": 0.30,
     "time_limit": 0.30,

@@ -11,6 +11,7 @@ from django.db.models import Count
 from apps.core.errors import Conflict
 from apps.fleet.commands import Replaced, require_newest
 from apps.jobs.models import Placement
+from apps.jobs.requests import datasets_of
 from apps.jobs.states import ATTEMPT_LIVE, AttemptState
 from apps.tenants.queries import secret_values
 from rmctl.agent.protocol import Assignment, Desired, GpuShare, Stop
@@ -185,6 +186,7 @@ def _assignment(row: _Row, values: Mapping[str, str], size: int) -> Assignment:
         image=group.get("image"),
         bundle=row.spec.get("bundle"),
         inputs=row.spec.get("inputs") or {},
+        datasets=datasets_of(row.spec["intent"]),
     )
 
 

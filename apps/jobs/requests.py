@@ -8,7 +8,9 @@ from typing import Any
 from engine.company import Bonds, Neighbours
 from engine.constraints import Apart, Expression, Hardware, Together
 from engine.fleet import Request
+from engine.stores import Wanted
 from engine.topology import Constraint
+from rmctl.names import canonical_image
 
 Groups = tuple[tuple[Request, int], ...]
 
@@ -27,6 +29,8 @@ def groups_of(spec: dict[str, Any], *, fewest: bool = False) -> Groups:
         "labels": {key: tuple(values) for key, values in (require.get("labels") or {}).items()},
         "regions": frozenset(require.get("regions") or ()),
         "trust": require.get("trust") or 0,
+        "jurisdictions": frozenset(require.get("jurisdictions") or ()),
+        "near_region": intent.get("near_region") or "",
         "tolerations": tuple(require.get("tolerations") or ()),
         "expressions": tuple(
             Expression(item["label"], item["operator"], tuple(item["values"])) for item in require.get("nodes") or ()
@@ -55,6 +59,7 @@ def groups_of(spec: dict[str, Any], *, fewest: bool = False) -> Groups:
             gpu_memory=gpu.get("memory_bytes") or 0,
             image=bool(group.get("image")),
             hardware=_hardware(require, cards=bool(gpu)),
+            wanted=_wanted(intent, require, group.get("image")),
             **shared,
         )
         count = (group.get("min_count") if fewest else None) or group["count"]
@@ -72,6 +77,24 @@ def _hardware(require: dict[str, Any], *, cards: bool) -> Hardware:
         gpu_driver=(cards and require.get("gpu_driver")) or "",
         interconnects=frozenset(require.get("interconnects") or ()),
     )
+
+
+def _wanted(intent: dict[str, Any], require: dict[str, Any], image: str | None) -> Wanted | None:
+    """None where it matters neither to a filter nor to a goal what lies ready."""
+    goals, present, needed = intent.get("goals") or {}, require.get("image_present"), require.get("datasets") or ()
+    if not (present or needed or not goals.keys().isdisjoint(("warmth", "locality", "latency"))):
+        return None
+    return Wanted(
+        image=canonical_image(image) if image and (present or "warmth" in goals) else "",
+        image_needed=bool(present and image),
+        datasets=tuple(datasets_of(intent)),
+        needed=tuple(sorted(needed)),
+    )
+
+
+def datasets_of(intent: dict[str, Any]) -> list[str]:
+    """The datasets that a job reads, whether they have to be on its node or not."""
+    return sorted({*(intent.get("datasets") or ()), *((intent.get("require") or {}).get("datasets") or ())})
 
 
 def bonded(spec: dict[str, Any]) -> bool:

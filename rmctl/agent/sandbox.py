@@ -9,7 +9,9 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from rmctl.agent import environment
 from rmctl.agent.errors import Refused
@@ -18,6 +20,7 @@ from rmctl.agent.launch import Launch, run
 from rmctl.agent.protocol import Assignment, Isolation
 
 NOBODY = 65534
+NO_DATASETS: Mapping[str, str] = MappingProxyType({})
 # Without bubblewrap each task of a root agent gets a user id of its own, so that neighbours cannot read it.
 FIRST_TASK_USER = 1_900_000_000
 TASK_USERS = 100_000_000
@@ -83,16 +86,21 @@ class Sandbox:
         return (0o711, 0o700) if self.switch and not self.bubblewrap else (0o700, 0o711)
 
     def launch(
-        self, folder: TaskFolder, assignment: Assignment, groups: list[str], isolation: Isolation
+        self,
+        folder: TaskFolder,
+        assignment: Assignment,
+        groups: list[str],
+        isolation: Isolation,
+        datasets: Mapping[str, str] = NO_DATASETS,
     ) -> Launch:
         """How to start the task's own process. Raises `Refused` for what no process can be given."""
         command = _command(assignment)
         if self.bubblewrap:
-            return self._in_bubblewrap(folder, assignment, groups, isolation, command)
+            return self._in_bubblewrap(folder, assignment, groups, isolation, command, datasets)
         python_path = (
             "" if environment.package_is_installed() else os.path.dirname(environment.package_folder())
         )
-        view = environment.View(folder.work, folder.temporary, folder.out, folder.inputs, python_path)
+        view = environment.View(folder.work, folder.temporary, folder.out, folder.inputs, python_path, datasets)
         safe, loader = environment.split(environment.build(assignment, view))
         inner = ["/usr/bin/env", *loader, *command] if loader else command
         processes = 0
@@ -119,9 +127,10 @@ class Sandbox:
         groups: list[str],
         isolation: Isolation,
         command: list[str],
+        datasets: Mapping[str, str],
     ) -> Launch:
         python_path = "" if environment.package_is_installed() else "/task/lib"
-        view = environment.View("/task/work", "/tmp", "/task/out", "/task/inputs.json", python_path)
+        view = environment.View.inside(python_path, datasets)
         safe, loader = environment.split(environment.build(assignment, view))
         # First of all, so that an interpreter or a package below the system's /tmp is mounted into the task's.
         arguments = ["--bind", folder.temporary, "/tmp", *self.fixed]
@@ -131,6 +140,10 @@ class Sandbox:
         arguments += ["--chmod", "1777", "/dev/shm"]
         arguments += ["--bind", folder.work, "/task/work", "--bind", folder.out, "/task/out"]
         arguments += ["--ro-bind", folder.inputs, "/task/inputs.json"]
+        if datasets:
+            arguments += ["--perms", "0755", "--dir", "/task/data"]
+        for name, path in datasets.items():
+            arguments += ["--ro-bind", path, view.datasets[name]]
         arguments += ["--remount-ro", "/", "--chdir", "/task/work"]
         for name, value in safe.items():
             arguments += ["--setenv", name, value]

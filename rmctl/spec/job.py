@@ -198,6 +198,12 @@ class JobSpec(Strict):
                     f"intent.require.{name} asks for cards, but no group has resources.gpu: "
                     "give one of them a gpu.",
                 )
+        if require.image_present and not any(group.image for group in self.groups):
+            raise BadValue(
+                "contradiction",
+                "intent.require.image_present asks for the image to be there, but no group has an image: "
+                "give one of them an image.",
+            )
         if together is not None and together.slice_size > 1:
             if len(self.groups) > 1:
                 raise BadValue(

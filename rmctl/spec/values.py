@@ -8,6 +8,8 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from rmctl.names import DATASET, JURISDICTION, LABEL_KEY, LABEL_VALUE
+
 from .errors import BadValue, FieldError, SpecError, field_error, from_validation, path
 
 IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,199}")
@@ -16,8 +18,6 @@ IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@-]{0,499}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 SECRET = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
-LABEL_KEY = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_./-]{0,61}[A-Za-z0-9])?")
-LABEL_VALUE = re.compile(r"([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?")
 
 # Linux gives one argument or variable of a process at most 128 KiB.
 ARGUMENT_BYTES = 120 * 1024
@@ -58,6 +58,13 @@ Digest = Annotated[
 ]
 Slug = Annotated[
     str, _matching(SLUG, "bad_slug", "is not a slug: lower-case letters, digits and -, at most 63.")
+]
+Dataset = Annotated[
+    str,
+    _matching(DATASET, "bad_dataset", "is not the name of a dataset: 1 to 63 letters, digits and inner _ . -"),
+]
+Jurisdiction = Annotated[
+    str, _matching(JURISDICTION, "bad_jurisdiction", "is not a jurisdiction: capital letters as in EU, DE or US-CA.")
 ]
 JobLabels = Annotated[
     dict[

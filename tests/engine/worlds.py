@@ -10,7 +10,9 @@ from engine.company import Bonds, Company, Neighbours
 from engine.constraints import Apart, Expression, Facts, Hardware, Together
 from engine.placement import Fleet, Groups, NodeRow, Request
 from engine.quota import FlavorResource, Limit, Node, QuotaTree
+from engine.sites import NOWHERE, Site
 from engine.snapshot import Candidate, PoolView, Snapshot
+from engine.stores import Stored, Wanted
 from engine.topology import Constraint
 
 GIB = 1 << 30
@@ -118,6 +120,23 @@ expressions = st.sampled_from(
 )
 
 
+SITES = (Site("eu", frozenset({"EU", "DE"}), {"us": 90.0}, 300.0), Site("us", frozenset({"US"}), {"eu": 90.0}))
+stored = st.sampled_from(
+    [
+        *[Stored(), Stored(frozenset({"base"})), Stored(datasets={"corpus": GIB})],
+        Stored(frozenset({"base"}), {"corpus": 0, "maps": 1}),
+    ]
+)
+wanted = st.sampled_from(
+    [
+        *[None] * 6,
+        Wanted("base", image_needed=True),
+        Wanted(datasets=("corpus", "maps"), needed=("maps",)),
+        Wanted("base", datasets=("corpus",)),
+    ]
+)
+
+
 @st.composite
 def node_rows(draw: st.DrawFn, most: int = 5) -> list[NodeRow]:
     """Up to `most` small nodes with partly used resources, cards, labels and taints."""
@@ -146,6 +165,10 @@ def node_rows(draw: st.DrawFn, most: int = 5) -> list[NodeRow]:
                 facts=draw(facts),
                 price_cpu=draw(st.sampled_from([0.0, 0.5, 2.0])),
                 price_gpu=draw(st.sampled_from([0.0, 1.0])),
+                stored=draw(stored),
+                site=draw(st.sampled_from([NOWHERE, *SITES])),
+                watts=draw(st.sampled_from([(0.0, 0.0), (5.0, 300.0), (2.0, 0.0)])),
+                network=draw(st.sampled_from([0, 100, 10_000])),
             )
         )
     return rows
@@ -179,6 +202,16 @@ bonds = st.builds(
 )
 
 
+goals = st.sampled_from(
+    [
+        *[()] * 3,
+        (("cost", 3.0),),
+        (("locality", 2.0), ("warmth", 1.0)),
+        (("energy", 1.0), ("latency", 1.0)),
+    ]
+)
+
+
 @st.composite
 def requests(draw: st.DrawFn) -> Request:
     """Requests of a size that often but not always fits `node_rows`."""
@@ -200,7 +233,10 @@ def requests(draw: st.DrawFn) -> Request:
         hardware=draw(hardware),
         expressions=draw(expressions),
         max_price=draw(st.sampled_from([None, None, None, 1.0])),
-        goals=draw(st.sampled_from([(), (), (("cost", 3.0),)])),
+        goals=draw(goals),
+        wanted=draw(wanted),
+        jurisdictions=draw(st.sampled_from([frozenset[str](), frozenset[str](), frozenset({"EU"})])),
+        near_region=draw(st.sampled_from(["", "us"])),
         **draw(closeness),
     )
 

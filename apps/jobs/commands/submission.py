@@ -42,6 +42,8 @@ def equivalence(spec: dict[str, Any]) -> str:
     }
     if least := minimums_of(spec):
         looked_at["minimums"] = least
+    if spec["intent"].get("require", {}).get("image_present") or "warmth" in (spec["intent"].get("goals") or {}):
+        looked_at["images"] = [group.get("image") for group in spec["groups"]]
     if labels := spec.get("labels"):
         looked_at["labels"] = labels
     return hashlib.blake2b(json.dumps(looked_at, sort_keys=True).encode(), digest_size=16).hexdigest()
