@@ -186,24 +186,25 @@ class Company:
 
     def words(self, bonds: Bonds, nodes: Mask) -> str:
         """What keeps one more member from these nodes, for people; empty where nothing does."""
-        count, said = int(np.count_nonzero(nodes)), []
+        count, said = int(np.count_nonzero(nodes)), list[str]()
+        have = "has" if count == 1 else "have"
 
         def of(mask: Mask) -> str:
             found = int(np.count_nonzero(nodes & mask))
-            which = "the only matching node is" if count == 1 else f"{found} of {count} matching nodes are"
+            which = "the only matching node" if count == 1 else f"{found} of {count} matching nodes"
             return which if found else ""
 
         for one in bonds.near_needs:
             if which := of(~self._beside(bonds, one)):
                 none = not self._asked(_Question(bonds.tenant, one.key, one)).any()
-                said.append(f"it wants {one}{', and none runs' if none else f': {which} not near any'}.")
+                said.append(f"it wants {one}{', and none runs' if none else f', and {which} {have} none'}.")
         for one in bonds.away_needs:
             if which := of(self._met(bonds.tenant, one)):
-                said.append(f"it stays away from {one}: {which} not.")
+                said.append(f"it stays away from {one}, and {which} {have} some.")
         for key in self._keys if bonds.labels else ():
             if which := of(self._shunned(bonds, key)):
-                said.append(f"jobs that run on the same {key} stay away from it: {which} theirs.")
-        return " ".join(said)
+                said.append(f"jobs that stay away from it run on the same {key} as {which}.")
+        return " ".join(said[:1] + [text[:1].upper() + text[1:] for text in said[1:]])
 
     def _beside(self, bonds: Bonds, one: Neighbours) -> Mask:
         """Nodes in domains with such a job; where there is none and the job is one itself, in any domain."""

@@ -15,7 +15,10 @@ _CACHE_LIMIT = 4096
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Site:
-    """What is the same for all nodes of a place, which share it. `round_trips` are milliseconds to other regions; `carbon` is grams of CO₂ for each kWh, None if not known."""
+    """What is the same for all nodes of a place, which share it.
+
+    `round_trips` are milliseconds to other regions; `carbon` is grams of CO₂ for each kWh, None if not known.
+    """
 
     region: str = ""
     jurisdictions: frozenset[str] = frozenset()

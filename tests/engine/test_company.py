@@ -89,7 +89,7 @@ def test_replicas_that_stay_away_from_each_other_have_a_node_each() -> None:
     mine = Bonds(1, WEB, away=(Neighbours(TO_WEB),))
     found = cycle(fleet, *(job(number, mine, cpu=100) for number in range(1, 5)))
     assert sorted(node for verdict in found.values() for node in nodes_of(verdict)) == [0, 1, 2]
-    assert "it stays away from jobs with app=web on the same node: 3 of 3 matching nodes are not" in found[4].detail
+    assert "away from jobs with app=web on the same node, and 3 of 3 matching nodes have some." in found[4].detail
 
 
 def test_who_keeps_away_keeps_others_away_too() -> None:
@@ -98,7 +98,7 @@ def test_who_keeps_away_keeps_others_away_too() -> None:
     assert nodes_of(cycle(fleet, job(1, Bonds(1, DB)))[1]) == {1}
     settle(fleet, Bonds(1, away=(Neighbours(TO_DB, "zone"),)), 1)
     verdict = cycle(fleet, job(1, Bonds(1, DB)))[1]
-    assert "jobs that run on the same zone stay away from it: 2 of 2 matching nodes are theirs." in verdict.detail
+    assert "jobs that stay away from it run on the same zone as 2 of 2 matching nodes." in verdict.detail
     assert cycle(fleet, job(1, Bonds(1, WEB)))[1].outcome == "grant"
 
 

@@ -36,7 +36,7 @@ def test_near_and_away_from_jobs_by_their_labels(world: World) -> None:
     cycle()
     told = why(world.actor("member"), second.pk)
     assert told.reason == "waiting_for_capacity"
-    assert "jobs that run on the same zone stay away from it" in fresh(second).detail
+    assert "jobs that stay away from it run on the same zone as 1 of 3 matching nodes" in fresh(second).detail
     (funnel,) = [entry["funnel"] for entry in told.tried]
     assert {step["filter"]: step["rejected"] for step in funnel}["away"] == 1
 
