@@ -10,7 +10,7 @@ step for each question that concerns the member, and nothing for members of jobs
 """
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
@@ -114,13 +114,15 @@ class Company:
         self.version, self.still = 0, False
         self.guests: Sequence[tuple[Bonds, int]] = ()
         self._domains, self._shared = domains, False
-        # How many members of such jobs are on a node.
-        self._here: dict[tuple[Bonds, int], int] = {}
+        # How many members are on a node, by what they are.
+        self._here: dict[Bonds, dict[int, int]] = {}
         self._counts: dict[_Question, Int64] = {}
         # By what a member is: of how many questions it is known which count it, and these.
         self._asking: dict[Bonds, tuple[int, list[_Question]]] = {}
         # How many members keep away from others in domains of a key.
         self._keys: dict[str, int] = {}
+        # Whose numbers are not those of a fork too.
+        self._own: set[Bonds | _Question] = set()
         for bonds, node in members:
             self.count(bonds, node)
 
@@ -128,11 +130,18 @@ class Company:
         """The same, to go on differently."""
         twin = copy.copy(self)
         self._shared = twin._shared = True
+        self._own, twin._own = set(), set()
         return twin
+
+    def members(self) -> Iterator[tuple[Bonds, int]]:
+        """Every member: what its job is, and its node."""
+        for bonds, nodes in self._here.items():
+            for node, count in nodes.items():
+                yield from [(bonds, node)] * count
 
     def on(self, domains: Domains) -> "Company":
         """The same members on a fleet with further nodes behind those that there were."""
-        return Company(domains, (key for key, count in self._here.items() for _ in range(count)))
+        return Company(domains, self.members())
 
     def count(self, bonds: Bonds, node: int, sign: int = 1) -> None:
         """One more member is on a node, or with -1 one fewer."""
@@ -140,10 +149,12 @@ class Company:
             return
         if self._shared:
             self._here, self._keys, self._asking = self._here.copy(), self._keys.copy(), self._asking.copy()
-            self._counts = {question: found.copy() for question, found in self._counts.items()}
-            self._shared = False
+            self._counts, self._shared = self._counts.copy(), False
         self.version += 1
-        _add(self._here, (bonds, node), sign)
+        if bonds not in self._own:
+            self._own.add(bonds)
+            self._here[bonds] = self._here.get(bonds, {}).copy()
+        _add(self._here[bonds], node, sign)
         for one in bonds.away_needs:
             _add(self._keys, one.key, sign)
         known, asking = self._asking.get(bonds, (0, []))
@@ -152,6 +163,9 @@ class Company:
             self._asking[bonds] = len(self._counts), asking
         for question in asking:
             if domain := self._domains(question.key)[node]:
+                if question not in self._own:
+                    self._own.add(question)
+                    self._counts[question] = self._counts[question].copy()
                 self._counts[question][domain] += sign
 
     # What holds for a job
@@ -240,9 +254,10 @@ class Company:
         if found is None:
             domains = self._domains(question.key)
             found = np.zeros(int(domains.max(initial=0)) + 1, dtype=np.int64)
-            for (bonds, node), count in self._here.items():
-                if domains[node] and question.counts(bonds):
-                    found[domains[node]] += count
+            for bonds, nodes in self._here.items():
+                if nodes and question.counts(bonds):
+                    np.add.at(found, domains[list(nodes)], list(nodes.values()))
+            found[0] = 0
             self._counts[question] = found
         return found
 

@@ -237,7 +237,7 @@ def test_what_is_granted_keeps_to_all_bonds(snapshot: Snapshot, data: st.DataObj
     if fleet.company is None:
         return
     items = {item.job: item for item in snapshot.candidates}
-    there = [(mine, node) for (mine, node), count in fleet.company._here.items() for _ in range(count)]
+    there = list(fleet.company.members())
     for verdict in decide(snapshot, now=10.0):
         if verdict.outcome != "grant":
             continue
@@ -294,5 +294,5 @@ def test_a_simulation_counts_those_that_come_and_go() -> None:
     records = made.run()
     assert [records[number].spans[0][0] for number in (1, 2, 3, 4)] == [5.0, 5.0, 6.0, 55.0]
     assert made.fleet.company is not None
-    assert not made.fleet.company._here
+    assert not list(made.fleet.company.members())
     assert isinstance(place_gang(made.fleet, db.groups), Placed)
