@@ -289,7 +289,7 @@ class Backfill:
         beside = place_gang(
             self._profile.fleet(self.now, duration, within=self._fleet), groups, allowed=option.nodes, feasible=True
         )
-        if isinstance(beside, Placed):
+        if isinstance(beside, Placed) and self._profile.suits(placed_at(groups, beside.members), self.now, duration):
             return beside
         return self._moved_aside(placed_at(groups, placed.members), duration, ahead) or placed
 
@@ -310,7 +310,8 @@ class Backfill:
             for one in roomy:
                 free = profile.fleet(one.start, one.duration)
                 placed = place_gang(free, one.groups, allowed=one.option.nodes, feasible=True)
-                if not isinstance(placed, Placed):
+                others = placed_at(one.groups, placed.members) if isinstance(placed, Placed) else []
+                if not isinstance(placed, Placed) or not profile.suits(others, one.start, one.duration):
                     obstacle = one
                     break
                 one.members, done = placed.members, done + 1

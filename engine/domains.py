@@ -65,7 +65,8 @@ def shared(fleet: Fleet, together: Together, matching: Mask) -> Iterator[Mask]:
         for level in range(depth, lowest - 1, -1):
             keys = together.levels[: level + 1]
             paths: dict[Path, int] = {}
-            for index in np.flatnonzero(matching):
+            inside = np.logical_and.reduce([matching, *(fleet.domains(key) > 0 for key in keys)], axis=0)
+            for index in np.flatnonzero(inside):
                 path = tuple(fleet.labels[index][key] for key in keys)
                 paths[path] = paths.get(path, 0) + 1
             for path in sorted(paths, key=lambda path: (paths[path], path)):

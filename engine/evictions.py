@@ -192,7 +192,8 @@ class Evictions:
             free = int(getattr(self.now, resource)[node])
             return max(0, min(needed, free))
 
-        aside = Request(cpu=beyond("cpu"), memory=beyond("memory"), storage=beyond("storage"))
+        bonds = arriving[0][0].bonds  # Who comes is company already.
+        aside = Request(cpu=beyond("cpu"), memory=beyond("memory"), storage=beyond("storage"), bonds=bonds)
         self.now.take(aside, node, ())
         cards: dict[int, int] = {}
         for sign, members in ((1, arriving), (-1, leaving)):

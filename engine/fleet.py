@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from engine.company import Bonds, Company
 from engine.constraints import ANYTHING, NODE, UNKNOWN, Apart, Expression, Facts, Hardware, Together
 from engine.lending import Amounts, Lending, Terms
+from engine.sites import NOWHERE, Site, Sites
+from engine.stores import NOTHING, Stored, Stores, Wanted
 
 Mask = npt.NDArray[np.bool_]
 Int64 = npt.NDArray[np.int64]
@@ -33,7 +36,8 @@ _CHANGES_MAX = 100_000
 class NodeRow:
     """One node in plain values. `gpu_free` is by card index, in thousandths, -1 where there is no card.
 
-    Prices are for an hour of a core and of a whole card.
+    Prices are for an hour of a core and of a whole card; `network` is in megabits a second and `watts`
+    what a core and a card in use add; 0 where it is not known.
     """
 
     id: int
@@ -59,6 +63,10 @@ class NodeRow:
     price_cpu: float = 0.0
     price_gpu: float = 0.0
     lending: Lending | None = None
+    stored: Stored = NOTHING
+    network: int = 0
+    site: Site = NOWHERE
+    watts: tuple[float, float] = (0.0, 0.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +76,8 @@ class Request:
     `gpu_count` different cards with `gpu_milli` thousandths free on each. `prefer` holds (label, values, weight)
     and `goals` (name of a score, weight). `max_price` is what an hour of one member may cost. Where nodes are lent with
     bounds, `consumer` is the domain it is for and `limit` the time limit in seconds; without a consumer nobody asks.
+    `bonds` is what its job is to others and they to it, `wanted` what it would like to find on its node,
+    `near_region` where its users are.
     Requests with equal content are equal and hash alike.
     """
 
@@ -93,6 +103,10 @@ class Request:
     apart: Apart | None = None
     consumer: int | None = None
     limit: float = 0.0
+    bonds: Bonds | None = None
+    wanted: Wanted | None = None
+    jurisdictions: frozenset[str] = frozenset()
+    near_region: str = ""
 
     def __post_init__(self) -> None:
         if min(self.cpu, self.memory, self.storage, self.gpu_count, self.gpu_memory) < 0:
@@ -127,6 +141,9 @@ class Request:
             self.together,
             self.apart,
             None if self.consumer is None else (self.consumer, self.limit, self.held),
+            self.bonds and self.bonds.keys,
+            self.wanted and self.wanted.needs,
+            self.jurisdictions,
         )
 
     @cached_property
@@ -139,7 +156,7 @@ class Request:
         """Everything that placement looks at."""
         amounts = (self.cpu, self.memory, self.storage, self.gpu_count, self.gpu_milli)
         prefer = tuple((label, tuple(values), weight) for label, values, weight in self.prefer)
-        return (*amounts, self.static_key, prefer, self.strategy, self.goals)
+        return (*amounts, self.static_key, prefer, self.strategy, self.goals, self.bonds, self.wanted, self.near_region)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Request) and self.shape == other.shape
@@ -201,8 +218,12 @@ class Fleet:
     facts: list[Facts]
     price_cpu: Float64
     price_gpu: Float64
+    stores: Stores
+    sites: Sites
     # Where some are lent with bounds.
     terms: Terms | None = None
+    # Where some jobs want others near or away.
+    company: Company | None = field(default=None, repr=False)
     # What the static filters said, by `Request.static_key`; shared with forks.
     static_answers: dict[Hashable, StaticAnswer] = field(default_factory=dict, repr=False)
     label_columns: dict[str, Coded] = field(default_factory=dict, repr=False)
@@ -257,6 +278,8 @@ class Fleet:
             facts=[row.facts for row in rows],
             price_cpu=np.array([row.price_cpu for row in rows], dtype=np.float64),
             price_gpu=np.array([row.price_gpu for row in rows], dtype=np.float64),
+            stores=Stores([row.stored for row in rows], [row.network for row in rows]),
+            sites=Sites([row.site for row in rows], [row.watts for row in rows]),
             terms=Terms.of([row.lending for row in rows]),
         )
 
@@ -271,6 +294,14 @@ class Fleet:
         twin.gpu_free, twin.tasks = self.gpu_free.copy(order="K"), self.tasks.copy()
         twin.changes, twin.rankings = self.changes.copy(), self.rankings.copy()
         twin.terms = self.terms and self.terms.fork()
+        twin.company = self.company and self.company.fork()
+        return twin
+
+    def draft(self) -> "Fleet":
+        """A fork to place the members of one job in, who are no company for each other."""
+        twin = self.fork()
+        if twin.company is not None:
+            twin.company.still = True
         return twin
 
     def empty(self) -> "Fleet":
@@ -282,7 +313,7 @@ class Fleet:
         twin.gpu_free, twin.tasks = np.asfortranarray(whole), np.zeros_like(self.tasks)
         twin.capacity_answer = None
         twin.changes, twin.rankings = [], {}
-        twin.terms = self.terms and self.terms.at(None)
+        twin.terms, twin.company = self.terms and self.terms.at(None), None
         return twin
 
     def at(
@@ -300,7 +331,7 @@ class Fleet:
         self._warm()
         twin = copy.copy(self)
         twin.cpu, twin.memory, twin.storage = cpu, memory, storage
-        twin.gpu_free, twin.tasks, twin.ready, twin.terms = gpu_free, tasks, ready, terms
+        twin.gpu_free, twin.tasks, twin.ready, twin.terms, twin.company = gpu_free, tasks, ready, terms, None
         twin.capacity_answer, twin.changes, twin.rankings = None, [], {}
         if not np.array_equal(ready, self.ready):
             twin.static_answers, twin.mix, twin.may_run = {}, None, None
@@ -324,6 +355,8 @@ class Fleet:
         self.tasks[node] += sign
         if self.terms is not None and request.consumer is not None:
             self.terms.take(node, request.consumer, request.held, sign)
+        if self.company is not None and request.bonds is not None:
+            self.company.count(request.bonds, node, sign)
         if len(self.changes) >= _CHANGES_MAX:
             self.changes, self.rankings = [], {}
         self.changes.append(node)

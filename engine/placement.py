@@ -332,7 +332,7 @@ def _place_in_parts(fleet: Fleet, groups: Groups, allowed: Mask | None) -> Place
     found = parts(fleet, request, count, _fitting(fleet, request, allowed))
     if isinstance(found, int):
         return found, 0, fleet
-    scratch = fleet.fork()
+    scratch = fleet.draft()
     places = []
     for inside, units in found:
         places += _fill(scratch, request, units, inside if allowed is None else inside & allowed)
@@ -347,7 +347,7 @@ def _place_anywhere(fleet: Fleet, groups: Groups, allowed: Mask | None) -> Place
     failure: _Failure | None = None
     # Packing different groups greedily can get in its own way; spreading is the second try.
     for strategy in (None, "spread", "pack") if len(groups) > 1 else (None,):
-        scratch, placed = fleet.fork(), 0
+        scratch, placed = fleet.draft(), 0
         places: dict[int, list[tuple[int, tuple[int, ...]]]] = {}
         for index in order:
             request, count = groups[index]
@@ -541,6 +541,11 @@ def shortages(fleet: Fleet, request: Request, split: Split) -> list[Unplaced]:
             fleet.terms.words(fleet.names, static & mask, request.consumer, request.limit, request.held)
             for mask in split.masks
         ]
+    if fleet.company is not None and request.bonds is not None:
+        allowed = fleet.company.allowed(request.bonds)
+        usable = usable if allowed is None else usable & allowed
+        beside = [fleet.company.words(request.bonds, static & mask) for mask in split.masks]
+        bounds = [" ".join(filter(None, both)) for both in zip(bounds, beside, strict=True)]
     matches = split.counts(usable[np.newaxis])
     return [
         Unplaced(

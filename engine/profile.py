@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from engine.company import Bonds, Company
 from engine.fleet import NO_CARD, Fleet, Int64, Mask, Request
 from engine.lending import Terms
 from engine.placement import Groups, Member, Placed, place_gang
@@ -82,6 +83,14 @@ class Profile:
         if len(left):
             for end, places in gone:
                 self._count(bisect_left(self._times, end), len(self._times), places, 1)
+        # Who has bonds to others: those that are there, and the reservations, with their spans.
+        self._company = fleet.company and fleet.company.fork()
+        self._leaving: list[tuple[float, float, Places]] = []
+        self._coming: list[tuple[float, float, Places]] = []
+        if self._company is not None:
+            self._leaving = [
+                (now, self._times[bisect_left(self._times, end)], places) for end, places in gone if _bonds(places)
+            ]
 
     @property
     def times(self) -> Sequence[float]:
@@ -128,11 +137,42 @@ class Profile:
     def fleet(self, start: float, duration: float, *, within: Fleet | None = None) -> Fleet:
         """The fleet as it is free throughout a span; with `within`, what that fleet has free at most."""
         end = start + duration
-        return self._as_fleet(self._lowest(start, end), within, self._terms(start, end))
+        return self._as_fleet(self._lowest(start, end), within, self._terms(start, end), self._around(start, end))
 
-    def _as_fleet(self, free: Int64, within: Fleet | None, terms: Terms | None) -> Fleet:
+    def _expect(self, places: Places, start: float, end: float, sign: int) -> None:
+        """Let the company know of a reservation, or with -1 no more; who starts now is there at once."""
+        if self._company is None or _bonds(places) is None:
+            return
+        item: tuple[float, float, Places] = (start, end, places)
+        if start <= self._times[0]:
+            _count_company(self._company, places, sign)
+        if sign > 0:
+            (self._leaving if start <= self._times[0] else self._coming).append(item)
+        else:
+            (self._leaving if start <= self._times[0] else self._coming).remove(item)
+
+    def _around(self, start: float, end: float) -> Company | None:
+        """The company at a start: without those that have left by then, with those that will come until `end`."""
+        if self._company is None:
+            return None
+        company = self._company.fork()
+        for _, gone, places in self._leaving:
+            if gone <= start:
+                _count_company(company, places, -1)
+        company.guests = [
+            (request.bonds, node)
+            for begins, ends, places in self._coming
+            if begins < end and start < ends
+            for request, node, _ in places
+            if request.bonds is not None
+        ]
+        return company
+
+    def _as_fleet(
+        self, free: Int64, within: Fleet | None, terms: Terms | None, company: Company | None
+    ) -> Fleet:
         twin = self._fleet.fork()
-        twin.terms = terms
+        twin.terms, twin.company = terms, company
         twin.cpu, twin.memory, twin.storage = free[:, _CPU].copy(), free[:, _MEMORY].copy(), free[:, _STORAGE].copy()
         cards = free[:, _CARDS:].astype(np.int32)
         if within is not None:
@@ -152,7 +192,8 @@ class Profile:
         _change(rows[None], [(request, nodes.index(node), cards) for request, node, cards in places], -1)
         cards = rows[:, _CARDS:]
         fits = (rows[:, :_CARDS] >= 0).all() and ((cards >= 0) | (lowest[nodes][:, _CARDS:] == NO_CARD)).all()
-        return bool(fits) and self._within_terms(places, start, start + duration)
+        end = start + duration
+        return bool(fits) and self._within_terms(places, start, end) and self.suits(places, start, duration)
 
     def _within_terms(self, places: Places, start: float, end: float) -> bool:
         """Whether the terms of lending let all these members begin at `start`, and the caps leave room until `end`."""
@@ -163,6 +204,27 @@ class Profile:
             if not terms.allow(node, request.consumer, request.limit, request.held):
                 return False
             terms.take(node, request.consumer, request.held)
+        return True
+
+    def suits(self, places: Places, start: float, duration: float) -> bool:
+        """Whether these members find the company that they want, and everybody who comes meanwhile still does."""
+        bonds, end = _bonds(places), start + duration
+        if bonds is None or (company := self._around(start, end)) is None:
+            return True
+        nodes = [node for _, node, _ in places]
+        allowed = company.allowed(bonds)
+        if allowed is not None and not allowed[nodes].all():
+            return False
+        for begins, ends, others in self._coming:
+            theirs = _bonds(others)
+            if theirs is None or not (begins < end and start < ends) or theirs.tenant != bonds.tenant:
+                continue
+            # Whoever starts later as the first of its kind finds the other one there.
+            later, sooner, at = (theirs, bonds, begins) if begins >= start else (bonds, theirs, start)
+            for one in self._around(at, at).first_of(later) if later.near_needs else ():  # type: ignore[union-attr]
+                both = [*nodes, *(node for _, node, _ in others)]
+                if one.means(sooner.labels) and not company.together(one.key, both):
+                    return False
         return True
 
     def earliest(
@@ -184,9 +246,12 @@ class Profile:
             lowest = self._lowest(at, at + duration)
             if not all(_has_node(lowest, request, allowed) for request, _ in groups) or not accept(at):
                 return None
-            fleet = self._as_fleet(lowest, None, self._terms(at, at + duration))
+            end = at + duration
+            fleet = self._as_fleet(lowest, None, self._terms(at, end), self._around(at, end))
             placed = place_gang(fleet, groups, allowed=allowed, feasible=True)
-            return Slot(at, placed.members) if isinstance(placed, Placed) else None
+            if not isinstance(placed, Placed) or not self.suits(placed_at(groups, placed.members), at, duration):
+                return None
+            return Slot(at, placed.members)
 
         last = self._starts[-1] if self._starts else self._times[0]
         tail: list[float] = []
@@ -197,14 +262,18 @@ class Profile:
             slot = place(at)
             if slot is not None:
                 return slot
-        # As long as the same nodes are lent, what is free only grows.
+        # As long as the same nodes are lent, and the same company is there, what is free only grows.
         found = (_first(list(run), place) for _, run in groupby(tail, key=lambda at: self._lent(groups, at)))
         return next((slot for slot in found if slot is not None), None)
 
     def _lent(self, groups: Groups, at: float) -> Hashable:
-        """What is the same at two moments if the same nodes are lent then for these groups."""
+        """What is the same at two moments if the same nodes are lent then for these groups, with the same near them."""
         terms, (request, _) = self._fleet.terms, groups[0]
-        return () if terms is None or request.consumer is None else terms.state(at, request.consumer, request.limit)
+        lent = () if terms is None or request.consumer is None else terms.state(at, request.consumer, request.limit)
+        near = None
+        if request.bonds is not None and request.bonds.near_needs and (company := self._around(at, at)) is not None:
+            near = company.near(request.bonds)
+        return lent, None if near is None else near.tobytes()
 
     def _moments(self, not_before: float | None) -> Iterator[float]:
         first = self._times[0] if not_before is None else max(not_before, self._times[0])
@@ -220,6 +289,7 @@ class Profile:
         first, last = self._split(start), self._split(end, later=True)
         _change(self._free[first:last], places, -1)
         self._count(first, last, places, -1)
+        self._expect(places, start, end, 1)
         if start > self._times[0]:
             insort(self._starts, start)
 
@@ -228,6 +298,7 @@ class Profile:
         first, last = self._split(start), self._split(end, later=True)
         _change(self._free[first:last], places, 1)
         self._count(first, last, places, 1)
+        self._expect(places, start, end, -1)
         if start > self._times[0]:
             self._starts.remove(start)
 
@@ -241,6 +312,17 @@ class Profile:
         self._free = np.insert(self._free, index, self._free[index - 1], axis=0)
         self._left = np.insert(self._left, index, self._left[index - 1], axis=0)
         return index
+
+
+def _bonds(places: Places) -> Bonds | None:
+    """What a job is to others; its members have it in common."""
+    return places[0][0].bonds if places else None
+
+
+def _count_company(company: Company, places: Places, sign: int) -> None:
+    for request, node, _ in places:
+        if request.bonds is not None:
+            company.count(request.bonds, node, sign)
 
 
 def _has_node(free: Int64, request: Request, allowed: Mask | None) -> bool:

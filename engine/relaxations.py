@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from engine.amounts import duration_text
+from engine.company import Bonds, Neighbours
 from engine.constraints import ANYTHING
 from engine.fleet import Fleet, Request
 from engine.placement import Groups
@@ -49,6 +50,14 @@ def relaxations(groups: Groups) -> Iterator[Relaxation]:
     """Each hard constraint that can only be kept or let go."""
     yield from _hardware(groups)
     first = groups[0][0]
+    yield from _company(first.bonds)
+    yield from _stores(groups)
+    if first.jurisdictions:
+        names = sorted(first.jurisdictions)
+        yield Relaxation(
+            "intent.require.jurisdictions", names, [], f"under any jurisdiction, not only {' or '.join(names)}: now",
+            "jurisdictions", _changed(jurisdictions=frozenset()),
+        )  # fmt: skip
     for expression in first.expressions:
         kept = tuple(one for one in first.expressions if one != expression)
         yield Relaxation(
@@ -68,6 +77,42 @@ def relaxations(groups: Groups) -> Iterator[Relaxation]:
             "intent.apart", before, None, f"without the spread over {first.apart.key}: now", "apart",
             _changed(apart=None),
         )  # fmt: skip
+
+
+def _stores(groups: Groups) -> Iterator[Relaxation]:
+    """Without having the image, or one of the datasets, there."""
+    wanted = [request.wanted for request, _ in groups if request.wanted is not None]
+    if any(one.image_needed for one in wanted):
+        yield Relaxation(
+            "intent.require.image_present", True, False, "without its image being there already: now", "stores",
+            lambda request: _with_wanted(request, image_needed=False),
+        )  # fmt: skip
+    needed = wanted[0].needed if wanted else ()
+    for name in needed:
+        kept = tuple(other for other in needed if other != name)
+        yield Relaxation(
+            "intent.require.datasets", list(needed), list(kept), f"without dataset {name} on the node: now", "stores",
+            partial(_with_wanted, needed=kept),
+        )  # fmt: skip
+
+
+def _with_wanted(request: Request, **changes: Any) -> Request:
+    return request if request.wanted is None else replace(request, wanted=replace(request.wanted, **changes))
+
+
+def _company(bonds: Bonds | None) -> Iterator[Relaxation]:
+    """Without one of those who have to be near, or away."""
+    for name in ("near", "away") if bonds is not None else ():
+        given: tuple[Neighbours, ...] = getattr(bonds, name)
+        for one in given:
+            if one.weight is None:
+                kept: dict[str, Any] = {name: tuple(other for other in given if other != one)}
+                assert bonds is not None
+                yield Relaxation(
+                    f"intent.{name}", [str(other) for other in given], [str(other) for other in kept[name]],
+                    f"without {'' if name == 'near' else 'staying away from '}{one}: now", "company",
+                    _changed(bonds=replace(bonds, **kept)),
+                )  # fmt: skip
 
 
 def _hardware(groups: Groups) -> Iterator[Relaxation]:

@@ -32,6 +32,7 @@ NAVIGATION: tuple[tuple[str, list[tuple[str, str, str, str]]], ...] = (
             ("Nodes", "server", "nodes", "/nodes/"),
             ("Pools", "layers", "pools", "/pools/"),
             ("Contributions", "building-2", "contributions", "/contributions/"),
+            ("Regions", "map-pin", "regions", "/regions/"),
         ],
     ),
     (

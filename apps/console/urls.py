@@ -2,7 +2,19 @@
 
 from django.urls import path
 
-from .views import artifacts, budgets, contributions, fleet, governance, jobs, overview, pools, quotas, workflows
+from .views import (
+    artifacts,
+    budgets,
+    contributions,
+    fleet,
+    governance,
+    jobs,
+    overview,
+    pools,
+    quotas,
+    regions,
+    workflows,
+)
 
 app_name = "console"
 urlpatterns = [
@@ -23,6 +35,10 @@ urlpatterns = [
         name="node-action",
     ),
     path("nodes/<int:node_id>/labels/", fleet.node_labels, name="node-labels"),
+    path("regions/", regions.regions, name="regions"),
+    path("regions/new/", regions.region_new, name="region-new"),
+    path("regions/<slug:region>/", regions.region_edit, name="region"),
+    path("regions/<slug:region>/forget", regions.region_forget, name="region-forget"),
     path("pools/", pools.pools, name="pools"),
     path("pools/new/", pools.pool_new, name="pool-new"),
     path("pools/preview/", pools.pool_preview, name="pool-preview"),

@@ -9,7 +9,9 @@ from collections.abc import Iterable
 
 from django.db import connection
 
-CONFIGURATION = frozenset({"domain", "tenant", "cluster", "node", "contribution", "pool", "flavor", "quota", "budget"})
+CONFIGURATION = frozenset(
+    {"domain", "tenant", "region", "cluster", "node", "contribution", "pool", "flavor", "quota", "budget"}
+)
 
 
 def moves_stamp(verbs: Iterable[str]) -> bool:

@@ -157,6 +157,14 @@ class AgentConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
                     await self._store_reports(group)
                 elif isinstance(message, protocol.Log):
                     await self._store_log(message)
+                elif isinstance(message, protocol.Holdings):
+                    await self._retry(
+                        fleet.update_holdings,
+                        actor=self.actor,
+                        node_id=self.node_id,
+                        connection=self.connection,
+                        holdings=message,
+                    )
                 else:
                     await self._greet(message)
 

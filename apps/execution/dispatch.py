@@ -11,6 +11,7 @@ from django.db.models import Count
 from apps.core.errors import Conflict
 from apps.fleet.commands import Replaced, require_newest
 from apps.jobs.models import Placement
+from apps.jobs.requests import datasets_of
 from apps.jobs.states import ATTEMPT_LIVE, AttemptState
 from apps.tenants.queries import secret_values
 from rmctl.agent.protocol import Assignment, Desired, GpuShare, SavedFiles, Stop
@@ -190,6 +191,7 @@ def _assignment(row: _Row, values: Mapping[str, str], size: int, saved: Checkpoi
         bundle=row.spec.get("bundle"),
         inputs=row.spec.get("inputs") or {},
         saved=SavedFiles(saved.sha256, saved.size) if saved is not None else None,
+        datasets=datasets_of(row.spec["intent"]),
     )
 
 

@@ -30,6 +30,8 @@ from .serializers import (
     PoolAnswer,
     PoolBody,
     PoolChange,
+    RegionAnswer,
+    RegionBody,
     TermsBody,
 )
 from .telemetry import telemetry
@@ -191,6 +193,30 @@ class ContributionDetail(ApiView):
     def delete(self, request: Request, contribution_id: int) -> None:
         """End the lending; what runs goes on."""
         commands.delete_contribution(actor=self.actor, contribution_id=contribution_id)
+
+
+class Regions(ApiView):
+    @operation(listing=True, answer=RegionAnswer)
+    def get(self, request: Request) -> Any:
+        """What is said of regions: the ways between them, and their power."""
+        return queries.list_regions(self.actor)
+
+
+class RegionDetail(ApiView):
+    @operation(answer=RegionAnswer)
+    def get(self, request: Request, region: str) -> Any:
+        """One region."""
+        return policies.regions.get(self.actor, name=region)
+
+    @operation(body=RegionBody, answer=RegionAnswer)
+    def put(self, request: Request, region: str) -> Any:
+        """Say all that is known of a region."""
+        return commands.set_region(actor=self.actor, name=region, **self.data)
+
+    @operation()
+    def delete(self, request: Request, region: str) -> None:
+        """Forget what was said of a region."""
+        commands.delete_region(actor=self.actor, name=region)
 
 
 class Pools(ApiView):

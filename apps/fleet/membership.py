@@ -26,6 +26,7 @@ class Terms:
     windows: tuple[Window, ...] = ()
     timezone: str = "UTC"
     cap: Amounts | None = None
+    jurisdictions: frozenset[str] = frozenset()
 
     def in_force(self, now: datetime) -> bool:
         """Whether the period covers `now`; the end is exclusive."""
@@ -72,6 +73,12 @@ class NodeRow:
         return max((terms.share_percent for terms in self.terms), default=0)
 
     @property
+    def jurisdictions(self) -> frozenset[str]:
+        """Those that all of its terms name which name any, so that no demand is ever broken."""
+        named = [terms.jurisdictions for terms in self.terms if terms.jurisdictions]
+        return frozenset.intersection(*named) if named else frozenset()
+
+    @property
     def price(self) -> tuple[float, float]:
         """The highest price of a core and of a card for an hour among its terms, so that no ceiling is ever broken."""
         return (
@@ -104,6 +111,8 @@ class PoolMembers:
     backfill: Mode = Mode.EASY
     # Of the nodes that are lent with bounds, by id.
     lendings: dict[int, Lending] = field(default_factory=dict)
+    # Of the nodes that are under any, by id.
+    jurisdictions: dict[int, frozenset[str]] = field(default_factory=dict)
 
     def lends(self, node_id: int, domain_id: int) -> bool:
         """Whether the node's terms admit the domain's tenants."""
@@ -146,4 +155,5 @@ def members(
         share_percent={row.id: row.share_percent for row in taken},
         price={row.id: row.price for row in taken},
         lendings={row.id: row.lending for row in taken if row.lending is not None},
+        jurisdictions={row.id: found for row in taken if (found := row.jurisdictions)},
     )

@@ -144,6 +144,8 @@ class Contribution(models.Model):
     # Domains that may use it; empty means every domain.
     consumers = models.ManyToManyField(Domain, related_name="+", blank=True)
     trust = models.PositiveSmallIntegerField(default=1)
+    # Under whose law data on its nodes lies: ["EU", "DE"].
+    jurisdictions = models.JSONField(default=list)
     price_per_cpu_hour = models.DecimalField(max_digits=12, decimal_places=6, default=0)
     price_per_gpu_hour = models.DecimalField(max_digits=12, decimal_places=6, default=0)
     starts_at = models.DateTimeField(null=True)
@@ -176,6 +178,24 @@ class Contribution(models.Model):
 
     def __str__(self) -> str:
         return f"{self.share_percent} % of {self.cluster}"
+
+
+class Region(models.Model):
+    """What operators say of a region that clusters or labels of nodes name.
+
+    `carbon` is grams of CO₂ for each kWh. `round_trips`: milliseconds to other regions and back; each way is said in
+    one of its two regions.
+    """
+
+    name = models.CharField(max_length=63, unique=True, validators=[slug_validator])
+    carbon = models.FloatField(null=True)
+    round_trips = models.JSONField(default=dict)
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
 
 
 class Pool(models.Model):

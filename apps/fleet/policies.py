@@ -12,7 +12,7 @@ from apps.core.policies import M, Policy, operator
 from apps.tenants.models import Tenant
 from apps.tenants.policies import provider_of
 
-from .models import Cluster, Contribution, Flavor, JoinToken, Node, Pool
+from .models import Cluster, Contribution, Flavor, JoinToken, Node, Pool, Region
 
 
 def has_any_role(actor: Actor) -> bool:
@@ -132,7 +132,18 @@ class FlavorPolicy(Policy[Flavor]):
         return rows.all() if has_any_role(actor) else rows.none()
 
 
+class RegionPolicy(Policy[Region]):
+    model = Region
+    noun = "region"
+    rules: ClassVar = {"set": operator}
+    scopes: ClassVar = {"set": "admin"}
+
+    def _visible(self, actor: Actor, rows: QuerySet[Region]) -> QuerySet[Region]:
+        return rows.all() if has_any_role(actor) else rows.none()
+
+
 clusters = ClusterPolicy()
+regions = RegionPolicy()
 nodes = NodePolicy()
 contributions = ContributionPolicy()
 join_tokens = JoinTokenPolicy()

@@ -17,7 +17,7 @@ from engine.lending import UNLIMITED, Amounts
 
 from . import policies
 from .membership import NodeRow, PoolMembers, Terms, lending, members
-from .models import Cluster, Contribution, Flavor, Gpu, JoinToken, Node, NodeCredential, Pool
+from .models import Cluster, Contribution, Flavor, Gpu, JoinToken, Node, NodeCredential, Pool, Region
 from .states import NodeState
 from .windows import weekly
 
@@ -48,6 +48,11 @@ def list_join_tokens(actor: Actor) -> QuerySet[JoinToken]:
 def list_pools(actor: Actor) -> QuerySet[Pool]:
     """Pools with their flavors."""
     return policies.pools.visible(actor).prefetch_related("flavors")
+
+
+def list_regions(actor: Actor) -> QuerySet[Region]:
+    """What is said of regions."""
+    return policies.regions.visible(actor)
 
 
 def list_flavors(actor: Actor) -> QuerySet[Flavor]:
@@ -140,6 +145,7 @@ def node_rows(
             windows=weekly(contribution.windows),
             timezone=contribution.timezone,
             cap=_cap(contribution),
+            jurisdictions=frozenset(contribution.jurisdictions),
         )
         if lent.in_force(now):
             terms[contribution.cluster_id].append(lent)

@@ -9,7 +9,7 @@ from apps.core.api import Integer, StrictSerializer, Text
 from engine.backfill import Mode
 
 from .commands.contributions import MAX_CAP
-from .models import Cluster, Contribution, Flavor, Gpu, JoinToken, Node, Pool
+from .models import Cluster, Contribution, Flavor, Gpu, JoinToken, Node, Pool, Region
 from .queries import pool_members
 from .validators import TAINT_EFFECTS
 from .windows import DAYS
@@ -167,6 +167,12 @@ class TermsBody(StrictSerializer):
         help_text="Slugs of the domains that may use it; empty: every domain.",
     )
     trust = Integer(min_value=0, max_value=100, required=False)
+    jurisdictions = serializers.ListField(
+        child=Text(max_length=7),
+        required=False,
+        max_length=50,
+        help_text="Under whose law data on its nodes lies: EU, DE, US-CA.",
+    )
     price_per_cpu_hour = Price(required=False)
     price_per_gpu_hour = Price(required=False)
     starts_at = serializers.DateTimeField(required=False, allow_null=True)
@@ -188,6 +194,7 @@ class ContributionAnswer(serializers.ModelSerializer[Contribution]):
     domain = serializers.CharField(source="cluster.domain.slug", read_only=True)
     consumers: Any = serializers.SlugRelatedField(slug_field="slug", many=True, read_only=True)
     windows: Any = WindowBody(many=True)
+    jurisdictions: Any = serializers.ListField(child=serializers.CharField())
 
     class Meta:
         model = Contribution
@@ -198,6 +205,7 @@ class ContributionAnswer(serializers.ModelSerializer[Contribution]):
             "share_percent",
             "consumers",
             "trust",
+            "jurisdictions",
             "price_per_cpu_hour",
             "price_per_gpu_hour",
             "starts_at",
@@ -210,6 +218,26 @@ class ContributionAnswer(serializers.ModelSerializer[Contribution]):
             "cap_gpu_milli",
             "created_at",
         )
+        read_only_fields = fields
+
+
+class RegionBody(StrictSerializer):
+    carbon = serializers.FloatField(
+        min_value=0, max_value=10_000, required=False, allow_null=True, default=None, help_text="Grams of CO₂ a kWh."
+    )
+    round_trips = serializers.DictField(
+        child=serializers.FloatField(min_value=0, max_value=60_000),
+        default=dict,
+        help_text="Milliseconds to other regions and back; each way is kept once, as it was said last.",
+    )
+
+
+class RegionAnswer(serializers.ModelSerializer[Region]):
+    round_trips: Any = serializers.DictField(child=serializers.FloatField())
+
+    class Meta:
+        model = Region
+        fields = ("name", "carbon", "round_trips")
         read_only_fields = fields
 
 

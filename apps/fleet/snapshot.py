@@ -10,13 +10,17 @@ from django.db.models import Case, IntegerField, Value, When
 from engine.constraints import Facts
 from engine.fleet import Fleet, Int32, Int64, NodeRow
 from engine.lending import Lending, Terms
+from engine.sites import Site
+from engine.stores import NOTHING, Stored
 
 from .membership import PoolMembers
-from .models import Gpu, Node
+from .models import Gpu, Node, Region
 from .states import LIVE, NodeState
 
 # What an operator says of how a node is joined to others, where its agent cannot see it.
 INTERCONNECT = "interconnect"
+# And what a core and a card in use add to what the node draws, in watts.
+WATTS_PER_CORE, WATTS_PER_GPU = "watts-per-core", "watts-per-gpu"
 STATES = [*LIVE, NodeState.LOST]
 
 
@@ -36,7 +40,9 @@ def load_lent(pools: Iterable[PoolMembers]) -> dict[int, Lent]:
     trust: dict[int, int] = {}
     prices: dict[int, tuple[float, float]] = {}
     lendings: dict[int, Lending] = {}
+    jurisdictions: dict[int, frozenset[str]] = {}
     for pool in pools:
+        jurisdictions.update(pool.jurisdictions)
         shares.update(pool.share_percent)
         trust.update(pool.trust)
         prices.update(pool.price)
@@ -47,7 +53,8 @@ def load_lent(pools: Iterable[PoolMembers]) -> dict[int, Lent]:
     ):
         cards.setdefault(node_id, []).append((index, model, memory))
     found = {}
-    for pk, name, kind, cluster, labels, taints, cpu, memory, storage, runtimes, region, system in (
+    sites = _Sites()
+    for pk, name, kind, cluster, labels, taints, cpu, memory, storage, network, runtimes, region, system in (
         Node.objects.filter(state__in=STATES)
         .order_by("pk")
         .values_list(
@@ -60,6 +67,7 @@ def load_lent(pools: Iterable[PoolMembers]) -> dict[int, Lent]:
             "cpu_millicores",
             "memory_bytes",
             "storage_bytes",
+            "network_mbps",
             "runtimes",
             "cluster__region",
             "system",
@@ -90,9 +98,49 @@ def load_lent(pools: Iterable[PoolMembers]) -> dict[int, Lent]:
             price_cpu=prices.get(pk, (0.0, 0.0))[0],
             price_gpu=prices.get(pk, (0.0, 0.0))[1],
             lending=lendings.get(pk),
+            stored=stored_of(system),
+            network=network,
+            site=sites.at(region or labels.get("region", ""), jurisdictions.get(pk, frozenset())),
+            watts=(_watts(labels, WATTS_PER_CORE), _watts(labels, WATTS_PER_GPU)),
         )
         found[pk] = Lent(row=row, cards=lent, kind=kind, cluster=cluster)
     return found
+
+
+class _Sites:
+    """The sites of nodes, by what is said of regions; nodes that stand alike share one."""
+
+    def __init__(self) -> None:
+        self._carbon: dict[str, float | None] = {}
+        self._ways: dict[str, dict[str, float]] = {}
+        self._made: dict[tuple[str, frozenset[str]], Site] = {}
+        for name, carbon, ways in Region.objects.values_list("name", "carbon", "round_trips"):
+            self._carbon[name] = carbon
+            for other, milliseconds in ways.items():
+                self._ways.setdefault(name, {})[other] = milliseconds
+                self._ways.setdefault(other, {})[name] = milliseconds
+
+    def at(self, region: str, jurisdictions: frozenset[str]) -> Site:
+        """The site of a node of a region under jurisdictions."""
+        key = region, jurisdictions
+        if key not in self._made:
+            self._made[key] = Site(region, jurisdictions, self._ways.get(region, {}), self._carbon.get(region))
+        return self._made[key]
+
+
+def _watts(labels: Mapping[str, str], label: str) -> float:
+    """What an operator says that a core or card in use draws more; 0 for none, or for what is no such number."""
+    try:
+        watts = float(labels.get(label, ""))
+    except ValueError:
+        return 0.0
+    return watts if 0 < watts < 1e6 else 0.0
+
+
+def stored_of(system: Mapping[str, Any]) -> Stored:
+    """What lies ready there, as its agent reported."""
+    images, datasets = system.get("images"), system.get("datasets")
+    return Stored(frozenset(images or ()), dict(datasets or {})) if images or datasets else NOTHING
 
 
 def facts_of(system: Mapping[str, Any], labels: Mapping[str, str]) -> Facts:

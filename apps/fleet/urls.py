@@ -15,6 +15,8 @@ urlpatterns = [
     path("join-tokens/<int:token_id>", api.JoinTokenDetail.as_view()),
     path("contributions", api.Contributions.as_view()),
     path("contributions/<int:contribution_id>", api.ContributionDetail.as_view()),
+    path("regions", api.Regions.as_view()),
+    path("regions/<slug:region>", api.RegionDetail.as_view()),
     path("pools", api.Pools.as_view()),
     path("pools/<int:pool_id>", api.PoolDetail.as_view()),
     path("flavors", api.Flavors.as_view()),

@@ -6,13 +6,13 @@ from typing import Any
 
 from apps.core.errors import Invalid
 from apps.core.serializers import suggestion
+from rmctl.names import JURISDICTION, LABEL_KEY, LABEL_VALUE
 
-LABEL_KEY = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_./-]{0,61}[A-Za-z0-9])?")
-LABEL_VALUE = re.compile(r"([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?")
 NODE_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,198}[A-Za-z0-9])?")
 MAX_LABELS = 64
 MAX_TAINTS = 32
 MAX_VALUES = 100
+MAX_JURISDICTIONS = 50
 TAINT_EFFECTS = ("NoSchedule", "NoExecute")
 
 
@@ -103,3 +103,13 @@ def _known(field: str, given: Mapping[str, Any], names: Sequence[str]) -> None:
         if name not in names:
             message = f"There is no such field; {suggestion(str(name), names)}"
             raise Invalid.field(f"{field}.{name}", message, "unknown_field")
+
+
+def checked_jurisdictions(names: Any) -> list[str]:
+    """Jurisdictions such as EU, DE or US-CA, each once."""
+    if not isinstance(names, Sequence) or isinstance(names, str) or len(names) > MAX_JURISDICTIONS:
+        raise Invalid.field("jurisdictions", f"a list of at most {MAX_JURISDICTIONS} jurisdictions.")
+    for name in names:
+        if not isinstance(name, str) or not JURISDICTION.fullmatch(name):
+            raise Invalid.field("jurisdictions", f"{name!r} is not a jurisdiction: capital letters as in EU or US-CA.")
+    return sorted(set(names))

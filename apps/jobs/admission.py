@@ -13,7 +13,7 @@ from apps.tenants.models import Tenant
 from engine.placement import feasibility
 
 from .configuration import Configuration, configuration
-from .requests import amounts_of, groups_of, lent_to
+from .requests import amounts_of, groups_of, lent_to, of_tenant
 
 # What apps above this one know to be wrong with a spec: each appends its check in `AppConfig.ready()`.
 CHECKS: list[Callable[[Tenant, dict[str, Any]], list[FieldError]]] = []
@@ -42,7 +42,7 @@ def impossible(tenant: Tenant, spec: dict[str, Any], *, prefix: str = "") -> lis
         known = ", ".join(sorted(configured.pools)) or "none"
         message = f"no pool {name}; known: {known}."
         return [FieldError(field=f"{prefix}intent.pool", message=message, code="unknown_pool")]
-    groups = groups_of(spec, fewest=True)
+    groups = of_tenant(groups_of(spec, fewest=True), tenant.pk)
     if configured.fleet.terms is not None:
         groups = lent_to(groups, tenant.domain_id, spec["time_limit"])
     problem = _quota_problem(tenant, configured, pool, amounts_of(groups), prefix)

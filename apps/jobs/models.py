@@ -36,6 +36,8 @@ class Job(models.Model):
     spec = models.JSONField()
     # Digest of everything in the spec that placement looks at: equal jobs are scored once.
     equivalence = models.CharField(max_length=32)
+    # Others may want it near or away, or it others: it has labels, or says so.
+    bonded = models.BooleanField(default=False)
     pool = models.CharField(max_length=63)
     priority = models.IntegerField(default=0)
     state = models.CharField(max_length=10, choices=JobState, default=JobState.PENDING)
@@ -69,6 +71,11 @@ class Job(models.Model):
             models.Index(fields=["tenant", "state", "id"], name="job_tenant_state"),
             models.Index(fields=["owner", "id"], name="job_owner", condition=Q(owner__isnull=False)),
             models.Index(fields=["state", "id"], name="job_active", condition=Q(state__in=sorted(JOB_ACTIVE))),
+            models.Index(
+                fields=["tenant"],
+                name="job_bonded",
+                condition=Q(bonded=True, state__in=["cancelling", "granted", "running"]),
+            ),
             models.Index(fields=["ended_at"], name="job_ended", condition=Q(ended_at__isnull=False)),
             models.Index(fields=["origin"], name="job_origin", condition=~Q(origin="")),
             # The latest runs of one job, for the estimates of its next (the scheduler's run times).

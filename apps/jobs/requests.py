@@ -1,12 +1,16 @@
 """From a normalised job spec to what the engine places and charges."""
 
+from collections.abc import Hashable
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
+from engine.company import Bonds, Neighbours
 from engine.constraints import Apart, Expression, Hardware, Together
 from engine.fleet import Request
+from engine.stores import Wanted
 from engine.topology import Constraint
+from rmctl.names import canonical_image
 
 Groups = tuple[tuple[Request, int], ...]
 
@@ -25,6 +29,8 @@ def groups_of(spec: dict[str, Any], *, fewest: bool = False) -> Groups:
         "labels": {key: tuple(values) for key, values in (require.get("labels") or {}).items()},
         "regions": frozenset(require.get("regions") or ()),
         "trust": require.get("trust") or 0,
+        "jurisdictions": frozenset(require.get("jurisdictions") or ()),
+        "near_region": intent.get("near_region") or "",
         "tolerations": tuple(require.get("tolerations") or ()),
         "expressions": tuple(
             Expression(item["label"], item["operator"], tuple(item["values"])) for item in require.get("nodes") or ()
@@ -37,6 +43,7 @@ def groups_of(spec: dict[str, Any], *, fewest: bool = False) -> Groups:
         "goals": tuple((name, float(weight)) for name, weight in sorted((intent.get("goals") or {}).items())),
         "together": _together(intent.get("together")),
         "apart": Apart(**intent["apart"]) if intent.get("apart") else None,
+        "bonds": _bonds(spec) if bonded(spec) else None,
     }
     groups = []
     for group in spec["groups"]:
@@ -52,6 +59,7 @@ def groups_of(spec: dict[str, Any], *, fewest: bool = False) -> Groups:
             gpu_memory=gpu.get("memory_bytes") or 0,
             image=bool(group.get("image")),
             hardware=_hardware(require, cards=bool(gpu)),
+            wanted=_wanted(intent, require, group.get("image")),
             **shared,
         )
         count = (group.get("min_count") if fewest else None) or group["count"]
@@ -69,6 +77,53 @@ def _hardware(require: dict[str, Any], *, cards: bool) -> Hardware:
         gpu_driver=(cards and require.get("gpu_driver")) or "",
         interconnects=frozenset(require.get("interconnects") or ()),
     )
+
+
+def _wanted(intent: dict[str, Any], require: dict[str, Any], image: str | None) -> Wanted | None:
+    """None where it matters neither to a filter nor to a goal what lies ready."""
+    goals, present, needed = intent.get("goals") or {}, require.get("image_present"), require.get("datasets") or ()
+    if not (present or needed or not goals.keys().isdisjoint(("warmth", "locality", "latency"))):
+        return None
+    return Wanted(
+        image=canonical_image(image) if image and (present or "warmth" in goals) else "",
+        image_needed=bool(present and image),
+        datasets=tuple(datasets_of(intent)),
+        needed=tuple(sorted(needed)),
+    )
+
+
+def datasets_of(intent: dict[str, Any]) -> list[str]:
+    """The datasets that a job reads, whether they have to be on its node or not."""
+    return sorted({*(intent.get("datasets") or ()), *((intent.get("require") or {}).get("datasets") or ())})
+
+
+def bonded(spec: dict[str, Any]) -> bool:
+    """Whether it matters to others which job it is, or to it which jobs others are."""
+    return bool(spec.get("labels") or spec["intent"].get("near") or spec["intent"].get("away"))
+
+
+def _bonds(spec: dict[str, Any]) -> Bonds:
+    """Of no tenant yet, see `of_tenant`."""
+
+    def listed(name: str) -> tuple[Neighbours, ...]:
+        return tuple(
+            Neighbours(
+                tuple((label, tuple(values)) for label, values in sorted(one["jobs"].items())),
+                one["key"],
+                None if one["weight"] is None else float(one["weight"]),
+            )
+            for one in spec["intent"].get(name) or ()
+        )
+
+    return Bonds(0, tuple(sorted((spec.get("labels") or {}).items())), listed("near"), listed("away"))
+
+
+def of_tenant(groups: Groups, tenant: int) -> Groups:
+    """The same as jobs of a tenant: among its jobs it is that it matters who is where."""
+    if groups[0][0].bonds is None:
+        return groups
+    bonds = replace(groups[0][0].bonds, tenant=tenant)
+    return tuple((replace(request, bonds=bonds), count) for request, count in groups)
 
 
 def _together(given: dict[str, Any] | None) -> Together | None:
@@ -106,7 +161,7 @@ class RequestCache:
     def __init__(self, size: int = 20_000) -> None:
         self._known: dict[str, tuple[Groups, dict[str, int]]] = {}
         self._minimums: dict[str, tuple[int | None, ...]] = {}
-        self._lent: dict[tuple[str, int, float], Groups] = {}
+        self._owned: dict[tuple[Hashable, ...], Groups] = {}
         self._size = size
 
     def missing(self, equivalences: set[str]) -> set[str]:
@@ -115,7 +170,7 @@ class RequestCache:
         if len(self._known) + len(found) > self._size:
             self._known = {key: self._known[key] for key in equivalences - found}
             self._minimums = {key: least for key, least in self._minimums.items() if key in self._known}
-            self._lent.clear()
+            self._owned.clear()
         return found
 
     def add(self, equivalence: str, spec: dict[str, Any]) -> None:
@@ -129,15 +184,24 @@ class RequestCache:
     def __getitem__(self, equivalence: str) -> tuple[Groups, dict[str, int]]:
         return self._known[equivalence]
 
-    def lent_to(self, equivalence: str, domain: int, limit: float) -> Groups:
-        """The groups for a tenant of a domain with a time limit."""
-        key = (equivalence, domain, limit)
-        groups = self._lent.get(key)
-        if groups is None:
-            if len(self._lent) >= self._size:
-                self._lent.clear()
-            groups = self._lent[key] = lent_to(self._known[equivalence][0], domain, limit)
-        return groups
+    def owned(self, equivalence: str, tenant: int, lent: tuple[int, float] | None) -> tuple[Groups, Hashable]:
+        """The groups as a job of a tenant has them, and what is the same for all that have the same.
+
+        `lent` is the tenant's domain and the job's time limit, where nodes are lent with bounds.
+        """
+        groups = self._known[equivalence][0]
+        bonded = groups[0][0].bonds is not None
+        if not bonded and lent is None:
+            return groups, equivalence
+        alike = (equivalence, tenant if bonded else None, lent and lent[1])
+        key = (*alike, lent and lent[0])
+        found = self._owned.get(key)
+        if found is None:
+            if len(self._owned) >= self._size:
+                self._owned.clear()
+            found = of_tenant(groups, tenant)
+            found = self._owned[key] = found if lent is None else lent_to(found, *lent)
+        return found, alike
 
     def minimums(self, equivalence: str) -> tuple[int | None, ...]:
         """As `minimums_of` the spec."""

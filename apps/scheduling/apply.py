@@ -27,6 +27,7 @@ from engine.quota import QuotaTree
 from engine.reasons import Reason
 from engine.snapshot import Candidate, Verdict
 
+from .company import Suitable
 from .holders import LIVE
 from .lending import locked_terms
 from .models import Cycle, Decision
@@ -83,6 +84,7 @@ def _grant(observed: Observed, grants: Sequence[Verdict], now: datetime) -> int:
     fleet.terms = locked_terms(configured, fleet.terms, wanted, now)
     rows = {int(node_id): row for row, node_id in enumerate(fleet.ids)}
     tree = load_tree(configured.quota_nodes)
+    suitable = Suitable(configured, [candidates[verdict.job] for verdict in grants])
     given, decisions = [], []
     for verdict in grants:
         job, candidate = jobs.get(verdict.job), candidates[verdict.job]
@@ -92,8 +94,12 @@ def _grant(observed: Observed, grants: Sequence[Verdict], now: datetime) -> int:
         held = candidate.granted(verdict.members)
         amounts = charged(tree, candidate.queue, dict(held.amounts))
         keyed = {(verdict.flavor, resource): amount for resource, amount in amounts.items()}
-        if not _take(fleet, rows, candidate, placed) or tree.fits(candidate.queue, keyed) is not None:
+        nodes = [node for _, _, node, _ in placed]
+        if not suitable.allows(candidate, nodes) or not _take(fleet, rows, candidate, placed):
             continue
+        if tree.fits(candidate.queue, keyed) is not None:
+            continue
+        suitable.add(candidate, nodes)
         tree.add(candidate.queue, keyed)
         names = [fleet.names[rows[node]] for _, _, node, _ in placed]
         price = _price(configured.lent, candidate, placed)

@@ -187,7 +187,7 @@ class Asked:
                     groups=groups,
                     amounts=charged(self.world.tree, queue, amounts_of(groups)),
                     pool=self.world.view(tenant.pk, spec["intent"]["pool"]),
-                    equivalence=(equivalence(spec), limit) if self.world.fleet.terms else equivalence(spec),
+                    equivalence=self.world.alike(equivalence(spec), groups, tenant.pk, limit),
                     minimums=minimums_of(spec),
                     budgets=self.world.budgets(number, tenant.pk),
                 )

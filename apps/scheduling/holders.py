@@ -1,6 +1,6 @@
 """Observe: who holds quota and could be evicted, for whom others stop already, and who yields to whom."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -10,6 +10,7 @@ from apps.jobs.commands.checkpoints import of_all
 from apps.jobs.configuration import Configuration
 from apps.jobs.models import Attempt, Placement
 from apps.jobs.states import ATTEMPT_LIVE, JOB_ACTIVE
+from engine.company import Bonds
 from engine.evictions import Places
 from engine.fleet import Fleet, Request
 from engine.preemption import yielding
@@ -33,8 +34,8 @@ def evicts(rules: QueueRules) -> bool:
     return not rules.within_queue == rules.reclaim == Policy.NEVER
 
 
-def load_held(configured: Configuration, fleet: Fleet, now: datetime) -> Held:
-    """Read it; nothing is read while no queue may evict anybody."""
+def load_held(configured: Configuration, fleet: Fleet, now: datetime, bonds: Mapping[int, Bonds]) -> Held:
+    """Read it; nothing is read while no queue may evict anybody. `bonds` are those of jobs that have some."""
     if not any(evicts(rules) for rules in configured.rules.values()):
         return Held()
     holders: list[Holder] = []
@@ -53,7 +54,7 @@ def load_held(configured: Configuration, fleet: Fleet, now: datetime) -> Held:
     )
     # Read first: whoever is granted room between the two reads is no holder, rather than one without a place.
     found = list(rows)
-    places, saved = _places(fleet)
+    places, saved = _places(fleet, bonds)
     for job, priority, submitted, started, stopping, by, since, queue, flavor, amounts in found:
         minimum = configured.minimum_run.get(queue, 0)
         began = started or since
@@ -76,7 +77,9 @@ def load_held(configured: Configuration, fleet: Fleet, now: datetime) -> Held:
     return Held(holders, places, frozenset(claims), _yields(now))
 
 
-def _places(fleet: Fleet) -> tuple[dict[Hashable, Places], dict[int, datetime | None]]:
+def _places(
+    fleet: Fleet, bonds: Mapping[int, Bonds]
+) -> tuple[dict[Hashable, Places], dict[int, datetime | None]]:
     """Where the members of live attempts are, on the nodes of the snapshot, and from when on they can go on."""
     index = {int(node_id): row for row, node_id in enumerate(fleet.ids)}
     found: dict[Hashable, list[tuple[Request, int, tuple[int, ...]]]] = {}
@@ -91,8 +94,9 @@ def _places(fleet: Fleet) -> tuple[dict[Hashable, Places], dict[int, datetime | 
         if node in index:
             milli = gpus[0][1] if gpus else 1000
             request = Request(
-                cpu=cpu, memory=memory, storage=storage, gpu_count=len(gpus), gpu_milli=milli, consumer=domain
-            )
+                cpu=cpu, memory=memory, storage=storage, gpu_count=len(gpus), gpu_milli=milli, consumer=domain,
+                bonds=bonds.get(job),
+            )  # fmt: skip
             found.setdefault(job, []).append((request, index[node], tuple(card for card, _ in gpus)))
     return dict(found), {job: of_all(times) for job, times in written.items()}
 

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache as cache_once
@@ -29,6 +29,7 @@ from engine.quota import QuotaTree
 from engine.reasons import Reason
 from engine.snapshot import Candidate, PoolView, Snapshot
 
+from .company import keep_company
 from .holders import load_held
 from .lending import present_terms
 from .running import expected_ends, live_runs
@@ -101,11 +102,12 @@ def observe(now: datetime, *, told: bool = True) -> Observed | None:
     for row in rows:
         if row.configuration is not configured:
             row.configuration, row.candidate = configured, _candidate(row, configured, tree)
-    held = load_held(configured, fleet, now)
     candidates = [row.candidate for row in rows if row.candidate is not None]
+    bonds = keep_company(fleet, candidates)
+    held = load_held(configured, fleet, now, bonds)
     expected = Expected(rows, now)
     plan = Plan(
-        running=cache_once(lambda: expected_ends(live_runs(), fleet, tree, run_times(), now)),
+        running=cache_once(lambda: expected_ends(live_runs(), fleet, tree, run_times(), now, bonds)),
         durations=expected,
         points=_points(rows, candidates, tree, expected, now),
         depth=DEPTH,
@@ -303,11 +305,9 @@ def _queue(tenant: TenantRow, row: QueuedJob) -> int:
 def _candidate(row: QueuedJob, configured: Configuration, tree: QuotaTree) -> Candidate:
     tenant = configured.tenants[row.tenant]
     queue = _queue(tenant, row)
-    groups, amounts = cache()[row.equivalence]
-    equivalence: Hashable = row.equivalence
-    if configured.fleet.terms is not None:
-        groups = cache().lent_to(row.equivalence, tenant.domain, row.limit)
-        equivalence = (equivalence, row.limit)
+    lent = (tenant.domain, row.limit) if configured.fleet.terms is not None else None
+    groups, equivalence = cache().owned(row.equivalence, row.tenant, lent)
+    _, amounts = cache()[row.equivalence]
     return Candidate(
         job=row.job,
         queue=queue,

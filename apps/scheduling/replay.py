@@ -21,12 +21,13 @@ from engine.quota import QuotaTree
 from engine.snapshot import Candidate
 
 from .changes import refuse_above
+from .known import know
 from .observe import charged
 from .past import Budgets, budgets_of, lending_of
 from .policies import simulations
 from .runtimes import RUNS, keys_of
 from .simulation import capacity_over, deadline, read_only
-from .world import World, know, policy_named, views
+from .world import World, policy_named, views
 
 REPLAYED_MAX = 5_000
 
@@ -144,6 +145,7 @@ def _load(since: datetime, until: datetime, budgets: str, lending: str) -> _Peri
             left_out += 1
             continue
         groups, amounts = cache()[likeness]
+        groups = world.owned(groups, tenant)
         candidate = Candidate(
             job=number,
             queue=queue,
@@ -152,7 +154,7 @@ def _load(since: datetime, until: datetime, budgets: str, lending: str) -> _Peri
             groups=world.lent_to(groups, tenant, limit),
             amounts=charged(world.tree, queue, amounts),
             pool=world.view(tenant, pool),
-            equivalence=likeness if fleet.terms is None else (likeness, limit),
+            equivalence=world.alike(likeness, groups, tenant, limit),
             minimums=cache().minimums(likeness),
             budgets=binding(in_force.rows, tenant, configured.tenants[tenant].domain, owner, workflow),
         )

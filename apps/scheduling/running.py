@@ -2,13 +2,14 @@
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 import numpy as np
 from django.db import connection
 
 from engine.backfill import Running
+from engine.company import Bonds
 from engine.fleet import Fleet, Request
 from engine.quota import FlavorResource, QuotaTree
 
@@ -51,7 +52,6 @@ class LiveRun:
                 longer = float(self.quantiles(times, np.array([0.9]), now)[0])
                 self.end = max(self.since + longer, now + STOPS_SECONDS)
         return self.end
-
 
     def quantiles(self, times: RunTimes, probabilities: Float64, now: float) -> Float64:
         """Seconds from its grant by which it has ended with each probability, given that it still runs."""
@@ -106,7 +106,12 @@ def live_runs() -> list[tuple[LiveRun, bool]]:
 
 
 def expected_ends(
-    runs: Sequence[tuple[LiveRun, bool]], fleet: Fleet, tree: QuotaTree, times: RunTimes, now: datetime
+    runs: Sequence[tuple[LiveRun, bool]],
+    fleet: Fleet,
+    tree: QuotaTree,
+    times: RunTimes,
+    now: datetime,
+    bonds: Mapping[int, Bonds],
 ) -> list[Running]:
     """Those who run, as the engine plans with them.
 
@@ -125,7 +130,12 @@ def expected_ends(
             left[run.queue, fr] = rest
             counted = counted and rest >= 0
         if counted:
-            places = [(request, index[node], cards) for _, _, node, cards, request in run.members if node in index]
+            mine = bonds.get(run.job)
+            places = [
+                (request if mine is None else replace(request, bonds=mine), index[node], cards)
+                for _, _, node, cards, request in run.members
+                if node in index
+            ]
             end = run.expect(times, at, stopping=stopping)
             found.append(Running(run.job, run.queue, end, run.usage, places))
     return found

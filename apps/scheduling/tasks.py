@@ -15,6 +15,7 @@ from apps.quotas.ledger import decay
 from engine.cycle import decide
 
 from .apply import apply
+from .company import may_follow
 from .models import Cycle
 from .observe import GRANTS_MAX, observe
 from .outlook import note
@@ -54,6 +55,10 @@ def schedule() -> bool:
             _told = time.monotonic()
         else:
             loops.wake_at("schedule", now + TOLD_EVERY)
+    if observed.snapshot.fleet.company is not None and granted:
+        grants = {verdict.job for verdict in verdicts if verdict.outcome == "grant"}
+        if may_follow(observed.snapshot.candidates, grants):
+            return True
     # Refused grants count too, or a full cycle of which one no longer held would end the run of passes.
     return granted > 0 and granted + cycle.refused >= GRANTS_MAX
 

@@ -1,6 +1,6 @@
 """The present as a world of the simulator: what is free follows from who runs, so that it cannot disagree with it."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -15,18 +15,20 @@ from apps.jobs.commands.checkpoints import of_all
 from apps.jobs.configuration import Configuration, configuration
 from apps.jobs.models import Job as JobRow
 from apps.jobs.models import Placement
-from apps.jobs.requests import Groups, cache, lent_to
+from apps.jobs.requests import Groups, cache, lent_to, of_tenant
 from apps.jobs.states import ATTEMPT_LIVE
 from apps.quotas.queries import load_tree
 from engine import simulate
 from engine.backfill import Mode
 from engine.budgets import Limit
+from engine.company import Company
 from engine.fleet import Fleet, NodeRow
 from engine.placement import expect, take_members
 from engine.queues import QueueRules, Strategy
 from engine.quota import FlavorResource, QuotaTree
 from engine.snapshot import Candidate, PoolView
 
+from .known import know
 from .observe import DEPTH, ORDER, charged, expected_work, pool_view, queued
 from .running import LiveRun, live_runs
 from .runtimes import keys_of, run_times
@@ -68,11 +70,23 @@ class World:
         leaf = self.configuration.tenants[tenant].quota_node
         return leaf if leaf is not None else -tenant
 
+    def owned(self, groups: Groups, tenant: int) -> Groups:
+        """The groups of a tenant's job, as far as it matters whose it is; from the first such one on it is counted."""
+        if groups[0][0].bonds is not None and self.fleet.company is None:
+            self.fleet.company = Company(self.fleet.domains)
+        return of_tenant(groups, tenant)
+
     def lent_to(self, groups: Groups, tenant: int, limit: float) -> Groups:
-        """The groups of a tenant's job, as far as it matters to whom nodes are lent."""
+        """The same, as far as it matters to whom nodes are lent."""
+        groups = self.owned(groups, tenant)
         if self.fleet.terms is None:
             return groups
         return lent_to(groups, self.configuration.tenants[tenant].domain, limit)
+
+    def alike(self, equivalence: str, groups: Groups, tenant: int, limit: float) -> Hashable:
+        """What is the same for all jobs that have the same groups."""
+        bonded, lent = groups[0][0].bonds is not None, self.fleet.terms is not None
+        return (equivalence, tenant if bonded else None, limit if lent else None) if bonded or lent else equivalence
 
     def budgets(self, job: int, tenant: int) -> tuple[int, ...]:
         """The limits that a job counts against."""
@@ -134,15 +148,6 @@ def _due_later(now: datetime) -> list[tuple[Any, ...]]:
         return cursor.fetchall()
 
 
-def know(equivalences: set[str]) -> None:
-    """Read the requests of these jobs that this process has not met yet."""
-    missing = cache().missing(equivalences)
-    if missing:
-        rows = JobRow.objects.filter(equivalence__in=missing).order_by("equivalence", "pk").distinct("equivalence")
-        for equivalence, spec in rows.values_list("equivalence", "spec"):
-            cache().add(equivalence, spec)
-
-
 def _job(
     world: World,
     row: tuple[Any, ...],
@@ -165,7 +170,7 @@ def _job(
         pool=world.view(tenant, pool),
         not_before=due if due > world.now else 0.0,
         attempts=failures,
-        equivalence=equivalence if world.fleet.terms is None else (equivalence, limit),
+        equivalence=world.alike(equivalence, groups, tenant, limit),
         minimums=cache().minimums(equivalence),
         budgets=world.budgets(number, tenant),
     )
@@ -194,7 +199,7 @@ def _take(world: World, runs: Sequence[LiveRun], run_time: float) -> None:
             groups=groups,
             amounts={resource: amount for (_, resource), amount in run.usage.items()},
             pool=world.view(run.tenant, run.pool),
-            equivalence=run.equivalence if world.fleet.terms is None else (run.equivalence, run.limit),
+            equivalence=world.alike(run.equivalence, groups, run.tenant, run.limit),
             budgets=world.budgets(run.job, run.tenant),
         )
         members = tuple(
@@ -272,6 +277,8 @@ def simulated(
 ) -> simulate.Simulation:
     """Run the world up to a time."""
     fleet = world.fleet if fleet is None else fleet
+    if fleet is not world.fleet and world.fleet.company is not None:
+        fleet.company = world.fleet.company.on(fleet.domains)
     made = simulate.Simulation(
         fleet=fleet,
         pools=views(world, fleet, [*world.jobs, *added], like or {}),

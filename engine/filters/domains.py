@@ -1,4 +1,4 @@
-"""Nodes that are in a domain of every level that members have to share or spread over."""
+"""Nodes that are in a domain of every level that members have to share, with others too, or spread over."""
 
 import numpy as np
 
@@ -7,9 +7,10 @@ from engine.fleet import Fleet, Mask, Request
 
 
 def _keys(request: Request) -> tuple[str, ...]:
+    beside = request.bonds.keys if request.bonds is not None else ()
     if request.together is not None:
-        return request.together.levels
-    return (request.apart.key,) if request.apart is not None else ()
+        return tuple(dict.fromkeys((*request.together.levels, *beside)))
+    return (request.apart.key, *beside) if request.apart is not None else beside
 
 
 @filter("domains", lambda request: f"the labels {', '.join(_keys(request))}", static=True, place=91)

@@ -1,7 +1,7 @@
 """The process that makes cells: forked off inside bubblewrap's view of the system, one for each task.
 
 Run by `rmctl.agent.spawner` as `python cells.py rmportal-task DATA`, as root, in a sandbox that bubblewrap has built
-once: a read-only system, /dev, /proc, and the agent's task folders at /tasks. For each request on descriptor 4 it
+once: a read-only system, /dev, /proc, the agent's task folders at /tasks, and the node's datasets at /datasets. For each request on descriptor 4 it
 forks a watcher, which outlives this process and the agent and writes the exit status, and the watcher forks the first
 process of the task's own namespaces, which adds what is the task's own, takes /tasks away, and becomes nobody.
 So a task costs no reading of the host's mounts and one program start, its own.
@@ -77,9 +77,24 @@ def furnish(task: "Task") -> None:
         mount(f"/proc/self/fd/{descriptor}", path, None, MS_BIND | MS_REC)
     mount(folder + "/inputs.json", "/task/inputs.json", None, MS_BIND)
     read_only("/task/inputs.json")
+    if task["datasets"]:
+        show(task["datasets"])
     mount("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=620")
     size = f"mode=1777,size={task['memory_bytes']}"
     mount("tmpfs", "/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV, size)
+
+
+def show(datasets: list[str]) -> None:
+    """Put the datasets, which are read-only already, where the task finds them. Raises OSError."""
+    mount("tmpfs", "/task/data", "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755,size=1m")
+    for name in datasets:
+        source, target = f"/datasets/{name}", f"/task/data/{name}"
+        if os.path.isdir(source):
+            os.mkdir(target)
+        else:
+            os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o644))
+        mount(source, target, None, MS_BIND | MS_REC)
+    read_only("/task/data")
 
 
 def find(program: str, folders: str) -> str:
@@ -136,7 +151,8 @@ def live(task: "Task", log: int, groups: list[int]) -> None:
             os.write(group, b"0")
         check(libc.unshare(CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS), "unshare")
         furnish(task)
-        check(libc.umount2(b"/tasks", MNT_DETACH), "umount /tasks")
+        for folder in (b"/tasks", b"/datasets"):
+            check(libc.umount2(folder, MNT_DETACH), f"umount {folder!r}")
     except BaseException as error:
         try:
             with open(f"/tasks/{task['folder']}/refused", "w", encoding="utf-8", errors="replace") as file:

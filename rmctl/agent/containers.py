@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rmctl.agent import environment
@@ -12,7 +13,7 @@ from rmctl.agent.errors import Refused
 from rmctl.agent.journal import TaskFolder
 from rmctl.agent.launch import Launch
 from rmctl.agent.protocol import Assignment
-from rmctl.agent.sandbox import HELPER_PATH, NOBODY, SHELL
+from rmctl.agent.sandbox import HELPER_PATH, NO_DATASETS, NOBODY, SHELL
 
 # The runtime's own settings must not come from a tenant; such names go to the container on the command line.
 CLIENT = re.compile(
@@ -36,12 +37,18 @@ class Runtime:
     def group(self) -> int:
         return NOBODY if os.geteuid() == 0 else os.getgid()
 
-    def launch(self, folder: TaskFolder, assignment: Assignment, container: str) -> Launch:
+    def launch(
+        self,
+        folder: TaskFolder,
+        assignment: Assignment,
+        container: str,
+        datasets: Mapping[str, str] = NO_DATASETS,
+    ) -> Launch:
         """How to run the assignment's image. Raises Refused."""
         image = assignment.image or ""
         if not IMAGE.fullmatch(image):
             raise Refused(f"image: {image!r} is not the name of a container image")
-        view = environment.View("/task/work", "/tmp", "/task/out", "/task/inputs.json", "/task/lib")
+        view = environment.View.inside("/task/lib", datasets)
         variables = environment.build(assignment, view)
         if "PATH" not in assignment.env:
             del variables["PATH"]  # the image knows where its programs are
@@ -49,6 +56,10 @@ class Runtime:
         argv += ["--volume", f"{folder.work}:/task/work", "--volume", f"{folder.out}:/task/out"]
         argv += ["--volume", f"{folder.temporary}:/tmp", "--volume", f"{folder.inputs}:/task/inputs.json:ro"]
         argv += ["--volume", f"{environment.package_folder()}:/task/lib/rmctl:ro", "--workdir", "/task/work"]
+        for name, path in datasets.items():
+            if "," in path:
+                raise Refused(f"datasets: the path of {name} has a comma, which no container can be given")
+            argv += ["--mount", f"type=bind,source={path},target={view.datasets[name]},readonly"]
         client = {"PATH": HELPER_PATH, "HOME": os.environ.get("HOME", "/")}
         for name in ("XDG_RUNTIME_DIR", "DOCKER_HOST", "CONTAINER_HOST", "DBUS_SESSION_BUS_ADDRESS"):
             if name in os.environ:

@@ -1,9 +1,11 @@
 """The environment of a task: nothing of the agent's own, the RM_ variables, then what the assignment asks for."""
 
+import json
 import os
 import re
 import sys
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 import rmctl
 from rmctl.agent.errors import Refused
@@ -29,6 +31,14 @@ class View:
     out: str
     inputs: str
     python_path: str
+    # Where it finds the datasets that it reads and that this node holds.
+    datasets: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def inside(cls, python_path: str, datasets: Iterable[str]) -> "View":
+        """The paths in a sandbox or container."""
+        found = {name: f"/task/data/{name}" for name in datasets}
+        return cls("/task/work", "/tmp", "/task/out", "/task/inputs.json", python_path, found)
 
 
 def python_folder() -> str:
@@ -75,6 +85,8 @@ def build(assignment: Assignment, view: View) -> dict[str, str]:
         "RM_CHECKPOINT_DIR": view.out + "/saved",
         "RM_ARTIFACTS": view.out + "/artifacts",
     }
+    if assignment.datasets:
+        environment["RM_DATASETS"] = json.dumps(dict(view.datasets))
     for name, value in environment.items():
         if not NAME.fullmatch(name):
             raise Refused(f"env: {name!r} is not a variable name; use letters, digits and underscores")

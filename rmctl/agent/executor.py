@@ -11,13 +11,14 @@ import logging
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
 import msgspec
 
 from rmctl.agent import bundles, cgroups, checkpoints, containers, launch, output, process, sandbox
 from rmctl.agent.errors import PortalAway, PortalRefusal, Refused
+from rmctl.agent.holdings import visible
 from rmctl.agent.journal import Spares, State, TaskFolder
 from rmctl.agent.logs import LogShipper
 from rmctl.agent.outbox import Outbox
@@ -45,13 +46,14 @@ class Executor:
 
     def __init__(
         self, data: str, portal: Portal, box: sandbox.Sandbox, groups: cgroups.Cgroups,
-        runtime: containers.Runtime | None,
+        runtime: containers.Runtime | None, datasets: Mapping[str, str] | None = None,
     ) -> None:  # fmt: skip
         self.root = f"{data}/tasks"
         self.portal = portal
         self.box = box
         self.cgroups = groups
         self.runtime = runtime
+        self.datasets = datasets or {}
         self.isolation = isolation(box, groups)
         self.boot_id = process.boot_id()
         self.tasks: dict[Key, Task] = {}
@@ -193,12 +195,13 @@ class Executor:
     def _launch(self, task: Task) -> None:
         """Start the task's process under its limits. Raises Refused, OSError; then nothing is left running."""
         assignment, groups, container = task.assignment, list[str](), ""
+        datasets = visible(self.datasets, assignment.datasets)
         try:
             if assignment.image:
                 if self.runtime is None:
                     raise Refused("image: this node has no container runtime; install docker or podman on it")
                 container = f"rmportal-{task.name}"
-                plan = self.runtime.launch(task.folder, assignment, container)
+                plan = self.runtime.launch(task.folder, assignment, container, datasets)
                 enforced = self.runtime.enforced()
                 started_at = time.time()
                 started = launch.start(plan, task.folder.log)
@@ -206,7 +209,7 @@ class Executor:
                 groups = self.cgroups.create(task.name, _limits(assignment))
                 enforced = claims(self.isolation)
                 started_at = time.time()
-                started = self.box.start(task.folder, assignment, groups, self.isolation)
+                started = self.box.start(task.folder, assignment, groups, self.isolation, datasets)
         except (Refused, OSError):
             groups = self.cgroups.task_groups(task.name)
             cgroups.kill(groups)

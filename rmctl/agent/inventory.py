@@ -10,7 +10,7 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]
 
 from rmctl.agent import cgroups
-from rmctl.agent.protocol import Gpu, GpuSample, Inventory, Isolation, Telemetry
+from rmctl.agent.protocol import Gpu, GpuSample, Holdings, Inventory, Isolation, Telemetry
 
 CPU_FLAGS = ("sse4_2", "avx", "avx2", "avx512f", "avx512_bf16", "amx_tile", "fma", "asimd", "sve")
 
@@ -24,7 +24,9 @@ class Hardware:
         self._network: tuple[float, int, int] | None = None
         psutil.cpu_percent(None)  # the first call only sets the starting point
 
-    def inventory(self, runtimes: list[str], isolation: Isolation) -> Inventory:
+    def inventory(
+        self, runtimes: list[str], isolation: Isolation, holdings: Holdings | None = None
+    ) -> Inventory:
         return Inventory(
             hostname=socket.gethostname(),
             os=_os_name(),
@@ -42,6 +44,7 @@ class Hardware:
             gpu_compute=self._gpu_compute(),
             gpu_driver=self._gpu_driver(),
             interconnects=[*(["nvlink"] if self._has_nvlink() else []), *_fabrics()],
+            holdings=holdings or Holdings(),
         )
 
     def free_bytes(self) -> int:

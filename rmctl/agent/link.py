@@ -11,9 +11,10 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 
 from rmctl.agent import protocol
 from rmctl.agent.executor import Executor
+from rmctl.agent.holdings import Store
 from rmctl.agent.inventory import Hardware
 from rmctl.agent.portal import Portal
-from rmctl.agent.protocol import Beat, Desired, FromAgent, Hello, LogAck, ReportsAck, Welcome
+from rmctl.agent.protocol import Beat, Desired, FromAgent, Hello, Holdings, LogAck, ReportsAck, Welcome
 
 FIRST_DELAY_SECONDS = 0.1
 MAX_DELAY_SECONDS = 5.0
@@ -30,7 +31,7 @@ class Revoked(Exception):
 class Link:
     """Speaks the protocol for one executor. `run` returns only by raising Revoked or being cancelled."""
 
-    def __init__(self, portal: Portal, executor: Executor, hardware: Hardware) -> None:
+    def __init__(self, portal: Portal, executor: Executor, hardware: Hardware, store: Store | None = None) -> None:
         self.portal = portal
         self.executor = executor
         self.hardware = hardware
@@ -38,6 +39,16 @@ class Link:
         self._outgoing: deque[FromAgent] = deque()
         self._waiting = asyncio.Event()
         self._away = ""
+        self.store = store
+        self._told: Holdings | None = None
+        if store is not None:
+            store.told = self._tell
+
+    def _tell(self, found: Holdings) -> None:
+        """Say what lies ready now; while there is no connection the next greeting does."""
+        if self._told is not None:
+            self._told = found
+            self._send(found)
 
     async def run(self) -> None:
         delay = FIRST_DELAY_SECONDS
@@ -84,8 +95,10 @@ class Link:
             close_timeout=1.0,
         ) as socket:
             executor = self.executor
+            holdings = self.store.now if self.store is not None else Holdings()
+            inventory = self.hardware.inventory(self.runtimes, executor.isolation, holdings)
             hello = Hello(
-                protocol.VERSION, executor.boot_id, self.hardware.inventory(self.runtimes, executor.isolation),
+                protocol.VERSION, executor.boot_id, inventory,
                 executor.held(), self.hardware.free_bytes(),
             )  # fmt: skip
             await socket.send(protocol.encode(hello))
@@ -95,6 +108,9 @@ class Link:
             logger.info("connected to %s as node %s (%d)", self.portal.url, welcome.name, welcome.node)
             self._away = ""
             self._outgoing.clear()
+            self._told = holdings
+            if self.store is not None and self.store.now != holdings:
+                self._tell(self.store.now)
             executor.outbox.connected(self._send)
             executor.shipper.connected(self._send)
             others = [
@@ -105,6 +121,7 @@ class Link:
                 while True:
                     self._handle(await _receive(socket))
             finally:
+                self._told = None
                 executor.outbox.disconnected()
                 executor.shipper.disconnected()
                 for other in others:

@@ -6,12 +6,13 @@ import hashlib
 import logging
 import os
 import signal
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from rmctl.agent import cgroups, containers, executor, sandbox
+from rmctl.agent import cgroups, containers, executor, holdings, sandbox
 from rmctl.agent.errors import AgentError, PortalAway
 from rmctl.agent.inventory import Hardware
 from rmctl.agent.journal import write_atomically
@@ -76,16 +77,18 @@ def join(url: str, token: str, name: str, data: str) -> int:
         lock.release()
 
 
-def run(url: str | None, data: str) -> int:
+def run(url: str | None, data: str, datasets: Sequence[str] = ()) -> int:
     """Run the agent until SIGTERM or SIGINT (0, its tasks run on) or until the portal revokes it (3).
 
-    `url` overrides the address that the node joined at. Raises AgentError when it cannot start.
+    `url` overrides the address that the node joined at; `datasets` are NAME=PATH of what the node holds. Raises
+    AgentError when it cannot start.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    held = holdings.declared(datasets)
     lock, folder = _open(data)
     try:
         credential = _credential(folder)
-        return asyncio.run(_run(portal(url or credential.url, credential.credential), folder))
+        return asyncio.run(_run(portal(url or credential.url, credential.credential), folder, held))
     finally:
         lock.release()
 
@@ -109,27 +112,32 @@ def _credential(folder: str) -> Credential:
         raise AgentError(f"data: {path} cannot be read: {error}; join again with a new token") from error
 
 
-def _probe(folder: str) -> tuple[sandbox.Sandbox, cgroups.Cgroups, containers.Runtime | None]:
+def _probe(
+    folder: str, datasets: Mapping[str, str] = sandbox.NO_DATASETS
+) -> tuple[sandbox.Sandbox, cgroups.Cgroups, containers.Runtime | None]:
     """Try what this node can enforce. The group's name keeps two agents on one machine apart."""
     name = "rmportal-" + hashlib.sha256(folder.encode()).hexdigest()[:8]
     groups = cgroups.probe(name)  # first of all, as the agent may have to step aside into another group for it
-    return sandbox.probe(folder), groups, containers.probe()
+    return sandbox.probe(folder, datasets), groups, containers.probe()
 
 
-async def _run(asked: Portal, folder: str) -> int:
-    box, groups, runtime = _probe(folder)
-    work = executor.Executor(folder, asked, box, groups, runtime)
+async def _run(asked: Portal, folder: str, datasets: Mapping[str, str]) -> int:
+    box, groups, runtime = _probe(folder, datasets)
+    work = executor.Executor(folder, asked, box, groups, runtime, datasets)
+    store = holdings.Store(runtime, datasets)
+    await store.look()
     logger.info("isolation: %s", executor.claims(work.isolation))
     recover(work)
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
-    link = asyncio.create_task(Link(asked, work, Hardware(folder)).run())
+    link = asyncio.create_task(Link(asked, work, Hardware(folder), store).run())
     helpers: list[asyncio.Task[None]] = [
         asyncio.create_task(work.run_starter()) for _ in range(executor.STARTERS)
     ]
     helpers += [asyncio.create_task(work.run_log_poll()), asyncio.create_task(work.run_storage_watch())]
+    helpers.append(asyncio.create_task(store.run()))
     stopping = asyncio.ensure_future(stopped.wait())
     # A helper never ends by itself: if one does, its error must end the agent, not leave half an agent.
     waited: list[asyncio.Task[Any]] = [link, stopping, *helpers]

@@ -84,6 +84,16 @@ class Isolation(msgspec.Struct, frozen=True, omit_defaults=True):
     user: str = ""
 
 
+class Holdings(msgspec.Struct, frozen=True, tag="holdings", omit_defaults=True):
+    """What lies ready on the node: full names of container images, and bytes of datasets by name (0: not known yet).
+
+    It is part of the inventory, and sent alone when it has changed since.
+    """
+
+    images: list[str] = []
+    datasets: dict[str, int] = {}
+
+
 class Inventory(msgspec.Struct, frozen=True, omit_defaults=True):
     hostname: str
     os: str
@@ -103,6 +113,7 @@ class Inventory(msgspec.Struct, frozen=True, omit_defaults=True):
     gpu_driver: str = ""
     # How its cards (nvlink) and the node itself (infiniband) are joined to others.
     interconnects: list[str] = []
+    holdings: Holdings = msgspec.field(default_factory=lambda: Holdings())
 
 
 class Telemetry(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -154,6 +165,8 @@ class Assignment(msgspec.Struct, frozen=True, omit_defaults=True):
     inputs: dict[str, Any] = {}
     # To be in RM_CHECKPOINT_DIR before it starts.
     saved: SavedFiles | None = None
+    # Names of those that it reads, wherever they are.
+    datasets: list[str] = []
 
 
 class Stop(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -260,7 +273,7 @@ class LogAck(msgspec.Struct, frozen=True, tag="log_ack", omit_defaults=True):
     size: int
 
 
-FromAgent = Hello | Beat | Reports | Log
+FromAgent = Hello | Beat | Reports | Log | Holdings
 FromPortal = Welcome | Desired | ReportsAck | LogAck
 
 _encoder = msgspec.msgpack.Encoder()

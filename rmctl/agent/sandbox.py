@@ -11,8 +11,9 @@ import os
 import resource
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from rmctl.agent import cells, environment, launch
@@ -23,6 +24,7 @@ from rmctl.agent.protocol import Assignment, Isolation
 from rmctl.agent.spawner import Spawner
 
 NOBODY = 65534
+NO_DATASETS: Mapping[str, str] = MappingProxyType({})
 # Without bubblewrap each task of a root agent gets a user id of its own, so that neighbours cannot read it.
 FIRST_TASK_USER = 1_900_000_000
 TASK_USERS = 100_000_000
@@ -101,21 +103,31 @@ class Sandbox:
         return 1 if self.spawners else 2 if self.bubblewrap else 0
 
     def start(
-        self, folder: TaskFolder, assignment: Assignment, groups: list[str], isolation: Isolation
+        self,
+        folder: TaskFolder,
+        assignment: Assignment,
+        groups: list[str],
+        isolation: Isolation,
+        datasets: Mapping[str, str] = NO_DATASETS,
     ) -> Started:
-        """Start the task. Raises OSError, and `Refused` for what no process can be given."""
+        """Start the task, which sees the datasets (name → path; of those that `probe` was told).
+
+        Raises OSError, and `Refused` for what no process can be given.
+        """
         if self.spawners:
             spawner = self.spawners[bool(assignment.gpus)]
-            return spawner.start(self._request(folder, assignment, isolation), folder.log, groups)
-        return launch.start(self._launch(folder, assignment, groups, isolation), folder.log)
+            return spawner.start(self._request(folder, assignment, isolation, datasets), folder.log, groups)
+        return launch.start(self._launch(folder, assignment, groups, isolation, datasets), folder.log)
 
     def close(self) -> None:
         """End what starts tasks; those that run go on."""
         for spawner in self.spawners or ():
             spawner.close()
 
-    def _request(self, folder: TaskFolder, assignment: Assignment, isolation: Isolation) -> dict[str, Any]:
-        command, variables = _command(assignment), environment.build(assignment, _view())
+    def _request(
+        self, folder: TaskFolder, assignment: Assignment, isolation: Isolation, datasets: Mapping[str, str]
+    ) -> dict[str, Any]:
+        command, variables = _command(assignment), environment.build(assignment, _view(datasets))
         _check_size(command, variables)
         if isolation.memory == "address space":
             command = ["/bin/sh", "-c", ADDRESS_SPACE, str(assignment.memory_bytes // 1024), *command]
@@ -125,19 +137,25 @@ class Sandbox:
             "environment": variables,
             "memory_bytes": assignment.memory_bytes,
             "limits": [(resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, max(512, assignment.storage_bytes))],
+            "datasets": list(datasets),
             "below_tmp": [path for path in _shown() if path.startswith("/tmp/")],
         }
 
     def _launch(
-        self, folder: TaskFolder, assignment: Assignment, groups: list[str], isolation: Isolation
+        self,
+        folder: TaskFolder,
+        assignment: Assignment,
+        groups: list[str],
+        isolation: Isolation,
+        datasets: Mapping[str, str],
     ) -> Launch:
         command = _command(assignment)
         if self.bubblewrap:
-            return self._in_bubblewrap(folder, assignment, groups, isolation, command)
+            return self._in_bubblewrap(folder, assignment, groups, isolation, command, datasets)
         python_path = (
             "" if environment.package_is_installed() else os.path.dirname(environment.package_folder())
         )
-        view = environment.View(folder.work, folder.temporary, folder.out, folder.inputs, python_path)
+        view = environment.View(folder.work, folder.temporary, folder.out, folder.inputs, python_path, datasets)
         safe, loader = environment.split(environment.build(assignment, view))
         inner = ["/usr/bin/env", *loader, *command] if loader else command
         processes = 0
@@ -157,8 +175,10 @@ class Sandbox:
         groups: list[str],
         isolation: Isolation,
         command: list[str],
+        datasets: Mapping[str, str],
     ) -> Launch:
-        safe, loader = environment.split(environment.build(assignment, _view()))
+        view = _view(datasets)
+        safe, loader = environment.split(environment.build(assignment, view))
         # First of all, so that an interpreter or a package below the system's /tmp is mounted into the task's.
         arguments = ["--bind", folder.temporary, "/tmp", *self.fixed]
         arguments += ["--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts"]
@@ -168,6 +188,10 @@ class Sandbox:
         arguments += ["--chmod", "1777", "/dev/shm"]
         arguments += ["--bind", folder.work, "/task/work", "--bind", folder.out, "/task/out"]
         arguments += ["--ro-bind", folder.inputs, "/task/inputs.json"]
+        if datasets:
+            arguments += ["--perms", "0755", "--dir", "/task/data"]
+        for name, path in datasets.items():
+            arguments += ["--ro-bind", path, view.datasets[name]]
         arguments += ["--remount-ro", "/", "--chdir", "/task/work"]
         for name, value in safe.items():
             arguments += ["--setenv", name, value]
@@ -179,10 +203,9 @@ class Sandbox:
         return Launch([*argv, *inner], {"PATH": HELPER_PATH}, data)
 
 
-def _view() -> environment.View:
+def _view(datasets: Mapping[str, str]) -> environment.View:
     """Where a task in bubblewrap sees its folders."""
-    python_path = "" if environment.package_is_installed() else "/task/lib"
-    return environment.View("/task/work", "/tmp", "/task/out", "/task/inputs.json", python_path)
+    return environment.View.inside("" if environment.package_is_installed() else "/task/lib", datasets)
 
 
 def _command(assignment: Assignment) -> list[str]:
@@ -288,40 +311,47 @@ def _fixed_arguments(masked: tuple[str, ...]) -> list[str]:
     return arguments
 
 
-def _spawner(bubblewrap: str, fixed: tuple[str, ...], data: str, devices: list[str]) -> Spawner:
-    """What starts tasks in cells of one sandbox, which has the mount points that a cell needs."""
+def _spawner(
+    bubblewrap: str, fixed: tuple[str, ...], data: str, devices: list[str], datasets: Mapping[str, str]
+) -> Spawner:
+    """What starts tasks in cells of one sandbox, which has the mount points and the datasets that a cell needs."""
     arguments = ["--cap-drop", "ALL"]
     for capability in ("CAP_SYS_ADMIN", "CAP_SETUID", "CAP_SETGID", "CAP_DAC_OVERRIDE"):
         arguments += ["--cap-add", capability]
     arguments += [*fixed, *devices]
-    for folder in ("/tmp", "/dev/shm", "/task/work", "/task/out"):
+    for folder in ("/tmp", "/dev/shm", "/task/work", "/task/out", "/task/data"):
         arguments += ["--perms", "0755", "--dir", folder]
+    arguments += ["--tmpfs", "/datasets"]
+    for name, path in datasets.items():
+        arguments += ["--ro-bind-try", path, f"/datasets/{name}"]
     arguments += ["--ro-bind", "/dev/null", "/task/inputs.json", "--bind", f"{data}/tasks", "/tasks"]
     package = environment.package_folder() if environment.package_is_installed() else "/task/lib/rmctl"
     program = f"{package}/agent/{os.path.basename(cells.__file__)}"
     return Spawner(bubblewrap, [*arguments, "--remount-ro", "/"], program, data)
 
 
-def probe(data: str) -> Sandbox:
+def probe(data: str, datasets: Mapping[str, str] = NO_DATASETS) -> Sandbox:
     """The strongest way that really runs a task here: interpreter found, rmctl importable, folder writable.
 
-    To be asked when the agent is in the group where it stays; to be closed.
+    `datasets` (name → path) are those that tasks may ever see. To be asked when the agent is in the group where it stays; to be closed.
     """
     os.makedirs(f"{data}/tasks", mode=0o711, exist_ok=True)
-    for candidate in _candidates(data):
+    for candidate in _candidates(data, datasets):
         if _works(candidate, data):
             return candidate
         candidate.close()
     return Sandbox("none")
 
 
-def _candidates(data: str) -> Iterator[Sandbox]:
+def _candidates(data: str, datasets: Mapping[str, str]) -> Iterator[Sandbox]:
     bubblewrap = shutil.which("bwrap", path=HELPER_PATH)
     if bubblewrap:
         masked = (data, os.environ.get("RMPORTAL_DATA", ""))
         fixed = tuple(_fixed_arguments(tuple(os.path.abspath(folder) for folder in masked if folder)))
         if os.geteuid() == 0:
-            plain, with_gpus = (_spawner(bubblewrap, fixed, data, devices) for devices in ([], _gpu_devices()))
+            plain, with_gpus = (
+                _spawner(bubblewrap, fixed, data, devices, datasets) for devices in ([], _gpu_devices())
+            )
             yield Sandbox("bubblewrap", spawners=(plain, with_gpus))
         else:
             yield Sandbox("bubblewrap", bubblewrap, fixed=fixed)

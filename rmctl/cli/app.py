@@ -398,8 +398,12 @@ def agent_run(
         str | None, typer.Option(help="Address of the portal, if it is not the one joined at.")
     ] = None,
     data: DataFolder = "./agent",
+    dataset: Annotated[
+        list[str] | None,
+        typer.Option(help="A dataset that this node holds, as NAME=PATH; may be repeated.", metavar="NAME=PATH"),
+    ] = None,
 ) -> None:
     """Run the agent until it is stopped; its tasks run on. Status 3: the portal revoked the node."""
     from rmctl.cli import node
 
-    raise typer.Exit(node.run(url, data))
+    raise typer.Exit(node.run(url, data, dataset or []))

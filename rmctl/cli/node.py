@@ -20,9 +20,9 @@ def join(url: str, token: str, name: str | None, data: str, as_json: bool) -> No
         stdout().print(f"joined as node {node} ({chosen}); start it with: rmctl agent run --data {data}")
 
 
-def run(url: str | None, data: str) -> int:
+def run(url: str | None, data: str, datasets: list[str]) -> int:
     """Run the agent; its exit status."""
     from rmctl.agent.main import run as run_agent
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    return run_agent(url, data)
+    return run_agent(url, data, datasets)

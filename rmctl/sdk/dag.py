@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Linkable = "Node | Sequence[Node]"
 
 _OPTIONS = (
-    "resources", "env", "secrets", "retries", "time_limit", "intent", "priority", "on_preempt", "notice",
+    "resources", "env", "secrets", "labels", "retries", "time_limit", "intent", "priority", "on_preempt", "notice",
     "image", "count", "min_count", "trigger_rule", "map_limit",
 )  # fmt: skip
 _VARARGS, _VARKEYWORDS = 0x04, 0x08  # flags of a code object: *args, **kwargs

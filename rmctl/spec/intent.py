@@ -6,13 +6,14 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from .errors import BadValue
-from .values import Strict
+from .values import Dataset, Jurisdiction, Strict
 
 Label = Annotated[str, StringConstraints(min_length=1, max_length=253)]
 Labels = Annotated[list[Label], Field(max_length=100)]
+LabelValue = Annotated[str, StringConstraints(max_length=63)]
 Version = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}(\.[0-9]{1,9}){0,5}$")]
 # Goals that a job can weigh, as the scores of the engine are called.
-Goal = Literal["cost"]
+Goal = Literal["cost", "energy", "latency", "locality", "warmth"]
 
 
 class Toleration(Strict):
@@ -43,13 +44,17 @@ class NodeLabel(Strict):
 
 
 class Requirements(Strict):
-    """Hard constraints: a node that misses one is never used. `max_price` is for one hour of one member."""
+    """Hard constraints: a node that misses one is never used.
+
+    `max_price` is for one hour of one member; `image_present` wants the group's own image to be there already.
+    """
 
     labels: dict[Label, Annotated[list[Label], Field(min_length=1, max_length=100)]] = Field(
         default_factory=dict
     )
     nodes: list[NodeLabel] = Field(default_factory=list, max_length=50)
     regions: Labels = Field(default_factory=list)
+    jurisdictions: Annotated[list[Jurisdiction], Field(max_length=50)] = Field(default_factory=list)
     trust: int = Field(default=0, ge=0, le=100)
     tolerations: list[Toleration] = Field(default_factory=list, max_length=100)
     architectures: Labels = Field(default_factory=list)
@@ -59,6 +64,8 @@ class Requirements(Strict):
     gpu_compute: Version | None = None
     gpu_driver: Version | None = None
     max_price: float | None = Field(default=None, ge=0, le=1e12)
+    image_present: bool = False
+    datasets: list[Dataset] = Field(default_factory=list, max_length=100)
 
     @model_validator(mode="after")
     def _labels_agree(self) -> Self:
@@ -131,8 +138,35 @@ class Apart(Strict):
         return self
 
 
+class Neighbours(Strict):
+    """Running jobs of the same tenant whose labels match, on the same `key`: a label of nodes, or each `node`.
+
+    Without a weight it is a hard constraint. With one, nodes that meet it score higher.
+    """
+
+    jobs: dict[Label, Annotated[list[LabelValue], Field(min_length=1, max_length=100)]] = Field(
+        min_length=1, max_length=20
+    )
+    key: Label = "node"
+    weight: int | None = Field(default=None, ge=1, le=100)
+
+    def __str__(self) -> str:
+        who = " and ".join(f"{label}={'|'.join(values)}" for label, values in sorted(self.jobs.items()))
+        return f"jobs with {who} on the same {self.key}"
+
+    def excludes(self, other: "Neighbours") -> bool:
+        """Whether every job that is meant by this one is also meant by the other, which is at least as wide."""
+        wider = self.key in (other.key, "node")
+        return wider and all(
+            label in self.jobs and set(self.jobs[label]) <= set(values) for label, values in other.jobs.items()
+        )
+
+
 class Intent(Strict):
-    """Where the job wants to run; without a pool, the tenant's default one."""
+    """Where the job wants to run; without a pool, the tenant's default one.
+
+    `datasets` are those that it reads, wherever they are, and `near_region` is where its users are: goals look at them.
+    """
 
     pool: Label | None = None
     require: Requirements = Field(default_factory=Requirements)
@@ -141,6 +175,41 @@ class Intent(Strict):
     goals: dict[Goal, Annotated[int, Field(ge=1, le=100)]] = Field(default_factory=dict)
     together: Together | None = None
     apart: Apart | None = None
+    datasets: list[Dataset] = Field(default_factory=list, max_length=100)
+    near_region: Label | None = None
+    near: list[Neighbours] = Field(default_factory=list, max_length=20)
+    away: list[Neighbours] = Field(default_factory=list, max_length=20)
+
+    @model_validator(mode="after")
+    def _data_is_named(self) -> Self:
+        if "locality" in self.goals and not (self.datasets or self.require.datasets):
+            raise BadValue("required", "The goal locality is nearness to data: name it in datasets.")
+        if "latency" in self.goals and not (self.near_region or self.datasets or self.require.datasets):
+            raise BadValue(
+                "required",
+                "The goal latency is nearness to users or data: name the users' region in near_region, or datasets.",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _company_agrees(self) -> Self:
+        for one in self.near:
+            if one.weight is not None:
+                continue
+            for other in self.away:
+                if other.weight is None and one.excludes(other):
+                    raise BadValue(
+                        "contradiction",
+                        f"near wants {one} and away keeps off {other}: whoever is near enough for the one is too near "
+                        "for the other; leave out one, or give one of them a weight.",
+                    )
+            for item in self.require.nodes:
+                if item.label == one.key and item.operator == "DoesNotExist":
+                    raise BadValue(
+                        "contradiction",
+                        f"near wants {one} and require.nodes wants nodes without the label {one.key}: leave out one.",
+                    )
+        return self
 
     @model_validator(mode="after")
     def _either_close_or_apart(self) -> Self:

@@ -13,6 +13,7 @@ from .values import (
     Environment,
     Identifier,
     Image,
+    JobLabels,
     Line,
     Script,
     Secrets,
@@ -153,6 +154,7 @@ class JobSpec(Strict):
     name: Line = "job"
     tenant: Slug | None = None
     groups: list[GroupSpec] = Field(min_length=1, max_length=100)
+    labels: JobLabels = Field(default_factory=dict)
     intent: Intent = Field(default_factory=Intent)
     priority: int = Field(default=0, ge=-1000, le=1000)
     time_limit: Seconds = Field(default=3600, json_schema_extra={"default": "1h"})
@@ -196,6 +198,12 @@ class JobSpec(Strict):
                     f"intent.require.{name} asks for cards, but no group has resources.gpu: "
                     "give one of them a gpu.",
                 )
+        if require.image_present and not any(group.image for group in self.groups):
+            raise BadValue(
+                "contradiction",
+                "intent.require.image_present asks for the image to be there, but no group has an image: "
+                "give one of them an image.",
+            )
         if together is not None and together.slice_size > 1:
             if len(self.groups) > 1:
                 raise BadValue(
@@ -212,6 +220,7 @@ class JobSpec(Strict):
         """Every field, with plain integers: millicores, bytes, seconds. What the portal stores."""
         return {
             "name": self.name,
+            "labels": dict(self.labels),
             "groups": [_plain_group(group) for group in self.groups],
             "intent": self.intent.model_dump(),
             "priority": self.priority,

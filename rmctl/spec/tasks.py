@@ -14,7 +14,7 @@ from .values import canonical_json
 # A larger argument or parameter is in RM_INPUTS only: variables and argv share a small space of the kernel.
 VARIABLE_BYTES = 32 * 1024
 
-_MERGED = ("resources", "env", "secrets", "retries", "intent")
+_MERGED = ("resources", "env", "secrets", "retries", "intent", "labels")
 _TAKEN = ("time_limit", "priority", "on_preempt", "notice", "image")
 
 

@@ -8,6 +8,8 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from rmctl.names import DATASET, JURISDICTION, LABEL_KEY, LABEL_VALUE
+
 from .errors import BadValue, FieldError, SpecError, field_error, from_validation, path
 
 IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,199}")
@@ -56,6 +58,26 @@ Digest = Annotated[
 ]
 Slug = Annotated[
     str, _matching(SLUG, "bad_slug", "is not a slug: lower-case letters, digits and -, at most 63.")
+]
+Dataset = Annotated[
+    str,
+    _matching(DATASET, "bad_dataset", "is not the name of a dataset: 1 to 63 letters, digits and inner _ . -"),
+]
+Jurisdiction = Annotated[
+    str, _matching(JURISDICTION, "bad_jurisdiction", "is not a jurisdiction: capital letters as in EU, DE or US-CA.")
+]
+JobLabels = Annotated[
+    dict[
+        Annotated[
+            str,
+            _matching(LABEL_KEY, "bad_label", "is not a label key: 1 to 63 letters, digits and inner _ . / -"),
+        ],
+        Annotated[
+            str,
+            _matching(LABEL_VALUE, "bad_label", "is not a label value: up to 63 letters, digits and inner _ . -"),
+        ],
+    ],
+    Field(max_length=64),
 ]
 Line = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 

@@ -20,6 +20,7 @@ from .values import (
     Environment,
     Identifier,
     Image,
+    JobLabels,
     Script,
     Secrets,
     Strict,
@@ -73,6 +74,7 @@ class JobFields(Strict):
     resources: Resources = Field(default_factory=lambda: Resources())
     env: Environment = Field(default_factory=dict)
     secrets: Secrets = Field(default_factory=dict)
+    labels: JobLabels = Field(default_factory=dict)
     retries: Retries = Field(default_factory=lambda: Retries())
     time_limit: Seconds = Field(default=3600, json_schema_extra={"default": "1h"})
     intent: Intent = Field(default_factory=lambda: Intent())

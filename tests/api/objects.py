@@ -101,6 +101,7 @@ def make_objects(world: World) -> dict[str, Any]:
         "contribution_id": world.cluster.contributions.get().pk,
         "pool_id": world.pool.pk,
         "flavor_id": world.flavor.pk,
+        "region": fleet.set_region(actor=SYSTEM, name="eu", carbon=300.0, round_trips={"us": 90.0}).name,
         "quota_id": world.vision_quota.pk,
         "budget_id": create_budget(actor=SYSTEM, tenant=world.vision, measure="running", amount=5).pk,
         "event_id": Event.objects.filter(tenant_id=world.vision.pk).latest("id").pk,

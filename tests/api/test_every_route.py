@@ -18,7 +18,7 @@ BODIES = (None, {}, {"reason": "x", "unknown": 1}, [1], "text")
 # What somebody without any credential may use: getting one, and the description of the API.
 PUBLIC = {"/api/v1/login", "/api/v1/agent/join", "/api/v1/schema"}
 # Not a tenant's but a domain's or everybody's: who sees what of them is in tests/apps.
-SHARED = {"cluster_id", "node_id", "pool_id", "flavor_id", "placement_id", "sha256", "path"}
+SHARED = {"cluster_id", "node_id", "pool_id", "flavor_id", "region", "placement_id", "sha256", "path"}
 
 
 def request(client: Client, method: str, path: str, token: str | None, body: Any = None) -> Any:

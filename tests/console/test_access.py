@@ -18,6 +18,7 @@ LISTS = {
     "nodes",
     "pools",
     "contributions",
+    "regions",
     "queue",
     "jobs",
     "job-submit",
@@ -57,9 +58,12 @@ FORMS = {
     "contribution-new": {"operator", "provider"},
     "contribution": {"operator", "provider"},
     "node-labels": {"operator", "provider"},
+    "region-new": {"operator"},
+    "region": {"operator"},
 }
 # Of these, those of what is not there yet.
-NEW = {"pool-new", "pool-preview", "flavor-new", "flavor-preview", "quota-new", "budget-new", "contribution-new"}
+NEW = {"pool-preview", "flavor-preview"}
+NEW |= {f"{noun}-new" for noun in ("pool", "flavor", "quota", "budget", "contribution", "region")}
 # Only POST: one request each in test_changes_are_refused.
 CHANGES = {
     "tenant-switch",
@@ -73,6 +77,7 @@ CHANGES = {
     "pool-delete",
     "flavor-delete",
     "contribution-withdraw",
+    "region-forget",
     "quota-delete",
     "budget-delete",
 }
@@ -133,7 +138,7 @@ def test_forms_by_persona(world: World, people: People, name: str) -> None:
 def test_what_is_not_there(people: People, name: str) -> None:
     keys = ("artifact", "job", "workflow", "run", "node", "pool", "flavor", "quota", "budget", "contribution")
     nowhere = {f"{key}_id": 2**62 for key in keys}
-    path = address(name, {**nowhere, "slug": "no-such-tenant"})
+    path = address(name, {**nowhere, "slug": "no-such-tenant", "region": "no-such-region"})
     assert people.operator.get(path).status_code == 404
 
 
@@ -162,6 +167,7 @@ CHANGE_ARGUMENTS = [("node-action", {"action": action}) for action in ("cordon",
     ("pool-delete", {}),
     ("flavor-delete", {}),
     ("contribution-withdraw", {}),
+    ("region-forget", {}),
     ("quota-delete", {}),
     ("budget-delete", {}),
 ]

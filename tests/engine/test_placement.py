@@ -1,6 +1,7 @@
 """Filters, scores and gangs against plain per-node reasoning."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,7 @@ def demands(node: NodeRow, request: Request) -> dict[str, bool]:
     def least(wanted: str, found: str) -> bool:
         return not wanted or (bool(found) and [int(n) for n in found.split(".")] >= [int(n) for n in wanted.split(".")])
 
+    wanted = request.wanted
     keys = request.together.levels if request.together else (request.apart.key,) if request.apart else ()
     return {
         "expressions": all(item.accepts(node.labels.get(item.label)) for item in request.expressions),
@@ -72,8 +74,11 @@ def demands(node: NodeRow, request: Request) -> dict[str, bool]:
         "interconnect": hardware.interconnects <= facts.interconnects,
         "price": request.max_price is None or price <= request.max_price,
         "domains": all(key in node.labels or key == "node" for key in keys),
-        # Nodes are lent without bounds here; test_lending.py has the others.
-        **dict.fromkeys(("lending", "window", "cap"), True),
+        # Nodes are lent without bounds here, and nobody else is there: test_lending.py and test_company.py have these.
+        **dict.fromkeys(("lending", "window", "cap", "near", "away"), True),
+        "image_present": not (wanted and wanted.image_needed) or wanted.image in node.stored.images,
+        "jurisdiction": not request.jurisdictions or bool(request.jurisdictions & node.site.jurisdictions),
+        "datasets": wanted is None or set(wanted.needed) <= node.stored.datasets.keys(),
     }
 
 
@@ -165,6 +170,8 @@ def state(fleet: Fleet) -> list[Any]:
 def test_equal_members_are_placed_exactly_when_there_is_room(
     rows: list[NodeRow], request: Request, count: int, data: st.DataObject
 ) -> None:
+    # How near or apart they have to be is another matter: test_constraints.py.
+    request = replace(request, together=None, apart=None)
     fleet = Fleet.build(rows)
     allowed = data.draw(st.lists(st.booleans(), min_size=len(rows), max_size=len(rows)))
     before = state(fleet)

@@ -1,14 +1,18 @@
 """Small builders and Hypothesis strategies for trees, fleets and requests."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
 
+from engine.company import Bonds, Company, Neighbours
 from engine.constraints import Apart, Expression, Facts, Hardware, Together
 from engine.placement import Fleet, Groups, NodeRow, Request
 from engine.quota import FlavorResource, Limit, Node, QuotaTree
+from engine.sites import NOWHERE, Site
 from engine.snapshot import Candidate, PoolView, Snapshot
+from engine.stores import Stored, Wanted
 from engine.topology import Constraint
 
 GIB = 1 << 30
@@ -116,6 +120,23 @@ expressions = st.sampled_from(
 )
 
 
+SITES = (Site("eu", frozenset({"EU", "DE"}), {"us": 90.0}, 300.0), Site("us", frozenset({"US"}), {"eu": 90.0}))
+stored = st.sampled_from(
+    [
+        *[Stored(), Stored(frozenset({"base"})), Stored(datasets={"corpus": GIB})],
+        Stored(frozenset({"base"}), {"corpus": 0, "maps": 1}),
+    ]
+)
+wanted = st.sampled_from(
+    [
+        *[None] * 6,
+        Wanted("base", image_needed=True),
+        Wanted(datasets=("corpus", "maps"), needed=("maps",)),
+        Wanted("base", datasets=("corpus",)),
+    ]
+)
+
+
 @st.composite
 def node_rows(draw: st.DrawFn, most: int = 5) -> list[NodeRow]:
     """Up to `most` small nodes with partly used resources, cards, labels and taints."""
@@ -144,6 +165,10 @@ def node_rows(draw: st.DrawFn, most: int = 5) -> list[NodeRow]:
                 facts=draw(facts),
                 price_cpu=draw(st.sampled_from([0.0, 0.5, 2.0])),
                 price_gpu=draw(st.sampled_from([0.0, 1.0])),
+                stored=draw(stored),
+                site=draw(st.sampled_from([NOWHERE, *SITES])),
+                watts=draw(st.sampled_from([(0.0, 0.0), (5.0, 300.0), (2.0, 0.0)])),
+                network=draw(st.sampled_from([0, 100, 10_000])),
             )
         )
     return rows
@@ -156,6 +181,33 @@ closeness = st.sampled_from(
         {"together": Together(("zone",), Constraint.PREFERRED, "zone")},
         {"apart": Apart("node", most=1)},
         {"apart": Apart("zone", max_skew=1)},
+    ]
+)
+
+
+_WEB = (("app", ("web",)),)
+bonds = st.builds(
+    Bonds,
+    tenant=st.sampled_from([1, 1, 2]),
+    labels=st.sampled_from([(), (("app", "web"),), (("app", "db"),)]),
+    near=st.sampled_from(
+        [
+            *[()] * 4,
+            (Neighbours(_WEB, "zone"),),
+            (Neighbours((("app", ("db", "web")),)),),
+            (Neighbours(_WEB, "zone", 2.0), Neighbours((("app", ("db",)),), "node", 1.0)),
+        ]
+    ),
+    away=st.sampled_from([*[()] * 4, (Neighbours(_WEB),), (Neighbours((("app", ("db",)),), "zone"),)]),
+)
+
+
+goals = st.sampled_from(
+    [
+        *[()] * 3,
+        (("cost", 3.0),),
+        (("locality", 2.0), ("warmth", 1.0)),
+        (("energy", 1.0), ("latency", 1.0)),
     ]
 )
 
@@ -181,7 +233,10 @@ def requests(draw: st.DrawFn) -> Request:
         hardware=draw(hardware),
         expressions=draw(expressions),
         max_price=draw(st.sampled_from([None, None, None, 1.0])),
-        goals=draw(st.sampled_from([(), (), (("cost", 3.0),)])),
+        goals=draw(goals),
+        wanted=draw(wanted),
+        jurisdictions=draw(st.sampled_from([frozenset[str](), frozenset[str](), frozenset({"EU"})])),
+        near_region=draw(st.sampled_from(["", "us"])),
         **draw(closeness),
     )
 
@@ -214,6 +269,14 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
     single = st.tuples(requests(), st.just(1)).map(lambda group: [group])
     gang = st.lists(st.tuples(requests(), st.integers(1, 3)), min_size=1, max_size=2)
     kinds = draw(st.lists(single | gang, min_size=1, max_size=4))
+    if draw(st.booleans()):
+        kinds = [
+            [(replace(request, bonds=mine), count) for request, count in kind]
+            for kind in kinds
+            for mine in [draw(st.none() | bonds)]
+        ]
+        there = draw(st.lists(st.tuples(bonds, st.integers(0, len(fleet) - 1)), max_size=4))
+        fleet.company = Company(fleet.domains, there)
     items = [
         candidate(
             job,

@@ -13,6 +13,7 @@ from apps.tenants.models import Domain
 
 from .. import policies
 from ..models import Cluster, Contribution
+from ..validators import checked_jurisdictions
 from ..windows import checked_windows, checked_zone
 
 MAX_PRICE = Decimal(100_000)
@@ -20,9 +21,12 @@ MAX_NOTICE_SECONDS = 366 * 86400
 # No limit is a limit that nobody reaches; the largest that the column takes.
 MAX_CAP = 2**62
 CAPS = ("cap_cpu_millicores", "cap_memory_bytes", "cap_gpu_milli")
+# Told of only where they say something.
+TOLD = ("jurisdictions", "windows", *CAPS)
 FIELDS = (
     "share_percent",
     "trust",
+    "jurisdictions",
     "price_per_cpu_hour",
     "price_per_gpu_hour",
     "starts_at",
@@ -50,6 +54,7 @@ def _check(terms: Contribution) -> None:
             raise Invalid.field(field, f"a price from 0 to {MAX_PRICE}.")
     if terms.starts_at is not None and terms.ends_at is not None and terms.ends_at <= terms.starts_at:
         raise Invalid.field("ends_at", "must be later than starts_at.")
+    terms.jurisdictions = checked_jurisdictions(terms.jurisdictions)
     terms.windows = checked_windows(terms.windows)
     terms.timezone = checked_zone(terms.timezone)
     for field in CAPS:
@@ -65,7 +70,7 @@ def _fact(verb: str, terms: Contribution, consumers: Iterable[Domain]) -> Fact:
         "price_per_cpu_hour": float(terms.price_per_cpu_hour),
         "price_per_gpu_hour": float(terms.price_per_gpu_hour),
         "consumers": sorted(domain.slug for domain in consumers),
-        **{name: value for name in ("windows", *CAPS) if (value := getattr(terms, name)) not in (None, [])},
+        **{name: value for name in TOLD if (value := getattr(terms, name)) not in (None, [])},
     }
     if terms.windows:
         facts["timezone"] = terms.timezone

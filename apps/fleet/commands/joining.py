@@ -23,6 +23,7 @@ from ..models import Gpu, JoinToken, Node, NodeCredential
 from ..states import NodeState
 from ..validators import checked_node_name
 from .connections import require_newest
+from .holdings import checked_holdings
 from .nodes import node_fact
 
 MAX_AMOUNT = 2**53
@@ -61,7 +62,7 @@ def _columns(found: Inventory) -> dict[str, Any]:
         "network_mbps": found.network_megabits_per_second,
         "runtimes": list(found.runtimes),
         "isolation": msgspec.to_builtins(found.isolation),
-        "system": {name: getattr(found, name) for name in SYSTEM_FIELDS},
+        "system": {**{name: getattr(found, name) for name in SYSTEM_FIELDS}, **checked_holdings(found.holdings)},
     }
 
 

@@ -21,7 +21,7 @@ from rmctl.spec import SpecError, parse_job
 from ..admission import default_pool, refuse_impossible
 from ..budgets import require_room
 from ..models import Job
-from ..requests import minimums_of
+from ..requests import bonded, minimums_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,10 @@ def equivalence(spec: dict[str, Any]) -> str:
     }
     if least := minimums_of(spec):
         looked_at["minimums"] = least
+    if spec["intent"].get("require", {}).get("image_present") or "warmth" in (spec["intent"].get("goals") or {}):
+        looked_at["images"] = [group.get("image") for group in spec["groups"]]
+    if labels := spec.get("labels"):
+        looked_at["labels"] = labels
     return hashlib.blake2b(json.dumps(looked_at, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
@@ -101,6 +105,7 @@ def submit_many(
                 workflow=item.workflow,
                 spec=item.spec,
                 equivalence=equivalence(item.spec),
+                bonded=bonded(item.spec),
                 pool=intent["pool"],
                 priority=item.spec["priority"],
                 reason=Reason.SUBMITTED,

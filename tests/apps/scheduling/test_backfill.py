@@ -224,7 +224,7 @@ def test_a_run_that_the_ledger_does_not_count_yet_gives_nothing_back(world: Worl
     snapshot = observed.snapshot
     runs = running.live_runs()
     assert [run.job for run, _ in runs] == [job.pk]
-    args = (run_times(), timezone.now())
+    args = (run_times(), timezone.now(), {})
     assert [one.job for one in running.expected_ends(runs, snapshot.fleet, snapshot.tree, *args)] == [job.pk]
     empty = snapshot.tree.copy()
     empty.remove(runs[0][0].queue, runs[0][0].usage)

@@ -1,0 +1,23 @@
+"""Rules for names that the portal, the agent and the specs share; nothing but the standard library."""
+
+import re
+
+LABEL_KEY = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_./-]{0,61}[A-Za-z0-9])?")
+LABEL_VALUE = re.compile(r"([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?")
+DATASET = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
+# A country or union, or a part of one: EU, DE, US-CA.
+JURISDICTION = re.compile(r"[A-Z]{2,3}(-[A-Z0-9]{1,3})?")
+
+
+def canonical_image(name: str) -> str:
+    """The full name of an image as registries know it: `python:3.12` is `docker.io/library/python:3.12`.
+
+    The rules are those of Docker's references: without a registry docker.io, without a tag or digest `latest`.
+    """
+    first, slash, rest = name.partition("/")
+    if not slash or not ("." in first or ":" in first or first == "localhost"):
+        first, rest = "docker.io", name
+    if first == "docker.io" and "/" not in rest:
+        rest = f"library/{rest}"
+    tagged = "@" in rest or ":" in rest.rpartition("/")[2]
+    return f"{first}/{rest}" if tagged else f"{first}/{rest}:latest"
