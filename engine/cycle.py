@@ -17,11 +17,11 @@ from engine.flavors import Level, Mode, choose, level_of, reduced
 from engine.fleet import Mask
 from engine.placement import (
     Placed,
-    candidates,
     obstacles,
     place_gang,
     place_one,
     shortages,
+    sieve,
     take_members,
 )
 from engine.preemption import Demand
@@ -36,7 +36,19 @@ from engine.queues import (
 )
 from engine.quota import FlavorResource
 from engine.reasons import GRAVITY, RANK, Reason
-from engine.refusals import Deferred, Granted, Refusal, Told, behind, combined, no_flavor, no_place, no_quota
+from engine.refusals import (
+    Deferred,
+    Granted,
+    Refusal,
+    Told,
+    behind,
+    combined,
+    full,
+    no_flavor,
+    no_place,
+    no_quota,
+    tried,
+)
 from engine.rooms import Room, Rooms, within
 from engine.snapshot import NO_POINTS, Candidate, Snapshot, Verdict, charge_of, queue_order
 
@@ -364,19 +376,17 @@ class _Cycle:
             found = self._fewer(item, rules, refusals)
             if found is not None:
                 item, chosen = found
-        tried = [entry for told in refusals.values() for entry in told.tried] if chosen is not None else []
+        before = list(refusals.values())
         if isinstance(chosen, Eviction):
-            return self._evict(item, chosen, tried)
+            return self._evict(item, chosen, before)
         if chosen is not None:
             flavor, nodes, placed = chosen
             if self.granted < self.limit:
-                self._grant(item, flavor, nodes, placed, tried)
+                self._grant(item, flavor, nodes, placed, before)
                 return None
-            detail = f"it fits, but {self.granted} jobs were granted before it in this cycle."
-            tried.append({"flavor": flavor, "outcome": "fits", "detail": detail})
-            refusal: Told = Refusal(Reason.BEHIND_IN_QUEUE, detail, None, tried)
+            refusal: Told = full(flavor, self.granted, before)
         else:
-            refusal = combined(list(refusals.values()))
+            refusal = combined(before)
         room = self.rooms.of(item)
         # Who may not go ahead of whom depends on how long it runs, which other queues' jobs need not share.
         held = chosen is None and refusal.held
@@ -457,7 +467,7 @@ class _Cycle:
             demand, item.groups, nodes
         )
 
-    def _evict(self, item: Candidate, eviction: Eviction, tried: list[dict[str, object]]) -> Refusal:
+    def _evict(self, item: Candidate, eviction: Eviction, before: Sequence[Told]) -> Refusal:
         """Keep the room that the victims leave for the job, which waits for them."""
         assert self.evictions is not None
         if self.backfill is not None:
@@ -471,8 +481,9 @@ class _Cycle:
         victims = tuple((int(str(victim.holder.uid)), victim.cause) for victim in eviction.victims)
         named = [{"job": job, "cause": cause.value} for job, cause in victims]
         flavor = next(iter(eviction.demand.usage))[0]
-        tried.append({"flavor": flavor, "outcome": "preempt", "detail": detail, "victims": named})
-        return Refusal(Reason.WAITING_FOR_PREEMPTION, detail, None, tried, eviction.members, victims, flavor)
+        entry: dict[str, object] = {"flavor": flavor, "outcome": "preempt", "detail": detail, "victims": named}
+        entries = [*tried(before), entry]
+        return Refusal(Reason.WAITING_FOR_PREEMPTION, detail, None, entries, eviction.members, victims, flavor)
 
     def _kind(self, item: Candidate) -> _Kind:
         name: Hashable = item.equivalence
@@ -552,8 +563,8 @@ class _Cycle:
             if self.tree.ever_fits(item.queue, charge := charge_of(item, flavor)) is None
         ]
 
-    def _grant(self, item: Candidate, flavor: str, nodes: Mask, placed: Placed, tried: list[dict[str, object]]) -> None:
-        funnel, _ = candidates(self.fleet, item.groups[0][0], nodes)
+    def _grant(self, item: Candidate, flavor: str, nodes: Mask, placed: Placed, before: Sequence[Told]) -> None:
+        why = Granted(flavor, before, sieve(self.fleet, item.groups[0][0], nodes))
         take_members(self.fleet, item.groups, placed.members)
         charge = charge_of(item, flavor)
         self.tree.add(item.queue, charge)
@@ -564,7 +575,4 @@ class _Cycle:
         self.rooms.charge(item.amounts)
         self._count(item)
         self.granted += 1
-        tried.append({"flavor": flavor, "outcome": "granted", "detail": "", "funnel": funnel.as_list()})
-        self.verdicts.append(
-            Verdict(item.job, "grant", None, Granted(funnel, tried), 0, flavor, placed.members, (), placed.scores)
-        )
+        self.verdicts.append(Verdict(item.job, "grant", None, why, 0, flavor, placed.members, (), placed.scores))

@@ -162,13 +162,15 @@ class StaticAnswer:
 
 @dataclass(frozen=True, slots=True)
 class CapacityAnswer:
-    """What all filters said of one request now: a row of `passed` per filter, and the nodes that pass every one."""
+    """What all filters said of one request now: a row of `passed` per filter, the nodes that pass every one, and whether
+    there are `any`."""
 
     request: Request
     version: int
     filters: tuple[str, ...]
     passed: Mask
     fitting: Mask
+    any: bool
 
 
 @dataclass(eq=False)

@@ -99,18 +99,21 @@ class Rooms:
     def _measure(self, room: Room, queue: int) -> None:
         room.taken, room.measured = dict(self._taken), self._charges
         room.flavors = {flavor: {} for flavor in room.covered}
-        for flavor, resource in self._tree.nodes[queue].limits:
-            if flavor in room.covered:
-                room.flavors[flavor][resource] = self._available(queue, (flavor, resource))
+        for (flavor, resource), amount in self._available(queue).items():
+            if flavor in room.flavors:
+                room.flavors[flavor][resource] = amount
         resources = {resource for free in room.flavors.values() for resource in free}
         room.free = {
-            resource: min(free.get(resource, -1) for free in room.flavors.values()) for resource in resources
+            resource: min([free.get(resource, -1) for free in room.flavors.values()]) for resource in resources
         }
 
-    def _available(self, queue: int, fr: FlavorResource) -> int:
+    def _available(self, queue: int) -> dict[FlavorResource, int]:
         """What is free now, and still is after all victims have gone for those who wait for them."""
-        amount = self._tree.available(queue, fr)
-        return amount if self._evictions is None else min(amount, self._evictions.world.tree.available(queue, fr))
+        free = self._tree.room(queue)
+        if self._evictions is None:
+            return free
+        after = self._evictions.world.tree.room(queue)
+        return {fr: min(amount, after[fr]) for fr, amount in free.items()}
 
 
 def within(free: Mapping[str, int], amounts: Mapping[str, int]) -> bool:
