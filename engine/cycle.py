@@ -9,6 +9,7 @@ fails again: every refusal is remembered by what was asked, and thousands of equ
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import count, repeat
 
 from engine.backfill import Backfill, Option, Wait
 from engine.evictions import Eviction, Evictions
@@ -54,6 +55,8 @@ from engine.snapshot import NO_POINTS, Candidate, Snapshot, Verdict, charge_of, 
 
 # Reasons of one job that others which ask for the same need not have.
 _ITS_OWN = (Reason.WAITING_FOR_PREEMPTION, Reason.BUDGET_EXHAUSTED)
+# What verdicts of jobs that are merely refused have after their position.
+_NOTHING_ELSE = [repeat(Verdict._field_defaults[name]) for name in Verdict._fields[5:]]
 # What a job with this reason gets a reserved start for.
 _WAITS = {
     Reason.WAITING_FOR_CAPACITY: Wait.ROOM,
@@ -113,10 +116,12 @@ class _Cycle:
         plan = snapshot.plan
         self.points = plan.points if plan is not None else NO_POINTS
         self.durations = plan.durations if plan is not None else NO_POINTS
-        self.backfill = Backfill(plan, self.fleet, self.tree, now) if plan is not None else None
+        self.backfill = Backfill(plan, self.fleet, self.tree, now, self._open) if plan is not None else None
         self.queues = queue_order(snapshot.candidates, self.points)
         # Where to go on in each queue, and how many of it stay pending.
         self.places = dict.fromkeys(self.queues, (0, 0))
+        # Queues with jobs that may fare otherwise than those that ask for the same.
+        self.peculiar: set[int] = set()
         self.allowances = snapshot.allowances
         self.starts = {budget: allowance.starts for budget, allowance in snapshot.allowances.items()}
         self.granted = 0
@@ -171,13 +176,15 @@ class _Cycle:
     def _likenesses(self, items: Sequence[Candidate]) -> list[_Likeness]:
         """For each of a queue's jobs what is shared by those that are alike."""
         found: dict[Hashable, _Likeness] = {}
-        result = []
+        result, now, claims, limited = [], self.now, self.claims, bool(self.starts)
         for item in items:
             key = (item.pool, item.equivalence) if item.equivalence is not None else item.job
             likeness = found.get(key)
             if likeness is None:
                 likeness = found[key] = _Likeness(self._kind(item))
                 self.rooms.expect(item)
+            if item.not_before > now or (limited and item.budgets) or (claims and item.job in claims):
+                self.peculiar.add(item.queue)
             result.append(likeness)
         return result
 
@@ -194,6 +201,8 @@ class _Cycle:
         items, likenesses, now, claims = self.queues[queue], self.likenesses[queue], self.now, self.claims
         strict = self.rules.get(queue, DEFAULT_RULES).strategy == Strategy.STRICT_FIFO
         start, waiting = self.places[queue]
+        if not strict and queue not in self.peculiar:
+            start, waiting = self._pass_by(items, likenesses, start, waiting)
         for index in range(start, len(items)):
             item, likeness = items[index], likenesses[index]
             refusal: Told | None
@@ -218,6 +227,30 @@ class _Cycle:
         self.places[queue] = (len(items), waiting)
         if heads.pop(queue, None) is not None:
             self.tournament.drop(queue)
+
+    def _pass_by(
+        self, items: Sequence[Candidate], likenesses: Sequence[_Likeness], start: int, waiting: int
+    ) -> tuple[int, int]:
+        """Refuse the next jobs of a queue that are known not to start, nearly all there are, at once."""
+        told: list[Told] = []
+        for index in range(start, len(items)):
+            likeness = likenesses[index]
+            refusal = likeness.refusal or self._known(items[index], likeness)
+            if refusal is None:
+                break
+            told.append(refusal)
+        if not told:
+            return start, waiting
+        end = start + len(told)
+        passed, reasons = items[start:end], [refusal.reason for refusal in told]
+        if self.backfill is not None:
+            for item, refusal in zip(passed, told, strict=True):
+                self._await(item, refusal)
+        jobs = [item.job for item in passed]
+        numbers = count(waiting + 1)
+        rows = zip(jobs, repeat("pend"), reasons, told, numbers, *_NOTHING_ELSE, strict=False)
+        self.verdicts += map(Verdict._make, rows)
+        return end, waiting + len(told)
 
     def _wait(self, item: Candidate, refusal: Told) -> None:
         start, waiting = self.places[item.queue]
@@ -322,13 +355,16 @@ class _Cycle:
 
     def _refuse(self, item: Candidate, why: Told, position: int) -> None:
         outcome = "preempt" if why.reason is Reason.WAITING_FOR_PREEMPTION else "pend"
-        wait = _WAITS.get(why.reason) if self.backfill is not None else None
-        if self.backfill is not None and wait is not None and (wait != Wait.TURN or why.held):
-            least = item.least
-            self.backfill.wait(item.job, item.queue, item.pool, least.groups, lambda: self._open(least), wait)
+        self._await(item, why)
         self.verdicts.append(
             Verdict(item.job, outcome, why.reason, why, position, why.flavor, why.members, why.victims)
         )
+
+    def _await(self, item: Candidate, why: Told) -> None:
+        """Let the job have a reserved start, if it is one that gets one."""
+        wait = _WAITS.get(why.reason)
+        if self.backfill is not None and wait is not None and (wait is not Wait.TURN or why.held):
+            self.backfill.wait(item, wait)
 
     def _over_budget(self, item: Candidate) -> Refusal | None:
         """The refusal of a job whose budget lets no more start."""
@@ -554,7 +590,8 @@ class _Cycle:
         return outcome if isinstance(outcome, Placed) else behind(flavor, outcome.job, outcome.start)
 
     def _open(self, item: Candidate) -> list[Option]:
-        """The flavors in which a job that waits could start some time."""
+        """The flavors in which a job that waits could start some time, with the fewest members."""
+        item = item.least
         kind, covered = self._kind(item), self.rooms.of(item).covered
         return [
             Option(charge, nodes)
