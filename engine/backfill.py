@@ -160,10 +160,13 @@ class Backfill:
 
     # Who waits
 
+    def wants(self, item: "Candidate", wait: Wait) -> bool:
+        """Whether a job that waits may get a reserved start; said of one, it holds for all of its queue and pool."""
+        return self._tries < self.plan.depth and self._head(item, wait) not in self._heads
+
     def wait(self, item: "Candidate", wait: Wait) -> None:
-        """A job has to wait; those that are told so first come first."""
-        if self._tries < self.plan.depth and self._head(item, wait) not in self._heads:
-            self._waiting.append((item, wait))
+        """A job that may get a reserved start has to wait; those that are told so first come first."""
+        self._waiting.append((item, wait))
 
     def _head(self, item: "Candidate", wait: Wait) -> Hashable:
         """Those of whom only the first gets a reserved start have this in common; for those who get none it is None,

@@ -244,8 +244,7 @@ class _Cycle:
         end = start + len(told)
         passed, reasons = items[start:end], [refusal.reason for refusal in told]
         if self.backfill is not None:
-            for item, refusal in zip(passed, told, strict=True):
-                self._await(item, refusal)
+            self._await(passed, told)
         jobs = [item.job for item in passed]
         numbers = count(waiting + 1)
         rows = zip(jobs, repeat("pend"), reasons, told, numbers, *_NOTHING_ELSE, strict=False)
@@ -355,16 +354,24 @@ class _Cycle:
 
     def _refuse(self, item: Candidate, why: Told, position: int) -> None:
         outcome = "preempt" if why.reason is Reason.WAITING_FOR_PREEMPTION else "pend"
-        self._await(item, why)
+        self._await([item], [why])
         self.verdicts.append(
             Verdict(item.job, outcome, why.reason, why, position, why.flavor, why.members, why.victims)
         )
 
-    def _await(self, item: Candidate, why: Told) -> None:
-        """Let the job have a reserved start, if it is one that gets one."""
-        wait = _WAITS.get(why.reason)
-        if self.backfill is not None and wait is not None and (wait is not Wait.TURN or why.held):
-            self.backfill.wait(item, wait)
+    def _await(self, items: Sequence[Candidate], told: Sequence[Told]) -> None:
+        """Let jobs of one queue have reserved starts, those of them that get one."""
+        if self.backfill is None:
+            return
+        wanted: dict[tuple[str, Reason, bool], Wait | None] = {}
+        for item, why in zip(items, told, strict=True):
+            key = (item.pool, why.reason, why.held)
+            if key not in wanted:
+                wait = _WAITS.get(why.reason)
+                turned = wait is None or (wait is Wait.TURN and not why.held)
+                wanted[key] = None if wait is None or turned or not self.backfill.wants(item, wait) else wait
+            if (to := wanted[key]) is not None:
+                self.backfill.wait(item, to)
 
     def _over_budget(self, item: Candidate) -> Refusal | None:
         """The refusal of a job whose budget lets no more start."""

@@ -68,8 +68,7 @@ class Shortage:
         return f"{asked} of flavor {flavor} requested, {have} available (at most {most}): bounded by {what}."
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
+class Share(NamedTuple):
     """Fair share of a node: 0 borrows nothing; `weighted` is infinite for a borrower of weight 0."""
 
     weighted: float
