@@ -12,6 +12,7 @@ from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from engine.fleet import NO_CARD, Fleet, Int64, Mask, Request
 from engine.lending import Terms
@@ -19,6 +20,8 @@ from engine.placement import Groups, Member, Placed, place_gang
 
 # Where the members of a job are: what each takes, its node and its cards.
 Places = Sequence[tuple[Request, int, tuple[int, ...]]]
+
+Index = npt.NDArray[np.intp]
 
 # Moments kept apart; with more, what is given back is counted as given back a little later.
 STEPS = 256
@@ -56,7 +59,9 @@ class Profile:
         `openings` are moments at which more nodes are lent (engine.lending).
         """
         self._fleet, self._steps = fleet, steps
+        # Those of reservations, and which row each has.
         self._starts: list[float] = []
+        self._start_rows: dict[float, int] = {}
         gone = sorted(((max(end, float(np.nextafter(now, np.inf))), places) for end, places in ends), key=_time)
         moments = thinned(sorted({end for end, _ in gone}), steps)
         self._times = sorted({now, *moments, *(at for at in openings if at > now)})
@@ -79,7 +84,7 @@ class Profile:
                 np.add.at(self._free, (where[:, 0], where[:, 1], where[:, 2]), where[:, 3])
         np.cumsum(self._free, axis=0, out=self._free)
         # Which row of the arrays each moment has: new moments get theirs at the end.
-        self._rows = list(range(len(self._times)))
+        self._rows = np.arange(len(self._times))
         # What is left by moment and account of the caps on what others hold.
         left = np.empty((0, 3), dtype=np.int64) if fleet.terms is None else fleet.terms.left
         self._left = np.repeat(left[np.newaxis], len(self._times), axis=0)
@@ -98,7 +103,7 @@ class Profile:
         return row
 
     def _row(self, at: float) -> int:
-        return self._rows[max(0, bisect_right(self._times, at) - 1)]
+        return int(self._rows[max(0, bisect_right(self._times, at) - 1)])
 
     def _lowest(self, start: float, end: float) -> Int64:
         """The least that is free of everything from `start` until before `end`; not to be changed."""
@@ -108,8 +113,8 @@ class Profile:
 
     def _lows(self, start: float, end: float) -> list[int]:
         """The rows in which anything may be at its least from `start` until before `end`."""
-        first = bisect_left(self._starts, start)
-        return [self._row(start), *{self._row(at) for at in self._starts[first : bisect_left(self._starts, end)]}]
+        inside = self._starts[bisect_left(self._starts, start) : bisect_left(self._starts, end)]
+        return [self._row(start), *{self._start_rows[at] for at in inside}]
 
     def _terms(self, start: float, end: float) -> Terms | None:
         """The terms of lending at a start, with the least that is left of the caps until before `end`."""
@@ -119,7 +124,7 @@ class Profile:
         left: Int64 = self._left[self._lows(start, end)].min(axis=0)
         return terms.at(None if terms.now is None else start, left)
 
-    def _count(self, rows: Sequence[int], places: Places, sign: int) -> None:
+    def _count(self, rows: Index, places: Places, sign: int) -> None:
         """Add what places count with to what is left of the caps in some rows, or with -1 take it away."""
         terms = self._fleet.terms
         if terms is None or not terms.accounts:
@@ -151,9 +156,9 @@ class Profile:
     def fits(self, places: Places, start: float, duration: float) -> bool:
         """Whether these places are free throughout a span."""
         lows, nodes = self._lows(start, start + duration), sorted({node for _, node, _ in places})
-        free = self._free[np.ix_(lows, nodes)].min(axis=0)
+        free = self._free[np.array(lows)[:, np.newaxis], nodes].min(axis=0)
         left = free.copy()
-        _change(left[np.newaxis], [0], [(request, nodes.index(node), cards) for request, node, cards in places], -1)
+        _change(left[np.newaxis], np.array([0]), [(request, nodes.index(node), cards) for request, node, cards in places], -1)
         cards = left[:, _CARDS:]
         fits = (left[:, :_CARDS] >= 0).all() and ((cards >= 0) | (free[:, _CARDS:] == NO_CARD)).all()
         return bool(fits) and self._within_terms(places, start, start + duration)
@@ -224,6 +229,7 @@ class Profile:
         self._add(places, start, end, -1)
         if start > self._times[0]:
             insort(self._starts, start)
+            self._start_rows[start] = self._row(start)
 
     def release(self, places: Places, start: float, end: float) -> None:
         """Give back what was reserved with the same arguments."""
@@ -244,12 +250,12 @@ class Profile:
         index = bisect_left(self._times, at)
         if index < len(self._times) and (self._times[index] == at or (later and len(self._times) >= 2 * self._steps)):
             return index
-        before, row = self._rows[index - 1], len(self._rows)
+        before, row = int(self._rows[index - 1]), len(self._rows)
         if row == len(self._free):
             self._free, self._left = _longer(self._free), _longer(self._left)
         self._free[row], self._left[row] = self._free[before], self._left[before]
         self._times.insert(index, at)
-        self._rows.insert(index, row)
+        self._rows = np.concatenate((self._rows[:index], [row], self._rows[index:]))
         return index
 
 
@@ -285,7 +291,7 @@ def thinned(moments: Sequence[float], most: int) -> list[float]:
     return [moments[index] for index in dict.fromkeys(picked.tolist())]
 
 
-def _change(free: Int64, rows: Sequence[int], places: Places, sign: int) -> None:
+def _change(free: Int64, rows: Index, places: Places, sign: int) -> None:
     """Add places to some rows of (moments, nodes, amounts), or take them away."""
     for request, node, cards in places:
         free[rows, node, :_CARDS] += sign * np.array((request.cpu, request.memory, request.storage), dtype=np.int64)

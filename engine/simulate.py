@@ -159,7 +159,9 @@ class Simulation:
         limits: Iterable[Limit] = (),
         reorder: float | None = None,
         watch: "Callable[[Simulation, Sequence[Verdict]], None] | None" = None,
+        told: bool = False,
     ) -> None:
+        """`watch` is called with the verdicts of every pass, which have the reserved starts if these are `told`."""
         self.now, self.policy, self.history = start, policy, history or History()
         self.fleet, self.pools, self.tree, self.suspended = fleet.fork(), pools, tree.copy(), suspended
         self.records: dict[int, Record] = {}
@@ -173,7 +175,7 @@ class Simulation:
         self._reordered = start
         # The next time at which more nodes are lent, once it is among the events.
         self._opening: float | None = None
-        self._watch = watch
+        self._watch, self._told = watch, told
         self._live: dict[int, _Live] = {}
         self._tries: dict[int, int] = {}
         self._pairs: list[tuple[Hashable, Hashable]] = []
@@ -388,6 +390,7 @@ class Simulation:
             durations={item.job: self.estimates[item.job].p90 for item in candidates},
             points=self._points(candidates),
             depth=self.policy.depth,
+            told=self._told,
         )
 
     def _points(self, candidates: Sequence[Candidate]) -> Mapping[int, float]:
