@@ -18,6 +18,7 @@ from engine.flavors import Level, Mode, choose, level_of, reduced
 from engine.fleet import Mask
 from engine.placement import (
     Placed,
+    fits_anywhere,
     obstacles,
     place_gang,
     place_one,
@@ -70,11 +71,12 @@ class _Kind:
     """Jobs of one pool that ask for the same, whatever their queue: what placement has said about them.
 
     `blocked` is by flavor and final for the cycle; in `infeasible` are the flavors that could not hold the
-    job even if they were empty. `refusals` is by the flavors that a queue has quota in, for queues with room
+    job even if they were empty. There is `nowhere` to put it if no node at all has room for it. `refusals` is by the flavors that a queue has quota in, for queues with room
     in all of them.
     """
 
     looked_at: bool = False
+    nowhere: bool = False
     infeasible: set[str] = field(default_factory=set)
     blocked: dict[str, Told] = field(default_factory=dict)
     refusals: dict[frozenset[str], Told] = field(default_factory=dict)
@@ -321,6 +323,27 @@ class _Cycle:
             mildest = min(mildest, RANK[reason])
         return Deferred(GRAVITY[mildest], partial(self._words, item))
 
+    def _nowhere(self, item: Candidate, kind: _Kind) -> bool:
+        """Whether it is known that no node has room for the job, which has a single member."""
+        if not kind.nowhere and len(item.groups) == 1 and item.groups[0][1] == 1:
+            kind.nowhere = not fits_anywhere(self.fleet, item.groups[0][0])
+        return kind.nowhere
+
+    def _unplaced(self, item: Candidate, likeness: _Likeness) -> Told:
+        """The refusal of a job that no node has room for, as going through its flavors would find."""
+        kind, room = likeness.kind, self.rooms.of(item)
+        if not kind.looked_at:
+            self._look(item, kind)
+        roomy = self.rooms.roomy(item, room)
+        for flavor in room.covered:
+            if flavor not in kind.blocked and (roomy or within(self.rooms.measured(item).flavors[flavor], item.amounts)):
+                kind.blocked[flavor] = self._no_node(item, kind, flavor)
+        refusal = self._unaffordable(item, likeness)
+        assert refusal is not None
+        if roomy:
+            kind.refusals[room.covered] = refusal
+        return refusal
+
     def _words(self, item: Candidate) -> Refusal:
         """Why the job is refused in each flavor, all together; nothing is decided any more."""
         refusals: dict[str, Told] = {}
@@ -403,6 +426,8 @@ class _Cycle:
         known = self._refused_with_room(item, likeness)
         if known is not None:
             return known
+        if not item.minimums and not self._may_search(item.queue) and self._nowhere(item, likeness.kind):
+            return self._unplaced(item, likeness)
         rules = self.rules.get(item.queue, DEFAULT_RULES)
         # Evictions count only if nothing fits, unless the queue would rather evict than try the next flavor.
         eager = (
@@ -577,8 +602,11 @@ class _Cycle:
         placed = place_one(self.fleet, request, nodes)
         if placed is not None:
             return self._ahead(item, flavor, nodes, placed)
-        kind.blocked[flavor] = Deferred(Reason.WAITING_FOR_CAPACITY, partial(self._shortage, item, kind, flavor))
+        kind.blocked[flavor] = self._no_node(item, kind, flavor)
         return kind.blocked[flavor]
+
+    def _no_node(self, item: Candidate, kind: _Kind, flavor: str) -> Deferred:
+        return Deferred(Reason.WAITING_FOR_CAPACITY, partial(self._shortage, item, kind, flavor))
 
     def _shortage(self, item: Candidate, kind: _Kind, flavor: str) -> Refusal:
         """What a single member is short of in a flavor, at the end of the cycle."""

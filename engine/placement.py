@@ -23,7 +23,7 @@ from engine.topology import Constraint
 
 __all__ = [
     "Fleet", "Funnel", "Member", "NodeFree", "NodeRow", "Placed", "Request", "Split", "Step", "Unplaced",
-    "allowed_by_terms", "candidates", "feasibility", "fits_node", "obstacles", "place_gang", "place_one",
+    "allowed_by_terms", "candidates", "feasibility", "fits_anywhere", "fits_node", "obstacles", "place_gang", "place_one",
     "shortages", "sieve", "take_members",
 ]  # fmt: skip
 
@@ -242,6 +242,11 @@ def _choose_cards(fleet: Fleet, request: Request, node: int) -> tuple[int, ...]:
     # Emptiest first, so that the largest number of members with several shares fits on the node.
     fitting.sort(key=lambda card: (-free[card], card))
     return tuple(sorted(fitting[: request.gpu_count]))
+
+
+def fits_anywhere(fleet: Fleet, request: Request) -> bool:
+    """Whether one member has room now on any node at all."""
+    return _capacity(fleet, request).any
 
 
 def place_one(fleet: Fleet, request: Request, allowed: Mask | None) -> Placed | None:
@@ -583,7 +588,7 @@ def obstacles(fleet: Fleet, groups: Groups, split: Split) -> Sequence[Unplaced |
     if _entangled(groups):
         return [feasibility(fleet, groups, allowed=mask) for mask in split.masks]
     ((request, count),) = groups
-    static, key = _static(fleet, request), (split, request.shape, count)
+    static, key = _static(fleet, request), (split, request, count)
     found = static.obstacles.get(key)
     if found is None:
         slots = np.where(static.passing, np.minimum(_slots(fleet, request), count), 0)

@@ -129,7 +129,8 @@ class QuotaTree:
 
     __slots__ = (
         "_bound", "_children", "_frs", "_heights", "_held", "_kept", "_limits", "_nodes", "_order", "_parent",
-        "_past", "_past_held", "_past_weight", "_paths", "_pools", "_potential", "_subtree", "_usage",
+        "_past", "_past_held", "_past_weight", "_paths", "_pools", "_potential", "_potentials", "_subtree", "_usage",
+        "_ways_up",
     )  # fmt: skip
 
     def __init__(
@@ -171,7 +172,9 @@ class QuotaTree:
         self._bound: dict[int, dict[FlavorResource, int]] = {}
         # Made when first asked for: in a deep tree all of them would be quadratic.
         self._paths: dict[int, tuple[int, ...]] = {}
+        self._ways_up: dict[int, tuple[int, ...]] = {}
         self._heights: dict[int, int] = {}
+        self._potentials: dict[int, dict[str, dict[str, int]]] = {}
         self._pools: dict[tuple[bool, int], list[tuple[str, int]]] = {}
         self._configure()
         # Sums over flavors, made when first asked for and dropped when the usage changes.
@@ -249,7 +252,10 @@ class QuotaTree:
 
     def path(self, node: int) -> tuple[int, ...]:
         """The node and everything above it, the root last."""
-        return tuple(reversed(self._from_root(node)))
+        known = self._ways_up.get(node)
+        if known is None:
+            known = self._ways_up[node] = tuple(reversed(self._from_root(node)))
+        return known
 
     def height(self, node: int) -> int:
         """Steps to the deepest leaf below; 0 for a leaf."""
@@ -274,6 +280,15 @@ class QuotaTree:
     def potential(self, node: int, fr: FlavorResource) -> int:
         """What the node could use if nothing were in use."""
         return self._potential[node].get(fr, 0)
+
+    def potentials(self, node: int) -> Mapping[str, Mapping[str, int]]:
+        """The same by flavor and resource, of everything that the node has a limit for."""
+        found = self._potentials.get(node)
+        if found is None:
+            found = self._potentials[node] = {}
+            for flavor, resource in self._limits[node]:
+                found.setdefault(flavor, {})[resource] = self.potential(node, (flavor, resource))
+        return found
 
     # What is in use
 

@@ -46,7 +46,7 @@ class Ranking:
 
 def ranking(fleet: Fleet, request: Request) -> Ranking:
     """The fleet's ranking for requests like this one."""
-    kept = fleet.rankings.get(request.shape)
+    kept = fleet.rankings.get(request)
     if not isinstance(kept, Ranking):
         kept = Ranking(fleet, request)
     elif not kept.belongs_to(fleet):

@@ -20,7 +20,7 @@ class Room:
     """
 
     covered: frozenset[str]
-    potential: dict[str, dict[str, int]]
+    potential: Mapping[str, Mapping[str, int]]
     flavors: dict[str, dict[str, int]] = field(default_factory=dict)
     free: dict[str, int] = field(default_factory=dict)
     taken: dict[str, int] = field(default_factory=dict)
@@ -53,13 +53,8 @@ class Rooms:
         key = (item.queue, item.pool)
         room = self._rooms.get(key)
         if room is None:
-            limits = self._tree.nodes[item.queue].limits
-            names = (flavor for flavor, _ in self._flavors[item.pool])
-            covered = frozenset(names) & {flavor for flavor, _ in limits}
-            potential: dict[str, dict[str, int]] = {flavor: {} for flavor in covered}
-            for flavor, resource in limits:
-                if flavor in covered:
-                    potential[flavor][resource] = self._tree.potential(item.queue, (flavor, resource))
+            potential = self._tree.potentials(item.queue)
+            covered = frozenset([flavor for flavor, _ in self._flavors[item.pool] if flavor in potential])
             room = self._rooms[key] = Room(covered, potential)
             self._measure(room, item.queue)
         return room
