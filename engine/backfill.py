@@ -199,7 +199,8 @@ class Backfill:
         mode, duration = self.plan.modes.get(item.pool, self.plan.mode), self.plan.duration(job)
         # The head of a queue that lacks quota keeps no nodes from others; in a full schedule it has its place.
         reserve = self._for_quota if wait == Wait.QUOTA and mode == Mode.EASY else self._for_room
-        found = [one for option in self._options(item) if (one := reserve(job, queue, groups, option, duration)) is not None]
+        options = (reserve(job, queue, groups, option, duration) for option in self._options(item))
+        found = [one for one in options if one is not None]
         if not found:
             return
         best = min(found, key=lambda one: one.start)

@@ -6,8 +6,7 @@ gets, engine.preemption who has to go for it. Within a cycle capacity and quota 
 fails again: every refusal is remembered by what was asked, and thousands of equal jobs cost one look.
 """
 
-from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import count, repeat
 
@@ -16,6 +15,7 @@ from engine.evictions import Eviction, Evictions
 from engine.fairness import Entry, Tournament
 from engine.flavors import Level, Mode, choose, level_of, reduced
 from engine.fleet import Mask
+from engine.kinds import Kind, Kinds, Likeness
 from engine.placement import (
     Placed,
     fits_anywhere,
@@ -51,7 +51,7 @@ from engine.refusals import (
     no_quota,
     tried,
 )
-from engine.rooms import Room, Rooms, within
+from engine.rooms import Rooms, within
 from engine.snapshot import NO_POINTS, Candidate, Snapshot, Verdict, charge_of, queue_order
 
 # Reasons of one job that others which ask for the same need not have.
@@ -64,36 +64,6 @@ _WAITS = {
     Reason.WAITING_FOR_QUOTA: Wait.QUOTA,
     Reason.BEHIND_IN_QUEUE: Wait.TURN,
 }
-
-
-@dataclass(slots=True)
-class _Kind:
-    """Jobs of one pool that ask for the same, whatever their queue: what placement has said about them.
-
-    `blocked` is by flavor and final for the cycle; in `infeasible` are the flavors that could not hold the
-    job even if they were empty. There is `nowhere` to put it if no node at all has room for it. `refusals` is by the flavors that a queue has quota in, for queues with room
-    in all of them.
-    """
-
-    looked_at: bool = False
-    nowhere: bool = False
-    infeasible: set[str] = field(default_factory=set)
-    blocked: dict[str, Told] = field(default_factory=dict)
-    refusals: dict[frozenset[str], Told] = field(default_factory=dict)
-    shortages: dict[str, Refusal] = field(default_factory=dict)
-
-
-@dataclass(slots=True, eq=False)
-class _Likeness:
-    """Jobs of one queue that ask for the same fare alike in a cycle: why those before were refused.
-
-    Whether a job may go ahead of reserved starts depends on how long it runs, so `held` is by that.
-    """
-
-    kind: _Kind
-    refusal: Told | None = None
-    held: dict[float | None, Told] | None = None
-    room: Room | None = None
 
 
 def decide(snapshot: Snapshot, *, now: float, limit: int = 1000) -> list[Verdict]:
@@ -122,13 +92,10 @@ class _Cycle:
         self.queues = queue_order(snapshot.candidates, self.points)
         # Where to go on in each queue, and how many of it stay pending.
         self.places = dict.fromkeys(self.queues, (0, 0))
-        # Queues with jobs that may fare otherwise than those that ask for the same.
-        self.peculiar: set[int] = set()
         self.allowances = snapshot.allowances
         self.starts = {budget: allowance.starts for budget, allowance in snapshot.allowances.items()}
         self.granted = 0
         self.verdicts: list[Verdict] = []
-        self.kinds: dict[Hashable, _Kind] = {}
         self.rules = snapshot.rules
         self.evictions: Evictions | None = None
         if snapshot.holders:
@@ -137,7 +104,9 @@ class _Cycle:
             )
             self.evictions = Evictions(world, self.fleet, snapshot.places)
         self.rooms = Rooms(self.tree, self.flavors, self.evictions)
-        self.likenesses = {queue: self._likenesses(items) for queue, items in self.queues.items()}
+        self.kinds = Kinds(self.rooms)
+        self.likenesses = {queue: self.kinds.likenesses(items) for queue, items in self.queues.items()}
+        self.peculiar = {queue for queue, items in self.queues.items() if self._peculiar(items)}
         self.tournament = Tournament(self.tree, standing=True)
 
     def run(self) -> list[Verdict]:
@@ -175,20 +144,13 @@ class _Cycle:
         starts = self.backfill.starts()
         return [item._replace(reserved=starts.get(item.job)) for item in self.verdicts] if starts else self.verdicts
 
-    def _likenesses(self, items: Sequence[Candidate]) -> list[_Likeness]:
-        """For each of a queue's jobs what is shared by those that are alike."""
-        found: dict[Hashable, _Likeness] = {}
-        result, now, claims, limited = [], self.now, self.claims, bool(self.starts)
-        for item in items:
-            key = (item.pool, item.equivalence) if item.equivalence is not None else item.job
-            likeness = found.get(key)
-            if likeness is None:
-                likeness = found[key] = _Likeness(self._kind(item))
-                self.rooms.expect(item)
-            if item.not_before > now or (limited and item.budgets) or (claims and item.job in claims):
-                self.peculiar.add(item.queue)
-            result.append(likeness)
-        return result
+    def _peculiar(self, items: Sequence[Candidate]) -> bool:
+        """Whether some of a queue's jobs may fare otherwise than those that ask for the same."""
+        if self.claims and any(item.job in self.claims for item in items):
+            return True
+        if self.starts and any(item.budgets for item in items):
+            return True
+        return max([item.not_before for item in items]) > self.now
 
     def _claim(self, queue: int, items: Sequence[Candidate]) -> None:
         """Jobs for which others stop already come before everybody else, in the order of their queue."""
@@ -231,7 +193,7 @@ class _Cycle:
             self.tournament.drop(queue)
 
     def _pass_by(
-        self, items: Sequence[Candidate], likenesses: Sequence[_Likeness], start: int, waiting: int
+        self, items: Sequence[Candidate], likenesses: Sequence[Likeness], start: int, waiting: int
     ) -> tuple[int, int]:
         """Refuse the next jobs of a queue that are known not to start, nearly all there are, at once."""
         told: list[Told] = []
@@ -285,7 +247,7 @@ class _Cycle:
             self.evictions.world.tree.add(item.queue, kept)
         self.rooms.charge(item.amounts)
 
-    def _known(self, item: Candidate, likeness: _Likeness) -> Told | None:
+    def _known(self, item: Candidate, likeness: Likeness) -> Told | None:
         """Why the job cannot start if that is known before its turn: from others, or as its queue lacks the quota."""
         if likeness.held is not None and (held := likeness.held.get(self.durations.get(item.job))) is not None:
             return held
@@ -299,7 +261,7 @@ class _Cycle:
             self._remember(item, likeness, refusal)
         return refusal
 
-    def _unaffordable(self, item: Candidate, likeness: _Likeness) -> Deferred | None:
+    def _unaffordable(self, item: Candidate, likeness: Likeness) -> Deferred | None:
         """The refusal of a job that has no quota in any flavor in which it could still have a place.
 
         It agrees with `_try`, which also makes its words.
@@ -323,20 +285,20 @@ class _Cycle:
             mildest = min(mildest, RANK[reason])
         return Deferred(GRAVITY[mildest], partial(self._words, item))
 
-    def _nowhere(self, item: Candidate, kind: _Kind) -> bool:
+    def _nowhere(self, item: Candidate, kind: Kind) -> bool:
         """Whether it is known that no node has room for the job, which has a single member."""
         if not kind.nowhere and len(item.groups) == 1 and item.groups[0][1] == 1:
             kind.nowhere = not fits_anywhere(self.fleet, item.groups[0][0])
         return kind.nowhere
 
-    def _unplaced(self, item: Candidate, likeness: _Likeness) -> Told:
+    def _unplaced(self, item: Candidate, likeness: Likeness) -> Told:
         """The refusal of a job that no node has room for, as going through its flavors would find."""
         kind, room = likeness.kind, self.rooms.of(item)
         if not kind.looked_at:
             self._look(item, kind)
         roomy = self.rooms.roomy(item, room)
-        for flavor in room.covered:
-            if flavor not in kind.blocked and (roomy or within(self.rooms.measured(item).flavors[flavor], item.amounts)):
+        for flavor in room.covered - kind.blocked.keys():
+            if roomy or within(self.rooms.measured(item).flavors[flavor], item.amounts):
                 kind.blocked[flavor] = self._no_node(item, kind, flavor)
         refusal = self._unaffordable(item, likeness)
         assert refusal is not None
@@ -351,7 +313,7 @@ class _Cycle:
             pass
         return combined(list(refusals.values())).words
 
-    def _remember(self, item: Candidate, likeness: _Likeness, refusal: Told) -> None:
+    def _remember(self, item: Candidate, likeness: Likeness, refusal: Told) -> None:
         if refusal.held:
             likeness.held = likeness.held or {}
             likeness.held[self.durations.get(item.job)] = refusal
@@ -413,7 +375,7 @@ class _Cycle:
         wait = item.not_before - self.now
         return Refusal(Reason.BACKOFF, f"tried {item.attempts} times; the next try is in {wait:.1f} s.")
 
-    def _consider(self, item: Candidate, likeness: _Likeness) -> Told | None:
+    def _consider(self, item: Candidate, likeness: Likeness) -> Told | None:
         """Grant the job (None) or say why not: the mildest reason over its flavors, as one is enough."""
         over = self._over_budget(item) if self.starts else None
         if over is not None:
@@ -480,7 +442,7 @@ class _Cycle:
     def _may_search(self, queue: int) -> bool:
         return self.evictions is not None and self.evictions.may_search(queue)
 
-    def _refused_with_room(self, item: Candidate, likeness: _Likeness) -> Told | None:
+    def _refused_with_room(self, item: Candidate, likeness: Likeness) -> Told | None:
         """Why no node takes the job, if its queue has room and another queue's job was refused for that."""
         kind, room = likeness.kind, likeness.room
         if room is None:
@@ -497,7 +459,7 @@ class _Cycle:
         self, item: Candidate, refusals: dict[str, Told], *, evict: bool
     ) -> Iterator[tuple[tuple[str, Mask, Placed] | Eviction | None, Level]]:
         """Flavors in order with how the job fits each; why it does not goes to `refusals`."""
-        kind, room = self._kind(item), self.rooms.of(item)
+        kind, room = self.kinds.of(item), self.rooms.of(item)
         roomy = self.rooms.roomy(item, room)
         for flavor, nodes in self.flavors[item.pool]:
             if flavor not in room.covered:
@@ -553,16 +515,7 @@ class _Cycle:
         entries = [*tried(before), entry]
         return Refusal(Reason.WAITING_FOR_PREEMPTION, detail, None, entries, eviction.members, victims, flavor)
 
-    def _kind(self, item: Candidate) -> _Kind:
-        name: Hashable = item.equivalence
-        if name is None:
-            name = (tuple((request.shape, count) for request, count in item.groups), item.minimums)
-        kind = self.kinds.get((item.pool, name))
-        if kind is None:
-            kind = self.kinds[item.pool, name] = _Kind()
-        return kind
-
-    def _try(self, item: Candidate, kind: _Kind, flavor: str, nodes: Mask, short: bool) -> Placed | Told:
+    def _try(self, item: Candidate, kind: Kind, flavor: str, nodes: Mask, short: bool) -> Placed | Told:
         """A place in one flavor under quota, or why not; what does not pass by waiting is looked at first."""
         if short:
             amounts = charge_of(item, flavor)
@@ -587,7 +540,7 @@ class _Cycle:
             kind.blocked[flavor] = no_place(flavor, placed)
         return kind.blocked[flavor]
 
-    def _look(self, item: Candidate, kind: _Kind) -> None:
+    def _look(self, item: Candidate, kind: Kind) -> None:
         """Find the flavors that could not hold the job even if they were empty."""
         kind.looked_at = True
         never = obstacles(self.fleet, item.groups, self.pools[item.pool].split)
@@ -596,7 +549,7 @@ class _Cycle:
                 kind.infeasible.add(flavor)
                 kind.blocked[flavor] = no_place(flavor, obstacle)
 
-    def _try_one(self, item: Candidate, kind: _Kind, flavor: str, nodes: Mask) -> Placed | Told:
+    def _try_one(self, item: Candidate, kind: Kind, flavor: str, nodes: Mask) -> Placed | Told:
         """A place for a single member."""
         request = item.groups[0][0]
         placed = place_one(self.fleet, request, nodes)
@@ -605,10 +558,10 @@ class _Cycle:
         kind.blocked[flavor] = self._no_node(item, kind, flavor)
         return kind.blocked[flavor]
 
-    def _no_node(self, item: Candidate, kind: _Kind, flavor: str) -> Deferred:
+    def _no_node(self, item: Candidate, kind: Kind, flavor: str) -> Deferred:
         return Deferred(Reason.WAITING_FOR_CAPACITY, partial(self._shortage, item, kind, flavor))
 
-    def _shortage(self, item: Candidate, kind: _Kind, flavor: str) -> Refusal:
+    def _shortage(self, item: Candidate, kind: Kind, flavor: str) -> Refusal:
         """What a single member is short of in a flavor, at the end of the cycle."""
         if not kind.shortages:
             names = (name for name, _ in self.flavors[item.pool])
@@ -627,7 +580,7 @@ class _Cycle:
     def _open(self, item: Candidate) -> list[Option]:
         """The flavors in which a job that waits could start some time, with the fewest members."""
         item = item.least
-        kind, covered = self._kind(item), self.rooms.of(item).covered
+        kind, covered = self.kinds.of(item), self.rooms.of(item).covered
         return [
             Option(charge, nodes)
             for flavor, nodes in self.flavors[item.pool]

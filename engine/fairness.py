@@ -37,26 +37,33 @@ class Tournament:
         self._keys: dict[int | None, dict[int, _Key]] = {None: {}}
         # Roots that ever had a head.
         self._roots: set[int] = set()
+        # Cohorts below which something changed since their winners were chosen, with their depths.
+        self._changed: dict[int, int] = {}
 
     def set(self, entry: Entry) -> None:
         """Bring in a queue's head, or look at it again after the queue's usage has changed."""
         path = self._tree.path(entry.queue)
         if path[-1] not in self._roots:
             self._roots.add(path[-1])
+            self._climb()
             for root in list(self._keys[None]):
                 self._compete(root, None, self._entries[root])
         self._compete(path[0], self._tree.parent(path[0]), entry)
-        self._climb(path)
+        self._note(path)
 
     def drop(self, queue: int) -> None:
         """Take a queue out: it has no head any more."""
-        path = self._tree.path(queue)
         self._leave(queue, self._tree.parent(queue))
-        self._climb(path)
+        self._note(self._tree.path(queue))
 
-    def _climb(self, path: tuple[int, ...]) -> None:
-        """Choose the winners anew along a path, from the lowest cohort up."""
-        for node in path[1:]:
+    def _note(self, path: tuple[int, ...]) -> None:
+        for depth, node in zip(range(len(path) - 2, -1, -1), path[1:], strict=True):
+            self._changed[node] = depth
+
+    def _climb(self) -> None:
+        """Choose the winners anew where something changed, from the lowest cohort up."""
+        changed, self._changed = self._changed, {}
+        for node in sorted(changed, key=changed.__getitem__, reverse=True):
             below, above = self._keys[node], self._tree.parent(node)
             if below:
                 self._compete(node, above, self._entries[min(below, key=below.__getitem__)])
@@ -90,6 +97,8 @@ class Tournament:
 
     def first(self) -> Entry | None:
         """The winner over all trees; None when there is no head."""
+        if self._changed:
+            self._climb()
         roots = self._keys[None]
         return self._entries[min(roots, key=roots.__getitem__)] if roots else None
 

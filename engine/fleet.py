@@ -166,7 +166,7 @@ class StaticAnswer:
 
 @dataclass(frozen=True, slots=True)
 class CapacityAnswer:
-    """What all filters said of one request now: a row of `passed` per filter, the nodes that pass every one, and whether
+    """What all filters said of one request now: a row of `passed` per filter, and the nodes that pass every one, if
     there are `any`."""
 
     request: Request

@@ -23,8 +23,8 @@ from engine.topology import Constraint
 
 __all__ = [
     "Fleet", "Funnel", "Member", "NodeFree", "NodeRow", "Placed", "Request", "Split", "Step", "Unplaced",
-    "allowed_by_terms", "candidates", "feasibility", "fits_anywhere", "fits_node", "obstacles", "place_gang", "place_one",
-    "shortages", "sieve", "take_members",
+    "allowed_by_terms", "candidates", "feasibility", "fits_anywhere", "fits_node", "obstacles", "place_gang",
+    "place_one", "shortages", "sieve", "take_members",
 ]  # fmt: skip
 
 Groups = Sequence[tuple[Request, int]]

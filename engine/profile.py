@@ -68,17 +68,13 @@ class Profile:
         self._free = np.empty((len(self._times), len(fleet), _CARDS + fleet.gpu_free.shape[1]), dtype=np.int64)
         self._free[0] = _amounts(fleet)
         self._free[1:] = 0
-        taken = [
-            (bisect_left(self._times, end), request, node, cards) for end, places in gone for request, node, cards in places
-        ]
+        taken = [(bisect_left(self._times, end), *place) for end, places in gone for place in places]
         if taken:
             index, node = (np.array([item[place] for item in taken], dtype=np.intp) for place in (0, 2))
             for column, name in enumerate(("cpu", "memory", "storage")):
                 amounts = np.array([getattr(item[1], name) for item in taken], dtype=np.int64)
                 np.add.at(self._free, (index, node, column), amounts)
-            held = [
-                (index, node, _CARDS + card, request.gpu_milli) for index, request, node, cards in taken for card in cards
-            ]
+            held = [(at, place, _CARDS + card, request.gpu_milli) for at, request, place, cards in taken for card in cards]
             if held:
                 where = np.array(held, dtype=np.int64)
                 np.add.at(self._free, (where[:, 0], where[:, 1], where[:, 2]), where[:, 3])
@@ -158,7 +154,8 @@ class Profile:
         lows, nodes = self._lows(start, start + duration), sorted({node for _, node, _ in places})
         free = self._free[np.array(lows)[:, np.newaxis], nodes].min(axis=0)
         left = free.copy()
-        _change(left[np.newaxis], np.array([0]), [(request, nodes.index(node), cards) for request, node, cards in places], -1)
+        moved = [(request, nodes.index(node), cards) for request, node, cards in places]
+        _change(left[np.newaxis], np.array([0]), moved, -1)
         cards = left[:, _CARDS:]
         fits = (left[:, :_CARDS] >= 0).all() and ((cards >= 0) | (free[:, _CARDS:] == NO_CARD)).all()
         return bool(fits) and self._within_terms(places, start, start + duration)

@@ -561,49 +561,6 @@ class QuotaTree:
         usage, past = ({leaf: dict(of[leaf]) for leaf in leaves} for of in (self._usage, self._past))
         return QuotaTree(kept, usage, past=past, past_weight=self._past_weight)
 
-    def explain(self, node: int, fr: FlavorResource, amount: int) -> list[dict[str, object]]:
-        """The arithmetic line by line, from the root down to the node, for people.
-
-        The last line tells whether `amount` fits and, if not, what bounds it.
-        """
-        resource = fr[1]
-        path = [node]
-        while (parent := self._parent[path[-1]]) is not None:
-            path.append(parent)
-        lines: list[dict[str, object]] = []
-        for current in reversed(path):
-            limit = self._limits[current].get(fr)
-            available = self.available(current, fr)
-            have, used = (amount_text(resource, value(current, fr)) for value in (self.subtree, self.usage))
-            lines.append(
-                {
-                    "node": self._nodes[current].name,
-                    "nominal": limit.nominal if limit else 0,
-                    "borrowing_limit": limit.borrowing_limit if limit else None,
-                    "lending_limit": limit.lending_limit if limit else None,
-                    "subtree": self.subtree(current, fr),
-                    "kept": self.kept(current, fr),
-                    "usage": self.usage(current, fr),
-                    "available": available,
-                    "potential": self.potential(current, fr),
-                    "text": f"{self._nodes[current].name}: quota {have}, in use {used}, "
-                    f"available {amount_text(resource, available)}.",
-                }
-            )
-        shortage = self.fits(node, {fr: amount})
-        fitting = f"{amount_text(resource, amount)} of flavor {fr[0]} fits."
-        lines.append(
-            {
-                "node": self._nodes[node].name,
-                "requested": amount,
-                "fits": shortage is None,
-                "limiting": shortage.limiting if shortage else None,
-                "limit": shortage.limit if shortage else None,
-                "text": shortage.text() if shortage else fitting,
-            }
-        )
-        return lines
-
 
 def _check(node: Node) -> None:
     if not node.weight >= 0:

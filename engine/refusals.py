@@ -123,7 +123,8 @@ def combined(refusals: Sequence[Told]) -> Deferred:
 
 def _combined(reason: Reason, refusals: Sequence[Told]) -> Refusal:
     chosen = next(refusal for refusal in refusals if refusal.reason == reason)
-    return Refusal(reason, chosen.detail, chosen.funnel, tried(refusals), held=any(refusal.held for refusal in refusals))
+    held = any(refusal.held for refusal in refusals)
+    return Refusal(reason, chosen.detail, chosen.funnel, tried(refusals), held=held)
 
 
 def no_flavor(flavor: str) -> Refusal:

@@ -93,14 +93,18 @@ class Rooms:
 
     def _measure(self, room: Room, queue: int) -> None:
         room.taken, room.measured = dict(self._taken), self._charges
-        room.flavors = {flavor: {} for flavor in room.covered}
+        flavors: dict[str, dict[str, int]] = {flavor: {} for flavor in room.covered}
+        least: dict[str, int] = {}
+        count = 0
         for (flavor, resource), amount in self._available(queue).items():
-            if flavor in room.flavors:
-                room.flavors[flavor][resource] = amount
-        resources = {resource for free in room.flavors.values() for resource in free}
-        room.free = {
-            resource: min([free.get(resource, -1) for free in room.flavors.values()]) for resource in resources
-        }
+            if flavor in flavors:
+                count += 1
+                flavors[flavor][resource] = amount
+                if amount < least.get(resource, amount + 1):
+                    least[resource] = amount
+        if count < len(flavors) * len(least):  # Some flavor has no quota at all of some resource.
+            least = {name: min(free.get(name, -1) for free in flavors.values()) for name in least}
+        room.flavors, room.free = flavors, least
 
     def _available(self, queue: int) -> dict[FlavorResource, int]:
         """What is free now, and still is after all victims have gone for those who wait for them."""
