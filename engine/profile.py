@@ -73,8 +73,8 @@ class Profile:
             index, node = (np.array([item[place] for item in taken], dtype=np.intp) for place in (0, 2))
             for column, name in enumerate(("cpu", "memory", "storage")):
                 amounts = np.array([getattr(item[1], name) for item in taken], dtype=np.int64)
-                np.add.at(self._free, (index, node, column), amounts)
-            held = [(at, place, _CARDS + card, request.gpu_milli) for at, request, place, cards in taken for card in cards]
+                np.add.at(self._free[:, :, column], (index, node), amounts)
+            held = [(at, row, _CARDS + card, request.gpu_milli) for at, request, row, cards in taken for card in cards]
             if held:
                 where = np.array(held, dtype=np.int64)
                 np.add.at(self._free, (where[:, 0], where[:, 1], where[:, 2]), where[:, 3])
