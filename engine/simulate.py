@@ -21,8 +21,9 @@ from engine.order import OrderPolicy, next_change, points
 from engine.placement import Member, take_members
 from engine.preemption import yielding
 from engine.profile import Places, placed_at
-from engine.queues import Holder, Policy, QueueRules
+from engine.queues import Holder, Policy, QueueRules, Strategy
 from engine.quota import FlavorResource, Node, QuotaTree
+from engine.reasons import Reason
 from engine.snapshot import Candidate, PoolView, Snapshot, Verdict, charge_of
 
 # Passes at one moment; each but the last grants or evicts somebody.
@@ -330,10 +331,25 @@ class Simulation:
                     moved = self._preempt(verdict) or moved
             if self._watch is not None:
                 self._watch(self, verdicts)
-            if not moved:
+            if not moved or self._exhausted(verdicts):
                 break
         for verdict in verdicts:
-            self.records[verdict.job].verdict = verdict
+            if verdict.outcome != "grant":
+                self.records[verdict.job].verdict = verdict
+
+    def _exhausted(self, verdicts: Sequence[Verdict]) -> bool:
+        """Whether another pass would certainly grant nothing: room and quota only shrank in this one, so whoever found
+        none finds none now. Others' turns may have come, and gangs may fit in another way."""
+        if self._watch is not None or self._evicts():
+            return False
+        if any(rules.strategy == Strategy.STRICT_FIFO for rules in self.policy.rules.values()):
+            return False
+        return all(
+            verdict.outcome == "grant" or verdict.reason is not Reason.BEHIND_IN_QUEUE for verdict in verdicts
+        ) and all(sum(members for _, members in job.candidate.groups) == 1 for job in self.waiting.values())
+
+    def _evicts(self) -> bool:
+        return any(not rules.within_queue == rules.reclaim == Policy.NEVER for rules in self.policy.rules.values())
 
     def _grant(self, verdict: Verdict) -> None:
         job = self.waiting.pop(verdict.job)
@@ -357,7 +373,7 @@ class Simulation:
 
     def snapshot(self) -> Snapshot:
         """What the decider is given now."""
-        evicts = any(not rules.within_queue == rules.reclaim == Policy.NEVER for rules in self.policy.rules.values())
+        evicts = self._evicts()
         candidates = [
             job.candidate if number not in self._tries else replace(job.candidate, attempts=self._tries[number])
             for number, job in self.waiting.items()
