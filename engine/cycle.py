@@ -27,15 +27,7 @@ from engine.placement import (
     take_members,
 )
 from engine.preemption import Demand
-from engine.queues import (
-    DEFAULT_RULES,
-    Fungibility,
-    Policy,
-    Preference,
-    QueueRules,
-    Strategy,
-    World,
-)
+from engine.queues import DEFAULT_RULES, Fungibility, Policy, Preference, QueueRules, Strategy, World
 from engine.quota import FlavorResource
 from engine.reasons import GRAVITY, RANK, Reason
 from engine.refusals import (
@@ -162,11 +154,23 @@ class _Cycle:
 
     def _bring_in(self, queue: int, heads: dict[int, int]) -> None:
         """Let the queue's next job that may start compete; those before it that are known not to are refused."""
-        items, likenesses, now, claims = self.queues[queue], self.likenesses[queue], self.now, self.claims
+        items = self.queues[queue]
         strict = self.rules.get(queue, DEFAULT_RULES).strategy == Strategy.STRICT_FIFO
+        singly = strict or queue in self.peculiar
+        index, waiting = self._pass_singly(queue, strict=strict) if singly else self._pass_by(queue)
+        self.places[queue] = (index, waiting)
+        if index < len(items):
+            item = items[index]
+            heads[queue] = index
+            rank = (-self.points.get(item.job, item.priority), item.submitted, item.job)
+            self.tournament.set(Entry(queue, self._provisional(item), rank))
+        elif heads.pop(queue, None) is not None:
+            self.tournament.drop(queue)
+
+    def _pass_singly(self, queue: int, *, strict: bool) -> tuple[int, int]:
+        """Refuse those next in a queue that are known not to start; where it goes on, and how many of it wait."""
+        items, likenesses, now, claims = self.queues[queue], self.likenesses[queue], self.now, self.claims
         start, waiting = self.places[queue]
-        if not strict and queue not in self.peculiar:
-            start, waiting = self._pass_by(items, likenesses, start, waiting)
         for index in range(start, len(items)):
             item, likeness = items[index], likenesses[index]
             refusal: Told | None
@@ -177,25 +181,19 @@ class _Cycle:
             elif claims and item.job in claims:
                 continue
             elif strict:
-                refusal = None  # Whoever is refused blocks those behind it, so it has to be its turn.
+                return index, waiting  # Whoever is refused blocks those behind it, so it has to be its turn.
             else:
                 refusal = likeness.refusal or self._known(item, likeness)
             if refusal is None:
-                self.places[queue] = (index, waiting)
-                heads[queue] = index
-                rank = (-self.points.get(item.job, item.priority), item.submitted, item.job)
-                self.tournament.set(Entry(queue, self._provisional(item), rank))
-                return
+                return index, waiting
             waiting += 1
             self._refuse(item, refusal, waiting)
-        self.places[queue] = (len(items), waiting)
-        if heads.pop(queue, None) is not None:
-            self.tournament.drop(queue)
+        return len(items), waiting
 
-    def _pass_by(
-        self, items: Sequence[Candidate], likenesses: Sequence[Likeness], start: int, waiting: int
-    ) -> tuple[int, int]:
-        """Refuse the next jobs of a queue that are known not to start, nearly all there are, at once."""
+    def _pass_by(self, queue: int) -> tuple[int, int]:
+        """The same for a queue in which all that are alike fare alike: nearly all of it at once."""
+        items, likenesses = self.queues[queue], self.likenesses[queue]
+        start, waiting = self.places[queue]
         told: list[Told] = []
         for index in range(start, len(items)):
             likeness = likenesses[index]
@@ -207,12 +205,9 @@ class _Cycle:
             return start, waiting
         end = start + len(told)
         passed, reasons = items[start:end], [refusal.reason for refusal in told]
-        if self.backfill is not None:
-            self._await(passed, told)
-        jobs = [item.job for item in passed]
-        numbers = count(waiting + 1)
-        rows = zip(jobs, repeat("pend"), reasons, told, numbers, *_NOTHING_ELSE, strict=False)
-        self.verdicts += map(Verdict._make, rows)
+        self._await(passed, told)
+        jobs, numbers = [item.job for item in passed], count(waiting + 1)
+        self.verdicts += map(Verdict._make, zip(jobs, repeat("pend"), reasons, told, numbers, *_NOTHING_ELSE))
         return end, waiting + len(told)
 
     def _wait(self, item: Candidate, refusal: Told) -> None:

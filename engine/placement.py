@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +15,7 @@ from engine.filters import FILTERS, Filter, capacity_filters, static_filters
 from engine.filters.gpu import cards_with
 from engine.fleet import WHOLE_CARD, CapacityAnswer, Fleet, Int64, Mask, NodeRow, Request, StaticAnswer
 from engine.fragmentation import Mix, growth
+from engine.funnels import Funnel, Step
 from engine.ranking import ranking
 from engine.reasons import Reason
 from engine.scores import terms, total_score
@@ -34,32 +34,6 @@ OBSTACLES_MAX = 4096
 _Failure = tuple[int, int, Fleet]
 # (group index, rank over all groups, node index, card indices)
 Member = tuple[int, int, int, tuple[int, ...]]
-
-
-class Step(NamedTuple):
-    """One filter: how many nodes it took away, how many remained, how many it alone rejects."""
-
-    filter: str
-    rejected: int
-    remaining: int
-    only: int
-
-
-@dataclass(frozen=True, slots=True)
-class Funnel:
-    """How `total` nodes became the candidates, filter by filter."""
-
-    total: int
-    steps: tuple[Step, ...]
-
-    @property
-    def remaining(self) -> int:
-        """The number of candidates at the end."""
-        return self.steps[-1].remaining if self.steps else self.total
-
-    def as_list(self) -> list[dict[str, object]]:
-        """JSON-ready, in order."""
-        return [step._asdict() for step in self.steps]
 
 
 @dataclass(frozen=True, slots=True)
