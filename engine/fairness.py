@@ -10,14 +10,14 @@ from engine.quota import FlavorResource, QuotaTree, Share
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A queue's head with what it would be charged; `rank` is its place among equals: priority or points, age, id."""
+    """A queue's head with what it would be charged; `rank` is its place among equals: priority, age, id."""
 
     queue: int
     usage: Mapping[FlavorResource, int]
     rank: tuple[Any, ...]
 
 
-# Borrows in what its head asks for; share; points; standing; rank. Smaller goes first.
+# Borrows in what its head asks for; share; standing; rank. Smaller goes first.
 _Key = tuple[Any, ...]
 
 
@@ -25,9 +25,9 @@ class Tournament:
     """The heads of one tree's queues. At every cohort the children that have a head compete.
 
     Each child counts with its head's request added: one that does not borrow in what the head asks for goes
-    before one that does, then the smaller share, then the rank of the head, where (with `standing`) the smaller
-    standing decides between equal points. The winners move up. Keys are kept; a change of usage or head in a
-    queue changes only those on its path, so the next winner costs depth times width.
+    before one that does, then the smaller share, then (with `standing`) the smaller standing, then the rank of
+    the head. The winners move up. Keys are kept; a change of usage or head in a queue changes only those on its
+    path, so the next winner costs depth times width.
     """
 
     def __init__(self, tree: QuotaTree, *, standing: bool = False) -> None:
@@ -93,9 +93,7 @@ class Tournament:
         else:
             borrows = tree.exceeds_any(node, extra)
             share = tree.share(node, extra).key()
-        if not self._standing:
-            return borrows, share, entry.rank
-        return borrows, share, entry.rank[0], tree.standing(node, extra).key(), entry.rank
+        return (borrows, share, tree.standing(node, extra).key() if self._standing else (), entry.rank)
 
     def first(self) -> Entry | None:
         """The winner over all trees; None when there is no head."""
