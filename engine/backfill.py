@@ -11,7 +11,7 @@ from bisect import bisect_right, insort
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from engine.fleet import Fleet, Mask
 from engine.placement import Groups, Member, Placed, place_gang
@@ -92,15 +92,8 @@ class Option(NamedTuple):
     nodes: Mask
 
 
-class _Waiting(NamedTuple):
-    """A job that has to wait, and in which flavors it could start."""
-
-    job: int
-    queue: int
-    pool: str
-    groups: Groups
-    options: Callable[[], Sequence[Option]]
-    wait: Wait
+if TYPE_CHECKING:  # The snapshot has the plan in it.
+    from engine.snapshot import Candidate
 
 
 @dataclass(slots=True)
@@ -132,16 +125,25 @@ class Backfill:
     whoever changes `fleet` or `tree` other than by a grant or an eviction calls `settle` before.
     """
 
-    def __init__(self, plan: Plan, fleet: Fleet, tree: QuotaTree, now: float) -> None:
-        self.plan, self.now = plan, now
+    def __init__(
+        self,
+        plan: Plan,
+        fleet: Fleet,
+        tree: QuotaTree,
+        now: float,
+        options: "Callable[[Candidate], Sequence[Option]]",
+    ) -> None:
+        """`options` tells in which flavors a job that waits could start some time, with the fewest members."""
+        self.plan, self.now, self._options = plan, now, options
         self.reservations: list[Reservation] = []
-        self._waiting: list[_Waiting] = []
+        self._waiting: list[tuple[Candidate, Wait]] = []
         self._fleet, self._tree = fleet, tree
         # Those that run, by their ends; until somebody has to wait, only what this cycle has granted.
         self._known: list[Running] | None = None
         self._granted: list[tuple[int, int, Charge, Places]] = []
         self._profile: Profile | None = None
-        self._heads: set[Hashable] = set()
+        # Who has a reserved start, or will never have one.
+        self._heads: set[Hashable] = {None}
         self._tries = 0
         # Quota as it will be at times that were asked for, ascending; kept true when something is granted or reserved.
         self._trees: list[tuple[float, QuotaTree]] = []
@@ -158,11 +160,23 @@ class Backfill:
 
     # Who waits
 
-    def wait(
-        self, job: int, queue: int, pool: str, groups: Groups, options: Callable[[], Sequence[Option]], wait: Wait
-    ) -> None:
-        """A job has to wait; those that are told so first come first."""
-        self._waiting.append(_Waiting(job, queue, pool, groups, options, wait))
+    def wants(self, item: "Candidate", wait: Wait) -> bool:
+        """Whether a job that waits may get a reserved start; said of one, it holds for all of its queue and pool."""
+        return self._tries < self.plan.depth and self._head(item, wait) not in self._heads
+
+    def wait(self, item: "Candidate", wait: Wait) -> None:
+        """A job that may get a reserved start has to wait; those that are told so first come first."""
+        self._waiting.append((item, wait))
+
+    def _head(self, item: "Candidate", wait: Wait) -> Hashable:
+        """Those of whom only the first gets a reserved start have this in common; for those who get none it is None,
+        and for those who all get one their own."""
+        mode = self.plan.modes.get(item.pool, self.plan.mode) if self.plan.modes else self.plan.mode
+        if mode is Mode.CONSERVATIVE:
+            return item.job
+        if mode is Mode.NONE or wait is Wait.TURN:
+            return None
+        return wait, item.queue if wait is Wait.QUOTA else item.pool
 
     def starts(self) -> dict[int, float]:
         """The start (epoch seconds) that is reserved for each job that is to have one."""
@@ -172,22 +186,21 @@ class Backfill:
     def settle(self) -> None:
         """Reserve starts for those that have had to wait up to now."""
         waiting, self._waiting = self._waiting, []
-        for item in waiting:
+        for item, wait in waiting:
             if self._tries >= self.plan.depth:
                 return
-            self._reserve(item)
+            head = self._head(item, wait)
+            if head not in self._heads:
+                self._reserve(item, wait, head)
 
-    def _reserve(self, item: _Waiting) -> None:
-        job, queue, pool, groups, options, wait = item
-        head: Hashable = (wait, queue if wait == Wait.QUOTA else pool)
-        mode = self.plan.modes.get(pool, self.plan.mode)
-        if mode == Mode.NONE or (mode == Mode.EASY and (wait == Wait.TURN or head in self._heads)):
-            return
+    def _reserve(self, item: "Candidate", wait: Wait, head: Hashable) -> None:
         self._tries += 1
-        duration = self.plan.duration(job)
+        job, queue, groups = item.job, item.queue, item.least.groups
+        mode, duration = self.plan.modes.get(item.pool, self.plan.mode), self.plan.duration(job)
         # The head of a queue that lacks quota keeps no nodes from others; in a full schedule it has its place.
         reserve = self._for_quota if wait == Wait.QUOTA and mode == Mode.EASY else self._for_room
-        found = [one for option in options() if (one := reserve(job, queue, groups, option, duration)) is not None]
+        options = (reserve(job, queue, groups, option, duration) for option in self._options(item))
+        found = [one for one in options if one is not None]
         if not found:
             return
         best = min(found, key=lambda one: one.start)

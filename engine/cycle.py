@@ -6,77 +6,56 @@ gets, engine.preemption who has to go for it. Within a cycle capacity and quota 
 fails again: every refusal is remembered by what was asked, and thousands of equal jobs cost one look.
 """
 
-from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import count, repeat
 
 from engine.backfill import Backfill, Option, Wait
 from engine.evictions import Eviction, Evictions
 from engine.fairness import Entry, Tournament
 from engine.flavors import Level, Mode, choose, level_of, reduced
 from engine.fleet import Mask
+from engine.kinds import Kind, Kinds, Likeness
 from engine.placement import (
     Placed,
-    candidates,
+    fits_anywhere,
     obstacles,
     place_gang,
     place_one,
     shortages,
+    sieve,
     take_members,
 )
 from engine.preemption import Demand
-from engine.queues import (
-    DEFAULT_RULES,
-    Fungibility,
-    Policy,
-    Preference,
-    QueueRules,
-    Strategy,
-    World,
-)
+from engine.queues import DEFAULT_RULES, Fungibility, Policy, Preference, QueueRules, Strategy, World
 from engine.quota import FlavorResource
 from engine.reasons import GRAVITY, RANK, Reason
-from engine.refusals import Deferred, Granted, Refusal, Told, behind, combined, no_flavor, no_place, no_quota
-from engine.rooms import Room, Rooms, within
+from engine.refusals import (
+    Deferred,
+    Granted,
+    Refusal,
+    Told,
+    behind,
+    combined,
+    full,
+    no_flavor,
+    no_place,
+    no_quota,
+    tried,
+)
+from engine.rooms import Rooms, within
 from engine.snapshot import NO_POINTS, Candidate, Snapshot, Verdict, charge_of, queue_order
 
 # Reasons of one job that others which ask for the same need not have.
 _ITS_OWN = (Reason.WAITING_FOR_PREEMPTION, Reason.BUDGET_EXHAUSTED)
+# What verdicts of jobs that are merely refused have after their position.
+_NOTHING_ELSE = [repeat(Verdict._field_defaults[name]) for name in Verdict._fields[5:]]
 # What a job with this reason gets a reserved start for.
 _WAITS = {
     Reason.WAITING_FOR_CAPACITY: Wait.ROOM,
     Reason.WAITING_FOR_QUOTA: Wait.QUOTA,
     Reason.BEHIND_IN_QUEUE: Wait.TURN,
 }
-
-
-@dataclass(slots=True)
-class _Kind:
-    """Jobs of one pool that ask for the same, whatever their queue: what placement has said about them.
-
-    `blocked` is by flavor and final for the cycle; in `infeasible` are the flavors that could not hold the
-    job even if they were empty. `refusals` is by the flavors that a queue has quota in, for queues with room
-    in all of them.
-    """
-
-    looked_at: bool = False
-    infeasible: set[str] = field(default_factory=set)
-    blocked: dict[str, Told] = field(default_factory=dict)
-    refusals: dict[frozenset[str], Told] = field(default_factory=dict)
-    shortages: dict[str, Refusal] = field(default_factory=dict)
-
-
-@dataclass(slots=True, eq=False)
-class _Likeness:
-    """Jobs of one queue that ask for the same fare alike in a cycle: why those before were refused.
-
-    Whether a job may go ahead of reserved starts depends on how long it runs, so `held` is by that.
-    """
-
-    kind: _Kind
-    refusal: Told | None = None
-    held: dict[float | None, Told] | None = None
-    room: Room | None = None
 
 
 def decide(snapshot: Snapshot, *, now: float, limit: int = 1000) -> list[Verdict]:
@@ -101,7 +80,7 @@ class _Cycle:
         plan = snapshot.plan
         self.points = plan.points if plan is not None else NO_POINTS
         self.durations = plan.durations if plan is not None else NO_POINTS
-        self.backfill = Backfill(plan, self.fleet, self.tree, now) if plan is not None else None
+        self.backfill = Backfill(plan, self.fleet, self.tree, now, self._open) if plan is not None else None
         self.queues = queue_order(snapshot.candidates, self.points)
         # Where to go on in each queue, and how many of it stay pending.
         self.places = dict.fromkeys(self.queues, (0, 0))
@@ -109,7 +88,6 @@ class _Cycle:
         self.starts = {budget: allowance.starts for budget, allowance in snapshot.allowances.items()}
         self.granted = 0
         self.verdicts: list[Verdict] = []
-        self.kinds: dict[Hashable, _Kind] = {}
         self.rules = snapshot.rules
         self.evictions: Evictions | None = None
         if snapshot.holders:
@@ -118,7 +96,9 @@ class _Cycle:
             )
             self.evictions = Evictions(world, self.fleet, snapshot.places)
         self.rooms = Rooms(self.tree, self.flavors, self.evictions)
-        self.likenesses = {queue: self._likenesses(items) for queue, items in self.queues.items()}
+        self.kinds = Kinds(self.rooms)
+        self.likenesses = {queue: self.kinds.likenesses(items) for queue, items in self.queues.items()}
+        self.peculiar = {queue for queue, items in self.queues.items() if self._peculiar(items)}
         self.tournament = Tournament(self.tree, standing=True)
 
     def run(self) -> list[Verdict]:
@@ -156,18 +136,13 @@ class _Cycle:
         starts = self.backfill.starts()
         return [item._replace(reserved=starts.get(item.job)) for item in self.verdicts] if starts else self.verdicts
 
-    def _likenesses(self, items: Sequence[Candidate]) -> list[_Likeness]:
-        """For each of a queue's jobs what is shared by those that are alike."""
-        found: dict[Hashable, _Likeness] = {}
-        result = []
-        for item in items:
-            key = (item.pool, item.equivalence) if item.equivalence is not None else item.job
-            likeness = found.get(key)
-            if likeness is None:
-                likeness = found[key] = _Likeness(self._kind(item))
-                self.rooms.expect(item)
-            result.append(likeness)
-        return result
+    def _peculiar(self, items: Sequence[Candidate]) -> bool:
+        """Whether some of a queue's jobs may fare otherwise than those that ask for the same."""
+        if self.claims and any(item.job in self.claims for item in items):
+            return True
+        if self.starts and any(item.budgets for item in items):
+            return True
+        return max([item.not_before for item in items]) > self.now
 
     def _claim(self, queue: int, items: Sequence[Candidate]) -> None:
         """Jobs for which others stop already come before everybody else, in the order of their queue."""
@@ -179,8 +154,22 @@ class _Cycle:
 
     def _bring_in(self, queue: int, heads: dict[int, int]) -> None:
         """Let the queue's next job that may start compete; those before it that are known not to are refused."""
-        items, likenesses, now, claims = self.queues[queue], self.likenesses[queue], self.now, self.claims
+        items = self.queues[queue]
         strict = self.rules.get(queue, DEFAULT_RULES).strategy == Strategy.STRICT_FIFO
+        singly = strict or queue in self.peculiar
+        index, waiting = self._pass_singly(queue, strict=strict) if singly else self._pass_by(queue)
+        self.places[queue] = (index, waiting)
+        if index < len(items):
+            item = items[index]
+            heads[queue] = index
+            rank = (-self.points.get(item.job, item.priority), item.submitted, item.job)
+            self.tournament.set(Entry(queue, self._provisional(item), rank))
+        elif heads.pop(queue, None) is not None:
+            self.tournament.drop(queue)
+
+    def _pass_singly(self, queue: int, *, strict: bool) -> tuple[int, int]:
+        """Refuse those next in a queue that are known not to start; where it goes on, and how many of it wait."""
+        items, likenesses, now, claims = self.queues[queue], self.likenesses[queue], self.now, self.claims
         start, waiting = self.places[queue]
         for index in range(start, len(items)):
             item, likeness = items[index], likenesses[index]
@@ -192,20 +181,34 @@ class _Cycle:
             elif claims and item.job in claims:
                 continue
             elif strict:
-                refusal = None  # Whoever is refused blocks those behind it, so it has to be its turn.
+                return index, waiting  # Whoever is refused blocks those behind it, so it has to be its turn.
             else:
                 refusal = likeness.refusal or self._known(item, likeness)
             if refusal is None:
-                self.places[queue] = (index, waiting)
-                heads[queue] = index
-                rank = (-self.points.get(item.job, item.priority), item.submitted, item.job)
-                self.tournament.set(Entry(queue, self._provisional(item), rank))
-                return
+                return index, waiting
             waiting += 1
             self._refuse(item, refusal, waiting)
-        self.places[queue] = (len(items), waiting)
-        if heads.pop(queue, None) is not None:
-            self.tournament.drop(queue)
+        return len(items), waiting
+
+    def _pass_by(self, queue: int) -> tuple[int, int]:
+        """The same for a queue in which all that are alike fare alike: nearly all of it at once."""
+        items, likenesses = self.queues[queue], self.likenesses[queue]
+        start, waiting = self.places[queue]
+        told: list[Told] = []
+        for index in range(start, len(items)):
+            likeness = likenesses[index]
+            refusal = likeness.refusal or self._known(items[index], likeness)
+            if refusal is None:
+                break
+            told.append(refusal)
+        if not told:
+            return start, waiting
+        end = start + len(told)
+        passed, reasons = items[start:end], [refusal.reason for refusal in told]
+        self._await(passed, told)
+        jobs, numbers = [item.job for item in passed], count(waiting + 1)
+        self.verdicts += map(Verdict._make, zip(jobs, repeat("pend"), reasons, told, numbers, *_NOTHING_ELSE))
+        return end, waiting + len(told)
 
     def _wait(self, item: Candidate, refusal: Told) -> None:
         start, waiting = self.places[item.queue]
@@ -239,7 +242,7 @@ class _Cycle:
             self.evictions.world.tree.add(item.queue, kept)
         self.rooms.charge(item.amounts)
 
-    def _known(self, item: Candidate, likeness: _Likeness) -> Told | None:
+    def _known(self, item: Candidate, likeness: Likeness) -> Told | None:
         """Why the job cannot start if that is known before its turn: from others, or as its queue lacks the quota."""
         if likeness.held is not None and (held := likeness.held.get(self.durations.get(item.job))) is not None:
             return held
@@ -253,7 +256,7 @@ class _Cycle:
             self._remember(item, likeness, refusal)
         return refusal
 
-    def _unaffordable(self, item: Candidate, likeness: _Likeness) -> Deferred | None:
+    def _unaffordable(self, item: Candidate, likeness: Likeness) -> Deferred | None:
         """The refusal of a job that has no quota in any flavor in which it could still have a place.
 
         It agrees with `_try`, which also makes its words.
@@ -277,6 +280,27 @@ class _Cycle:
             mildest = min(mildest, RANK[reason])
         return Deferred(GRAVITY[mildest], partial(self._words, item))
 
+    def _nowhere(self, item: Candidate, kind: Kind) -> bool:
+        """Whether it is known that no node has room for the job, which has a single member."""
+        if not kind.nowhere and len(item.groups) == 1 and item.groups[0][1] == 1:
+            kind.nowhere = not fits_anywhere(self.fleet, item.groups[0][0])
+        return kind.nowhere
+
+    def _unplaced(self, item: Candidate, likeness: Likeness) -> Told:
+        """The refusal of a job that no node has room for, as going through its flavors would find."""
+        kind, room = likeness.kind, self.rooms.of(item)
+        if not kind.looked_at:
+            self._look(item, kind)
+        roomy = self.rooms.roomy(item, room)
+        for flavor in room.covered - kind.blocked.keys():
+            if roomy or within(self.rooms.measured(item).flavors[flavor], item.amounts):
+                kind.blocked[flavor] = self._no_node(item, kind, flavor)
+        refusal = self._unaffordable(item, likeness)
+        assert refusal is not None
+        if roomy:
+            kind.refusals[room.covered] = refusal
+        return refusal
+
     def _words(self, item: Candidate) -> Refusal:
         """Why the job is refused in each flavor, all together; nothing is decided any more."""
         refusals: dict[str, Told] = {}
@@ -284,7 +308,7 @@ class _Cycle:
             pass
         return combined(list(refusals.values())).words
 
-    def _remember(self, item: Candidate, likeness: _Likeness, refusal: Told) -> None:
+    def _remember(self, item: Candidate, likeness: Likeness, refusal: Told) -> None:
         if refusal.held:
             likeness.held = likeness.held or {}
             likeness.held[self.durations.get(item.job)] = refusal
@@ -310,13 +334,24 @@ class _Cycle:
 
     def _refuse(self, item: Candidate, why: Told, position: int) -> None:
         outcome = "preempt" if why.reason is Reason.WAITING_FOR_PREEMPTION else "pend"
-        wait = _WAITS.get(why.reason) if self.backfill is not None else None
-        if self.backfill is not None and wait is not None and (wait != Wait.TURN or why.held):
-            least = item.least
-            self.backfill.wait(item.job, item.queue, item.pool, least.groups, lambda: self._open(least), wait)
+        self._await([item], [why])
         self.verdicts.append(
             Verdict(item.job, outcome, why.reason, why, position, why.flavor, why.members, why.victims)
         )
+
+    def _await(self, items: Sequence[Candidate], told: Sequence[Told]) -> None:
+        """Let jobs of one queue have reserved starts, those of them that get one."""
+        if self.backfill is None:
+            return
+        wanted: dict[tuple[str, Reason, bool], Wait | None] = {}
+        for item, why in zip(items, told, strict=True):
+            key = (item.pool, why.reason, why.held)
+            if key not in wanted:
+                wait = _WAITS.get(why.reason)
+                turned = wait is None or (wait is Wait.TURN and not why.held)
+                wanted[key] = None if wait is None or turned or not self.backfill.wants(item, wait) else wait
+            if (to := wanted[key]) is not None:
+                self.backfill.wait(item, to)
 
     def _over_budget(self, item: Candidate) -> Refusal | None:
         """The refusal of a job whose budget lets no more start."""
@@ -335,7 +370,7 @@ class _Cycle:
         wait = item.not_before - self.now
         return Refusal(Reason.BACKOFF, f"tried {item.attempts} times; the next try is in {wait:.1f} s.")
 
-    def _consider(self, item: Candidate, likeness: _Likeness) -> Told | None:
+    def _consider(self, item: Candidate, likeness: Likeness) -> Told | None:
         """Grant the job (None) or say why not: the mildest reason over its flavors, as one is enough."""
         over = self._over_budget(item) if self.starts else None
         if over is not None:
@@ -348,6 +383,8 @@ class _Cycle:
         known = self._refused_with_room(item, likeness)
         if known is not None:
             return known
+        if not item.minimums and not self._may_search(item.queue) and self._nowhere(item, likeness.kind):
+            return self._unplaced(item, likeness)
         rules = self.rules.get(item.queue, DEFAULT_RULES)
         # Evictions count only if nothing fits, unless the queue would rather evict than try the next flavor.
         eager = (
@@ -364,19 +401,17 @@ class _Cycle:
             found = self._fewer(item, rules, refusals)
             if found is not None:
                 item, chosen = found
-        tried = [entry for told in refusals.values() for entry in told.tried] if chosen is not None else []
+        before = list(refusals.values())
         if isinstance(chosen, Eviction):
-            return self._evict(item, chosen, tried)
+            return self._evict(item, chosen, before)
         if chosen is not None:
             flavor, nodes, placed = chosen
             if self.granted < self.limit:
-                self._grant(item, flavor, nodes, placed, tried)
+                self._grant(item, flavor, nodes, placed, before)
                 return None
-            detail = f"it fits, but {self.granted} jobs were granted before it in this cycle."
-            tried.append({"flavor": flavor, "outcome": "fits", "detail": detail})
-            refusal: Told = Refusal(Reason.BEHIND_IN_QUEUE, detail, None, tried)
+            refusal: Told = full(flavor, self.granted, before)
         else:
-            refusal = combined(list(refusals.values()))
+            refusal = combined(before)
         room = self.rooms.of(item)
         # Who may not go ahead of whom depends on how long it runs, which other queues' jobs need not share.
         held = chosen is None and refusal.held
@@ -402,7 +437,7 @@ class _Cycle:
     def _may_search(self, queue: int) -> bool:
         return self.evictions is not None and self.evictions.may_search(queue)
 
-    def _refused_with_room(self, item: Candidate, likeness: _Likeness) -> Told | None:
+    def _refused_with_room(self, item: Candidate, likeness: Likeness) -> Told | None:
         """Why no node takes the job, if its queue has room and another queue's job was refused for that."""
         kind, room = likeness.kind, likeness.room
         if room is None:
@@ -419,7 +454,7 @@ class _Cycle:
         self, item: Candidate, refusals: dict[str, Told], *, evict: bool
     ) -> Iterator[tuple[tuple[str, Mask, Placed] | Eviction | None, Level]]:
         """Flavors in order with how the job fits each; why it does not goes to `refusals`."""
-        kind, room = self._kind(item), self.rooms.of(item)
+        kind, room = self.kinds.of(item), self.rooms.of(item)
         roomy = self.rooms.roomy(item, room)
         for flavor, nodes in self.flavors[item.pool]:
             if flavor not in room.covered:
@@ -457,7 +492,7 @@ class _Cycle:
             demand, item.groups, nodes
         )
 
-    def _evict(self, item: Candidate, eviction: Eviction, tried: list[dict[str, object]]) -> Refusal:
+    def _evict(self, item: Candidate, eviction: Eviction, before: Sequence[Told]) -> Refusal:
         """Keep the room that the victims leave for the job, which waits for them."""
         assert self.evictions is not None
         if self.backfill is not None:
@@ -471,19 +506,11 @@ class _Cycle:
         victims = tuple((int(str(victim.holder.uid)), victim.cause) for victim in eviction.victims)
         named = [{"job": job, "cause": cause.value} for job, cause in victims]
         flavor = next(iter(eviction.demand.usage))[0]
-        tried.append({"flavor": flavor, "outcome": "preempt", "detail": detail, "victims": named})
-        return Refusal(Reason.WAITING_FOR_PREEMPTION, detail, None, tried, eviction.members, victims, flavor)
+        entry: dict[str, object] = {"flavor": flavor, "outcome": "preempt", "detail": detail, "victims": named}
+        entries = [*tried(before), entry]
+        return Refusal(Reason.WAITING_FOR_PREEMPTION, detail, None, entries, eviction.members, victims, flavor)
 
-    def _kind(self, item: Candidate) -> _Kind:
-        name: Hashable = item.equivalence
-        if name is None:
-            name = (tuple((request.shape, count) for request, count in item.groups), item.minimums)
-        kind = self.kinds.get((item.pool, name))
-        if kind is None:
-            kind = self.kinds[item.pool, name] = _Kind()
-        return kind
-
-    def _try(self, item: Candidate, kind: _Kind, flavor: str, nodes: Mask, short: bool) -> Placed | Told:
+    def _try(self, item: Candidate, kind: Kind, flavor: str, nodes: Mask, short: bool) -> Placed | Told:
         """A place in one flavor under quota, or why not; what does not pass by waiting is looked at first."""
         if short:
             amounts = charge_of(item, flavor)
@@ -508,7 +535,7 @@ class _Cycle:
             kind.blocked[flavor] = no_place(flavor, placed)
         return kind.blocked[flavor]
 
-    def _look(self, item: Candidate, kind: _Kind) -> None:
+    def _look(self, item: Candidate, kind: Kind) -> None:
         """Find the flavors that could not hold the job even if they were empty."""
         kind.looked_at = True
         never = obstacles(self.fleet, item.groups, self.pools[item.pool].split)
@@ -517,16 +544,19 @@ class _Cycle:
                 kind.infeasible.add(flavor)
                 kind.blocked[flavor] = no_place(flavor, obstacle)
 
-    def _try_one(self, item: Candidate, kind: _Kind, flavor: str, nodes: Mask) -> Placed | Told:
+    def _try_one(self, item: Candidate, kind: Kind, flavor: str, nodes: Mask) -> Placed | Told:
         """A place for a single member."""
         request = item.groups[0][0]
         placed = place_one(self.fleet, request, nodes)
         if placed is not None:
             return self._ahead(item, flavor, nodes, placed)
-        kind.blocked[flavor] = Deferred(Reason.WAITING_FOR_CAPACITY, partial(self._shortage, item, kind, flavor))
+        kind.blocked[flavor] = self._no_node(item, kind, flavor)
         return kind.blocked[flavor]
 
-    def _shortage(self, item: Candidate, kind: _Kind, flavor: str) -> Refusal:
+    def _no_node(self, item: Candidate, kind: Kind, flavor: str) -> Deferred:
+        return Deferred(Reason.WAITING_FOR_CAPACITY, partial(self._shortage, item, kind, flavor))
+
+    def _shortage(self, item: Candidate, kind: Kind, flavor: str) -> Refusal:
         """What a single member is short of in a flavor, at the end of the cycle."""
         if not kind.shortages:
             names = (name for name, _ in self.flavors[item.pool])
@@ -543,8 +573,9 @@ class _Cycle:
         return outcome if isinstance(outcome, Placed) else behind(flavor, outcome.job, outcome.start)
 
     def _open(self, item: Candidate) -> list[Option]:
-        """The flavors in which a job that waits could start some time."""
-        kind, covered = self._kind(item), self.rooms.of(item).covered
+        """The flavors in which a job that waits could start some time, with the fewest members."""
+        item = item.least
+        kind, covered = self.kinds.of(item), self.rooms.of(item).covered
         return [
             Option(charge, nodes)
             for flavor, nodes in self.flavors[item.pool]
@@ -552,8 +583,8 @@ class _Cycle:
             if self.tree.ever_fits(item.queue, charge := charge_of(item, flavor)) is None
         ]
 
-    def _grant(self, item: Candidate, flavor: str, nodes: Mask, placed: Placed, tried: list[dict[str, object]]) -> None:
-        funnel, _ = candidates(self.fleet, item.groups[0][0], nodes)
+    def _grant(self, item: Candidate, flavor: str, nodes: Mask, placed: Placed, before: Sequence[Told]) -> None:
+        why = Granted(flavor, before, sieve(self.fleet, item.groups[0][0], nodes))
         take_members(self.fleet, item.groups, placed.members)
         charge = charge_of(item, flavor)
         self.tree.add(item.queue, charge)
@@ -564,7 +595,4 @@ class _Cycle:
         self.rooms.charge(item.amounts)
         self._count(item)
         self.granted += 1
-        tried.append({"flavor": flavor, "outcome": "granted", "detail": "", "funnel": funnel.as_list()})
-        self.verdicts.append(
-            Verdict(item.job, "grant", None, Granted(funnel, tried), 0, flavor, placed.members, (), placed.scores)
-        )
+        self.verdicts.append(Verdict(item.job, "grant", None, why, 0, flavor, placed.members, (), placed.scores))

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 from engine.queues import FairStrategy, Holder
@@ -33,66 +32,75 @@ class Tournament:
 
     def __init__(self, tree: QuotaTree, *, standing: bool = False) -> None:
         self._tree, self._standing = tree, standing
-        self._keys: dict[int, tuple[_Key, Entry]] = {}
-        self._below: dict[int | None, set[int]] = {}
+        self._entries: dict[int, Entry] = {}
+        # The keys of those that compete, by the cohort above them; those of roots by None.
+        self._keys: dict[int | None, dict[int, _Key]] = {None: {}}
+        # Roots that ever had a head.
+        self._roots: set[int] = set()
+        # Cohorts below which something changed since their winners were chosen, with their depths.
+        self._changed: dict[int, int] = {}
 
     def set(self, entry: Entry) -> None:
         """Bring in a queue's head, or look at it again after the queue's usage has changed."""
         path = self._tree.path(entry.queue)
-        for below, above in pairwise(path):
-            self._below.setdefault(above, set()).add(below)
-        roots = self._below.setdefault(None, set())
-        if path[-1] not in roots:
-            roots.add(path[-1])
-            for root in roots & self._keys.keys():
-                self._compete(root, self._keys[root][1])
-        self._compete(path[0], entry)
-        self._climb(path)
+        if path[-1] not in self._roots:
+            self._roots.add(path[-1])
+            self._climb()
+            for root in list(self._keys[None]):
+                self._compete(root, None, self._entries[root])
+        self._compete(path[0], self._tree.parent(path[0]), entry)
+        self._note(path)
 
     def drop(self, queue: int) -> None:
         """Take a queue out: it has no head any more."""
-        del self._keys[queue]
-        self._climb(self._tree.path(queue))
+        self._leave(queue, self._tree.parent(queue))
+        self._note(self._tree.path(queue))
 
-    def _climb(self, path: tuple[int, ...]) -> None:
-        """Choose the winners anew along a path, from the lowest cohort up."""
-        for node in path[1:]:
-            keys = self._keys
-            winner = min((child for child in self._below.get(node, ()) if child in keys), key=self._rank, default=None)
-            if winner is None:
-                keys.pop(node, None)
+    def _note(self, path: tuple[int, ...]) -> None:
+        for depth, node in zip(range(len(path) - 2, -1, -1), path[1:], strict=True):
+            self._changed[node] = depth
+
+    def _climb(self) -> None:
+        """Choose the winners anew where something changed, from the lowest cohort up."""
+        changed, self._changed = self._changed, {}
+        for node in sorted(changed, key=changed.__getitem__, reverse=True):
+            below, above = self._keys[node], self._tree.parent(node)
+            if below:
+                self._compete(node, above, self._entries[min(below, key=below.__getitem__)])
             else:
-                self._compete(node, keys[winner][1])
+                self._leave(node, above)
 
-    def _rank(self, node: int) -> _Key:
-        return self._keys[node][0]
+    def _leave(self, node: int, above: int | None) -> None:
+        self._keys[above].pop(node, None)
+        self._entries.pop(node, None)
 
-    def _compete(self, node: int, entry: Entry) -> None:
+    def _compete(self, node: int, above: int | None, entry: Entry) -> None:
         """Let an entry stand for a node; with nobody to compete against, its key does not matter."""
-        above = self._tree.parent(node)
-        if above is None and len(self._below[None]) == 1:
-            self._keys[node] = (), entry
-            return
-        self._keys[node] = self._key(node, entry), entry
+        alone = above is None and len(self._roots) == 1
+        self._entries[node] = entry
+        self._keys.setdefault(above, {})[node] = () if alone else self._key(node, above, entry)
 
-    def _key(self, node: int, entry: Entry) -> _Key:
+    def _key(self, node: int, above: int | None, entry: Entry) -> _Key:
         """How a node competes at its parent, with what reaches it of the entry's request added."""
         tree, extra = self._tree, entry.usage
-        for below in tree.path(entry.queue):
-            if below == node:
-                break
-            extra = tree.beyond_kept(below, extra)
-        if tree.parent(node) is None:
+        if node != entry.queue:
+            for below in tree.path(entry.queue):
+                if below == node:
+                    break
+                extra = tree.beyond_kept(below, extra)
+        if above is None:
             borrows, share = False, (0.0, 0.0)
         else:
-            borrows = any(amount and tree.exceeds(node, fr, amount) for fr, amount in extra.items())
+            borrows = tree.exceeds_any(node, extra)
             share = tree.share(node, extra).key()
         return (borrows, share, tree.standing(node, extra).key() if self._standing else (), entry.rank)
 
     def first(self) -> Entry | None:
         """The winner over all trees; None when there is no head."""
-        roots = [root for root in self._below.get(None, ()) if root in self._keys]
-        return self._keys[min(roots, key=self._rank)][1] if roots else None
+        if self._changed:
+            self._climb()
+        roots = self._keys[None]
+        return self._entries[min(roots, key=roots.__getitem__)] if roots else None
 
 
 class TargetOrdering:

@@ -162,6 +162,10 @@ class Request:
         return isinstance(other, Request) and self.shape == other.shape
 
     def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
         return hash(self.shape)
 
 
@@ -179,13 +183,15 @@ class StaticAnswer:
 
 @dataclass(frozen=True, slots=True)
 class CapacityAnswer:
-    """What all filters said of one request now: a row of `passed` per filter, and the nodes that pass every one."""
+    """What all filters said of one request now: a row of `passed` per filter, and the nodes that pass every one, if
+    there are `any`."""
 
     request: Request
     version: int
     filters: tuple[str, ...]
     passed: Mask
     fitting: Mask
+    any: bool
 
 
 @dataclass(eq=False)
@@ -234,8 +240,8 @@ class Fleet:
     slots: tuple[Request, Int64] | None = field(default=None, repr=False)
     # Indices of nodes whose free amounts changed, in order; rankings follow it.
     changes: list[int] = field(default_factory=list, repr=False)
-    # `engine.ranking.Ranking` by `Request.shape`.
-    rankings: dict[Hashable, object] = field(default_factory=dict, repr=False)
+    # `engine.ranking.Ranking` by what is asked for.
+    rankings: dict[Request, object] = field(default_factory=dict, repr=False)
     # `engine.fragmentation.Mix`, when something is known of the work that comes, and where its classes may run.
     mix: object | None = field(default=None, repr=False)
     may_run: npt.NDArray[np.bool_] | None = field(default=None, repr=False)
@@ -462,7 +468,7 @@ class Fleet:
         """Keep the scores of all nodes for requests like this one."""
         if len(self.rankings) >= _CACHE_LIMIT:
             self.rankings.clear()
-        self.rankings[request.shape] = ranking
+        self.rankings[request] = ranking
 
     def _warm(self) -> None:
         """Derive once what every twin would otherwise derive again."""

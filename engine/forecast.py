@@ -60,6 +60,7 @@ def estimate_starts(
             depth=depth,
             running=[_ending(item, since, float(running[item.job][draw]), now) for item in live],
             durations={job: float(times[draw]) for job, times in waiting.items()},
+            told=True,
         )
         for verdict in decide(replace(snapshot, plan=drawn), now=now):
             # Who waits for evicted jobs to stop starts as soon as they have.

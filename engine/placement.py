@@ -1,11 +1,12 @@
 """Placing all members of a job at once, or saying why not."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import pairwise
-from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from engine.amounts import amount_text
 from engine.constraints import Together
@@ -14,6 +15,7 @@ from engine.filters import FILTERS, Filter, capacity_filters, static_filters
 from engine.filters.gpu import cards_with
 from engine.fleet import WHOLE_CARD, CapacityAnswer, Fleet, Int64, Mask, NodeRow, Request, StaticAnswer
 from engine.fragmentation import Mix, growth
+from engine.funnels import Funnel, Step
 from engine.ranking import ranking
 from engine.reasons import Reason
 from engine.scores import terms, total_score
@@ -21,8 +23,8 @@ from engine.topology import Constraint
 
 __all__ = [
     "Fleet", "Funnel", "Member", "NodeFree", "NodeRow", "Placed", "Request", "Split", "Step", "Unplaced",
-    "allowed_by_terms", "candidates", "feasibility", "fits_node", "obstacles", "place_gang", "place_one",
-    "shortages", "take_members",
+    "allowed_by_terms", "candidates", "feasibility", "fits_anywhere", "fits_node", "obstacles", "place_gang",
+    "place_one", "shortages", "sieve", "take_members",
 ]  # fmt: skip
 
 Groups = Sequence[tuple[Request, int]]
@@ -32,32 +34,6 @@ OBSTACLES_MAX = 4096
 _Failure = tuple[int, int, Fleet]
 # (group index, rank over all groups, node index, card indices)
 Member = tuple[int, int, int, tuple[int, ...]]
-
-
-class Step(NamedTuple):
-    """One filter: how many nodes it took away, how many remained, how many it alone rejects."""
-
-    filter: str
-    rejected: int
-    remaining: int
-    only: int
-
-
-@dataclass(frozen=True, slots=True)
-class Funnel:
-    """How `total` nodes became the candidates, filter by filter."""
-
-    total: int
-    steps: tuple[Step, ...]
-
-    @property
-    def remaining(self) -> int:
-        """The number of candidates at the end."""
-        return self.steps[-1].remaining if self.steps else self.total
-
-    def as_list(self) -> list[dict[str, object]]:
-        """JSON-ready, in order."""
-        return [step._asdict() for step in self.steps]
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +133,8 @@ def _capacity(fleet: Fleet, request: Request) -> CapacityAnswer:
         asked = (*_static(fleet, request).masks, *_ask(_CAPACITY, fleet, request))
         passed = np.array([mask for _, mask in asked])
         fitting: Mask = np.logical_and.reduce(passed, axis=0)
-        answer = CapacityAnswer(request, fleet.version, tuple(name for name, _ in asked), passed, fitting)
+        names = tuple(name for name, _ in asked)
+        answer = CapacityAnswer(request, fleet.version, names, passed, fitting, bool(fitting.any()))
         fleet.capacity_answer = answer
     return answer
 
@@ -193,15 +170,30 @@ def candidates(fleet: Fleet, request: Request, allowed: Mask | None = None) -> t
 def funnels(fleet: Fleet, request: Request, split: Split) -> list[Funnel]:
     """For each set of nodes, how those came to be that fit one member now."""
     answer = _capacity(fleet, request)
-    left = answer.passed.copy()
+    return _funnels(answer.filters, answer.passed, split)
+
+
+def sieve(fleet: Fleet, request: Request, allowed: Mask) -> Callable[[], Funnel]:
+    """What makes the funnel of `candidates` as it is now, at any later time; bits take an eighth of the room."""
+    answer = _capacity(fleet, request)
+    return partial(_sifted, answer.filters, np.packbits(answer.passed, axis=1), allowed)
+
+
+def _sifted(filters: Sequence[str], packed: npt.NDArray[np.uint8], allowed: Mask) -> Funnel:
+    passed = np.unpackbits(packed, axis=1, count=len(allowed)).astype(np.bool_)
+    return _funnels(filters, passed, Split([allowed]))[0]
+
+
+def _funnels(filters: Sequence[str], passed: Mask, split: Split) -> list[Funnel]:
+    left = passed.copy()
     for before, after in pairwise(left):  # Several times faster than `logical_and.accumulate`.
         after &= before
-    failed = ~answer.passed
+    failed = ~passed
     only = failed & (failed.view(np.uint8).sum(axis=0, dtype=np.uint8) == 1)
-    totals = split.counts(np.ones((1, len(fleet)), dtype=np.bool_))
+    totals = split.counts(np.ones((1, passed.shape[1]), dtype=np.bool_))
     found = []
     for (total,), remaining, alone in zip(totals, split.counts(left), split.counts(only), strict=True):
-        counts = zip(answer.filters, pairwise([total, *remaining]), alone, strict=True)
+        counts = zip(filters, pairwise([total, *remaining]), alone, strict=True)
         steps = [Step(name, before - after, after, single) for name, (before, after), single in counts]
         found.append(Funnel(total, tuple(steps)))
     return found
@@ -226,9 +218,17 @@ def _choose_cards(fleet: Fleet, request: Request, node: int) -> tuple[int, ...]:
     return tuple(sorted(fitting[: request.gpu_count]))
 
 
+def fits_anywhere(fleet: Fleet, request: Request) -> bool:
+    """Whether one member has room now on any node at all."""
+    return _capacity(fleet, request).any
+
+
 def place_one(fleet: Fleet, request: Request, allowed: Mask | None) -> Placed | None:
     """A place for a single member, or None. The fleet is not changed."""
-    fitting = _fitting(fleet, request, allowed)
+    answer = _capacity(fleet, request)
+    if not answer.any:
+        return None
+    fitting = answer.fitting if allowed is None else answer.fitting & allowed
     nodes = np.flatnonzero(fitting)
     if not len(nodes):
         return None
@@ -567,7 +567,7 @@ def obstacles(fleet: Fleet, groups: Groups, split: Split) -> Sequence[Unplaced |
     if _entangled(groups):
         return [feasibility(fleet, groups, allowed=mask) for mask in split.masks]
     ((request, count),) = groups
-    static, key = _static(fleet, request), (split, request.shape, count)
+    static, key = _static(fleet, request), (split, request, count)
     found = static.obstacles.get(key)
     if found is None:
         slots = np.where(static.passing, np.minimum(_slots(fleet, request), count), 0)

@@ -12,6 +12,7 @@ from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from engine.company import Bonds, Company
 from engine.fleet import NO_CARD, Fleet, Int64, Mask, Request
@@ -21,10 +22,13 @@ from engine.placement import Groups, Member, Placed, place_gang
 # Where the members of a job are: what each takes, its node and its cards.
 Places = Sequence[tuple[Request, int, tuple[int, ...]]]
 
+Index = npt.NDArray[np.intp]
+
 # Moments kept apart; with more, what is given back is counted as given back a little later.
 STEPS = 256
 
-_CPU, _MEMORY, _STORAGE, _CARDS = 0, 1, 2, 3
+# Cpu, memory and storage come before the cards.
+_CARDS = 3
 
 
 class Slot(NamedTuple):
@@ -56,33 +60,34 @@ class Profile:
         `openings` are moments at which more nodes are lent (engine.lending).
         """
         self._fleet, self._steps = fleet, steps
+        # Those of reservations, and which row each has.
         self._starts: list[float] = []
+        self._start_rows: dict[float, int] = {}
         gone = sorted(((max(end, float(np.nextafter(now, np.inf))), places) for end, places in ends), key=_time)
         moments = thinned(sorted({end for end, _ in gone}), steps)
         self._times = sorted({now, *moments, *(at for at in openings if at > now)})
         self._free = np.empty((len(self._times), len(fleet), _CARDS + fleet.gpu_free.shape[1]), dtype=np.int64)
-        row = self._free[0]
-        row[:, _CPU], row[:, _MEMORY], row[:, _STORAGE] = fleet.cpu, fleet.memory, fleet.storage
-        row[:, _CARDS:] = fleet.gpu_free
+        self._free[0] = _amounts(fleet)
         self._free[1:] = 0
-        where: list[tuple[int, int, int]] = []
-        amounts: list[int] = []
-        for end, places in gone:
-            index = bisect_left(self._times, end)
-            for request, node, cards in places:
-                where += ((index, node, _CPU), (index, node, _MEMORY), (index, node, _STORAGE))
-                amounts += (request.cpu, request.memory, request.storage)
-                where += ((index, node, _CARDS + card) for card in cards)
-                amounts += (request.gpu_milli,) * len(cards)
-        if where:
-            np.add.at(self._free, tuple(np.array(where).T), amounts)
+        taken = [(bisect_left(self._times, end), *place) for end, places in gone for place in places]
+        if taken:
+            index, node = (np.array([item[place] for item in taken], dtype=np.intp) for place in (0, 2))
+            for column, name in enumerate(("cpu", "memory", "storage")):
+                amounts = np.array([getattr(item[1], name) for item in taken], dtype=np.int64)
+                np.add.at(self._free[:, :, column], (index, node), amounts)
+            held = [(at, row, _CARDS + card, request.gpu_milli) for at, request, row, cards in taken for card in cards]
+            if held:
+                where = np.array(held, dtype=np.int64)
+                np.add.at(self._free, (where[:, 0], where[:, 1], where[:, 2]), where[:, 3])
         np.cumsum(self._free, axis=0, out=self._free)
+        # Which row of the arrays each moment has: new moments get theirs at the end.
+        self._rows = np.arange(len(self._times))
         # What is left by moment and account of the caps on what others hold.
         left = np.empty((0, 3), dtype=np.int64) if fleet.terms is None else fleet.terms.left
         self._left = np.repeat(left[np.newaxis], len(self._times), axis=0)
         if len(left):
             for end, places in gone:
-                self._count(bisect_left(self._times, end), len(self._times), places, 1)
+                self._count(self._rows[bisect_left(self._times, end) :], places, 1)
         # Who has bonds to others: those that are there, and the reservations, with their spans.
         self._company = fleet.company and fleet.company.fork()
         self._leaving: list[tuple[float, float, Places]] = []
@@ -103,28 +108,28 @@ class Profile:
         return row
 
     def _row(self, at: float) -> int:
-        return max(0, bisect_right(self._times, at) - 1)
+        return int(self._rows[max(0, bisect_right(self._times, at) - 1)])
 
     def _lowest(self, start: float, end: float) -> Int64:
-        """The least that is free of everything from `start` until before `end`."""
-        rows = self._rows(start, end)
+        """The least that is free of everything from `start` until before `end`; not to be changed."""
+        rows = self._lows(start, end)
         lowest: Int64 = self._free[rows].min(axis=0) if len(rows) > 1 else self._free[rows[0]]
         return lowest
 
-    def _rows(self, start: float, end: float) -> list[int]:
+    def _lows(self, start: float, end: float) -> list[int]:
         """The rows in which anything may be at its least from `start` until before `end`."""
-        first = bisect_left(self._starts, start)
-        return [self._row(start), *{self._row(at) for at in self._starts[first : bisect_left(self._starts, end)]}]
+        inside = self._starts[bisect_left(self._starts, start) : bisect_left(self._starts, end)]
+        return [self._row(start), *{self._start_rows[at] for at in inside}]
 
     def _terms(self, start: float, end: float) -> Terms | None:
         """The terms of lending at a start, with the least that is left of the caps until before `end`."""
         terms = self._fleet.terms
         if terms is None:
             return None
-        left: Int64 = self._left[self._rows(start, end)].min(axis=0)
+        left: Int64 = self._left[self._lows(start, end)].min(axis=0)
         return terms.at(None if terms.now is None else start, left)
 
-    def _count(self, first: int, last: int, places: Places, sign: int) -> None:
+    def _count(self, rows: Index, places: Places, sign: int) -> None:
         """Add what places count with to what is left of the caps in some rows, or with -1 take it away."""
         terms = self._fleet.terms
         if terms is None or not terms.accounts:
@@ -132,7 +137,7 @@ class Profile:
         for request, node, _ in places:
             if request.consumer is not None:
                 for account in terms.charged(node, request.consumer):
-                    self._left[first:last, account] += sign * np.array(request.held, dtype=np.int64)
+                    self._left[rows, account] += sign * np.array(request.held, dtype=np.int64)
 
     def fleet(self, start: float, duration: float, *, within: Fleet | None = None) -> Fleet:
         """The fleet as it is free throughout a span; with `within`, what that fleet has free at most."""
@@ -173,7 +178,7 @@ class Profile:
     ) -> Fleet:
         twin = self._fleet.fork()
         twin.terms, twin.company = terms, company
-        twin.cpu, twin.memory, twin.storage = free[:, _CPU].copy(), free[:, _MEMORY].copy(), free[:, _STORAGE].copy()
+        twin.cpu, twin.memory, twin.storage = free[:, 0].copy(), free[:, 1].copy(), free[:, 2].copy()
         cards = free[:, _CARDS:].astype(np.int32)
         if within is not None:
             for name in ("cpu", "memory", "storage"):
@@ -186,12 +191,13 @@ class Profile:
 
     def fits(self, places: Places, start: float, duration: float) -> bool:
         """Whether these places are free throughout a span."""
-        lowest = self._lowest(start, start + duration)
-        nodes = sorted({node for _, node, _ in places})
-        rows = lowest[nodes].copy()
-        _change(rows[None], [(request, nodes.index(node), cards) for request, node, cards in places], -1)
-        cards = rows[:, _CARDS:]
-        fits = (rows[:, :_CARDS] >= 0).all() and ((cards >= 0) | (lowest[nodes][:, _CARDS:] == NO_CARD)).all()
+        lows, nodes = self._lows(start, start + duration), sorted({node for _, node, _ in places})
+        free = self._free[np.array(lows)[:, np.newaxis], nodes].min(axis=0)
+        left = free.copy()
+        moved = [(request, nodes.index(node), cards) for request, node, cards in places]
+        _change(left[np.newaxis], np.array([0]), moved, -1)
+        cards = left[:, _CARDS:]
+        fits = (left[:, :_CARDS] >= 0).all() and ((cards >= 0) | (free[:, _CARDS:] == NO_CARD)).all()
         end = start + duration
         return bool(fits) and self._within_terms(places, start, end) and self.suits(places, start, duration)
 
@@ -286,31 +292,38 @@ class Profile:
             raise ValueError(f"a reservation from {start} to {end} ends before it starts")
         if not self.fits(places, start, end - start):
             raise ValueError(f"the places are not free from {start} to {end}")
-        first, last = self._split(start), self._split(end, later=True)
-        _change(self._free[first:last], places, -1)
-        self._count(first, last, places, -1)
+        self._add(places, start, end, -1)
         self._expect(places, start, end, 1)
         if start > self._times[0]:
             insort(self._starts, start)
+            self._start_rows[start] = self._row(start)
 
     def release(self, places: Places, start: float, end: float) -> None:
         """Give back what was reserved with the same arguments."""
-        first, last = self._split(start), self._split(end, later=True)
-        _change(self._free[first:last], places, 1)
-        self._count(first, last, places, 1)
+        self._add(places, start, end, 1)
         self._expect(places, start, end, -1)
         if start > self._times[0]:
             self._starts.remove(start)
 
+    def _add(self, places: Places, start: float, end: float, sign: int) -> None:
+        """Change what is free throughout a span."""
+        first, last = self._split(start), self._split(end, later=True)
+        rows = self._rows[first:last]
+        _change(self._free, rows, places, sign)
+        self._count(rows, places, sign)
+
     def _split(self, at: float, *, later: bool = False) -> int:
-        """The row that begins at a time. If there are too many already and `later`, that of the next moment."""
+        """The moment of a time, by its place. If there are too many already and `later`, that of the next moment."""
         at = max(at, self._times[0])
         index = bisect_left(self._times, at)
         if index < len(self._times) and (self._times[index] == at or (later and len(self._times) >= 2 * self._steps)):
             return index
+        before, row = int(self._rows[index - 1]), len(self._rows)
+        if row == len(self._free):
+            self._free, self._left = _longer(self._free), _longer(self._left)
+        self._free[row], self._left[row] = self._free[before], self._left[before]
         self._times.insert(index, at)
-        self._free = np.insert(self._free, index, self._free[index - 1], axis=0)
-        self._left = np.insert(self._left, index, self._left[index - 1], axis=0)
+        self._rows = np.concatenate((self._rows[:index], [row], self._rows[index:]))
         return index
 
 
@@ -323,6 +336,18 @@ def _count_company(company: Company, places: Places, sign: int) -> None:
     for request, node, _ in places:
         if request.bonds is not None:
             company.count(request.bonds, node, sign)
+
+
+def _amounts(fleet: Fleet) -> Int64:
+    """What is free now: per node cpu, memory, storage and its cards."""
+    return np.column_stack((fleet.cpu, fleet.memory, fleet.storage, fleet.gpu_free)).astype(np.int64)
+
+
+def _longer(rows: Int64) -> Int64:
+    """The same rows with room for half as many more."""
+    longer = np.empty((len(rows) + len(rows) // 2 + 1, *rows.shape[1:]), dtype=np.int64)
+    longer[: len(rows)] = rows
+    return longer
 
 
 def _has_node(free: Int64, request: Request, allowed: Mask | None) -> bool:
@@ -345,14 +370,12 @@ def thinned(moments: Sequence[float], most: int) -> list[float]:
     return [moments[index] for index in dict.fromkeys(picked.tolist())]
 
 
-def _change(rows: Int64, places: Places, sign: int) -> None:
-    """Add places to every row of (moments, nodes, amounts), or take them away."""
+def _change(free: Int64, rows: Index, places: Places, sign: int) -> None:
+    """Add places to some rows of (moments, nodes, amounts), or take them away."""
     for request, node, cards in places:
-        rows[:, node, _CPU] += sign * request.cpu
-        rows[:, node, _MEMORY] += sign * request.memory
-        rows[:, node, _STORAGE] += sign * request.storage
+        free[rows, node, :_CARDS] += sign * np.array((request.cpu, request.memory, request.storage), dtype=np.int64)
         for card in cards:
-            rows[:, node, _CARDS + card] += sign * request.gpu_milli
+            free[rows, node, _CARDS + card] += sign * request.gpu_milli
 
 
 def _first(moments: Sequence[float], place: Callable[[float], Slot | None]) -> Slot | None:

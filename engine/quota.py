@@ -8,6 +8,7 @@ subtree's quota, and it keeps for itself what lies above its lending limit. Unse
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import inf
+from typing import NamedTuple
 
 from engine.amounts import amount_text
 
@@ -67,8 +68,7 @@ class Shortage:
         return f"{asked} of flavor {flavor} requested, {have} available (at most {most}): bounded by {what}."
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
+class Share(NamedTuple):
     """Fair share of a node: 0 borrows nothing; `weighted` is infinite for a borrower of weight 0."""
 
     weighted: float
@@ -81,6 +81,26 @@ class Share:
 
 
 NOTHING_BORROWED = Share(0.0, 0.0, None)
+NO_AMOUNTS: Mapping[str, int] = {}
+
+
+class _Held(NamedTuple):
+    """What a node uses, and what of it is above its subtree's quota, by resource over all flavors."""
+
+    used: Mapping[str, int]
+    borrowed: Mapping[str, int]
+
+
+def _held(usage: Mapping[FlavorResource, int], subtree: Mapping[FlavorResource, int]) -> _Held:
+    used: dict[str, int] = {}
+    borrowed: dict[str, int] = {}
+    for fr, amount in usage.items():
+        resource = fr[1]
+        used[resource] = used.get(resource, 0) + amount
+        over = amount - subtree.get(fr, 0)
+        if over > 0:
+            borrowed[resource] = borrowed.get(resource, 0) + over
+    return _Held(used, borrowed)
 
 
 def _paths(parents: Mapping[int, int | None], names: Mapping[int, str]) -> list[int]:
@@ -108,8 +128,9 @@ class QuotaTree:
     """The tree with its usage. Queries, `add` and `remove` are O(depth)."""
 
     __slots__ = (
-        "_bound", "_children", "_frs", "_heights", "_kept", "_limits", "_nodes", "_order", "_parent",
-        "_past", "_past_weight", "_paths", "_pools", "_potential", "_subtree", "_usage",
+        "_bound", "_children", "_frs", "_heights", "_held", "_kept", "_limits", "_nodes", "_order", "_parent",
+        "_past", "_past_held", "_past_weight", "_paths", "_pools", "_potential", "_potentials", "_subtree", "_usage",
+        "_ways_up",
     )  # fmt: skip
 
     def __init__(
@@ -151,9 +172,14 @@ class QuotaTree:
         self._bound: dict[int, dict[FlavorResource, int]] = {}
         # Made when first asked for: in a deep tree all of them would be quadratic.
         self._paths: dict[int, tuple[int, ...]] = {}
+        self._ways_up: dict[int, tuple[int, ...]] = {}
         self._heights: dict[int, int] = {}
-        self._pools: dict[tuple[bool, int], dict[str, int]] = {}
+        self._potentials: dict[int, dict[str, dict[str, int]]] = {}
+        self._pools: dict[tuple[bool, int], list[tuple[str, int]]] = {}
         self._configure()
+        # Sums over flavors, made when first asked for and dropped when the usage changes.
+        self._held: dict[int, _Held] = {}
+        self._past_held: dict[int, _Held] = {}
         self._usage: dict[int, dict[FlavorResource, int]] = {node_id: {} for node_id in self._nodes}
         for node_id, amounts in usage.items():
             if node_id not in self._nodes:
@@ -226,7 +252,10 @@ class QuotaTree:
 
     def path(self, node: int) -> tuple[int, ...]:
         """The node and everything above it, the root last."""
-        return tuple(reversed(self._from_root(node)))
+        known = self._ways_up.get(node)
+        if known is None:
+            known = self._ways_up[node] = tuple(reversed(self._from_root(node)))
+        return known
 
     def height(self, node: int) -> int:
         """Steps to the deepest leaf below; 0 for a leaf."""
@@ -251,6 +280,15 @@ class QuotaTree:
     def potential(self, node: int, fr: FlavorResource) -> int:
         """What the node could use if nothing were in use."""
         return self._potential[node].get(fr, 0)
+
+    def potentials(self, node: int) -> Mapping[str, Mapping[str, int]]:
+        """The same by flavor and resource, of everything that the node has a limit for."""
+        found = self._potentials.get(node)
+        if found is None:
+            found = self._potentials[node] = {}
+            for flavor, resource in self._limits[node]:
+                found.setdefault(flavor, {})[resource] = self.potential(node, (flavor, resource))
+        return found
 
     # What is in use
 
@@ -286,6 +324,25 @@ class QuotaTree:
                 amount -= over
         return amount
 
+    def room(self, node: int) -> dict[FlavorResource, int]:
+        """`available` of everything that the node has a limit for, at once."""
+        path, limits = self._from_root(node), self._limits[node]
+        root = path[0]
+        subtree, usage = self._subtree[root], self._usage[root]
+        found = {fr: subtree.get(fr, 0) - usage.get(fr, 0) for fr in limits}
+        for current in path[1:]:
+            usage, kept, bounds = self._usage[current], self._kept[current], self._bound[current]
+            if not kept and not bounds:
+                continue  # What is used here counts above, too, all of it.
+            for fr in limits:
+                over = usage.get(fr, 0) - kept.get(fr, 0)
+                bound = bounds.get(fr)
+                if bound is not None:
+                    found[fr] = min(found[fr], bound - over if over > 0 else bound)
+                if over < 0:
+                    found[fr] -= over
+        return found if self._children[node] else {fr: max(0, amount) for fr, amount in found.items()}
+
     def _from_root(self, node: int) -> tuple[int, ...]:
         """The root and everything from there down to the node."""
         known = self._paths.get(node)
@@ -309,6 +366,11 @@ class QuotaTree:
     def exceeds(self, node: int, fr: FlavorResource, extra: int = 0) -> bool:
         """Whether the usage, with `extra` added, is above the subtree's quota."""
         return self.usage(node, fr) + extra > self.subtree(node, fr)
+
+    def exceeds_any(self, node: int, extra: Mapping[FlavorResource, int]) -> bool:
+        """Whether any usage, with `extra` added, is above the subtree's quota; amounts of 0 do not count."""
+        usage, subtree = self._usage[node], self._subtree[node]
+        return any(amount and usage.get(fr, 0) + amount > subtree.get(fr, 0) for fr, amount in extra.items())
 
     def borrowing_level(self, queue: int, fr: FlavorResource, amount: int) -> tuple[int, bool]:
         """How far up the tree a request reaches, and whether that ends below the root of a tree.
@@ -337,6 +399,7 @@ class QuotaTree:
         for fr, amount in amounts.items():
             current: int | None = node
             while current is not None and amount > 0:
+                self._held.pop(current, None)
                 used = ledger[current].get(fr, 0)
                 ledger[current][fr] = used + amount
                 amount -= max(0, self._kept[current].get(fr, 0) - used)
@@ -352,6 +415,7 @@ class QuotaTree:
         for fr, amount in amounts.items():
             current: int | None = node
             while current is not None and amount > 0:
+                self._held.pop(current, None)
                 used = self._usage[current].get(fr, 0)
                 self._usage[current][fr] = used - amount
                 amount = min(amount, max(0, used - self._kept[current].get(fr, 0)))
@@ -405,60 +469,76 @@ class QuotaTree:
         parent = self._parent[node]
         if parent is None:
             return NOTHING_BORROWED
-        usage, borrowed = self._with(node, extra), dict[str, float]()
-        self._add_borrowed(borrowed, node, usage, 1 - self._past_weight)
-        if self._past_weight:
-            self._add_borrowed(borrowed, node, self._past[node], self._past_weight)
-        if not borrowed:
+        now = self._sums(node).borrowed
+        if extra:
+            now = self._with_borrowed(node, now, extra)
+        past = self._past_sums(node).borrowed if self._past_weight else NO_AMOUNTS
+        if not now and not past:
             return NOTHING_BORROWED
-        return self._dominant(node, self._sums(self._potential, parent), borrowed)
-
-    def _add_borrowed(
-        self, borrowed: dict[str, float], node: int, usage: Mapping[FlavorResource, int], weight: float
-    ) -> None:
-        subtree = self._subtree[node]
-        for fr, used in usage.items():
-            over = used - subtree.get(fr, 0)
-            if over > 0:
-                # Without a past the amounts stay whole numbers, and shares exact.
-                borrowed[fr[1]] = borrowed.get(fr[1], 0) + (over if weight == 1 else weight * over)
+        return self._dominant(node, self._totals(self._potential, parent), now, past)
 
     def standing(self, node: int, extra: Mapping[FlavorResource, int] | None = None) -> Share:
         """What is in use of the node's own quota, as a share: it tells those apart that borrow nothing."""
-        weight, used = self._past_weight, dict[str, float]()
-        for fr, amount in self._with(node, extra).items():
-            used[fr[1]] = used.get(fr[1], 0) + (1 - weight) * amount
-        if weight:
-            for fr, amount in self._past[node].items():
-                used[fr[1]] = used.get(fr[1], 0) + weight * amount
-        return self._dominant(node, self._sums(self._subtree, node), used)
+        now = self._sums(node).used
+        if extra:
+            now, subtree = dict(now), self._subtree[node]
+            for fr, amount in extra.items():
+                if amount and fr in subtree:
+                    now[fr[1]] = now.get(fr[1], 0) + amount
+        past = self._past_sums(node).used if self._past_weight else NO_AMOUNTS
+        return self._dominant(node, self._totals(self._subtree, node), now, past)
 
-    def _with(self, node: int, extra: Mapping[FlavorResource, int] | None) -> dict[FlavorResource, int]:
-        """Usage with `extra` added where the subtree has quota."""
-        if not extra:
-            return self._usage[node]
-        subtree, usage = self._subtree[node], dict(self._usage[node])
+    def _with_borrowed(
+        self, node: int, borrowed: Mapping[str, int], extra: Mapping[FlavorResource, int]
+    ) -> Mapping[str, int]:
+        """What is borrowed by resource with `extra` added to the usage where the subtree has quota."""
+        usage, subtree, found = self._usage[node], self._subtree[node], borrowed
         for fr, amount in extra.items():
-            if fr in subtree:
-                usage[fr] = usage.get(fr, 0) + amount
-        return usage
+            own = subtree.get(fr)
+            if amount and own is not None:
+                used = usage.get(fr, 0)
+                more = max(0, used + amount - own) - max(0, used - own)
+                if more > 0:
+                    found = {**found, fr[1]: found.get(fr[1], 0) + more}
+        return found
 
-    def _sums(self, of: Mapping[int, Mapping[FlavorResource, int]], node: int) -> dict[str, int]:
-        """A node's amounts by resource, over all flavors; kept, as what is configured never changes."""
+    def _sums(self, node: int) -> "_Held":
+        """What a node uses and borrows now, by resource."""
+        held = self._held.get(node)
+        if held is None:
+            held = self._held[node] = _held(self._usage[node], self._subtree[node])
+        return held
+
+    def _past_sums(self, node: int) -> "_Held":
+        """What it used and borrowed in the past, by resource."""
+        held = self._past_held.get(node)
+        if held is None:
+            held = self._past_held[node] = _held(self._past[node], self._subtree[node])
+        return held
+
+    def _totals(self, of: Mapping[int, Mapping[FlavorResource, int]], node: int) -> list[tuple[str, int]]:
+        """A node's amounts by resource, over all flavors, sorted; kept, as what is configured never changes."""
         key = (of is self._potential, node)
-        sums = self._pools.get(key)
-        if sums is None:
-            sums = self._pools[key] = {}
+        totals = self._pools.get(key)
+        if totals is None:
+            sums: dict[str, int] = {}
             for (_, resource), amount in of[node].items():
                 sums[resource] = sums.get(resource, 0) + amount
-        return sums
+            totals = self._pools[key] = sorted((resource, amount) for resource, amount in sums.items() if amount > 0)
+        return totals
 
-    def _dominant(self, node: int, pools: Mapping[str, int], amounts: Mapping[str, float]) -> Share:
-        """The largest of the amounts in thousandths of its pool, divided by the node's weight."""
-        unweighted, dominant = 0.0, None
-        for resource, amount in sorted(amounts.items()):
-            pool = pools.get(resource, 0)
-            if amount > 0 and pool > 0 and 1000 * amount / pool > unweighted:
+    def _dominant(
+        self, node: int, pools: Iterable[tuple[str, int]], now: Mapping[str, int], past: Mapping[str, int]
+    ) -> Share:
+        """The largest of the amounts, those of the past with their weight, in thousandths of its pool, divided by the
+        node's weight."""
+        unweighted, dominant, weight = 0.0, None, self._past_weight
+        for resource, pool in pools:
+            # Without a past the amounts stay whole numbers, and shares exact.
+            amount: float = now.get(resource, 0)
+            if weight:
+                amount = (1 - weight) * amount + weight * past.get(resource, 0)
+            if amount > 0 and 1000 * amount / pool > unweighted:
                 unweighted, dominant = 1000 * amount / pool, resource
         if dominant is None:
             return NOTHING_BORROWED
@@ -471,6 +551,7 @@ class QuotaTree:
         for name in self.__slots__:
             setattr(twin, name, getattr(self, name))
         twin._usage = {node: dict(amounts) for node, amounts in self._usage.items()}
+        twin._held = dict(self._held)
         return twin
 
     def configured(self, nodes: Iterable[Node]) -> "QuotaTree":
@@ -479,49 +560,6 @@ class QuotaTree:
         leaves = [node.id for node in kept if node.id in self._nodes and not self._children[node.id]]
         usage, past = ({leaf: dict(of[leaf]) for leaf in leaves} for of in (self._usage, self._past))
         return QuotaTree(kept, usage, past=past, past_weight=self._past_weight)
-
-    def explain(self, node: int, fr: FlavorResource, amount: int) -> list[dict[str, object]]:
-        """The arithmetic line by line, from the root down to the node, for people.
-
-        The last line tells whether `amount` fits and, if not, what bounds it.
-        """
-        resource = fr[1]
-        path = [node]
-        while (parent := self._parent[path[-1]]) is not None:
-            path.append(parent)
-        lines: list[dict[str, object]] = []
-        for current in reversed(path):
-            limit = self._limits[current].get(fr)
-            available = self.available(current, fr)
-            have, used = (amount_text(resource, value(current, fr)) for value in (self.subtree, self.usage))
-            lines.append(
-                {
-                    "node": self._nodes[current].name,
-                    "nominal": limit.nominal if limit else 0,
-                    "borrowing_limit": limit.borrowing_limit if limit else None,
-                    "lending_limit": limit.lending_limit if limit else None,
-                    "subtree": self.subtree(current, fr),
-                    "kept": self.kept(current, fr),
-                    "usage": self.usage(current, fr),
-                    "available": available,
-                    "potential": self.potential(current, fr),
-                    "text": f"{self._nodes[current].name}: quota {have}, in use {used}, "
-                    f"available {amount_text(resource, available)}.",
-                }
-            )
-        shortage = self.fits(node, {fr: amount})
-        fitting = f"{amount_text(resource, amount)} of flavor {fr[0]} fits."
-        lines.append(
-            {
-                "node": self._nodes[node].name,
-                "requested": amount,
-                "fits": shortage is None,
-                "limiting": shortage.limiting if shortage else None,
-                "limit": shortage.limit if shortage else None,
-                "text": shortage.text() if shortage else fitting,
-            }
-        )
-        return lines
 
 
 def _check(node: Node) -> None:

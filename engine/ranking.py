@@ -57,7 +57,7 @@ def _company(fleet: Fleet, request: Request) -> int | None:
 
 def ranking(fleet: Fleet, request: Request) -> Ranking:
     """The fleet's ranking for requests like this one."""
-    kept = fleet.rankings.get(request.shape)
+    kept = fleet.rankings.get(request)
     if not isinstance(kept, Ranking):
         kept = Ranking(fleet, request)
     elif not kept.belongs_to(fleet):

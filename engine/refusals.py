@@ -25,15 +25,6 @@ class Refusal:
     held: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Granted:
-    """The record of a grant: the flavors tried, the last of which it was, and how its nodes were found."""
-
-    funnel: Funnel
-    tried: Sequence[dict[str, object]]
-    detail: str = ""
-
-
 class Deferred:
     """A refusal whose words and figures are only made when somebody asks for them, from what is there at the end of the
     cycle: thousands of jobs stay refused for the same reason from one cycle to the next."""
@@ -81,6 +72,49 @@ class Deferred:
 Told = Refusal | Deferred
 
 
+class Granted:
+    """The record of a grant: the flavors tried, the last of which it was, and how its nodes were found.
+
+    Like that of a refusal it is only worded when somebody asks: the funnel as it was before the grant.
+    """
+
+    __slots__ = ("_before", "_flavor", "_funnel", "_sieve")
+    detail = ""
+
+    def __init__(self, flavor: str, before: Sequence["Told"], sieve: Callable[[], Funnel]) -> None:
+        self._flavor, self._before, self._sieve = flavor, before, sieve
+        self._funnel: Funnel | None = None
+
+    @property
+    def funnel(self) -> Funnel:
+        """Of the flavor that was granted."""
+        if self._funnel is None:
+            self._funnel = self._sieve()
+        return self._funnel
+
+    @property
+    def tried(self) -> Sequence[dict[str, object]]:
+        """By flavor."""
+        granted: dict[str, object] = {
+            "flavor": self._flavor,
+            "outcome": "granted",
+            "detail": "",
+            "funnel": self.funnel.as_list(),
+        }
+        return [*tried(self._before), granted]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Granted) and self.tried == other.tried
+
+    def __hash__(self) -> int:
+        return hash(self._flavor)
+
+
+def tried(refusals: Sequence[Told]) -> list[dict[str, object]]:
+    """What was tried of all."""
+    return [entry for told in refusals for entry in told.tried]
+
+
 def combined(refusals: Sequence[Told]) -> Deferred:
     """The mildest over alternatives, as one flavor that works is enough; what was tried of all."""
     reason = mildest(refusal.reason for refusal in refusals)
@@ -89,8 +123,8 @@ def combined(refusals: Sequence[Told]) -> Deferred:
 
 def _combined(reason: Reason, refusals: Sequence[Told]) -> Refusal:
     chosen = next(refusal for refusal in refusals if refusal.reason == reason)
-    tried = [entry for refusal in refusals for entry in refusal.tried]
-    return Refusal(reason, chosen.detail, chosen.funnel, tried, held=any(refusal.held for refusal in refusals))
+    held = any(refusal.held for refusal in refusals)
+    return Refusal(reason, chosen.detail, chosen.funnel, tried(refusals), held=held)
 
 
 def no_flavor(flavor: str) -> Refusal:
@@ -137,3 +171,14 @@ def behind(flavor: str, ahead: int, start: float) -> Refusal:
         "ahead": {"job": ahead, "start": start},
     }
     return Refusal(Reason.BEHIND_IN_QUEUE, detail, None, [entry], held=True)
+
+
+def full(flavor: str, granted: int, before: Sequence[Told]) -> Deferred:
+    """It fits, but so many were granted in this cycle that it has to wait for the next."""
+    return Deferred(Reason.BEHIND_IN_QUEUE, partial(_full, flavor, granted, before))
+
+
+def _full(flavor: str, granted: int, before: Sequence[Told]) -> Refusal:
+    detail = f"it fits, but {granted} jobs were granted before it in this cycle."
+    entry: dict[str, object] = {"flavor": flavor, "outcome": "fits", "detail": detail}
+    return Refusal(Reason.BEHIND_IN_QUEUE, detail, None, [*tried(before), entry])

@@ -20,7 +20,7 @@ class Room:
     """
 
     covered: frozenset[str]
-    potential: dict[str, dict[str, int]]
+    potential: Mapping[str, Mapping[str, int]]
     flavors: dict[str, dict[str, int]] = field(default_factory=dict)
     free: dict[str, int] = field(default_factory=dict)
     taken: dict[str, int] = field(default_factory=dict)
@@ -53,13 +53,8 @@ class Rooms:
         key = (item.queue, item.pool)
         room = self._rooms.get(key)
         if room is None:
-            limits = self._tree.nodes[item.queue].limits
-            names = (flavor for flavor, _ in self._flavors[item.pool])
-            covered = frozenset(names) & {flavor for flavor, _ in limits}
-            potential: dict[str, dict[str, int]] = {flavor: {} for flavor in covered}
-            for flavor, resource in limits:
-                if flavor in covered:
-                    potential[flavor][resource] = self._tree.potential(item.queue, (flavor, resource))
+            potential = self._tree.potentials(item.queue)
+            covered = frozenset([flavor for flavor, _ in self._flavors[item.pool] if flavor in potential])
             room = self._rooms[key] = Room(covered, potential)
             self._measure(room, item.queue)
         return room
@@ -98,19 +93,26 @@ class Rooms:
 
     def _measure(self, room: Room, queue: int) -> None:
         room.taken, room.measured = dict(self._taken), self._charges
-        room.flavors = {flavor: {} for flavor in room.covered}
-        for flavor, resource in self._tree.nodes[queue].limits:
-            if flavor in room.covered:
-                room.flavors[flavor][resource] = self._available(queue, (flavor, resource))
-        resources = {resource for free in room.flavors.values() for resource in free}
-        room.free = {
-            resource: min(free.get(resource, -1) for free in room.flavors.values()) for resource in resources
-        }
+        flavors: dict[str, dict[str, int]] = {flavor: {} for flavor in room.covered}
+        least: dict[str, int] = {}
+        count = 0
+        for (flavor, resource), amount in self._available(queue).items():
+            if flavor in flavors:
+                count += 1
+                flavors[flavor][resource] = amount
+                if amount < least.get(resource, amount + 1):
+                    least[resource] = amount
+        if count < len(flavors) * len(least):  # Some flavor has no quota at all of some resource.
+            least = {name: min(free.get(name, -1) for free in flavors.values()) for name in least}
+        room.flavors, room.free = flavors, least
 
-    def _available(self, queue: int, fr: FlavorResource) -> int:
+    def _available(self, queue: int) -> dict[FlavorResource, int]:
         """What is free now, and still is after all victims have gone for those who wait for them."""
-        amount = self._tree.available(queue, fr)
-        return amount if self._evictions is None else min(amount, self._evictions.world.tree.available(queue, fr))
+        free = self._tree.room(queue)
+        if self._evictions is None:
+            return free
+        after = self._evictions.world.tree.room(queue)
+        return {fr: min(amount, after[fr]) for fr, amount in free.items()}
 
 
 def within(free: Mapping[str, int], amounts: Mapping[str, int]) -> bool:

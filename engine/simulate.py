@@ -21,8 +21,9 @@ from engine.order import OrderPolicy, next_change, points
 from engine.placement import Member, take_members
 from engine.preemption import yielding
 from engine.profile import Places, placed_at
-from engine.queues import Holder, Policy, QueueRules
+from engine.queues import Holder, Policy, QueueRules, Strategy
 from engine.quota import FlavorResource, Node, QuotaTree
+from engine.reasons import Reason
 from engine.snapshot import Candidate, PoolView, Snapshot, Verdict, charge_of
 
 # Passes at one moment; each but the last grants or evicts somebody.
@@ -163,7 +164,9 @@ class Simulation:
         limits: Iterable[Limit] = (),
         reorder: float | None = None,
         watch: "Callable[[Simulation, Sequence[Verdict]], None] | None" = None,
+        told: bool = False,
     ) -> None:
+        """`watch` is called with the verdicts of every pass, which have the reserved starts if these are `told`."""
         self.now, self.policy, self.history = start, policy, history or History()
         self.fleet, self.pools, self.tree, self.suspended = fleet.fork(), pools, tree.copy(), suspended
         self.records: dict[int, Record] = {}
@@ -177,7 +180,7 @@ class Simulation:
         self._reordered = start
         # The next time at which more nodes are lent, once it is among the events.
         self._opening: float | None = None
-        self._watch = watch
+        self._watch, self._told = watch, told
         self._live: dict[int, _Live] = {}
         self._tries: dict[int, int] = {}
         self._pairs: list[tuple[Hashable, Hashable]] = []
@@ -340,10 +343,25 @@ class Simulation:
                     moved = self._preempt(verdict) or moved
             if self._watch is not None:
                 self._watch(self, verdicts)
-            if not moved:
+            if not moved or self._exhausted(verdicts):
                 break
         for verdict in verdicts:
-            self.records[verdict.job].verdict = verdict
+            if verdict.outcome != "grant":
+                self.records[verdict.job].verdict = verdict
+
+    def _exhausted(self, verdicts: Sequence[Verdict]) -> bool:
+        """Whether another pass would certainly grant nothing: room and quota only shrank in this one, so whoever found
+        none finds none now. Others' turns may have come, and gangs may fit in another way."""
+        if self._watch is not None or self._evicts():
+            return False
+        if any(rules.strategy == Strategy.STRICT_FIFO for rules in self.policy.rules.values()):
+            return False
+        return all(
+            verdict.outcome == "grant" or verdict.reason is not Reason.BEHIND_IN_QUEUE for verdict in verdicts
+        ) and all(sum(members for _, members in job.candidate.groups) == 1 for job in self.waiting.values())
+
+    def _evicts(self) -> bool:
+        return any(not rules.within_queue == rules.reclaim == Policy.NEVER for rules in self.policy.rules.values())
 
     def _grant(self, verdict: Verdict) -> None:
         job = self.waiting.pop(verdict.job)
@@ -367,7 +385,7 @@ class Simulation:
 
     def snapshot(self) -> Snapshot:
         """What the decider is given now."""
-        evicts = any(not rules.within_queue == rules.reclaim == Policy.NEVER for rules in self.policy.rules.values())
+        evicts = self._evicts()
         candidates = [
             job.candidate if number not in self._tries else replace(job.candidate, attempts=self._tries[number])
             for number, job in self.waiting.items()
@@ -400,6 +418,7 @@ class Simulation:
             durations={item.job: self.estimates[item.job].p90 for item in candidates},
             points=self._points(candidates),
             depth=self.policy.depth,
+            told=self._told,
         )
 
     def _points(self, candidates: Sequence[Candidate]) -> Mapping[int, float]:

@@ -179,14 +179,17 @@ def queue_order(
     candidates: Sequence[Candidate], points: Mapping[int, float] = NO_POINTS
 ) -> dict[int, list[Candidate]]:
     """Candidates by queue: more points first (by default the priority), then submitted earlier, then the smaller id."""
-    count = len(candidates)
+    urgent: Sequence[float] = [points.get(item.job, item.priority) for item in candidates]
     keys = (
-        np.fromiter((item.job for item in candidates), dtype=np.int64, count=count),
-        np.fromiter((item.submitted for item in candidates), dtype=np.float64, count=count),
-        np.fromiter((-points.get(item.job, item.priority) for item in candidates), dtype=np.float64, count=count),
+        np.array([item.job for item in candidates], dtype=np.int64),
+        np.array([item.submitted for item in candidates], dtype=np.float64),
+        -np.array(urgent, dtype=np.float64),
     )
     queues: dict[int, list[Candidate]] = {}
     for index in np.lexsort(keys).tolist():
         item = candidates[index]
-        queues.setdefault(item.queue, []).append(item)
+        queue = queues.get(item.queue)
+        if queue is None:
+            queue = queues[item.queue] = []
+        queue.append(item)
     return queues

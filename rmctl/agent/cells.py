@@ -1,9 +1,10 @@
 """The process that makes cells: forked off inside bubblewrap's view of the system, one for each task.
 
 Run by `rmctl.agent.spawner` as `python cells.py rmportal-task DATA`, as root, in a sandbox that bubblewrap has built
-once: a read-only system, /dev, /proc, the agent's task folders at /tasks, and the node's datasets at /datasets. For each request on descriptor 4 it
-forks a watcher, which outlives this process and the agent and writes the exit status, and the watcher forks the first
-process of the task's own namespaces, which adds what is the task's own, takes /tasks away, and becomes nobody.
+once: a read-only system, /dev, /proc, the agent's task folders at /tasks and the node's datasets at /datasets. For each
+request on descriptor 4 it forks a watcher, which outlives this process and the agent and writes the exit status. The
+watcher forks the first process of the task's own namespaces, which adds what is the task's own, takes /tasks and
+/datasets away, and becomes nobody.
 So a task costs no reading of the host's mounts and one program start, its own.
 
 Only the standard library, and little of it: its memory is copied for every task, and none of it may hold more than

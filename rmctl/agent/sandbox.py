@@ -333,7 +333,8 @@ def _spawner(
 def probe(data: str, datasets: Mapping[str, str] = NO_DATASETS) -> Sandbox:
     """The strongest way that really runs a task here: interpreter found, rmctl importable, folder writable.
 
-    `datasets` (name → path) are those that tasks may ever see. To be asked when the agent is in the group where it stays; to be closed.
+    `datasets` (name → path) are those that tasks may ever see. To be asked when the agent is in the group where it
+    stays; to be closed.
     """
     os.makedirs(f"{data}/tasks", mode=0o711, exist_ok=True)
     for candidate in _candidates(data, datasets):

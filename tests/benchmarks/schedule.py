@@ -1,8 +1,8 @@
 """`./portal bench schedule`: how long scheduling takes, in the engine and through PostgreSQL.
 
 The engine: cycles one after the other over a full fleet, with 10,000 jobs queued in 100 tenants: before each, some of
-those that run end, and as many come as were granted. Then how fast an empty fleet fills, what one explanation and one
-simulation cost, and admissions through the portal's own scheduling loop.
+those that run end, and as many come as were granted; then the same with reserved starts (EASY). Then how fast an empty
+fleet fills, what one explanation and one simulation cost, and admissions through the portal's own scheduling loop.
 
     ./portal bench schedule [--nodes 100,1000,10000 --cycles 100 --ends 50 --kinds 200 --own 10 --jobs 5000]
 """
@@ -16,18 +16,21 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from engine.backfill import Plan, Running
 from engine.cycle import decide
 from engine.fleet import Fleet, NodeRow, Request
 from engine.placement import Groups, Member, place_gang
+from engine.profile import placed_at
 from engine.quota import FlavorResource, Limit, Node, QuotaTree
 from engine.simulate import Job as SimulatedJob
 from engine.simulate import QueuePolicy, Simulation
 from engine.snapshot import Candidate, PoolView, Snapshot, Verdict
 from engine.suggestions import suggestions
+from rmportal.memory import settle
 
 from .common import Portal, finish, machine
 from .lists import Filling
@@ -106,6 +109,14 @@ def build_tree(fleet: Fleet) -> QuotaTree:
     return QuotaTree(nodes, {})
 
 
+class Spent(NamedTuple):
+    """What one cycle granted, and the seconds that it took by the clock and of the processor."""
+
+    granted: int
+    clock: float
+    processor: float
+
+
 class Yard:
     """A fleet with its queue, in which jobs come and end from one cycle to the next."""
 
@@ -119,7 +130,7 @@ class Yard:
         self.kinds = [self.chance.sample(range(kinds), own) for _ in range(TENANTS)]
         self.count = 0
         self.candidates: dict[int, Candidate] = {}
-        self.running: list[tuple[int, dict[FlavorResource, int], Groups, tuple[Member, ...]]] = []
+        self.running: list[tuple[int, dict[FlavorResource, int], Groups, tuple[Member, ...], float]] = []
         self.come(QUEUED)
 
     def come(self, count: int) -> None:
@@ -146,14 +157,22 @@ class Yard:
         for _ in range(min(count, len(self.running))):
             place = self.chance.randrange(len(self.running))
             self.running[place], self.running[-1] = self.running[-1], self.running[place]
-            queue, charge, groups, members = self.running.pop()
+            queue, charge, groups, members, _ = self.running.pop()
             self.tree.remove(queue, charge)
             for group, _, node, cards in members:
                 self.fleet.give(groups[group][0], node, cards)
 
-    def snapshot(self) -> Snapshot:
-        """What a cycle sees."""
-        return Snapshot(self.fleet, self.pools, self.tree, list(self.candidates.values()))
+    def snapshot(self, *, reserve: bool = False) -> Snapshot:
+        """What a cycle sees; to `reserve` starts it is told when those that run will end, and how long others take."""
+        snapshot = Snapshot(self.fleet, self.pools, self.tree, list(self.candidates.values()))
+        if not reserve:
+            return snapshot
+        running = [
+            Running(number, queue, end, charge, placed_at(groups, members))
+            for number, (queue, charge, groups, members, end) in enumerate(self.running)
+        ]
+        durations = {job: 30.0 + job * 37 % 4000 for job in self.candidates}
+        return replace(snapshot, plan=Plan(running=running, durations=durations, told=False))
 
     def start(self, verdicts: list[Verdict]) -> int:
         """What was granted runs; returns how many."""
@@ -164,18 +183,19 @@ class Yard:
             self.tree.add(item.queue, charge)
             for group, _, node, cards in verdict.members:
                 self.fleet.take(item.groups[group][0], node, cards)
-            self.running.append((item.queue, charge, item.groups, verdict.members))
+            end = NOW + self.chance.uniform(1.0, 3600.0)
+            self.running.append((item.queue, charge, item.groups, verdict.members, end))
         return len(granted)
 
-    def cycle(self) -> tuple[int, float]:
-        """One cycle, after which as many jobs come as were granted; returns how many, and the seconds it took."""
-        snapshot = self.snapshot()
-        began = time.perf_counter()
+    def cycle(self, *, reserve: bool = False) -> Spent:
+        """One cycle, after which as many jobs come as were granted."""
+        snapshot = self.snapshot(reserve=reserve)
+        began, used = time.perf_counter(), time.process_time()
         verdicts = decide(snapshot, now=NOW, limit=GRANTS_MAX)
-        spent = time.perf_counter() - began
+        spent, used = time.perf_counter() - began, time.process_time() - used
         granted = self.start(verdicts)
         self.come(granted)
-        return granted, spent
+        return Spent(granted, spent, used)
 
 
 def seconds(action: Callable[[], object]) -> float:
@@ -199,21 +219,25 @@ def measure_engine(nodes: int, cycles: int, ends: int, kinds: int, own: int) -> 
     """Fill a fleet, cycle over it, and ask about it."""
     yard = Yard(nodes, kinds, own)
     filling = [yard.cycle()]
-    while filling[-1][0]:
+    while filling[-1].granted:
         filling.append(yard.cycle())
-    running = []
-    for _ in range(cycles):
-        yard.end(ends)
-        running.append(yard.cycle())
-    filled = sum(granted for granted, _ in filling)
+    running: dict[bool, list[Spent]] = {False: [], True: []}
+    for reserve, done in running.items():
+        for _ in range(cycles):
+            yard.end(ends)
+            done.append(yard.cycle(reserve=reserve))
+    filled = sum(spent.granted for spent in filling)
     asked = [item.job for item in yard.candidates.values() if item.groups[0][0].labels][:5]
     return {
         "nodes": nodes,
         "running": len(yard.running),
         "queued": len(yard.candidates),
-        "granted_per_cycle": round(statistics.mean(granted for granted, _ in running), 1),
-        "cycle_ms": percentiles([spent for _, spent in running]),
-        "filling": {"granted": filled, "per_second": round(filled / sum(spent for _, spent in filling))},
+        "granted_per_cycle": round(statistics.mean(spent.granted for spent in running[False]), 1),
+        "cycle_ms": percentiles([spent.clock for spent in running[False]]),
+        "cycle_processor_ms": percentiles([spent.processor for spent in running[False]]),
+        "cycle_with_reserved_starts_ms": percentiles([spent.clock for spent in running[True]]),
+        "cycle_with_reserved_starts_processor_ms": percentiles([spent.processor for spent in running[True]]),
+        "filling": {"granted": filled, "per_second": round(filled / sum(spent.clock for spent in filling))},
         "explain_ms": percentiles([seconds(partial(suggestions, yard.snapshot(), job, now=NOW)) for job in asked]),
         "simulate": measure_simulation(yard),
         "place_one_us": measure_single(yard.fleet),
@@ -306,6 +330,7 @@ def main() -> None:
     parser.add_argument("--own", type=int, default=10, help="how many of these each tenant asks for")
     parser.add_argument("--jobs", type=int, default=5000, help="jobs that are admitted through PostgreSQL; 0 for none")
     options = parser.parse_args()
+    settle()  # As the worker does.
     result: dict[str, Any] = {"benchmark": "schedule", "machine": machine(), "kinds": options.kinds, "engine": []}
     for nodes in options.nodes.split(","):
         result["engine"].append(measure_engine(int(nodes), options.cycles, options.ends, options.kinds, options.own))

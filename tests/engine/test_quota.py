@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.arithmetic import arithmetic
 from engine.quota import FlavorResource, Limit, Node, QuotaTree
 
 from .worlds import CPU, GPU, amount, leaves, trees
@@ -268,13 +269,13 @@ def test_amounts_beyond_32_and_64_bits_stay_exact() -> None:
 def test_explain_gives_the_arithmetic_from_the_root_down() -> None:
     tree = small()
     tree.add(3, {CPU: 7000})
-    lines = tree.explain(2, CPU, 7000)
+    lines = arithmetic(tree, 2, CPU, 7000)
     assert [line["node"] for line in lines] == ["lab", "vision", "vision"]
     assert lines[0]["subtree"] == 10000 + 4000 + 1000
     assert lines[0]["usage"] == 2000
     assert lines[1]["text"] == "vision: quota 4 cpu, in use 0 cpu, available 6 cpu."
     assert lines[2]["fits"] is False and lines[2]["limit"] == "borrowing limit"
-    assert tree.explain(2, CPU, 6000)[-1]["text"] == "6 cpu of flavor default fits."
+    assert arithmetic(tree, 2, CPU, 6000)[-1]["text"] == "6 cpu of flavor default fits."
 
 
 @given(trees((CPU, GPU)), st.data())

@@ -192,7 +192,7 @@ def test_with_times_that_come_true_the_head_starts_no_later_than_was_first_reser
             if verdict.reserved is not None:
                 reserved.setdefault(verdict.job, verdict.reserved)
 
-    records = simulation(fleet, jobs, watch=watch).run()
+    records = simulation(fleet, jobs, watch=watch, told=True).run()
     for number, start in reserved.items():
         assert records[number].first_start is not None
         assert records[number].first_start <= start

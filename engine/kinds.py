@@ -1,0 +1,69 @@
+"""Jobs that fare alike in a cycle: what has been found out about one holds for the others."""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+
+from engine.refusals import Refusal, Told
+from engine.rooms import Room, Rooms
+from engine.snapshot import Candidate
+
+
+@dataclass(slots=True)
+class Kind:
+    """Jobs of one pool that ask for the same, whatever their queue: what placement has said about them.
+
+    `blocked` is by flavor and final for the cycle; in `infeasible` are the flavors that could not hold the
+    job even if they were empty. There is room `nowhere` if no node at all has it. `refusals` is by the flavors
+    that a queue has quota in, for queues with room in all of them.
+    """
+
+    looked_at: bool = False
+    nowhere: bool = False
+    infeasible: set[str] = field(default_factory=set)
+    blocked: dict[str, Told] = field(default_factory=dict)
+    refusals: dict[frozenset[str], Told] = field(default_factory=dict)
+    shortages: dict[str, Refusal] = field(default_factory=dict)
+
+
+@dataclass(slots=True, eq=False)
+class Likeness:
+    """Jobs of one queue that ask for the same: why those before were refused.
+
+    Whether a job may go ahead of reserved starts depends on how long it runs, so `held` is by that.
+    """
+
+    kind: Kind
+    refusal: Told | None = None
+    held: dict[float | None, Told] | None = None
+    room: Room | None = None
+
+
+class Kinds:
+    """All kinds of one cycle."""
+
+    def __init__(self, rooms: Rooms) -> None:
+        self._rooms = rooms
+        self._kinds: dict[Hashable, Kind] = {}
+
+    def of(self, item: Candidate) -> Kind:
+        """The kind of a job."""
+        name: Hashable = item.equivalence
+        if name is None:
+            name = (tuple((request.shape, count) for request, count in item.groups), item.minimums)
+        kind = self._kinds.get((item.pool, name))
+        if kind is None:
+            kind = self._kinds[item.pool, name] = Kind()
+        return kind
+
+    def likenesses(self, items: Sequence[Candidate]) -> list[Likeness]:
+        """For each of a queue's jobs what is shared by those that are alike."""
+        found: dict[Hashable, Likeness] = {}
+        result = []
+        for item in items:
+            key = (item.pool, item.equivalence) if item.equivalence is not None else item.job
+            likeness = found.get(key)
+            if likeness is None:
+                likeness = found[key] = Likeness(self.of(item))
+                self._rooms.expect(item)
+            result.append(likeness)
+        return result
