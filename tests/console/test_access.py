@@ -54,7 +54,7 @@ FORMS = {
     "quota": {"operator"},
     "quota-new": {"operator"},
     "budget": {"operator"},
-    "budget-new": {"operator"},
+    "budget-new": {"operator", "provider", "admin"},
     "contribution-new": {"operator", "provider"},
     "contribution": {"operator", "provider"},
     "node-labels": {"operator", "provider"},
