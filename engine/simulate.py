@@ -351,14 +351,18 @@ class Simulation:
 
     def _exhausted(self, verdicts: Sequence[Verdict]) -> bool:
         """Whether another pass would certainly grant nothing: room and quota only shrank in this one, so whoever found
-        none finds none now. Others' turns may have come, and gangs may fit in another way."""
+        none finds none now. But others' turns may have come, gangs may fit in another way, and who wants others near
+        may have found them."""
         if self._watch is not None or self._evicts():
             return False
         if any(rules.strategy == Strategy.STRICT_FIFO for rules in self.policy.rules.values()):
             return False
         return all(
             verdict.outcome == "grant" or verdict.reason is not Reason.BEHIND_IN_QUEUE for verdict in verdicts
-        ) and all(sum(members for _, members in job.candidate.groups) == 1 for job in self.waiting.values())
+        ) and all(
+            sum(members for _, members in groups) == 1 and groups[0][0].bonds is None
+            for groups in (job.candidate.groups for job in self.waiting.values())
+        )
 
     def _evicts(self) -> bool:
         return any(not rules.within_queue == rules.reclaim == Policy.NEVER for rules in self.policy.rules.values())

@@ -55,7 +55,7 @@ def test_the_folders_of_others_are_not_even_mounted(agent: Agent) -> None:
     agent.portal.started(neighbour)
     placement = agent.run("ls /tasks 2>&1; grep -c ' /tasks ' /proc/self/mountinfo; ls /task")
     log = agent.portal.log(placement)
-    assert log.replace(b"lib\n", b"") == b"0\ninputs.json\nout\nwork\n"
+    assert log.replace(b"lib\n", b"") == b"0\ndata\ninputs.json\nout\nwork\n"
     agent.portal.push(stop=[Stop(neighbour, 1, 0.0)])
     agent.portal.ended(neighbour)
 
