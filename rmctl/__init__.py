@@ -9,12 +9,37 @@ __version__ = "0.1.0"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from rmctl.sdk.dag import DAG, SdkError, bash, chain, empty, param, task
-    from rmctl.sdk.runtime import artifact, checkpoint, context
+    from rmctl.sdk.dag import DAG, SdkError, bash, chain, empty, param, setup, task, teardown
+    from rmctl.sdk.kinds import TaskGroup, approval, task_group, trigger_run, wait_for, wait_for_run, wait_until
+    from rmctl.sdk.runtime import Poked, TaskFailed, TaskSkipped, artifact, checkpoint, context
 
-__all__ = ["DAG", "SdkError", "artifact", "bash", "chain", "checkpoint", "context", "empty", "param", "task"]
+__all__ = [
+    "DAG",
+    "Poked",
+    "SdkError",
+    "TaskFailed",
+    "TaskGroup",
+    "TaskSkipped",
+    "approval",
+    "artifact",
+    "bash",
+    "chain",
+    "checkpoint",
+    "context",
+    "empty",
+    "param",
+    "setup",
+    "task",
+    "task_group",
+    "teardown",
+    "trigger_run",
+    "wait_for",
+    "wait_for_run",
+    "wait_until",
+]
 
-_RUNTIME = ("artifact", "checkpoint", "context")
+_RUNTIME = ("Poked", "TaskFailed", "TaskSkipped", "artifact", "checkpoint", "context")
+_KINDS = ("TaskGroup", "approval", "task_group", "trigger_run", "wait_for", "wait_for_run", "wait_until")
 
 
 def __getattr__(name: str) -> object:
@@ -22,6 +47,8 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name in _RUNTIME:
         from rmctl.sdk import runtime as source
+    elif name in _KINDS:
+        from rmctl.sdk import kinds as source  # type: ignore[no-redef]
     else:
         from rmctl.sdk import dag as source  # type: ignore[no-redef]
     value: object = getattr(source, name)

@@ -32,6 +32,7 @@ from .observe import (
     Work,
     count_in_flight,
     count_instances,
+    job_results,
     load_all,
     load_tasks,
     task_states,
@@ -120,9 +121,11 @@ class _Batch:
     def decide(self) -> None:
         """Follow the news of every run as far as it goes."""
         self._load()
+        asked = [job for run_id, one in self.progress.items() for job in one.asks(self.work[run_id].news)]
+        returned = job_results(asked) if asked else {}
         for run_id, one in self.progress.items():
             work = self.work[run_id]
-            one.take(work.news)
+            one.take(work.news, returned)
             if work.start and one.run.state == RunState.QUEUED:
                 one.begin()
         self._review()

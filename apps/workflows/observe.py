@@ -1,6 +1,7 @@
 """Observe: what the advance loop has to look at. A pass reads the tasks of the jobs that have just moved; every
 few seconds one reads all that is active, from partial indexes. So its cost never follows the history."""
 
+import json
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -225,6 +226,12 @@ def count_instances(run: int) -> dict[str, dict[str, int]]:
     return found
 
 
+def job_results(jobs: Iterable[int]) -> dict[int, Any]:
+    """What these jobs returned."""
+    rows = _fetch("SELECT id, result FROM jobs_job WHERE id = ANY(%s)", [list(jobs)])
+    return {job: None if raw is None else json.loads(raw) for job, raw in rows}
+
+
 def count_in_flight(runs: Iterable[int]) -> dict[int, int]:
     """Tasks with a job in flight, by run."""
     rows = _fetch(
@@ -239,7 +246,7 @@ def with_active_tasks(runs: Iterable[int]) -> set[int]:
     """Those of the runs that have a task which has not ended."""
     rows = _fetch(
         "SELECT DISTINCT run_id FROM workflows_task WHERE run_id = ANY(%s) "
-        "AND state IN ('waiting', 'queued', 'running')",
+        "AND state IN ('waiting', 'deferred', 'queued', 'running')",
         [list(runs)],
     )
     return {row[0] for row in rows}

@@ -12,6 +12,7 @@ from typing import Any
 
 from engine.dag import TERMINAL, Counters, advance, mapped_outcome, outcome
 from engine.dag import TaskState as EngineState
+from rmctl.runner import FAIL_STATUS, SKIP_STATUS
 from rmctl.spec import ArgumentError, CompiledTask
 
 from .models import Run
@@ -19,6 +20,7 @@ from .observe import News, TaskRow
 from .plans import Plan
 from .results import EXPANSION_BYTES, INPUT_BYTES, RESULTS_BYTES, TooLarge, size
 from .states import TaskState
+from .ways import left_out
 
 Loader = Callable[[Mapping[int, Iterable[str]]], list[TaskRow]]
 Ready = tuple[str, int]  # Name and instance; -1 for a task or a mapped task as a whole.
@@ -45,6 +47,8 @@ class Progress:
         self.starts: list[Start] = []
         self.finished: dict[str, EngineState] = {}
         self.ready: list[Ready] = []
+        # Tasks that a branch or a condition leaves out, with a sentence that says so.
+        self.left_out: dict[str, str] = {}
         # Places for further jobs; None without a limit.
         self.slots: int | None = None
         self._counters: dict[str, Counters] = {}
@@ -91,7 +95,14 @@ class Progress:
                 names |= self.plan.reach(item.row.name)
         return names - self.rows.keys()
 
-    def take(self, news: Iterable[News]) -> None:
+    def asks(self, news: Iterable[News]) -> list[int]:
+        """Jobs of which `take` has to know what they returned."""
+        answering = self.plan.answering
+        if not answering:
+            return []
+        return [item.row.job for item in news if item.row.name in answering and item.row.job is not None]
+
+    def take(self, news: Iterable[News], returned: Mapping[int, Any]) -> None:
         """Let tasks follow their jobs."""
         for item in news:
             row = item.row
@@ -100,7 +111,23 @@ class Progress:
                 self._group_runs(row)
                 continue
             row.started_at = row.started_at or item.started_at
-            self._end(row, *_end_of(item), at=item.ended_at or self.now)
+            state, detail = _end_of(item)
+            if state == TaskState.SUCCEEDED and row.name in self.plan.answering:
+                self._answered(row, returned.get(row.job or 0), item.ended_at or self.now)
+            else:
+                self._end(row, state, detail, at=item.ended_at or self.now)
+
+    def _answered(self, row: TaskRow, result: Any, at: datetime) -> None:
+        """A task that decides the way has returned."""
+        task = self.plan.tasks[row.name]
+        try:
+            out = left_out(self.plan, task, result)
+        except ArgumentError as error:
+            self._end(row, TaskState.FAILED, str(error), at=at)
+            return
+        why = f"{row} did not choose it." if task.decides == "branch" else f"{row} found that it is not to go on."
+        self.left_out |= dict.fromkeys(out, why)
+        self._end(row, TaskState.SUCCEEDED, at=at)
 
     def _group_runs(self, row: TaskRow) -> None:
         group = self.rows[row.name]
@@ -113,7 +140,7 @@ class Progress:
             self.finished[row.name] = EngineState(state)
             return
         group = self.rows[row.name]
-        column = "succeeded" if state == TaskState.SUCCEEDED else "failed"
+        column = str(state) if state in (TaskState.SUCCEEDED, TaskState.SKIPPED) else "failed"
         setattr(group, column, getattr(group, column) + 1)
         group.changed = True
         self._end_group(group, at or self.now)
@@ -121,7 +148,8 @@ class Progress:
     def _end_group(self, group: TaskRow, at: datetime) -> None:
         if group.succeeded + group.failed + group.skipped < (group.width or 0):
             return
-        states = [EngineState.FAILED] * bool(group.failed) + [EngineState.SUCCEEDED] * bool(group.succeeded)
+        ended = ((EngineState.FAILED, group.failed), (EngineState.SUCCEEDED, group.succeeded))
+        states = [state for state, count in ended if count] or [EngineState.SKIPPED]
         detail = f"{group.failed} of {group.width} instances did not succeed." if group.failed else ""
         self._end(group, mapped_outcome(states), detail, at=at)
 
@@ -135,16 +163,17 @@ class Progress:
         """Count everything that ended; fills `ready` and ends what is skipped."""
         graph = self.plan.graph
         finished, self.finished = self.finished, {}
-        first = {below for name in finished for below in graph.downstream[name]}
+        first = {below for name in finished for below in graph.downstream[name]} | self.left_out.keys()
         self._need(first)
+        out = [name for name in self.left_out if self.rows[name].state == TaskState.WAITING]
         trial = {name: replace(self._counters[name]) for name in first}
-        step = advance(graph, finished, trial)
+        step = advance(graph, finished, trial, out)
         if trial.keys() - first:
             # Skips went further than what is loaded: again, with everything that they can reach.
-            reached = self.plan.behind(first)
+            reached = graph.behind(first)
             self._need(reached)
             trial = {name: replace(self._counters[name]) for name in reached}
-            step = advance(graph, finished, trial)
+            step = advance(graph, finished, trial, out)
         self._counters.update(trial)
         for name in step.changed:
             row, counters = self.rows[name], trial[name]
@@ -152,7 +181,8 @@ class Progress:
                 row.succeeded, row.failed, row.skipped = counters.succeeded, counters.failed, counters.skipped
                 row.changed = True
         for name in step.skipped:
-            self.rows[name].move(TaskState.SKIPPED, self.now)
+            self.rows[name].move(TaskState.SKIPPED, self.now, self.left_out.get(name))
+        self.left_out = {}
         for name in step.upstream_failed:
             self.rows[name].move(TaskState.UPSTREAM_FAILED, self.now)
         self.ready += [(name, -1) for name in step.ready]
@@ -182,6 +212,7 @@ class Progress:
             if group.state not in TERMINAL:
                 group.succeeded = counts.get("succeeded", 0)
                 group.failed = sum(counts.get(state, 0) for state in ("failed", "cancelled"))
+                group.skipped = counts.get("skipped", 0)
                 group.changed = True
                 self._end_group(group, self.now)
         for name, node in self.plan.graph.tasks.items():
@@ -192,7 +223,7 @@ class Progress:
             for upstream in node.upstream:
                 state = EngineState(self.rows[upstream].state)
                 if state in TERMINAL and upstream not in self.finished:
-                    counters.count(state, node.rule)
+                    self.plan.graph.count(counters, name, upstream, state)
             row.succeeded, row.failed, row.skipped = counters.succeeded, counters.failed, counters.skipped
             row.changed = True
 
@@ -214,6 +245,8 @@ class Progress:
                 return
             task = self.plan.tasks[name]
             row = self.rows[name] if index < 0 else self.instances[name, index]
+            if row.state in TERMINAL:
+                continue  # Left out by a branch while it waited for a place.
             try:
                 known = _usable(task, self.plan.references[name], results)
                 if task.kind == "empty":
@@ -284,6 +317,10 @@ def _end_of(item: News) -> tuple[str, str]:
         return state, ""
     if state == TaskState.CANCELLED:
         return state, "Its job was cancelled."
+    if item.exit_code == SKIP_STATUS:
+        return TaskState.SKIPPED, f"It skipped itself: exit status {SKIP_STATUS}."
+    if item.exit_code == FAIL_STATUS:
+        return state, f"It said that trying again is of no use: exit status {FAIL_STATUS}."
     if item.detail:
         return state, item.detail
     return (
