@@ -9,8 +9,9 @@ from datetime import datetime
 from typing import Any
 
 from django.db import connection
+from django.utils import timezone
 
-from . import moved
+from . import moved, waits
 from .plans import plan_of
 from .states import TaskState
 
@@ -50,6 +51,7 @@ class TaskRow:
     ended_at: datetime | None
     source: str = ""
     changed: bool = False
+    result: Any = None
 
     def __post_init__(self) -> None:
         self.source = self.state
@@ -59,7 +61,7 @@ class TaskRow:
 
     def reset(self) -> None:
         """Take back what was done to a row whose transaction was rolled back; its counters were not touched."""
-        self.state, self.changed, self.ended_at, self.detail = self.source, False, None, ""
+        self.state, self.changed, self.ended_at, self.detail, self.result = self.source, False, None, "", None
 
     def move(self, state: str, at: datetime, detail: str | None = None) -> None:
         """Take a new state; `at` is the time of that step."""
@@ -67,7 +69,10 @@ class TaskRow:
         if state == TaskState.QUEUED:
             self.queued_at = at
         elif state == TaskState.RUNNING:
-            self.started_at = at
+            # The first poke of a sensor counts.
+            self.started_at = self.started_at or at
+        elif state == TaskState.DEFERRED:
+            self.started_at = self.started_at or at
         else:
             self.ended_at = at
         if detail is not None:
@@ -91,6 +96,7 @@ class Work:
     """What one run needs in a pass."""
 
     news: list[News] = field(default_factory=list)
+    due: list[tuple[TaskRow, waits.WaitRow]] = field(default_factory=list)
     start: bool = False
     review: bool = False
 
@@ -115,11 +121,17 @@ def observe(*, search: bool | None = None, review: bool | None = None) -> Observ
         _searched_at = time.monotonic()
         moved.forget()
         news = _news("workflows_task t", [])
+        due = _due("w.due_at <= %s", [timezone.now()])
         observed.more = len(news) == NEWS_MAX
     else:
-        jobs = moved.take(NEWS_MAX)
+        told = moved.take(NEWS_MAX)
+        jobs = [item for item in told if item > 0]
         news = _news(MOVED_TASKS, [jobs]) if jobs else []
-        observed.more = len(jobs) == NEWS_MAX
+        tasks = [-item for item in told if item < 0]
+        due = _due("w.task_id = ANY(%s::bigint[])", [tasks]) if tasks else []
+        observed.more = len(told) == NEWS_MAX
+    for row, wait in due:
+        observed.work.setdefault(row.run, Work()).due.append((row, wait))
     for item in news:
         observed.work.setdefault(item.row.run, Work()).news.append(item)
     _starts(observed)
@@ -147,6 +159,16 @@ def _news(tasks: str, parameters: list[Any]) -> list[News]:
         parameters,
     )
     return [News(TaskRow(*row[:14]), row[14], row[15], row[16] or "", row[17], row[18]) for row in rows]
+
+
+def _due(condition: str, parameters: list[Any]) -> list[tuple[TaskRow, waits.WaitRow]]:
+    """Deferred tasks whose wait is to be looked at."""
+    rows = _fetch(
+        f"SELECT {COLUMNS}, {waits.COLUMNS} FROM workflows_wait w JOIN workflows_task t ON t.id = w.task_id "
+        f"{waits.JOINED} WHERE {condition} AND t.state = 'deferred' ORDER BY t.id LIMIT {NEWS_MAX}",
+        parameters,
+    )
+    return [(TaskRow(*row[:14]), waits.read(row[14:])) for row in rows]
 
 
 def _starts(observed: Observed) -> None:
@@ -182,10 +204,11 @@ def _starts(observed: Observed) -> None:
 
 
 def _stuck() -> list[int]:
-    """Running runs of which no task has a job in flight: whatever they wait for, nobody will bring it."""
+    """Running runs of which no task has a job in flight or is deferred: what they wait for, nobody will bring."""
     rows = _fetch(
         "SELECT r.id FROM workflows_run r WHERE r.state = 'running' AND r.id NOT IN ("
         " SELECT t.run_id FROM workflows_task t WHERE t.state IN ('queued', 'running') AND t.job_id IS NOT NULL) "
+        "AND NOT EXISTS (SELECT 1 FROM workflows_task t WHERE t.run_id = r.id AND t.state = 'deferred') "
         f"ORDER BY r.id LIMIT {REVIEWS_MAX}"
     )
     return [row[0] for row in rows]

@@ -42,6 +42,10 @@ class Plan:
         self.references = {name: _references(task) for name, task in self.tasks.items()}
         # Tasks of which the loop reads what they returned: it decides the way, or says whether a sensor is done.
         self.answering = frozenset(name for name, task in self.tasks.items() if task.decides or task.poked)
+        # Tasks that may have a row of what they wait for.
+        self.waiting = frozenset(
+            name for name, task in self.tasks.items() if task.poked or (task.jobless and task.kind != "empty")
+        )
         # Groups with their tasks, those of inner groups included.
         self.groups = _groups(definition)
         self.position = {name: position for position, name in enumerate(self.graph.order)}

@@ -10,16 +10,20 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from engine.branches import left_out_by_condition
 from engine.dag import TERMINAL, Counters, advance, mapped_outcome, outcome
 from engine.dag import TaskState as EngineState
 from rmctl.runner import FAIL_STATUS, SKIP_STATUS
 from rmctl.spec import ArgumentError, CompiledTask
+from rmctl.spec.kinds import Poke
 
+from .deferring import Deferring, End
 from .models import Run
 from .observe import News, TaskRow
 from .plans import Plan
 from .results import EXPANSION_BYTES, INPUT_BYTES, RESULTS_BYTES, TooLarge, size
 from .states import TaskState
+from .waits import WaitRow, merge_results
 from .ways import left_out
 
 Loader = Callable[[Mapping[int, Iterable[str]]], list[TaskRow]]
@@ -49,6 +53,10 @@ class Progress:
         self.ready: list[Ready] = []
         # Tasks that a branch or a condition leaves out, with a sentence that says so.
         self.left_out: dict[str, str] = {}
+        self.deferring = Deferring(run, plan, now)
+        # What tasks wait for, as far as this pass looks at it, and results of tasks that ended in it without a job.
+        self.waits: dict[int, WaitRow] = {}
+        self.results: dict[Ready, Any] = {}
         # Places for further jobs; None without a limit.
         self.slots: int | None = None
         self._counters: dict[str, Counters] = {}
@@ -84,9 +92,12 @@ class Progress:
 
     # What happened
 
-    def expect(self, news: Iterable[News]) -> set[str]:
-        """Take the rows of the news; returns the tasks that have to be loaded before `take`."""
+    def expect(self, news: Iterable[News], due: Iterable[tuple[TaskRow, WaitRow]] = ()) -> set[str]:
+        """Take the rows of the news and of the waits; returns the tasks that have to be loaded before `take`."""
         names: set[str] = set()
+        for row, _ in due:
+            self.add([row])
+            names |= {row.name} | self.plan.reach(row.name)
         for item in news:
             self.add([item.row])
             if item.row.index >= 0:
@@ -95,12 +106,12 @@ class Progress:
                 names |= self.plan.reach(item.row.name)
         return names - self.rows.keys()
 
-    def asks(self, news: Iterable[News]) -> list[int]:
-        """Jobs of which `take` has to know what they returned."""
+    def asks(self, news: Iterable[News]) -> list[tuple[int, int]]:
+        """Jobs, with their tasks, of which `take` has to know what they returned."""
         answering = self.plan.answering
         if not answering:
             return []
-        return [item.row.job for item in news if item.row.name in answering and item.row.job is not None]
+        return [(item.row.job, item.row.pk) for item in news if item.row.name in answering and item.row.job is not None]
 
     def take(self, news: Iterable[News], returned: Mapping[int, Any]) -> None:
         """Let tasks follow their jobs."""
@@ -118,8 +129,15 @@ class Progress:
                 self._end(row, state, detail, at=item.ended_at or self.now)
 
     def _answered(self, row: TaskRow, result: Any, at: datetime) -> None:
-        """A task that decides the way has returned."""
+        """A task that decides the way, or a poke of a sensor, has returned."""
         task = self.plan.tasks[row.name]
+        if isinstance(task.options, Poke):
+            said = self.deferring.poked(row, task.options, self.waits.get(row.pk), result)
+            if isinstance(said, End):
+                self._end(row, said.state, said.detail, at=at)
+            else:
+                row.move(TaskState.DEFERRED, self.now, said)
+            return
         try:
             out = left_out(self.plan, task, result)
         except ArgumentError as error:
@@ -129,6 +147,30 @@ class Progress:
         self.left_out |= dict.fromkeys(out, why)
         self._end(row, TaskState.SUCCEEDED, at=at)
 
+    def look(self, due: Iterable[tuple[TaskRow, WaitRow]]) -> None:
+        """Look at deferred tasks whose wait may be over."""
+        for read, wait in due:
+            row = self.rows[read.name] if read.index < 0 else self.instances[read.name, read.index]
+            if row.state != TaskState.DEFERRED:
+                continue
+            self.waits[row.pk] = wait
+            task = self.plan.tasks[row.name]
+            if isinstance(task.options, Poke):
+                if wait.due_at is not None and wait.due_at <= self.now:
+                    self.ready.append((row.name, row.index))
+                continue
+            end = self.deferring.look(row, task, wait)
+            if end is not None:
+                self._finish_wait(row, end)
+
+    def _finish_wait(self, row: TaskRow, end: End) -> None:
+        if end.result is not None:
+            row.result = self.results[row.name, row.index] = end.result
+        if end.stops:
+            out = left_out_by_condition(self.plan.graph, row.name, direct=False)
+            self.left_out |= dict.fromkeys(out, f"{row}: {end.result['option']}.")
+        self._end(row, end.state, end.detail)
+
     def _group_runs(self, row: TaskRow) -> None:
         group = self.rows[row.name]
         if row.index >= 0 and group.state == TaskState.QUEUED:
@@ -136,6 +178,8 @@ class Progress:
 
     def _end(self, row: TaskRow, state: str, detail: str = "", *, at: datetime | None = None) -> None:
         row.move(state, at or self.now, detail)
+        if row.name in self.plan.waiting and row.pk:
+            self.deferring.changes.gone.append(row)
         if row.index < 0:
             self.finished[row.name] = EngineState(state)
             return
@@ -236,6 +280,14 @@ class Progress:
         names = {reference for name, _ in self.ready for reference in self.plan.references[name]}
         return names, any(self.plan.tasks[name].mapped for name in names)
 
+    def complete(self, results: dict[str, Any]) -> None:
+        """What sensors returned, and what ended in this pass, among the results that were read."""
+        for name in results.keys() & self.plan.answering:
+            if self.plan.tasks[name].poked:
+                results[name] = _of_sensor(results[name], mapped=self.plan.tasks[name].mapped)
+        if self.results:
+            merge_results(results, self.results, results.keys())
+
     def start(self, results: Mapping[str, Any]) -> None:
         """Start what is ready, as far as there are places; what needs no job ends at once."""
         ready, self.ready = self.ready, []
@@ -253,16 +305,26 @@ class Progress:
                     row.started_at = self.now
                     self._end(row, TaskState.SUCCEEDED)
                 elif index >= 0:
-                    self._submit(row, task, task.resolve(known, self.run.params, item=self._items(task, known)[index]))
+                    self._begin(row, task, task.resolve(known, self.run.params, item=self._items(task, known)[index]))
                 elif task.mapped:
                     self._expand(row, task, known)
                 else:
-                    self._submit(row, task, task.resolve(known, self.run.params))
+                    self._begin(row, task, task.resolve(known, self.run.params))
             except ArgumentError as error:
                 self._end(row, TaskState.FAILED, str(error))
 
     def _items(self, task: CompiledTask, results: Mapping[str, Any]) -> list[Any]:
         return task.items(results, self.run.params)
+
+    def _begin(self, row: TaskRow, task: CompiledTask, inputs: Mapping[str, Any]) -> None:
+        """Let a task or an instance wait or get its job."""
+        if task.jobless:
+            detail = self.deferring.begin(row, task, inputs)
+            row.move(TaskState.DEFERRED, self.now, detail)
+            return
+        self._submit(row, task, inputs)
+        if isinstance(task.options, Poke):
+            self.deferring.poke(row, task.options, self.waits.get(row.pk) if row.pk else None)
 
     def _submit(self, row: TaskRow, task: CompiledTask, inputs: Mapping[str, Any]) -> None:
         if inputs and size(inputs) > INPUT_BYTES:
@@ -295,7 +357,7 @@ class Progress:
         [over] = task.over
         group.width = len(items)
         group.succeeded = group.failed = group.skipped = 0
-        group.move(TaskState.QUEUED, self.now)
+        group.move(TaskState.DEFERRED if task.jobless else TaskState.QUEUED, self.now)
         for index, item in enumerate(items):
             row = TaskRow(0, self.run.pk, task.id, index, TaskState.WAITING, None, None, 0, 0, 0, "", None, None, None)
             self.instances[task.id, index] = row
@@ -303,7 +365,7 @@ class Progress:
             if self.slots == 0:
                 continue
             try:
-                self._submit(row, task, {**common, over: item})
+                self._begin(row, task, {**common, over: item})
             except ArgumentError as error:
                 self._end(row, TaskState.FAILED, str(error))
 
@@ -327,6 +389,13 @@ def _end_of(item: News) -> tuple[str, str]:
         state,
         f"Its job exited with status {item.exit_code}." if item.exit_code is not None else "Its job failed.",
     )
+
+
+def _of_sensor(result: Any, *, mapped: bool) -> Any:
+    """What the last poke said besides being done."""
+    if mapped and isinstance(result, list):
+        return [_of_sensor(item, mapped=False) for item in result]
+    return result.get("value") if isinstance(result, dict) else result
 
 
 def _usable(task: CompiledTask, names: Iterable[str], results: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from django.utils import timezone
 import apps.scheduling.tasks  # noqa: F401 - registers the loop that follows this one
 from apps.core import loops
 
+from . import waits as waiting
 from .apply import apply
 from .commands import create_due_runs, next_due
 from .observe import observe
@@ -30,4 +31,15 @@ def timetable() -> bool:
     due = next_due(now)
     if due is not None:
         loops.wake_at("timetable", due)
+    return more
+
+
+@loops.loop("waits")
+def waits() -> bool:
+    """Tell of the waits that are due, and come back when the next ones are."""
+    now = timezone.now()
+    more = waiting.tell_due(now)
+    due = waiting.next_due(now)
+    if due is not None:
+        loops.wake_at("waits", due)
     return more
