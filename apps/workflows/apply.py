@@ -292,7 +292,7 @@ class _Batch:
         moves = [
             Move(pk, state, TaskState.FAILED, (text, self.now)) for pk, state in waiting.values_list("pk", "state")
         ]
-        waits.drop([move.pk for move in moves])
+        waits.drop(SYSTEM, [move.pk for move in moves])
         move_many(Task, TASK_EDGES, moves, ("detail", "ended_at"))
         for item in self.work[run.pk].news:
             row = item.row

@@ -9,7 +9,6 @@ from datetime import datetime
 from typing import Any
 
 from django.db import connection
-from django.utils import timezone
 
 from . import moved, waits
 from .plans import plan_of
@@ -117,21 +116,16 @@ def observe(*, search: bool | None = None, review: bool | None = None) -> Observ
     """What is to be done now; `search` and `review` ask for (or, if False, leave out) the periodic searches."""
     global _searched_at, _reviewed_at
     observed = Observed(work={})
+    told = moved.take(NEWS_MAX)
     if search or (search is None and time.monotonic() - _searched_at > SEARCH_SECONDS):
         _searched_at = time.monotonic()
-        moved.forget()
         news = _news("workflows_task t", [])
-        due = _due("w.due_at <= %s", [timezone.now()])
-        observed.more = len(news) == NEWS_MAX
+        observed.more = told.full or len(news) == NEWS_MAX
     else:
-        told = moved.take(NEWS_MAX)
-        jobs = [item for item in told if item > 0]
-        news = _news(MOVED_TASKS, [jobs]) if jobs else []
-        tasks = [-item for item in told if item < 0]
-        due = _due("w.task_id = ANY(%s::bigint[])", [tasks]) if tasks else []
-        observed.more = len(told) == NEWS_MAX
-    for row, wait in due:
-        observed.work.setdefault(row.run, Work()).due.append((row, wait))
+        news = _news(MOVED_TASKS, [told.jobs]) if told.jobs else []
+        observed.more = told.full
+    if told.waits:
+        add_due(observed, told.waits)
     for item in news:
         observed.work.setdefault(item.row.run, Work()).news.append(item)
     _starts(observed)
@@ -161,14 +155,16 @@ def _news(tasks: str, parameters: list[Any]) -> list[News]:
     return [News(TaskRow(*row[:14]), row[14], row[15], row[16] or "", row[17], row[18]) for row in rows]
 
 
-def _due(condition: str, parameters: list[Any]) -> list[tuple[TaskRow, waits.WaitRow]]:
-    """Deferred tasks whose wait is to be looked at."""
+def add_due(observed: Observed, tasks: list[int]) -> None:
+    """Add the waits of these tasks, as far as they still wait."""
     rows = _fetch(
         f"SELECT {COLUMNS}, {waits.COLUMNS} FROM workflows_wait w JOIN workflows_task t ON t.id = w.task_id "
-        f"{waits.JOINED} WHERE {condition} AND t.state = 'deferred' ORDER BY t.id LIMIT {NEWS_MAX}",
-        parameters,
+        f"{waits.JOINED} WHERE w.task_id = ANY(%s::bigint[]) AND t.state = 'deferred' ORDER BY t.id",
+        [tasks],
     )
-    return [(TaskRow(*row[:14]), waits.read(row[14:])) for row in rows]
+    for row in rows:
+        task = TaskRow(*row[:14])
+        observed.work.setdefault(task.run, Work()).due.append((task, waits.read(row[14:])))
 
 
 def _starts(observed: Observed) -> None:

@@ -48,6 +48,8 @@ class Plan:
         )
         # Groups with their tasks, those of inner groups included.
         self.groups = _groups(definition)
+        self.group_list = [{"parent": None, "description": "", **group} for group in definition.get("groups", [])]
+        self.owners: dict[str, str] = {task["id"]: task["group"] for task in definition["tasks"] if "group" in task}
         self.position = {name: position for position, name in enumerate(self.graph.order)}
         self._reach: dict[str, frozenset[str]] = {}
 

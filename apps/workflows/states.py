@@ -1,4 +1,4 @@
-"""Lifecycles of runs and tasks.
+"""Lifecycles of runs, tasks and questions.
 
 Run:  queued → running → succeeded | failed;  queued, running → cancelled
 Task: waiting → queued → running → succeeded | failed | skipped
@@ -7,6 +7,7 @@ Task: waiting → queued → running → succeeded | failed | skipped
       waiting → succeeded                                   (empty tasks, mapped groups)
       waiting → skipped | upstream_failed | failed
       waiting, deferred, queued, running → cancelled
+Approval: open → answered | expired | closed
 """
 
 from django.db import models
@@ -60,4 +61,10 @@ TASK_EDGES: dict[tuple[str, str], str] = {
         ("waiting", target): f"task.{target}"
         for target in ("succeeded", "failed", "skipped", "upstream_failed", "cancelled")
     },
+}
+
+APPROVAL_EDGES: dict[tuple[str, str], str] = {
+    ("open", "answered"): "approval.answered",
+    ("open", "expired"): "approval.expired",
+    ("open", "closed"): "approval.closed",
 }

@@ -2,8 +2,8 @@
 
 A task that waits is a row and no more. Whatever ends the wait sets its `due_at` and tells the advance loop, which ends
 the task. The loop `waits` finds what became due by the clock, from a partial index, so that its cost follows what is
-due and not what waits. As with every hint, nothing depends on being told: every two seconds the advance loop looks for
-itself.
+due and not what waits. As with every hint, nothing depends on being told once: at each tick it tells again of what is
+still due.
 """
 
 import json
@@ -15,14 +15,14 @@ from typing import Any
 
 from django.db import connection, transaction
 
-from apps.core import loops, redis
-from apps.core.actors import SYSTEM
+from apps.core import loops
+from apps.core.actors import SYSTEM, Actor
 from apps.core.bulk import insert
-from apps.core.errors import StaleState
-from apps.events.record import Fact, record
+from apps.events.record import Fact, transition
 
 from . import moved
 from .models import Approval, Run, Wait, Workflow, WorkflowVersion
+from .states import APPROVAL_EDGES
 
 DUE_MAX = 2000
 # Runs that start each other may be so deep.
@@ -118,9 +118,7 @@ def write(changes: Changes, now: datetime) -> None:
     if changes.gone:
         Wait.objects.filter(pk__in=[row.pk for row in changes.gone]).delete()
     if changes.questions:
-        Approval.objects.filter(
-            task__in=[row.pk for row, _ in changes.questions], state=Approval.State.OPEN
-        ).update(state=Approval.State.CLOSED)
+        close_questions(SYSTEM, [row.pk for row, _ in changes.questions])
         insert(Approval(task_id=row.pk, asked_at=now, **question.fields) for row, question in changes.questions)
     for approval, option in changes.expired:
         expire(approval, option, now)
@@ -133,10 +131,15 @@ def write(changes: Changes, now: datetime) -> None:
 def expire(approval_id: int, option: str, now: datetime) -> None:
     """Close a question whose time is over; `option` is its default. Raises StaleState when it was just answered."""
     approval = Approval.objects.select_related("task").get(pk=approval_id)
-    open_one = Approval.objects.filter(pk=approval_id, state=Approval.State.OPEN)
-    if not open_one.update(state=Approval.State.EXPIRED, option=option, answered_at=now):
-        raise StaleState(f"Approval {approval_id} was answered meanwhile.")
-    record(SYSTEM, approval_fact("approval.expired", approval, option=option))
+    fact = approval_fact("approval.expired", approval, option=option)
+    transition(SYSTEM, approval, APPROVAL_EDGES, Approval.State.EXPIRED, fact, option=option, answered_at=now)
+
+
+def close_questions(actor: Actor, tasks: Collection[int]) -> None:
+    """Close what these tasks still ask."""
+    for approval in Approval.objects.select_related("task").filter(task__in=tasks, state=Approval.State.OPEN):
+        fact = approval_fact("approval.closed", approval)
+        transition(actor, approval, APPROVAL_EDGES, Approval.State.CLOSED, fact)
 
 
 def approval_fact(verb: str, approval: Approval, **facts: Any) -> Fact:
@@ -178,16 +181,10 @@ def arm(due: Sequence[tuple[int, datetime]], now: datetime) -> None:
     """Once the present transaction has committed: tell of what is due, and ask for a pass when the next of it is."""
     at_once = [task for task, at in due if at <= now]
     if at_once:
-        tell(at_once)
+        moved.tell_waits(at_once)
     later = min((at for _, at in due if at > now), default=None)
     if later is not None and later - now <= loops.AHEAD:
         transaction.on_commit(partial(loops.wake_at, "waits", later))
-
-
-def tell(tasks: Collection[int]) -> None:
-    """Tell the advance loop of waits that are due, once the present transaction has committed."""
-    transaction.on_commit(partial(redis.hint, "SADD", moved.KEY, *(-task for task in tasks)))
-    loops.wake("advance")
 
 
 def tell_due(now: datetime) -> bool:
@@ -197,7 +194,7 @@ def tell_due(now: datetime) -> bool:
     )
     if due:
         with transaction.atomic():
-            tell(due)
+            moved.tell_waits(due)
     return len(due) == DUE_MAX
 
 
@@ -217,13 +214,13 @@ def runs_ended(runs: Collection[Run], now: datetime) -> None:
         )
         tasks = [row[0] for row in cursor.fetchall()]
     if tasks:
-        tell(tasks)
+        moved.tell_waits(tasks)
 
 
-def drop(tasks: Collection[int]) -> None:
+def drop(actor: Actor, tasks: Collection[int]) -> None:
     """Forget what these tasks wait for, as they were cancelled or are run again; open questions are closed."""
     Wait.objects.filter(pk__in=tasks).delete()
-    Approval.objects.filter(task__in=tasks, state=Approval.State.OPEN).update(state=Approval.State.CLOSED)
+    close_questions(actor, tasks)
 
 
 def children_of(tasks: Collection[int]) -> list[int]:

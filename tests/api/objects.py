@@ -17,7 +17,8 @@ from apps.scheduling.models import Decision
 from apps.tenants import commands as tenants
 from apps.tenants.models import Membership, Secret
 from apps.workflows import commands as workflows
-from apps.workflows.models import Run
+from apps.workflows.models import Approval, Run
+from tests.apps.workflows.driver import step
 from tests.personas import GIB, World
 
 SHA256 = "a" * 64
@@ -78,6 +79,17 @@ def make_run(world: World, name: str = "etl") -> Run:
     return workflows.trigger(actor=actor, workflow_id=pushed.workflow.pk)
 
 
+def make_approval(world: World) -> Approval:
+    """An open question of a task of the tenant vision."""
+    ask = {"id": "ask", "kind": "approval", "approval": {"subject": "Go on?"}}
+    actor = world.actor("member")
+    definition = {**DEFINITION, "name": "asking", "tasks": [ask]}
+    pushed = workflows.push(actor=actor, tenant=world.vision, definition=definition)
+    workflows.trigger(actor=actor, workflow_id=pushed.workflow.pk)
+    step()
+    return Approval.objects.get()
+
+
 def make_objects(world: World) -> dict[str, Any]:
     """Build one of everything; the keys are those of the routes (`job_id`, `slug`, …)."""
     node, _ = world.join("vision-node")
@@ -106,6 +118,7 @@ def make_objects(world: World) -> dict[str, Any]:
         "workflow_id": run.workflow_id,
         "number": 1,
         "run_id": run.pk,
+        "approval_id": make_approval(world).pk,
         "artifact_id": placement_artifact(placement),
         "placement_id": placement.pk,
         "sha256": SHA256,

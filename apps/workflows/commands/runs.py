@@ -157,7 +157,7 @@ def cancel_run(*, actor: Actor, run_id: int, reason: str = "") -> Run:
     )
     keys = [task.pk for task in tasks]
     children = waits.children_of(keys)
-    waits.drop(keys)
+    waits.drop(actor, keys)
     for child in children:
         cancel_run(actor=actor, run_id=child, reason=reason or f"Run {run.pk}, which started it, was cancelled.")
     jobs = [task.job_id for task in tasks if task.job_id is not None]

@@ -9,11 +9,11 @@ from django.utils import timezone
 from apps.core.actors import SYSTEM
 from apps.events.models import Event
 from apps.jobs.models import Job
-from apps.workflows import commands, waits
+from apps.workflows import commands, moved, waits
 from apps.workflows.apply import apply
 from apps.workflows.models import Run, Task, Wait, Workflow
 from apps.workflows.observe import observe
-from tests.apps.workflows.driver import bash, definition, empty, end, finish, start, states, step
+from tests.apps.workflows.driver import bash, definition, empty, end, finish, look, start, states
 from tests.personas import World
 
 pytestmark = pytest.mark.django_db
@@ -56,10 +56,10 @@ def test_a_time_is_waited_for_without_a_job(world: World) -> None:
     assert states(run) == {"pause": "deferred", "b": "waiting"}
     found = task(run, "pause")
     assert found.job is None and found.detail.startswith("Waits until 2")
-    step(review=True)
+    look(review=True)
     assert states(run)["pause"] == "deferred"
     later(600)
-    step()
+    look()
     assert states(run) == {"pause": "succeeded", "b": "queued"}
     assert not Wait.objects.exists()
     verbs = Event.objects.filter(subject_type="task", subject_id=found.pk).order_by("id").values_list("verb", flat=True)
@@ -71,7 +71,7 @@ def test_a_point_in_time_is_that_of_the_workflows_zone(world: World, text: str, 
     at = wait("at", "wait_until", arguments={"time": {"param": "at"}})
     schema = {"properties": {"at": {"type": "string", "default": text}}}
     run = start(world.vision, at, params=schema, timezone="Europe/Berlin")
-    step()
+    look()
     assert (states(run)["at"] == "succeeded") is over
 
 
@@ -79,7 +79,7 @@ def test_a_time_that_is_none_fails_and_says_so(world: World) -> None:
     at = wait("at", "wait_until", arguments={"time": {"result": "a"}})
     run = start(world.vision, bash("a"), at)
     end(run, "a", result="soon")
-    step()
+    look()
     assert states(run)["at"] == "failed" and "is not a time" in task(run, "at").detail
 
 
@@ -90,20 +90,20 @@ def test_a_sensor_is_poked_at_its_times_and_gives_its_value(world: World, bundle
     first = task(run, "look").job_id
     for pokes, seconds in ((1, 10), (2, 20), (3, 40)):
         end(run, "look", result={"done": False, "value": None})
-        step()
+        look()
         row = task(run, "look")
         assert row.state == "deferred" and "Poked " in row.detail
         left = (Wait.objects.get().due_at - timezone.now()).total_seconds()
         assert seconds - 2 < left <= seconds and Wait.objects.get().looks == pokes
         later(seconds - 5)
-        step()
+        look()
         assert states(run)["look"] == "deferred"
         later(5)
-        step()
+        look()
         assert states(run)["look"] == "queued"
     assert Job.objects.filter(origin=f"run:{run.pk}").count() == 4 and task(run, "look").job_id != first
     end(run, "look", result={"done": True, "value": [1]})
-    step()
+    look()
     assert states(run) == {"look": "succeeded", "use": "queued"}
     assert Job.objects.get(task__run=run, task__name="use").spec["inputs"] == {"x": [1]}
     assert not Wait.objects.exists() and finish(run) == "succeeded"
@@ -114,13 +114,13 @@ def test_a_sensor_has_a_last_poke_and_ends(world: World, bundle: str, soft: bool
     run = start(world.vision, sensor("look", interval=60, timeout=90, soft_fail=soft), bundle=bundle)
     for _ in range(2):
         end(run, "look", result={"done": False, "value": None})
-        step()
+        look()
         assert states(run)["look"] == "deferred"
         later(60)
-        step()
+        look()
         assert states(run)["look"] == "queued"
     end(run, "look", result={"done": False, "value": None})
-    step()
+    look()
     assert (states(run)["look"], task(run, "look").detail) == (state, "Its time of 90s is over: 3 pokes found nothing.")
 
 
@@ -128,7 +128,7 @@ def test_a_sensor_that_fails_or_answers_nonsense_fails(world: World, bundle: str
     run = start(world.vision, sensor("a"), sensor("b"), bundle=bundle)
     end(run, "a", "failed")
     end(run, "b", result=5)
-    step()
+    look()
     assert set(states(run).values()) == {"failed"}
     assert "must say whether it is done" in task(run, "b").detail and not Wait.objects.exists()
 
@@ -139,13 +139,13 @@ def test_mapped_sensors_wait_each_for_itself(world: World, bundle: str) -> None:
     run = start(world.vision, *tasks, bundle=bundle)
     end(run, "look", result={"done": False, "value": None}, index=0)
     end(run, "look", result={"done": True, "value": "b"}, index=1)
-    step()
+    look()
     assert (states(run)["look[0]"], states(run)["look[1]"]) == ("deferred", "succeeded")
     later(5)
-    step()
+    look()
     assert Job.objects.get(task__run=run, task__name="look", task__index=0).spec["inputs"] == {"x": 1}
     end(run, "look", result={"done": True, "value": "a"}, index=0)
-    step()
+    look()
     assert Job.objects.get(task__run=run, task__name="use").spec["inputs"] == {"all": ["a", "b"]}
 
 
@@ -160,7 +160,7 @@ def awaiting(**options: Any) -> dict[str, Any]:
 
 def settle() -> None:
     for _ in range(3):
-        step()
+        look()
 
 
 @pytest.mark.parametrize(("ends", "state"), [("succeeded", "succeeded"), ("failed", "failed")])
@@ -173,8 +173,8 @@ def test_a_run_is_waited_for_by_its_logical_time(world: World, ends: str, state:
     settle()
     assert states(run)["w"] == "deferred"
     end(made, "x", ends)
-    step()
-    step()
+    look()
+    look()
     assert states(run)["w"] == state
     if state == "succeeded":
         inputs = Job.objects.get(task__run=run, task__name="use").spec["inputs"]
@@ -190,7 +190,7 @@ def test_a_run_that_has_ended_already_or_is_cancelled_ends_the_wait(world: World
     fields = {"arguments": {"logical_time": {"value": early.logical_time.isoformat()}}}
     first = start(world.vision, {**awaiting(allowed=["cancelled"]), **fields}, name="first")
     commands.cancel_run(actor=SYSTEM, run_id=early.pk)
-    step()
+    look()
     assert states(first)["w"] == "succeeded"
     second = start(world.vision, {**awaiting(), **fields}, name="second")
     settle()
@@ -205,7 +205,7 @@ def test_nobody_is_waited_for_without_end(world: World) -> None:
     run = start(world.vision, awaiting(timeout=60), bash("x"))
     settle()
     later(60)
-    step()
+    look()
     assert states(run)["w"] == "failed"
     assert task(run, "w").detail == "Its time of 1m is over: there was no such run."
     gone = start(world.vision, wait("w", "wait_for_run", wait_for_run={"workflow": "nobody"}), name="gone")
@@ -227,8 +227,8 @@ def test_a_run_is_started_with_parameters_and_waited_for(world: World) -> None:
     assert (child.params, child.trigger, child.depth, child.logical_time) == ({"n": 5}, "workflow", 1, run.logical_time)
     assert child.cause == task(run, "t") and states(run)["t"] == "deferred"
     end(child, "x")
-    step()
-    step()
+    look()
+    look()
     run.refresh_from_db()
     assert run.state == "succeeded" and task(run, "t").result == {"run": child.pk, "state": "succeeded"}
 
@@ -267,7 +267,7 @@ def test_a_cancelled_child_fails_the_task_that_waits(world: World) -> None:
     run = start(world.vision, trigger(wait=True))
     settle()
     commands.cancel_run(actor=SYSTEM, run_id=Run.objects.get(workflow__name="other").pk)
-    step()
+    look()
     assert states(run)["t"] == "failed" and "has been cancelled" in task(run, "t").detail
 
 
@@ -275,7 +275,7 @@ def test_a_circle_of_workflows_is_stopped(world: World) -> None:
     other(world, trigger("t", "etl"))
     run = start(world.vision, trigger("t", "other"))
     for _ in range(60):
-        step()
+        look()
     assert Run.objects.count() == 1 + waits.DEPTH_MAX
     last = Run.objects.order_by("-id")[0]
     assert (last.depth, last.state) == (waits.DEPTH_MAX, "failed")
@@ -294,7 +294,7 @@ def test_what_is_due_is_told_and_found_by_an_index(world: World, monkeypatch: An
     pause = wait("pause", "wait_for", arguments={"duration": {"value": "10m"}})
     run = start(world.vision, pause)
     told: list[int] = []
-    monkeypatch.setattr(waits, "tell", told.extend)
+    monkeypatch.setattr(moved, "tell_waits", told.extend)
     assert waits.tell_due(timezone.now()) is False and told == []
     later(595)
     due = waits.next_due(timezone.now())
@@ -302,7 +302,7 @@ def test_what_is_due_is_told_and_found_by_an_index(world: World, monkeypatch: An
     later(5)
     waits.tell_due(timezone.now())
     assert told == [task(run, "pause").pk]
-    monkeypatch.setattr("apps.workflows.moved.take", lambda limit: [-told[0]])
+    monkeypatch.setattr(moved, "take", lambda limit: moved.Told([], told, False))
     apply(observe(search=False, review=False), timezone.now())
     assert states(run)["pause"] == "succeeded"
 
