@@ -44,7 +44,8 @@ def answer_approval(
         filled = check_params(approval.form, values or {})
     except SpecError as error:
         errors = [{**fault, "field": f"values{fault['field'].removeprefix('params')}"} for fault in error.errors]
-        raise Invalid(str(error), code="invalid_values", errors=errors) from None  # type: ignore[arg-type]
+        said = f"{errors[0]['field']}: {errors[0]['message']}"
+        raise Invalid(said, code="invalid_values", errors=errors) from None  # type: ignore[arg-type]
     fact = waits.approval_fact("approval.answered", approval, option=option, comment=comment)
     transition(
         actor,
