@@ -59,12 +59,14 @@ class TaskNode:
 
 @dataclass(slots=True)
 class Counters:
-    """How the upstream tasks of a task ended so far; a mapped upstream counts once, when all of it ended."""
+    """How the upstream tasks of a task ended so far; a mapped upstream counts once, when all of it ended. `pending` is
+    how many of the setups that it needs have not succeeded yet."""
 
     succeeded: int = 0
     failed: int = 0
     skipped: int = 0
     total: int = 0
+    pending: int = 0
 
     @property
     def done(self) -> int:
@@ -95,7 +97,7 @@ class Advance:
 class Graph:
     """The tasks of one workflow version and their edges; immutable."""
 
-    __slots__ = ("downstream", "initial", "leaves", "levels", "order", "roots", "scopes", "setups", "tasks")
+    __slots__ = ("downstream", "initial", "leaves", "levels", "needs", "order", "roots", "scopes", "setups", "tasks")
 
     def __init__(self, tasks: Mapping[str, TaskNode]) -> None:
         """Raises ValueError naming the task for an unknown rule or upstream, a repeated edge, or a cycle."""
@@ -114,9 +116,7 @@ class Graph:
         if cycle:
             raise ValueError(f"the tasks form a cycle: {' → '.join(cycle)}")
         self.downstream: dict[str, tuple[str, ...]] = {name: tuple(below) for name, below in downstream.items()}
-        # Tasks without upstream, and tasks that start at once: those and the ones with the rule `always`.
         self.roots = tuple(name for name, node in self.tasks.items() if not node.upstream)
-        self.initial = tuple(name for name, node in self.tasks.items() if not node.upstream or node.rule == "always")
         # The setups that each task has directly before it, where there are any.
         self.setups = {
             name: found
@@ -124,6 +124,17 @@ class Graph:
             if (found := frozenset(other for other in node.upstream if self.tasks[other].role == "setup"))
         }
         self.scopes = {name: self._scope(name) for name, node in self.tasks.items() if node.role == "setup"}
+        # The same the other way round: the setups without which a task does not run.
+        self.needs: dict[str, tuple[str, ...]] = {}
+        for setup, inside in self.scopes.items():
+            for name in inside:
+                self.needs[name] = (*self.needs.get(name, ()), setup)
+        # Tasks that start at once: those without upstream, and those with the rule `always`.
+        self.initial = tuple(
+            name
+            for name, node in self.tasks.items()
+            if not node.upstream or (node.rule == "always" and name not in self.needs)
+        )
         self.leaves = self._leaves()
         self.levels, self.order = self._layers()
 
@@ -208,7 +219,11 @@ class Graph:
 
     def counters(self) -> dict[str, Counters]:
         """Fresh counters for a run in which nothing has ended."""
-        return {name: Counters(total=len(node.upstream)) for name, node in self.tasks.items()}
+        return {name: self.fresh(name) for name in self.tasks}
+
+    def fresh(self, name: str) -> Counters:
+        """Counters of a task before anything has ended."""
+        return Counters(total=len(self.tasks[name].upstream), pending=len(self.needs.get(name, ())))
 
 
 def outcome(rule: str, counters: Counters) -> str:
@@ -216,6 +231,8 @@ def outcome(rule: str, counters: Counters) -> str:
     succeeded, failed, skipped, total = counters.succeeded, counters.failed, counters.skipped, counters.total
     if rule not in RULES:
         raise ValueError(f"unknown trigger rule {rule!r}")
+    if counters.pending:
+        return "wait"
     if rule == "always" or total == 0:
         return "run"
     done = counters.done >= total
@@ -269,8 +286,8 @@ def advance(
 
     `counters` is changed in place; a task that is not in it starts from zero. Each ended task must be given
     exactly once in the life of a run. `skip` names tasks, none of which has started, that a branch has decided
-    against: they are skipped whatever their rule says. A setup that did not succeed decides all tasks in its
-    scope. Raises ValueError for an unknown task or one that has not ended.
+    against: they are skipped whatever their rule says. Tasks in the scope of a setup wait for it, and are decided
+    when it did not succeed. Raises ValueError for an unknown task or one that has not ended.
     """
     for name, state in finished.items():
         if name not in graph.tasks:
@@ -286,36 +303,43 @@ def advance(
         (result.skipped if state == TaskState.SKIPPED else result.upstream_failed).append(name)
         ended.append((name, state))
 
+    def move(name: str, before: str) -> None:
+        """Follow what a task's rule says since its counters have moved; a decision comes once."""
+        if before != "wait":
+            return
+        match outcome(graph.tasks[name].rule, counters[name]):
+            case "run":
+                result.ready.append(name)
+            case "skip":
+                decide(name, TaskState.SKIPPED)
+            case "upstream_failed":
+                decide(name, TaskState.UPSTREAM_FAILED)
+
     for name in skip:
         decide(name, TaskState.SKIPPED, by_rule=False)
     while ended:
         name, state = ended.popleft()
-        if state != TaskState.SUCCEEDED:
-            without = TaskState.SKIPPED if state == TaskState.SKIPPED else TaskState.UPSTREAM_FAILED
-            for inside in graph.scopes.get(name, ()):
-                if outcome(graph.tasks[inside].rule, _known(graph, counters, inside)) == "wait":
-                    decide(inside, without, by_rule=False)
+        without = TaskState.SKIPPED if state == TaskState.SKIPPED else TaskState.UPSTREAM_FAILED
+        for inside in graph.scopes.get(name, ()):
+            mine = _known(graph, counters, inside)
+            before = outcome(graph.tasks[inside].rule, mine)
+            if state == TaskState.SUCCEEDED:
+                mine.pending = max(0, mine.pending - 1)
+                move(inside, before)
+            elif before == "wait":
+                decide(inside, without, by_rule=False)
         for below in graph.downstream[name]:
             mine = _known(graph, counters, below)
-            rule = graph.tasks[below].rule
-            before = outcome(rule, mine)
+            before = outcome(graph.tasks[below].rule, mine)
             graph.count(mine, below, name, state)
             result.changed.add(below)
-            if before != "wait":
-                continue
-            match outcome(rule, mine):
-                case "run":
-                    result.ready.append(below)
-                case "skip":
-                    decide(below, TaskState.SKIPPED)
-                case "upstream_failed":
-                    decide(below, TaskState.UPSTREAM_FAILED)
+            move(below, before)
     return result
 
 
 def _known(graph: Graph, counters: MutableMapping[str, Counters], name: str) -> Counters:
     if name not in counters:
-        counters[name] = Counters(total=len(graph.tasks[name].upstream))
+        counters[name] = graph.fresh(name)
     return counters[name]
 
 

@@ -88,7 +88,7 @@ def of_version(definition: Mapping[str, Any]) -> dict[str, Any]:
     tasks = [
         {
             "id": task["id"],
-            "label": task["id"],
+            "label": label_of(task["id"], task.get("group")),
             "sub": kind_of(task)["kind"] + (", mapped" if "map" in task else ""),
             "state": "none",
             "width": 0 if "map" in task else None,
@@ -114,6 +114,11 @@ def kind_of(task: Mapping[str, Any]) -> dict[str, Any]:
     return {"kind": ", ".join(what), "mark": mark, "group": task.get("group")}
 
 
+def label_of(task: str, group: str | None) -> str:
+    """The id without the prefix that the frame of its group says already."""
+    return task.removeprefix(f"{group}.") if group else task
+
+
 def groups(definition: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The groups of a definition, outer before inner or not."""
     return [
@@ -130,7 +135,7 @@ def of_run(
     found = [
         {
             "id": task.name,
-            "label": task.name,
+            "label": label_of(task.name, kinds[task.name]["group"]),
             "sub": task.said(now),
             "state": task.state,
             "width": (task.width or 0) if task.mapped else None,

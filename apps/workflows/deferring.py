@@ -7,7 +7,7 @@ from typing import Any
 
 from apps.core.errors import DomainError
 from engine.waits import next_poke
-from rmctl.spec import ArgumentError, BadValue, CompiledTask
+from rmctl.spec import ArgumentError, BadValue, CompiledTask, SpecError
 from rmctl.spec.errors import describe
 from rmctl.spec.kinds import Approval, Poke, TriggerRun, WaitForRun
 from rmctl.spec.moments import moment_in
@@ -15,7 +15,7 @@ from rmctl.spec.quantities import format_duration, parse_seconds
 
 from .commands.runs import checked_params
 from .models import Run, Wait
-from .plans import Plan
+from .plans import Plan, plan_of
 from .states import TaskState
 from .timetable import YEARS
 from .waits import DEPTH_MAX, Changes, Child, Question, WaitRow, chain_of, workflow_named
@@ -103,7 +103,8 @@ class Deferring:
             )
         try:
             params = checked_params(workflow.current, inputs)
-        except DomainError as error:
+            plan_of(workflow.current.pk)
+        except (DomainError, SpecError) as error:
             raise ArgumentError(f"{row} starts a run of {options.workflow}: {error}") from None
         at = self.run.logical_time if options.logical_time == "own" else self.now
         self.changes.children.append((row, Child(workflow, workflow.current, params, at)))
@@ -130,7 +131,7 @@ class Deferring:
         self.changes.questions.append((row, question))
         self._keep(row, Wait.Kind.APPROVAL, due_at=deadline, deadline=deadline)
         asked = ", ".join([*options.users, *(f"every {role} of the tenant" for role in options.asked_roles)])
-        return f"Waits for an answer of {asked} until {self._moment(deadline)}: {options.subject}"
+        return f'Asks "{options.subject}"; the answer may come from {asked} until {self._moment(deadline)}.'
 
     def _keep(self, row: Any, kind: str, **fields: Any) -> None:
         self.changes.waits.append((row, WaitRow(kind, self.now, **fields)))

@@ -5,7 +5,7 @@ that need none (nothing to map over, an argument that cannot be resolved) end at
 nothing more ends.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -208,7 +208,9 @@ class Progress:
         graph = self.plan.graph
         finished, self.finished = self.finished, {}
         first = {below for name in finished for below in graph.downstream[name]} | self.left_out.keys()
+        first.update(inside for name in finished for inside in graph.scopes.get(name, ()))
         self._need(first)
+        self._count_setups(first, finished)
         out = [name for name in self.left_out if self.rows[name].state == TaskState.WAITING]
         trial = {name: replace(self._counters[name]) for name in first}
         step = advance(graph, finished, trial, out)
@@ -216,6 +218,7 @@ class Progress:
             # Skips went further than what is loaded: again, with everything that they can reach.
             reached = graph.behind(first)
             self._need(reached)
+            self._count_setups(reached, finished)
             trial = {name: replace(self._counters[name]) for name in reached}
             step = advance(graph, finished, trial, out)
         self._counters.update(trial)
@@ -231,11 +234,27 @@ class Progress:
             self.rows[name].move(TaskState.UPSTREAM_FAILED, self.now)
         self.ready += [(name, -1) for name in step.ready]
 
+    def _count_setups(self, names: Collection[str], finished: Collection[str]) -> None:
+        """How many of the setups that these tasks need have not succeeded, or only in this step."""
+        needs = self.plan.graph.needs
+        if not needs:
+            return
+        concerned = [name for name in names if name in needs and self._counters[name].total]
+        self._need({setup for name in concerned for setup in needs[name]})
+        for name in concerned:
+            missing = [
+                setup
+                for setup in needs[name]
+                if setup in finished or self.rows[setup].state != TaskState.SUCCEEDED
+            ]
+            self._counters[name].pending = len(missing)
+
     def review(self, instances: Mapping[str, Mapping[str, int]] | None) -> None:
         """Find what is ready from the rows alone, all of which are loaded: what waited for a free place, and,
         with the `instances` counted anew, whatever a run that has come to rest is missing."""
         if instances is not None:
             self._recount(instances)
+        self._count_setups(self.plan.graph.order, self.finished)
         for name in self.plan.graph.order:
             row = self.rows[name]
             if row.state != TaskState.WAITING or (name, -1) in self.ready:

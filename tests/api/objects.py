@@ -1,5 +1,6 @@
 """One object of every kind that belongs to the tenant `vision`, by the name that routes give to its key."""
 
+from datetime import timedelta
 from typing import Any
 
 from django.core.files.base import ContentFile
@@ -18,7 +19,6 @@ from apps.tenants import commands as tenants
 from apps.tenants.models import Membership, Secret
 from apps.workflows import commands as workflows
 from apps.workflows.models import Approval, Run
-from tests.apps.workflows.driver import step
 from tests.personas import GIB, World
 
 SHA256 = "a" * 64
@@ -79,15 +79,18 @@ def make_run(world: World, name: str = "etl") -> Run:
     return workflows.trigger(actor=actor, workflow_id=pushed.workflow.pk)
 
 
-def make_approval(world: World) -> Approval:
-    """An open question of a task of the tenant vision."""
-    ask = {"id": "ask", "kind": "approval", "approval": {"subject": "Go on?"}}
-    actor = world.actor("member")
-    definition = {**DEFINITION, "name": "asking", "tasks": [ask]}
-    pushed = workflows.push(actor=actor, tenant=world.vision, definition=definition)
-    workflows.trigger(actor=actor, workflow_id=pushed.workflow.pk)
-    step()
-    return Approval.objects.get()
+def make_approval(run: Run) -> Approval:
+    """An open question to the members of the tenant, as a row: the run has not begun."""
+    now = timezone.now()
+    return Approval.objects.create(
+        tenant_id=run.tenant_id,
+        task=run.tasks.get(),
+        subject="Go on?",
+        options=["approve", "reject"],
+        roles=["member"],
+        asked_at=now,
+        expires_at=now + timedelta(days=1),
+    )
 
 
 def make_objects(world: World) -> dict[str, Any]:
@@ -118,7 +121,7 @@ def make_objects(world: World) -> dict[str, Any]:
         "workflow_id": run.workflow_id,
         "number": 1,
         "run_id": run.pk,
-        "approval_id": make_approval(world).pk,
+        "approval_id": make_approval(run).pk,
         "artifact_id": placement_artifact(placement),
         "placement_id": placement.pk,
         "sha256": SHA256,

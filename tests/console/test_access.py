@@ -23,6 +23,7 @@ LISTS = {
     "job-submit",
     "workflows",
     "runs",
+    "approvals",
     "quotas",
     "tenants",
     "events",
@@ -38,6 +39,7 @@ OF_VISION = {
     "run",
     "run-graph",
     "run-task",
+    "approval",
     "tenant",
 }
 # Alpha lends its nodes to every domain, so that members of other tenants see them too.

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.branches import left_out_by_branch, left_out_by_condition
-from engine.dag import FAILING, TERMINAL, Graph, TaskNode, TaskState, advance, run_outcome
+from engine.dag import FAILING, RULES, TERMINAL, Graph, TaskNode, TaskState, advance, run_outcome
 from tests.engine.test_dag import rescanned
 
 S, F, K, U, W = (
@@ -16,7 +16,6 @@ S, F, K, U, W = (
     TaskState.UPSTREAM_FAILED,
     TaskState.WAITING,
 )
-RULES = ["all_success", "all_done", "none_failed", "none_failed_min_one_success", "all_failed", "none_skipped"]
 
 
 def upstreams(graph: Graph, name: str) -> set[str]:
@@ -42,11 +41,13 @@ def needed_setups(graph: Graph, name: str) -> set[str]:
 
 def decided(graph: Graph, states: dict[str, TaskState], name: str) -> str:
     """What a waiting task does now, looking at everything."""
-    for setup in needed_setups(graph, name):
-        if states[setup] == K:
-            return "skip"
-        if states[setup] in FAILING:
-            return "upstream_failed"
+    needed = [states[setup] for setup in needed_setups(graph, name)]
+    if any(state in FAILING for state in needed):
+        return "upstream_failed"
+    if K in needed:
+        return "skip"
+    if any(state != S for state in needed):
+        return "wait"
     node = graph.tasks[name]
     before = [states[other] for other in node.upstream]
     if node.rule != "all_done_setup_success":
@@ -80,7 +81,7 @@ def graphs(draw: st.DrawFn) -> Graph:
         role = chance.choice(["", "", "", "", "setup", "teardown"])
         if role == "teardown":
             before += [n for n in known if tasks[n].role == "setup" and n not in before and chance.random() < 0.6]
-        rule = "all_done_setup_success" if role == "teardown" else chance.choice(RULES)
+        rule = "all_done_setup_success" if role == "teardown" else chance.choice(sorted(RULES))
         tasks[f"t{number}"] = TaskNode(rule, tuple(before), False, role, chance.random() < 0.3)
     return Graph(tasks)
 
