@@ -26,6 +26,13 @@ def tell_waits(tasks: Collection[int]) -> None:
     tell([-task for task in tasks])
 
 
+def note_waits(tasks: Collection[int]) -> None:
+    """Remember tasks whose wait is due, for a loop that goes on with a pass of the advance loop itself: that one's flag
+    stands, in case another process runs it just now."""
+    redis.hint("SADD", KEY, *(-task for task in tasks))
+    redis.hint("SET", loops.FLAG.format("advance"), "1", "PX", loops.FLAG_MILLISECONDS)
+
+
 @dataclass(frozen=True, slots=True)
 class Told:
     """Jobs that have moved and tasks whose wait is due; `full` when there may be more."""

@@ -36,10 +36,13 @@ def timetable() -> bool:
 
 @loops.loop("waits")
 def waits() -> bool:
-    """Tell of the waits that are due, and come back when the next ones are."""
+    """Go on with the tasks whose wait is due, and come back when the next ones are."""
     now = timezone.now()
-    more = waiting.tell_due(now)
+    noted = waiting.note_due(now)
+    if noted:
+        # In this thread, to save what is due a trip through the queue.
+        loops.run("advance", once=True)
     due = waiting.next_due(now)
     if due is not None:
         loops.wake_at("waits", due)
-    return more
+    return noted == waiting.DUE_MAX

@@ -187,15 +187,12 @@ def arm(due: Sequence[tuple[int, datetime]], now: datetime) -> None:
         transaction.on_commit(partial(loops.wake_at, "waits", later))
 
 
-def tell_due(now: datetime) -> bool:
-    """One pass of the loop `waits`; returns whether more is due at once."""
-    due = list(
-        Wait.objects.filter(due_at__lte=now).order_by("due_at").values_list("task_id", flat=True)[:DUE_MAX]
-    )
+def note_due(now: datetime) -> int:
+    """Note what became due by the clock, at most DUE_MAX; returns how many there are."""
+    due = list(Wait.objects.filter(due_at__lte=now).order_by("due_at").values_list("task_id", flat=True)[:DUE_MAX])
     if due:
-        with transaction.atomic():
-            moved.tell_waits(due)
-    return len(due) == DUE_MAX
+        moved.note_waits(due)
+    return len(due)
 
 
 def next_due(now: datetime) -> datetime | None:

@@ -4,12 +4,13 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.utils import timezone
 
 from apps.core.actors import SYSTEM
 from apps.events.models import Event
 from apps.jobs.models import Job
-from apps.workflows import commands, moved, waits
+from apps.workflows import commands, moved, tasks, waits
 from apps.workflows.apply import apply
 from apps.workflows.models import Run, Task, Wait, Workflow
 from apps.workflows.observe import observe
@@ -294,13 +295,13 @@ def test_what_is_due_is_told_and_found_by_an_index(world: World, monkeypatch: An
     pause = wait("pause", "wait_for", arguments={"duration": {"value": "10m"}})
     run = start(world.vision, pause)
     told: list[int] = []
-    monkeypatch.setattr(moved, "tell_waits", told.extend)
-    assert waits.tell_due(timezone.now()) is False and told == []
+    monkeypatch.setattr(moved, "note_waits", told.extend)
+    assert waits.note_due(timezone.now()) == 0 and told == []
     later(595)
     due = waits.next_due(timezone.now())
     assert due is not None and 0 < (due - timezone.now()).total_seconds() < 6
     later(5)
-    waits.tell_due(timezone.now())
+    assert waits.note_due(timezone.now()) == 1
     assert told == [task(run, "pause").pk]
     monkeypatch.setattr(moved, "take", lambda limit: moved.Told([], told, False))
     apply(observe(search=False, review=False), timezone.now())
@@ -312,3 +313,23 @@ def test_workflows_of_other_tenants_are_not_there(world: World) -> None:
     commands.push(actor=SYSTEM, tenant=world.speech, definition=data)
     run = start(world.vision, trigger())
     assert states(run)["t"] == "failed" and "this tenant has no such workflow" in task(run, "t").detail
+
+
+def test_the_loop_goes_on_with_what_is_due(world: World, redis_empty: None) -> None:
+    run = start(world.vision, wait("pause", "wait_for", arguments={"duration": {"value": "10m"}}), empty("e", "pause"))
+    later(600)
+    assert tasks.waits() is False
+    assert states(run) == {"pause": "succeeded", "e": "succeeded"}
+
+
+def test_many_that_wait_cost_nothing(world: World, django_assert_num_queries: Any) -> None:
+    pauses = [wait(f"w{n}", "wait_for", arguments={"duration": {"value": "1d"}}) for n in range(200)]
+    start(world.vision, *pauses)
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE workflows_wait")
+        cursor.execute(
+            "EXPLAIN SELECT task_id FROM workflows_wait WHERE due_at <= now() ORDER BY due_at LIMIT 2000"
+        )
+        assert "wait_due" in " ".join(row[0] for row in cursor.fetchall())
+    with django_assert_num_queries(1):
+        assert waits.note_due(timezone.now()) == 0
