@@ -134,7 +134,7 @@ def test_forms_by_persona(world: World, people: People, name: str) -> None:
 @pytest.mark.parametrize("name", sorted(OF_VISION | LENT | (FORMS.keys() - NEW)))
 def test_what_is_not_there(people: People, name: str) -> None:
     keys = ("artifact", "job", "workflow", "run", "node", "pool", "flavor", "quota", "budget", "contribution")
-    nowhere = {f"{key}_id": 2**62 for key in keys}
+    nowhere = {f"{key}_id": 2**62 for key in (*keys, "approval")}
     path = address(name, {**nowhere, "slug": "no-such-tenant"})
     assert people.operator.get(path).status_code == 404
 
