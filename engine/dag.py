@@ -13,7 +13,7 @@ from enum import StrEnum
 RULES = frozenset(
     {
         "all_success", "all_failed", "all_done", "all_skipped", "one_success", "one_failed", "one_done",
-        "none_failed", "none_failed_min_one_success", "none_skipped", "always",
+        "none_failed", "none_failed_min_one_success", "none_skipped", "always", "all_done_setup_success",
     }
 )  # fmt: skip
 
@@ -22,6 +22,7 @@ class TaskState(StrEnum):
     """States of a task, as the workflows app stores them."""
 
     WAITING = "waiting"
+    DEFERRED = "deferred"
     QUEUED = "queued"
     RUNNING = "running"
     SUCCEEDED = "succeeded"
@@ -46,21 +47,26 @@ FAILING = frozenset({TaskState.FAILED, TaskState.UPSTREAM_FAILED, TaskState.CANC
 
 @dataclass(frozen=True, slots=True)
 class TaskNode:
-    """A task as the graph sees it."""
+    """A task as the graph sees it. `role` is `setup`, `teardown` or empty; the failure of a teardown fails the run
+    only with `fails_run`."""
 
     rule: str = "all_success"
     upstream: tuple[str, ...] = ()
     mapped: bool = False
+    role: str = ""
+    fails_run: bool = False
 
 
 @dataclass(slots=True)
 class Counters:
-    """How the upstream tasks of a task ended so far; a mapped upstream counts once, when all of it ended."""
+    """How the upstream tasks of a task ended so far; a mapped upstream counts once, when all of it ended. `pending` is
+    how many of the setups that it needs have not succeeded yet."""
 
     succeeded: int = 0
     failed: int = 0
     skipped: int = 0
     total: int = 0
+    pending: int = 0
 
     @property
     def done(self) -> int:
@@ -91,7 +97,7 @@ class Advance:
 class Graph:
     """The tasks of one workflow version and their edges; immutable."""
 
-    __slots__ = ("downstream", "initial", "leaves", "levels", "order", "roots", "tasks")
+    __slots__ = ("downstream", "initial", "leaves", "levels", "needs", "order", "roots", "scopes", "setups", "tasks")
 
     def __init__(self, tasks: Mapping[str, TaskNode]) -> None:
         """Raises ValueError naming the task for an unknown rule or upstream, a repeated edge, or a cycle."""
@@ -110,11 +116,54 @@ class Graph:
         if cycle:
             raise ValueError(f"the tasks form a cycle: {' → '.join(cycle)}")
         self.downstream: dict[str, tuple[str, ...]] = {name: tuple(below) for name, below in downstream.items()}
-        # Tasks without upstream, and tasks that start at once: those and the ones with the rule `always`.
         self.roots = tuple(name for name, node in self.tasks.items() if not node.upstream)
-        self.initial = tuple(name for name, node in self.tasks.items() if not node.upstream or node.rule == "always")
-        self.leaves = tuple(name for name, below in self.downstream.items() if not below)
+        # The setups that each task has directly before it, where there are any.
+        self.setups = {
+            name: found
+            for name, node in self.tasks.items()
+            if (found := frozenset(other for other in node.upstream if self.tasks[other].role == "setup"))
+        }
+        self.scopes = {name: self._scope(name) for name, node in self.tasks.items() if node.role == "setup"}
+        # The same the other way round: the setups without which a task does not run.
+        self.needs: dict[str, tuple[str, ...]] = {}
+        for setup, inside in self.scopes.items():
+            for name in inside:
+                self.needs[name] = (*self.needs.get(name, ()), setup)
+        # Tasks that start at once: those without upstream, and those with the rule `always`.
+        self.initial = tuple(
+            name
+            for name, node in self.tasks.items()
+            if not node.upstream or (node.rule == "always" and name not in self.needs)
+        )
+        self.leaves = self._leaves()
         self.levels, self.order = self._layers()
+
+    def behind(self, names: Iterable[str]) -> set[str]:
+        """The tasks given and everything that depends on them."""
+        return _reached(names, self.downstream)
+
+    def _scope(self, setup: str) -> frozenset[str]:
+        """The tasks that need this setup: those behind it, up to its teardowns if it has some."""
+        behind = self.behind([setup])
+        teardowns = [name for name in self.downstream[setup] if self.tasks[name].role == "teardown"]
+        if teardowns:
+            behind &= _reached(teardowns, {name: node.upstream for name, node in self.tasks.items()})
+        return frozenset(name for name in behind if name != setup and self.tasks[name].role != "teardown")
+
+    def _leaves(self) -> tuple[str, ...]:
+        """The tasks that decide how a run ends: those with nothing behind them, as if no teardown were there, except
+        the teardowns that fail their run; all that end the graph if there are only teardowns."""
+        counts = {name: node.role != "teardown" or node.fails_run for name, node in self.tasks.items()}
+        leaves = [name for name in counts if counts[name] and not any(counts[n] for n in self.downstream[name])]
+        return tuple(leaves or (name for name, below in self.downstream.items() if not below))
+
+    def count(self, counters: Counters, name: str, upstream: str, state: TaskState) -> None:
+        """Count for `name` that its upstream task ended in this state."""
+        rule = self.tasks[name].rule
+        if rule == "all_done_setup_success" and upstream not in self.setups.get(name, ()):
+            # How the work ended is no matter to what cleans up behind it: only the setups speak, if there are any.
+            state = TaskState.SKIPPED if name in self.setups else TaskState.SUCCEEDED
+        counters.count(state, rule)
 
     def _layers(self) -> tuple[tuple[tuple[str, ...], ...], tuple[str, ...]]:
         """Tasks by the length of the longest path to them; all of them, level after level, in one order."""
@@ -170,7 +219,11 @@ class Graph:
 
     def counters(self) -> dict[str, Counters]:
         """Fresh counters for a run in which nothing has ended."""
-        return {name: Counters(total=len(node.upstream)) for name, node in self.tasks.items()}
+        return {name: self.fresh(name) for name in self.tasks}
+
+    def fresh(self, name: str) -> Counters:
+        """Counters of a task before anything has ended."""
+        return Counters(total=len(self.tasks[name].upstream), pending=len(self.needs.get(name, ())))
 
 
 def outcome(rule: str, counters: Counters) -> str:
@@ -178,6 +231,8 @@ def outcome(rule: str, counters: Counters) -> str:
     succeeded, failed, skipped, total = counters.succeeded, counters.failed, counters.skipped, counters.total
     if rule not in RULES:
         raise ValueError(f"unknown trigger rule {rule!r}")
+    if counters.pending:
+        return "wait"
     if rule == "always" or total == 0:
         return "run"
     done = counters.done >= total
@@ -200,6 +255,10 @@ def outcome(rule: str, counters: Counters) -> str:
             return "run" if succeeded or failed else "skip" if done else "wait"
         case "none_failed":
             return "upstream_failed" if failed else "run" if done else "wait"
+        case "all_done_setup_success":
+            if not done:
+                return "wait"
+            return "run" if succeeded else "upstream_failed" if failed else "skip"
         case "none_failed_min_one_success":
             if failed:
                 return "upstream_failed"
@@ -217,11 +276,18 @@ def mapped_outcome(states: Sequence[TaskState]) -> TaskState:
     return TaskState.SUCCEEDED
 
 
-def advance(graph: Graph, finished: Mapping[str, TaskState], counters: MutableMapping[str, Counters]) -> Advance:
+def advance(
+    graph: Graph,
+    finished: Mapping[str, TaskState],
+    counters: MutableMapping[str, Counters],
+    skip: Iterable[str] = (),
+) -> Advance:
     """Count tasks that ended into those behind them, and follow skips and upstream failures all the way.
 
     `counters` is changed in place; a task that is not in it starts from zero. Each ended task must be given
-    exactly once in the life of a run. Raises ValueError for an unknown task or one that has not ended.
+    exactly once in the life of a run. `skip` names tasks, none of which has started, that a branch has decided
+    against: they are skipped whatever their rule says. Tasks in the scope of a setup wait for it, and are decided
+    when it did not succeed. Raises ValueError for an unknown task or one that has not ended.
     """
     for name, state in finished.items():
         if name not in graph.tasks:
@@ -230,28 +296,63 @@ def advance(graph: Graph, finished: Mapping[str, TaskState], counters: MutableMa
             raise ValueError(f"task {name} has not ended: it is {state}")
     result = Advance()
     ended = deque((name, TaskState(state)) for name, state in finished.items())
+
+    def decide(name: str, state: TaskState, *, by_rule: bool = True) -> None:
+        if not by_rule:
+            counters[name] = Counters()  # Nothing to wait for any more, or its rule would decide it again.
+        (result.skipped if state == TaskState.SKIPPED else result.upstream_failed).append(name)
+        ended.append((name, state))
+
+    def move(name: str, before: str) -> None:
+        """Follow what a task's rule says since its counters have moved; a decision comes once."""
+        if before != "wait":
+            return
+        match outcome(graph.tasks[name].rule, counters[name]):
+            case "run":
+                result.ready.append(name)
+            case "skip":
+                decide(name, TaskState.SKIPPED)
+            case "upstream_failed":
+                decide(name, TaskState.UPSTREAM_FAILED)
+
+    for name in skip:
+        decide(name, TaskState.SKIPPED, by_rule=False)
     while ended:
         name, state = ended.popleft()
+        without = TaskState.SKIPPED if state == TaskState.SKIPPED else TaskState.UPSTREAM_FAILED
+        for inside in graph.scopes.get(name, ()):
+            mine = _known(graph, counters, inside)
+            before = outcome(graph.tasks[inside].rule, mine)
+            if state == TaskState.SUCCEEDED:
+                mine.pending = max(0, mine.pending - 1)
+                move(inside, before)
+            elif before == "wait":
+                decide(inside, without, by_rule=False)
         for below in graph.downstream[name]:
-            node = graph.tasks[below]
-            if below not in counters:
-                counters[below] = Counters(total=len(node.upstream))
-            mine = counters[below]
-            before = outcome(node.rule, mine)
-            mine.count(state, node.rule)
+            mine = _known(graph, counters, below)
+            before = outcome(graph.tasks[below].rule, mine)
+            graph.count(mine, below, name, state)
             result.changed.add(below)
-            if before != "wait":
-                continue
-            match outcome(node.rule, mine):
-                case "run":
-                    result.ready.append(below)
-                case "skip":
-                    result.skipped.append(below)
-                    ended.append((below, TaskState.SKIPPED))
-                case "upstream_failed":
-                    result.upstream_failed.append(below)
-                    ended.append((below, TaskState.UPSTREAM_FAILED))
+            move(below, before)
     return result
+
+
+def _known(graph: Graph, counters: MutableMapping[str, Counters], name: str) -> Counters:
+    if name not in counters:
+        counters[name] = graph.fresh(name)
+    return counters[name]
+
+
+def _reached(names: Iterable[str], edges: Mapping[str, Iterable[str]]) -> set[str]:
+    """The names and everything that the edges lead to from there."""
+    found: set[str] = set()
+    pending = list(names)
+    while pending:
+        name = pending.pop()
+        if name not in found:
+            found.add(name)
+            pending.extend(edges[name])
+    return found
 
 
 def run_outcome(graph: Graph, states: Mapping[str, TaskState]) -> str:

@@ -9,15 +9,38 @@ __version__ = "0.1.0"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from rmctl.sdk.dag import DAG, SdkError, bash, chain, empty, param, task
-    from rmctl.sdk.runtime import artifact, checkpoint, checkpoint_folder, context
+    from rmctl.sdk.dag import DAG, SdkError, bash, chain, empty, param, setup, task, teardown
+    from rmctl.sdk.kinds import TaskGroup, approval, task_group, trigger_run, wait_for, wait_for_run, wait_until
+    from rmctl.sdk.runtime import Poked, TaskFailed, TaskSkipped, artifact, checkpoint, checkpoint_folder, context
 
 __all__ = [
-    "DAG", "SdkError", "artifact", "bash", "chain", "checkpoint", "checkpoint_folder", "context", "empty", "param",
+    "DAG",
+    "Poked",
+    "SdkError",
+    "TaskFailed",
+    "TaskGroup",
+    "TaskSkipped",
+    "approval",
+    "artifact",
+    "bash",
+    "chain",
+    "checkpoint",
+    "checkpoint_folder",
+    "context",
+    "empty",
+    "param",
+    "setup",
     "task",
-]  # fmt: skip
+    "task_group",
+    "teardown",
+    "trigger_run",
+    "wait_for",
+    "wait_for_run",
+    "wait_until",
+]
 
-_RUNTIME = ("artifact", "checkpoint", "checkpoint_folder", "context")
+_RUNTIME = ("Poked", "TaskFailed", "TaskSkipped", "artifact", "checkpoint", "checkpoint_folder", "context")
+_KINDS = ("TaskGroup", "approval", "task_group", "trigger_run", "wait_for", "wait_for_run", "wait_until")
 
 
 def __getattr__(name: str) -> object:
@@ -25,6 +48,8 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name in _RUNTIME:
         from rmctl.sdk import runtime as source
+    elif name in _KINDS:
+        from rmctl.sdk import kinds as source  # type: ignore[no-redef]
     else:
         from rmctl.sdk import dag as source  # type: ignore[no-redef]
     value: object = getattr(source, name)

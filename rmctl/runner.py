@@ -1,7 +1,10 @@
 """`python -m rmctl.runner FILE FUNCTION`: run one Python task.
 
 Loads FILE, calls FUNCTION with the arguments in the JSON file `RM_INPUTS` and writes what it returns to
-`RM_RESULT`. Exit status 1: the function raised, or its result cannot be kept; 2: there is nothing to call.
+`RM_RESULT`. Exit status 1: the function raised, or its result cannot be kept; 2: there is nothing to call; 98: it
+says that trying again is of no use (`rmctl.TaskFailed`); 99: it says that it is skipped (`rmctl.TaskSkipped`).
+With `--script` the text that it returns is then run by bash in its place; with `--poke` it returns whether it is done,
+or a `rmctl.Poked`.
 Started for every Python task, so it imports almost nothing.
 """
 
@@ -15,6 +18,9 @@ if TYPE_CHECKING:
     from typing import Any
 
 RESULT_BYTES = 256 * 1024
+# Exit statuses by which a task says how it ended; a script uses the same.
+FAIL_STATUS, SKIP_STATUS = 98, 99
+MODES = ("--poke", "--script")
 
 
 class RunnerError(Exception):
@@ -27,14 +33,19 @@ class RunnerError(Exception):
 
 def main(arguments: "list[str]") -> int:
     """Run the task; returns the exit status."""
-    if len(arguments) != 2:
-        print("usage: python -m rmctl.runner FILE FUNCTION", file=sys.stderr)
+    mode = arguments[0] if arguments and arguments[0] in MODES else ""
+    if len(arguments) != 2 + bool(mode):
+        print("usage: python -m rmctl.runner [--poke | --script] FILE FUNCTION", file=sys.stderr)
         return 2
-    file, name = arguments
+    file, name = arguments[-2:]
     try:
         inputs = _inputs()
         function = _function(_load(file), file, name)
         result = _call(function, inputs)
+        if mode == "--script":
+            _become(result, name)
+        if mode == "--poke":
+            result = {"done": bool(result), "value": getattr(result, "value", None)}
         _write(_encode(result, name))
     except RunnerError as error:
         print(f"rmctl.runner: {error}", file=sys.stderr)
@@ -94,8 +105,29 @@ def _call(function: "Any", inputs: "dict[str, Any]") -> "Any":
     try:
         return function(**inputs)
     except Exception as error:
+        status = getattr(error, "exit_status", None)
+        if isinstance(status, int) and status in (FAIL_STATUS, SKIP_STATUS):
+            sys.stdout.flush()
+            print(f"{'skipped' if status == SKIP_STATUS else 'failed'}: {error}", file=sys.stderr)
+            raise SystemExit(status) from None
         _print_error(error)
         raise SystemExit(1) from None
+
+
+def _become(script: object, name: str) -> None:
+    """Go on as bash with the script that the function has made."""
+    if not isinstance(script, str) or not script.strip() or "\0" in script:
+        raise RunnerError(f"{name} must return the script that bash is to run as text", 1)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    for shell in ("bash", "sh"):
+        try:
+            os.execvp(shell, [shell, "-c", script])
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise RunnerError(f"the script that {name} returned cannot be run: {error}", 1) from None
+    raise RunnerError("there is no bash and no sh on this node")
 
 
 def _print_error(error: Exception) -> None:

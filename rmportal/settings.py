@@ -174,7 +174,14 @@ CELERY_TASK_TIME_LIMIT = 60
 PROGRESS_FILE = os.environ.get("RMPORTAL_PROGRESS", "")
 CELERY_BEAT_SCHEDULE = {
     loop: {"task": f"loop.{loop}", "schedule": seconds, "options": {"expires": seconds}}
-    for loop, seconds in {"schedule": 2.0, "advance": 2.0, "recover": 1.0, "timetable": 5.0, "housekeep": 60.0}.items()
+    for loop, seconds in {
+        "schedule": 2.0,
+        "advance": 2.0,
+        "recover": 1.0,
+        "timetable": 5.0,
+        "waits": 5.0,
+        "housekeep": 60.0,
+    }.items()
 }
 
 REST_FRAMEWORK = {

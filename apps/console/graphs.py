@@ -7,6 +7,21 @@ from typing import Any
 
 from .words import duration
 
+ACTIVE = ("waiting", "deferred", "queued", "running")
+# The icon on the box of a task that is more than a script or a function.
+MARKS = {
+    "poke": "eye",
+    "setup": "power",
+    "teardown": "trash-2",
+    "branch": "git-branch",
+    "short_circuit": "git-branch",
+    "wait_until": "clock",
+    "wait_for": "clock",
+    "wait_for_run": "hourglass",
+    "trigger_run": "rocket",
+    "approval": "user",
+}
+
 
 @dataclass(slots=True)
 class TaskView:
@@ -27,7 +42,7 @@ class TaskView:
     @property
     def done(self) -> int:
         """Instances that have ended."""
-        return sum(count for state, count in self.counts.items() if state not in ("waiting", "queued", "running"))
+        return sum(count for state, count in self.counts.items() if state not in ACTIVE)
 
     @property
     def failed(self) -> int:
@@ -73,35 +88,64 @@ def of_version(definition: Mapping[str, Any]) -> dict[str, Any]:
     tasks = [
         {
             "id": task["id"],
-            "label": task["id"],
-            "sub": f"{task['kind']}, mapped" if "map" in task else task["kind"],
+            "label": label_of(task["id"], task.get("group")),
+            "sub": kind_of(task)["kind"] + (", mapped" if "map" in task else ""),
             "state": "none",
             "width": 0 if "map" in task else None,
             "counts": {},
             "panel": "",
+            **kind_of(task),
         }
         for task in definition["tasks"]
     ]
-    return {"tasks": tasks, "edges": edges(definition)}
+    return {"tasks": tasks, "edges": edges(definition), "groups": groups(definition)}
+
+
+def kind_of(task: Mapping[str, Any]) -> dict[str, Any]:
+    """What kind of task it is, in words and as a mark, and the group that it is in."""
+    what = [task["kind"].replace("_", " ")]
+    if "poke" in task:
+        what = ["sensor"]
+    if "decides" in task:
+        what.append(task["decides"].replace("_", " "))
+    what += [role for role in ("setup", "teardown") if role in task]
+    named = [name for name in ("setup", "teardown", "poke") if name in task]
+    mark = next((MARKS[name] for name in (*named, task.get("decides", ""), task["kind"]) if name in MARKS), "")
+    return {"kind": ", ".join(what), "mark": mark, "group": task.get("group")}
+
+
+def label_of(task: str, group: str | None) -> str:
+    """The id without the prefix that the frame of its group says already."""
+    return task.removeprefix(f"{group}.") if group else task
+
+
+def groups(definition: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The groups of a definition, outer before inner or not."""
+    return [
+        {"id": group["id"], "parent": group.get("parent"), "label": group["id"].rpartition(".")[2]}
+        for group in definition.get("groups", [])
+    ]
 
 
 def of_run(
     definition: Mapping[str, Any], tasks: Iterable[TaskView], panels: Mapping[str, str], now: datetime
 ) -> dict[str, Any]:
     """A run's graph with the state of each task."""
+    kinds = {task["id"]: kind_of(task) for task in definition["tasks"]}
     found = [
         {
             "id": task.name,
-            "label": task.name,
+            "label": label_of(task.name, kinds[task.name]["group"]),
             "sub": task.said(now),
             "state": task.state,
             "width": (task.width or 0) if task.mapped else None,
             "counts": _merged(task.counts),
             "panel": panels.get(task.name, ""),
+            **kinds[task.name],
         }
         for task in tasks
     ]
-    return {"tasks": found, "edges": edges(definition)}
+    return {"tasks": found, "edges": edges(definition), "groups": groups(definition)}
 
 
 def _merged(counts: Mapping[str, int]) -> dict[str, int]:

@@ -27,7 +27,7 @@ from apps.workflows.models import Run, Task, Workflow
 from engine.order import SHORTEST
 from engine.reasons import GRAVITY, TITLES, Reason
 
-from .graphs import TaskView
+from .graphs import TaskView, kind_of
 
 HEAT_LEVELS = 9
 # A fleet of at most this many nodes is shown as cards, a larger one as a map.
@@ -352,7 +352,7 @@ def run_tasks(run: Run) -> list[TaskView]:
         views[task.name] = TaskView(
             name=task.name,
             state=task.state,
-            kind=definition.get("kind", ""),
+            kind=kind_of(definition)["kind"] if definition else "",
             width=task.width,
             mapped="map" in definition,
             job_id=task.job_id,

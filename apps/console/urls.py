@@ -3,6 +3,7 @@
 from django.urls import path
 
 from .views import (
+    approvals,
     artifacts,
     budgets,
     contributions,
@@ -76,6 +77,8 @@ urlpatterns = [
     path("runs/<int:run_id>/graph", workflows.run_graph, name="run-graph"),
     path("runs/<int:run_id>/tasks/<path:name>/", workflows.run_task, name="run-task"),
     path("runs/<int:run_id>/cancel", workflows.run_cancel, name="run-cancel"),
+    path("approvals/", approvals.approvals, name="approvals"),
+    path("approvals/<int:approval_id>/", approvals.approval, name="approval"),
     path("quotas/", quotas.quotas, name="quotas"),
     path("quotas/new/", quotas.quota_new, name="quota-new"),
     path("quotas/<int:quota_id>/", quotas.quota, name="quota"),

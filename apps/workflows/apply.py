@@ -24,7 +24,8 @@ from engine.dag import TaskState as EngineState
 from engine.dag import run_outcome
 from rmctl.spec import SpecError
 
-from .commands.runs import run_fact
+from . import waits
+from .commands.runs import run_fact, start_children
 from .models import Run, Task
 from .observe import (
     Observed,
@@ -32,6 +33,7 @@ from .observe import (
     Work,
     count_in_flight,
     count_instances,
+    job_results,
     load_all,
     load_tasks,
     task_states,
@@ -85,8 +87,8 @@ def apply(observed: Observed, now: datetime) -> Applied:
 
 def _fresh(work: Work) -> Work:
     """The work as it was observed, without what a pass that was rolled back has changed in its rows."""
-    for item in work.news:
-        item.row.reset()
+    for row in (*(item.row for item in work.news), *(row for row, _ in work.due)):
+        row.reset()
     return work
 
 
@@ -94,8 +96,8 @@ def _advance(work: Mapping[int, Work], now: datetime) -> Applied:
     with transaction.atomic():
         # A run that somebody else holds is being cancelled, or comes with the next pass.
         runs = Run.objects.raw(
-            "SELECT * FROM workflows_run WHERE id = ANY(%s) AND state IN ('queued', 'running') "
-            "ORDER BY id FOR UPDATE SKIP LOCKED",
+            "SELECT r.*, w.awaited FROM workflows_run r JOIN workflows_workflow w ON w.id = r.workflow_id "
+            "WHERE r.id = ANY(%s) AND r.state IN ('queued', 'running') ORDER BY r.id FOR UPDATE OF r SKIP LOCKED",
             [list(work)],
         )
         batch = _Batch(runs, work, now)
@@ -120,9 +122,14 @@ class _Batch:
     def decide(self) -> None:
         """Follow the news of every run as far as it goes."""
         self._load()
+        asked = [pair for run_id, one in self.progress.items() for pair in one.asks(self.work[run_id].news)]
+        returned = job_results(job for job, _ in asked) if asked else {}
+        poking = waits.load(task for _, task in asked) if asked else {}
         for run_id, one in self.progress.items():
             work = self.work[run_id]
-            one.take(work.news)
+            one.waits.update(poking)
+            one.take(work.news, returned)
+            one.look(work.due)
             if work.start and one.run.state == RunState.QUEUED:
                 one.begin()
         self._review()
@@ -140,7 +147,7 @@ class _Batch:
         whole: list[int] = []
         for run_id, one in self.progress.items():
             work = self.work[run_id]
-            wanted[run_id] = one.expect(work.news)
+            wanted[run_id] = one.expect(work.news, work.due)
             if work.start:
                 wanted[run_id] |= one.plan.at_start()
             if work.review or one.plan.max_active_tasks:
@@ -174,7 +181,9 @@ class _Batch:
         results = load_results(wanted, mapped) if wanted else {}
         for run_id, one in self.progress.items():
             if one.ready:
-                one.start(results.get(run_id, {}))
+                found = results.get(run_id, {})
+                one.complete(found)
+                one.start(found)
 
     # Writing
 
@@ -182,6 +191,7 @@ class _Batch:
         """Store what was decided."""
         jobs = self._submit()
         self._write_tasks()
+        self._write_waits()
         for run, detail in self.broken.values():
             self._abandon(run, detail)
         ended = self._write_runs()
@@ -248,6 +258,18 @@ class _Batch:
             if row.state != row.source:
                 self.facts.append(self._task_fact(row))
 
+    def _write_waits(self) -> None:
+        for one in self.progress.values():
+            changes = one.deferring.changes
+            if changes.children:
+                start_children(one.run, changes, self.now)
+            if changes != waits.Changes():
+                waits.write(changes, self.now)
+        results = [
+            (row.pk, row.result) for one in self.progress.values() for row in one.touched if row.result is not None
+        ]
+        update_rows(Task, ("result",), results)
+
     def _task_fact(self, row: TaskRow) -> Fact:
         run = self.progress[row.run].run
         facts = {"run": run.pk, "task": str(row)}
@@ -266,11 +288,11 @@ class _Batch:
     def _abandon(self, run: Run, detail: str) -> None:
         """End what can be ended of a run whose definition this release no longer accepts."""
         text = f"The definition of this version is no longer accepted: {detail}"
-        waiting = Task.objects.filter(run=run, state=TaskState.WAITING)
+        waiting = Task.objects.filter(run=run, state__in=[TaskState.WAITING, TaskState.DEFERRED])
         moves = [
-            Move(pk, TaskState.WAITING, TaskState.FAILED, (text, self.now))
-            for pk in waiting.values_list("pk", flat=True)
+            Move(pk, state, TaskState.FAILED, (text, self.now)) for pk, state in waiting.values_list("pk", "state")
         ]
+        waits.drop(SYSTEM, [move.pk for move in moves])
         move_many(Task, TASK_EDGES, moves, ("detail", "ended_at"))
         for item in self.work[run.pk].news:
             row = item.row
@@ -298,6 +320,9 @@ class _Batch:
                 moves.append((run.pk, str(state), run.started_at, run.ended_at, str(run.state)))
         if len(update_rows(Run, ("state", "started_at", "ended_at"), moves, guard="state")) != len(moves):
             raise StaleState("Runs moved while they were locked; nothing was changed.")
+        watched = [run for run in runs if run.ended_at and (run.cause_id or run.awaited)]  # type: ignore[attr-defined]
+        if watched:
+            waits.runs_ended(watched, self.now)
         return sum(end is not None for _, _, _, end, _ in moves)
 
     def _outcome(self, run: Run) -> str:

@@ -8,6 +8,9 @@ from apps.jobs.models import Job
 from apps.tenants.models import Tenant
 
 from .states import RUN_ACTIVE, TASK_ACTIVE, TASK_IN_FLIGHT, RunState, TaskState
+from .wait_models import Approval, Wait
+
+__all__ = ["Approval", "Run", "Task", "Wait", "Workflow", "WorkflowVersion"]
 
 
 class Workflow(models.Model):
@@ -21,6 +24,8 @@ class Workflow(models.Model):
     schedule = models.CharField(max_length=100, blank=True, default="")
     timezone = models.CharField(max_length=60, default="UTC")
     catchup = models.BooleanField(default=False)
+    # Whether a task has ever waited for a run of it: only then does the end of a run look for waits.
+    awaited = models.BooleanField(default=False)
     # When the timetable makes the next run, and the logical time (start of the data interval) it will have.
     next_run_at = models.DateTimeField(null=True)
     next_logical_time = models.DateTimeField(null=True)
@@ -66,6 +71,7 @@ class Run(models.Model):
     class Trigger(models.TextChoices):
         MANUAL = "manual"
         SCHEDULE = "schedule"
+        WORKFLOW = "workflow"
 
     workflow = models.ForeignKey(Workflow, on_delete=models.CASCADE, related_name="runs")
     version = models.ForeignKey(WorkflowVersion, on_delete=models.PROTECT, related_name="runs")
@@ -76,6 +82,9 @@ class Run(models.Model):
     logical_time = models.DateTimeField()
     params = models.JSONField(default=dict)
     note = models.CharField(max_length=500, blank=True, default="")
+    # The task that started it, and how many runs have started each other down to this one.
+    cause = models.ForeignKey("Task", null=True, on_delete=models.SET_NULL, related_name="+", db_index=False)
+    depth = models.PositiveSmallIntegerField(default=0)
     created_at = models.DateTimeField()
     started_at = models.DateTimeField(null=True)
     ended_at = models.DateTimeField(null=True)
@@ -90,6 +99,8 @@ class Run(models.Model):
         indexes = [
             models.Index(fields=["workflow", "id"], name="run_workflow"),
             models.Index(fields=["tenant", "id"], name="run_tenant"),
+            models.Index(fields=["workflow", "logical_time"], name="run_logical"),
+            models.Index(fields=["cause"], name="run_cause", condition=Q(cause__isnull=False)),
             models.Index(fields=["state", "id"], name="run_active", condition=Q(state__in=sorted(RUN_ACTIVE))),
         ]
 
@@ -115,6 +126,8 @@ class Task(models.Model):
     failed = models.PositiveIntegerField(default=0)
     skipped = models.PositiveIntegerField(default=0)
     detail = models.TextField(blank=True, default="")
+    # Of a task without a job; others have their job's.
+    result = models.JSONField(null=True)
     queued_at = models.DateTimeField(null=True)
     started_at = models.DateTimeField(null=True)
     ended_at = models.DateTimeField(null=True)

@@ -1,9 +1,11 @@
-"""Which jobs have moved since the last pass, so that it looks at those and not at everything in flight.
+"""Which jobs have moved and which waits are due since the last pass, so that it looks at those and not at everything.
 
-A hint in Redis and no more: what gets lost is found by the periodic search of all tasks in flight.
+A hint in Redis and no more: what gets lost is found by the periodic search of all tasks in flight, and a wait by the
+loop `waits`, which tells again of what is still due. Waits go by the number of their task, as a negative one.
 """
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from functools import partial
 
 from django.db import transaction
@@ -19,12 +21,29 @@ def tell(jobs: Collection[int]) -> None:
     loops.wake("advance")
 
 
-def take(limit: int) -> list[int]:
-    """At most `limit` of the remembered jobs, which are forgotten."""
+def tell_waits(tasks: Collection[int]) -> None:
+    """The same for tasks whose wait is due."""
+    tell([-task for task in tasks])
+
+
+def note_waits(tasks: Collection[int]) -> None:
+    """Remember tasks whose wait is due, for a loop that goes on with a pass of the advance loop itself: that one's flag
+    stands, in case another process runs it just now."""
+    redis.hint("SADD", KEY, *(-task for task in tasks))
+    redis.hint("SET", loops.FLAG.format("advance"), "1", "PX", loops.FLAG_MILLISECONDS)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Jobs that have moved and tasks whose wait is due; `full` when there may be more."""
+
+    jobs: list[int]
+    waits: list[int]
+    full: bool
+
+
+def take(limit: int) -> Told:
+    """At most `limit` of what was remembered, which is forgotten."""
     found = redis.hint("SPOP", KEY, limit)
-    return [int(job) for job in found] if isinstance(found, list | set) else []
-
-
-def forget() -> None:
-    """Forget all: the caller is about to look at everything."""
-    redis.hint("DEL", KEY)
+    told = [int(item) for item in found] if isinstance(found, list | set) else []
+    return Told([job for job in told if job > 0], [-task for task in told if task < 0], len(told) == limit)

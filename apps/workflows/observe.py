@@ -1,6 +1,7 @@
 """Observe: what the advance loop has to look at. A pass reads the tasks of the jobs that have just moved; every
 few seconds one reads all that is active, from partial indexes. So its cost never follows the history."""
 
+import json
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from typing import Any
 
 from django.db import connection
 
-from . import moved
+from . import moved, waits
 from .plans import plan_of
 from .states import TaskState
 
@@ -49,6 +50,7 @@ class TaskRow:
     ended_at: datetime | None
     source: str = ""
     changed: bool = False
+    result: Any = None
 
     def __post_init__(self) -> None:
         self.source = self.state
@@ -58,7 +60,7 @@ class TaskRow:
 
     def reset(self) -> None:
         """Take back what was done to a row whose transaction was rolled back; its counters were not touched."""
-        self.state, self.changed, self.ended_at, self.detail = self.source, False, None, ""
+        self.state, self.changed, self.ended_at, self.detail, self.result = self.source, False, None, "", None
 
     def move(self, state: str, at: datetime, detail: str | None = None) -> None:
         """Take a new state; `at` is the time of that step."""
@@ -66,7 +68,10 @@ class TaskRow:
         if state == TaskState.QUEUED:
             self.queued_at = at
         elif state == TaskState.RUNNING:
-            self.started_at = at
+            # The first poke of a sensor counts.
+            self.started_at = self.started_at or at
+        elif state == TaskState.DEFERRED:
+            self.started_at = self.started_at or at
         else:
             self.ended_at = at
         if detail is not None:
@@ -90,6 +95,7 @@ class Work:
     """What one run needs in a pass."""
 
     news: list[News] = field(default_factory=list)
+    due: list[tuple[TaskRow, waits.WaitRow]] = field(default_factory=list)
     start: bool = False
     review: bool = False
 
@@ -110,15 +116,16 @@ def observe(*, search: bool | None = None, review: bool | None = None) -> Observ
     """What is to be done now; `search` and `review` ask for (or, if False, leave out) the periodic searches."""
     global _searched_at, _reviewed_at
     observed = Observed(work={})
+    told = moved.take(NEWS_MAX)
     if search or (search is None and time.monotonic() - _searched_at > SEARCH_SECONDS):
         _searched_at = time.monotonic()
-        moved.forget()
         news = _news("workflows_task t", [])
-        observed.more = len(news) == NEWS_MAX
+        observed.more = told.full or len(news) == NEWS_MAX
     else:
-        jobs = moved.take(NEWS_MAX)
-        news = _news(MOVED_TASKS, [jobs]) if jobs else []
-        observed.more = len(jobs) == NEWS_MAX
+        news = _news(MOVED_TASKS, [told.jobs]) if told.jobs else []
+        observed.more = told.full
+    if told.waits:
+        add_due(observed, told.waits)
     for item in news:
         observed.work.setdefault(item.row.run, Work()).news.append(item)
     _starts(observed)
@@ -146,6 +153,18 @@ def _news(tasks: str, parameters: list[Any]) -> list[News]:
         parameters,
     )
     return [News(TaskRow(*row[:14]), row[14], row[15], row[16] or "", row[17], row[18]) for row in rows]
+
+
+def add_due(observed: Observed, tasks: list[int]) -> None:
+    """Add the waits of these tasks, as far as they still wait."""
+    rows = _fetch(
+        f"SELECT {COLUMNS}, {waits.COLUMNS} FROM workflows_wait w JOIN workflows_task t ON t.id = w.task_id "
+        f"{waits.JOINED} WHERE w.task_id = ANY(%s::bigint[]) AND t.state = 'deferred' ORDER BY t.id",
+        [tasks],
+    )
+    for row in rows:
+        task = TaskRow(*row[:14])
+        observed.work.setdefault(task.run, Work()).due.append((task, waits.read(row[14:])))
 
 
 def _starts(observed: Observed) -> None:
@@ -181,10 +200,11 @@ def _starts(observed: Observed) -> None:
 
 
 def _stuck() -> list[int]:
-    """Running runs of which no task has a job in flight: whatever they wait for, nobody will bring it."""
+    """Running runs of which no task has a job in flight or is deferred: what they wait for, nobody will bring."""
     rows = _fetch(
         "SELECT r.id FROM workflows_run r WHERE r.state = 'running' AND r.id NOT IN ("
         " SELECT t.run_id FROM workflows_task t WHERE t.state IN ('queued', 'running') AND t.job_id IS NOT NULL) "
+        "AND NOT EXISTS (SELECT 1 FROM workflows_task t WHERE t.run_id = r.id AND t.state = 'deferred') "
         f"ORDER BY r.id LIMIT {REVIEWS_MAX}"
     )
     return [row[0] for row in rows]
@@ -225,6 +245,12 @@ def count_instances(run: int) -> dict[str, dict[str, int]]:
     return found
 
 
+def job_results(jobs: Iterable[int]) -> dict[int, Any]:
+    """What these jobs returned."""
+    rows = _fetch("SELECT id, result FROM jobs_job WHERE id = ANY(%s)", [list(jobs)])
+    return {job: None if raw is None else json.loads(raw) for job, raw in rows}
+
+
 def count_in_flight(runs: Iterable[int]) -> dict[int, int]:
     """Tasks with a job in flight, by run."""
     rows = _fetch(
@@ -239,7 +265,7 @@ def with_active_tasks(runs: Iterable[int]) -> set[int]:
     """Those of the runs that have a task which has not ended."""
     rows = _fetch(
         "SELECT DISTINCT run_id FROM workflows_task WHERE run_id = ANY(%s) "
-        "AND state IN ('waiting', 'queued', 'running')",
+        "AND state IN ('waiting', 'deferred', 'queued', 'running')",
         [list(runs)],
     )
     return {row[0] for row in rows}

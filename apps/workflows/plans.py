@@ -23,7 +23,13 @@ class Plan:
         self.tasks: dict[str, CompiledTask] = spec.compiled
         self.graph = Graph(
             {
-                task["id"]: TaskNode(rule=task["trigger_rule"], upstream=tuple(task["upstream"]), mapped="map" in task)
+                task["id"]: TaskNode(
+                    rule=task["trigger_rule"],
+                    upstream=tuple(task["upstream"]),
+                    mapped="map" in task,
+                    role="setup" if task.get("setup") else "teardown" if "teardown" in task else "",
+                    fails_run=task.get("teardown", {}).get("fails_run", False),
+                )
                 for task in definition["tasks"]
             }
         )
@@ -34,6 +40,16 @@ class Plan:
         self.zone = ZoneInfo(definition["timezone"])
         # Tasks whose results each task reads, in its arguments or as the list that it is mapped over.
         self.references = {name: _references(task) for name, task in self.tasks.items()}
+        # Tasks of which the loop reads what they returned: it decides the way, or says whether a sensor is done.
+        self.answering = frozenset(name for name, task in self.tasks.items() if task.decides or task.poked)
+        # Tasks that may have a row of what they wait for.
+        self.waiting = frozenset(
+            name for name, task in self.tasks.items() if task.poked or (task.jobless and task.kind != "empty")
+        )
+        # Groups with their tasks, those of inner groups included.
+        self.groups = _groups(definition)
+        self.group_list = [{"parent": None, "description": "", **group} for group in definition.get("groups", [])]
+        self.owners: dict[str, str] = {task["id"]: task["group"] for task in definition["tasks"] if "group" in task}
         self.position = {name: position for position, name in enumerate(self.graph.order)}
         self._reach: dict[str, frozenset[str]] = {}
 
@@ -41,18 +57,14 @@ class Plan:
         """The tasks whose counters move when `name` succeeds: those behind it, and through empty tasks further."""
         known = self._reach.get(name)
         if known is None:
-            known = self._reach[name] = frozenset(self._walk(self.graph.downstream[name], through_all=False))
+            known = self._reach[name] = frozenset(self._walk(self.graph.downstream[name]))
         return known
-
-    def behind(self, names: Iterable[str]) -> set[str]:
-        """The tasks given and everything that depends on them."""
-        return self._walk(names, through_all=True)
 
     def at_start(self) -> set[str]:
         """The tasks that the start of a run touches."""
-        return self._walk(self.graph.initial, through_all=False)
+        return self._walk(self.graph.initial)
 
-    def _walk(self, names: Iterable[str], *, through_all: bool) -> set[str]:
+    def _walk(self, names: Iterable[str]) -> set[str]:
         found: set[str] = set()
         pending = list(names)
         while pending:
@@ -60,7 +72,7 @@ class Plan:
             if name in found:
                 continue
             found.add(name)
-            if through_all or self.tasks[name].kind == "empty":
+            if self.tasks[name].kind == "empty":
                 pending.extend(self.graph.downstream[name])
         return found
 
@@ -68,6 +80,17 @@ class Plan:
 def _references(task: CompiledTask) -> frozenset[str]:
     sources: list[Mapping[str, Any]] = [*task.arguments.values(), *task.over.values()]
     return frozenset(source["result"] for source in sources if "result" in source)
+
+
+def _groups(definition: Mapping[str, Any]) -> dict[str, list[str]]:
+    parents = {group["id"]: group.get("parent") for group in definition.get("groups", [])}
+    found: dict[str, list[str]] = {name: [] for name in parents}
+    for task in definition["tasks"]:
+        owner = task.get("group")
+        while owner is not None:
+            found[owner].append(task["id"])
+            owner = parents[owner]
+    return found
 
 
 class _Plans:

@@ -6,7 +6,7 @@ from apps.core.actors import Actor
 from apps.core.policies import Policy
 from apps.tenants.policies import OwnedPolicy, works_for
 
-from .models import Run, Task, Workflow, WorkflowVersion
+from .models import Approval, Run, Task, Workflow, WorkflowVersion
 
 
 class WorkflowPolicy(OwnedPolicy[Workflow]):
@@ -33,6 +33,24 @@ class TaskPolicy(OwnedPolicy[Task]):
     owner = "run__tenant"
 
 
+def username(actor: Actor) -> str:
+    """The name that a person signs in with; empty for whoever is no person."""
+    kind, _, name = actor.label.partition(":")
+    return name if kind == "user" and actor.user_id is not None else ""
+
+
+def is_asked(actor: Actor, approval: Approval) -> bool:
+    """Whether the actor is asked, by name or by the role in the tenant; being an operator is no answer."""
+    name = username(actor)
+    return bool(name) and (name in approval.users or actor.tenant_roles.get(approval.tenant_id) in approval.roles)
+
+
+class ApprovalPolicy(OwnedPolicy[Approval]):
+    model = Approval
+    noun = "approval"
+    rules = {"answer": is_asked}
+
+
 def visible(policy: Policy[Any], actor: Actor, pk: int | None) -> bool:
     """Whether the actor sees the object; the check behind a live topic."""
     return pk is not None and policy.visible(actor).filter(pk=pk).exists()
@@ -42,3 +60,4 @@ workflows = WorkflowPolicy()
 versions = VersionPolicy()
 runs = RunPolicy()
 tasks = TaskPolicy()
+approvals = ApprovalPolicy()

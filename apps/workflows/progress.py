@@ -5,20 +5,26 @@ that need none (nothing to map over, an argument that cannot be resolved) end at
 nothing more ends.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from engine.branches import left_out_by_condition
 from engine.dag import TERMINAL, Counters, advance, mapped_outcome, outcome
 from engine.dag import TaskState as EngineState
+from rmctl.runner import FAIL_STATUS, SKIP_STATUS
 from rmctl.spec import ArgumentError, CompiledTask
+from rmctl.spec.kinds import Poke
 
+from .deferring import Deferring, End
 from .models import Run
 from .observe import News, TaskRow
 from .plans import Plan
 from .results import EXPANSION_BYTES, INPUT_BYTES, RESULTS_BYTES, TooLarge, size
 from .states import TaskState
+from .waits import WaitRow, merge_results
+from .ways import left_out
 
 Loader = Callable[[Mapping[int, Iterable[str]]], list[TaskRow]]
 Ready = tuple[str, int]  # Name and instance; -1 for a task or a mapped task as a whole.
@@ -45,6 +51,12 @@ class Progress:
         self.starts: list[Start] = []
         self.finished: dict[str, EngineState] = {}
         self.ready: list[Ready] = []
+        # Tasks that a branch or a condition leaves out, with a sentence that says so.
+        self.left_out: dict[str, str] = {}
+        self.deferring = Deferring(run, plan, now)
+        # What tasks wait for, as far as this pass looks at it, and results of tasks that ended in it without a job.
+        self.waits: dict[int, WaitRow] = {}
+        self.results: dict[Ready, Any] = {}
         # Places for further jobs; None without a limit.
         self.slots: int | None = None
         self._counters: dict[str, Counters] = {}
@@ -80,9 +92,12 @@ class Progress:
 
     # What happened
 
-    def expect(self, news: Iterable[News]) -> set[str]:
-        """Take the rows of the news; returns the tasks that have to be loaded before `take`."""
+    def expect(self, news: Iterable[News], due: Iterable[tuple[TaskRow, WaitRow]] = ()) -> set[str]:
+        """Take the rows of the news and of the waits; returns the tasks that have to be loaded before `take`."""
         names: set[str] = set()
+        for row, _ in due:
+            self.add([row])
+            names |= {row.name} | self.plan.reach(row.name)
         for item in news:
             self.add([item.row])
             if item.row.index >= 0:
@@ -91,7 +106,14 @@ class Progress:
                 names |= self.plan.reach(item.row.name)
         return names - self.rows.keys()
 
-    def take(self, news: Iterable[News]) -> None:
+    def asks(self, news: Iterable[News]) -> list[tuple[int, int]]:
+        """Jobs, with their tasks, of which `take` has to know what they returned."""
+        answering = self.plan.answering
+        if not answering:
+            return []
+        return [(item.row.job, item.row.pk) for item in news if item.row.name in answering and item.row.job is not None]
+
+    def take(self, news: Iterable[News], returned: Mapping[int, Any]) -> None:
         """Let tasks follow their jobs."""
         for item in news:
             row = item.row
@@ -100,7 +122,54 @@ class Progress:
                 self._group_runs(row)
                 continue
             row.started_at = row.started_at or item.started_at
-            self._end(row, *_end_of(item), at=item.ended_at or self.now)
+            state, detail = _end_of(item)
+            if state == TaskState.SUCCEEDED and row.name in self.plan.answering:
+                self._answered(row, returned.get(row.job or 0), item.ended_at or self.now)
+            else:
+                self._end(row, state, detail, at=item.ended_at or self.now)
+
+    def _answered(self, row: TaskRow, result: Any, at: datetime) -> None:
+        """A task that decides the way, or a poke of a sensor, has returned."""
+        task = self.plan.tasks[row.name]
+        if isinstance(task.options, Poke):
+            said = self.deferring.poked(row, task.options, self.waits.get(row.pk), result)
+            if isinstance(said, End):
+                self._end(row, said.state, said.detail, at=at)
+            else:
+                row.move(TaskState.DEFERRED, self.now, said)
+            return
+        try:
+            out = left_out(self.plan, task, result)
+        except ArgumentError as error:
+            self._end(row, TaskState.FAILED, str(error), at=at)
+            return
+        why = f"{row} did not choose it." if task.decides == "branch" else f"{row} found that it is not to go on."
+        self.left_out |= dict.fromkeys(out, why)
+        self._end(row, TaskState.SUCCEEDED, at=at)
+
+    def look(self, due: Iterable[tuple[TaskRow, WaitRow]]) -> None:
+        """Look at deferred tasks whose wait may be over."""
+        for read, wait in due:
+            row = self.rows[read.name] if read.index < 0 else self.instances[read.name, read.index]
+            if row.state != TaskState.DEFERRED:
+                continue
+            self.waits[row.pk] = wait
+            task = self.plan.tasks[row.name]
+            if isinstance(task.options, Poke):
+                if wait.due_at is not None and wait.due_at <= self.now:
+                    self.ready.append((row.name, row.index))
+                continue
+            end = self.deferring.look(row, task, wait)
+            if end is not None:
+                self._finish_wait(row, end)
+
+    def _finish_wait(self, row: TaskRow, end: End) -> None:
+        if end.result is not None:
+            row.result = self.results[row.name, row.index] = end.result
+        if end.stops:
+            out = left_out_by_condition(self.plan.graph, row.name, direct=False)
+            self.left_out |= dict.fromkeys(out, f"{row}: {end.result['option']}.")
+        self._end(row, end.state, end.detail)
 
     def _group_runs(self, row: TaskRow) -> None:
         group = self.rows[row.name]
@@ -109,11 +178,13 @@ class Progress:
 
     def _end(self, row: TaskRow, state: str, detail: str = "", *, at: datetime | None = None) -> None:
         row.move(state, at or self.now, detail)
+        if row.name in self.plan.waiting and row.pk:
+            self.deferring.changes.gone.append(row)
         if row.index < 0:
             self.finished[row.name] = EngineState(state)
             return
         group = self.rows[row.name]
-        column = "succeeded" if state == TaskState.SUCCEEDED else "failed"
+        column = str(state) if state in (TaskState.SUCCEEDED, TaskState.SKIPPED) else "failed"
         setattr(group, column, getattr(group, column) + 1)
         group.changed = True
         self._end_group(group, at or self.now)
@@ -121,7 +192,8 @@ class Progress:
     def _end_group(self, group: TaskRow, at: datetime) -> None:
         if group.succeeded + group.failed + group.skipped < (group.width or 0):
             return
-        states = [EngineState.FAILED] * bool(group.failed) + [EngineState.SUCCEEDED] * bool(group.succeeded)
+        ended = ((EngineState.FAILED, group.failed), (EngineState.SUCCEEDED, group.succeeded))
+        states = [state for state, count in ended if count] or [EngineState.SKIPPED]
         detail = f"{group.failed} of {group.width} instances did not succeed." if group.failed else ""
         self._end(group, mapped_outcome(states), detail, at=at)
 
@@ -135,16 +207,20 @@ class Progress:
         """Count everything that ended; fills `ready` and ends what is skipped."""
         graph = self.plan.graph
         finished, self.finished = self.finished, {}
-        first = {below for name in finished for below in graph.downstream[name]}
+        first = {below for name in finished for below in graph.downstream[name]} | self.left_out.keys()
+        first.update(inside for name in finished for inside in graph.scopes.get(name, ()))
         self._need(first)
+        self._count_setups(first, finished)
+        out = [name for name in self.left_out if self.rows[name].state == TaskState.WAITING]
         trial = {name: replace(self._counters[name]) for name in first}
-        step = advance(graph, finished, trial)
+        step = advance(graph, finished, trial, out)
         if trial.keys() - first:
             # Skips went further than what is loaded: again, with everything that they can reach.
-            reached = self.plan.behind(first)
+            reached = graph.behind(first)
             self._need(reached)
+            self._count_setups(reached, finished)
             trial = {name: replace(self._counters[name]) for name in reached}
-            step = advance(graph, finished, trial)
+            step = advance(graph, finished, trial, out)
         self._counters.update(trial)
         for name in step.changed:
             row, counters = self.rows[name], trial[name]
@@ -152,16 +228,33 @@ class Progress:
                 row.succeeded, row.failed, row.skipped = counters.succeeded, counters.failed, counters.skipped
                 row.changed = True
         for name in step.skipped:
-            self.rows[name].move(TaskState.SKIPPED, self.now)
+            self.rows[name].move(TaskState.SKIPPED, self.now, self.left_out.get(name))
+        self.left_out = {}
         for name in step.upstream_failed:
             self.rows[name].move(TaskState.UPSTREAM_FAILED, self.now)
         self.ready += [(name, -1) for name in step.ready]
+
+    def _count_setups(self, names: Collection[str], finished: Collection[str]) -> None:
+        """How many of the setups that these tasks need have not succeeded, or only in this step."""
+        needs = self.plan.graph.needs
+        if not needs:
+            return
+        concerned = [name for name in names if name in needs and self._counters[name].total]
+        self._need({setup for name in concerned for setup in needs[name]})
+        for name in concerned:
+            missing = [
+                setup
+                for setup in needs[name]
+                if setup in finished or self.rows[setup].state != TaskState.SUCCEEDED
+            ]
+            self._counters[name].pending = len(missing)
 
     def review(self, instances: Mapping[str, Mapping[str, int]] | None) -> None:
         """Find what is ready from the rows alone, all of which are loaded: what waited for a free place, and,
         with the `instances` counted anew, whatever a run that has come to rest is missing."""
         if instances is not None:
             self._recount(instances)
+        self._count_setups(self.plan.graph.order, self.finished)
         for name in self.plan.graph.order:
             row = self.rows[name]
             if row.state != TaskState.WAITING or (name, -1) in self.ready:
@@ -182,6 +275,7 @@ class Progress:
             if group.state not in TERMINAL:
                 group.succeeded = counts.get("succeeded", 0)
                 group.failed = sum(counts.get(state, 0) for state in ("failed", "cancelled"))
+                group.skipped = counts.get("skipped", 0)
                 group.changed = True
                 self._end_group(group, self.now)
         for name, node in self.plan.graph.tasks.items():
@@ -192,7 +286,7 @@ class Progress:
             for upstream in node.upstream:
                 state = EngineState(self.rows[upstream].state)
                 if state in TERMINAL and upstream not in self.finished:
-                    counters.count(state, node.rule)
+                    self.plan.graph.count(counters, name, upstream, state)
             row.succeeded, row.failed, row.skipped = counters.succeeded, counters.failed, counters.skipped
             row.changed = True
 
@@ -205,6 +299,14 @@ class Progress:
         names = {reference for name, _ in self.ready for reference in self.plan.references[name]}
         return names, any(self.plan.tasks[name].mapped for name in names)
 
+    def complete(self, results: dict[str, Any]) -> None:
+        """What sensors returned, and what ended in this pass, among the results that were read."""
+        for name in results.keys() & self.plan.answering:
+            if self.plan.tasks[name].poked:
+                results[name] = _of_sensor(results[name], mapped=self.plan.tasks[name].mapped)
+        if self.results:
+            merge_results(results, self.results, results.keys())
+
     def start(self, results: Mapping[str, Any]) -> None:
         """Start what is ready, as far as there are places; what needs no job ends at once."""
         ready, self.ready = self.ready, []
@@ -214,22 +316,34 @@ class Progress:
                 return
             task = self.plan.tasks[name]
             row = self.rows[name] if index < 0 else self.instances[name, index]
+            if row.state in TERMINAL:
+                continue  # Left out by a branch while it waited for a place.
             try:
                 known = _usable(task, self.plan.references[name], results)
                 if task.kind == "empty":
                     row.started_at = self.now
                     self._end(row, TaskState.SUCCEEDED)
                 elif index >= 0:
-                    self._submit(row, task, task.resolve(known, self.run.params, item=self._items(task, known)[index]))
+                    self._begin(row, task, task.resolve(known, self.run.params, item=self._items(task, known)[index]))
                 elif task.mapped:
                     self._expand(row, task, known)
                 else:
-                    self._submit(row, task, task.resolve(known, self.run.params))
+                    self._begin(row, task, task.resolve(known, self.run.params))
             except ArgumentError as error:
                 self._end(row, TaskState.FAILED, str(error))
 
     def _items(self, task: CompiledTask, results: Mapping[str, Any]) -> list[Any]:
         return task.items(results, self.run.params)
+
+    def _begin(self, row: TaskRow, task: CompiledTask, inputs: Mapping[str, Any]) -> None:
+        """Let a task or an instance wait or get its job."""
+        if task.jobless:
+            detail = self.deferring.begin(row, task, inputs)
+            row.move(TaskState.DEFERRED, self.now, detail)
+            return
+        self._submit(row, task, inputs)
+        if isinstance(task.options, Poke):
+            self.deferring.poke(row, task.options, self.waits.get(row.pk) if row.pk else None)
 
     def _submit(self, row: TaskRow, task: CompiledTask, inputs: Mapping[str, Any]) -> None:
         if inputs and size(inputs) > INPUT_BYTES:
@@ -262,7 +376,7 @@ class Progress:
         [over] = task.over
         group.width = len(items)
         group.succeeded = group.failed = group.skipped = 0
-        group.move(TaskState.QUEUED, self.now)
+        group.move(TaskState.DEFERRED if task.jobless else TaskState.QUEUED, self.now)
         for index, item in enumerate(items):
             row = TaskRow(0, self.run.pk, task.id, index, TaskState.WAITING, None, None, 0, 0, 0, "", None, None, None)
             self.instances[task.id, index] = row
@@ -270,7 +384,7 @@ class Progress:
             if self.slots == 0:
                 continue
             try:
-                self._submit(row, task, {**common, over: item})
+                self._begin(row, task, {**common, over: item})
             except ArgumentError as error:
                 self._end(row, TaskState.FAILED, str(error))
 
@@ -284,12 +398,23 @@ def _end_of(item: News) -> tuple[str, str]:
         return state, ""
     if state == TaskState.CANCELLED:
         return state, "Its job was cancelled."
+    if item.exit_code == SKIP_STATUS:
+        return TaskState.SKIPPED, f"It skipped itself: exit status {SKIP_STATUS}."
+    if item.exit_code == FAIL_STATUS:
+        return state, f"It said that trying again is of no use: exit status {FAIL_STATUS}."
     if item.detail:
         return state, item.detail
     return (
         state,
         f"Its job exited with status {item.exit_code}." if item.exit_code is not None else "Its job failed.",
     )
+
+
+def _of_sensor(result: Any, *, mapped: bool) -> Any:
+    """What the last poke said besides being done."""
+    if mapped and isinstance(result, list):
+        return [_of_sensor(item, mapped=False) for item in result]
+    return result.get("value") if isinstance(result, dict) else result
 
 
 def _usable(task: CompiledTask, names: Iterable[str], results: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from apps.tenants.models import Tenant
 from . import policies
 from .models import Run, Task, Workflow, WorkflowVersion
 from .plans import plan_of
-from .states import RUN_ACTIVE, TaskState
+from .states import RUN_ACTIVE, TASK_ACTIVE, TaskState
 
 # A run without one of them has one of these as its worst; the page colours an expanded task by it.
 Counts = dict[str, int]
@@ -93,7 +93,7 @@ def list_tasks(actor: Actor, run_id: int) -> QuerySet[Task]:
 
 def run_tasks(run: Run) -> QuerySet[Task]:
     """The same for a run that was found already."""
-    return run.tasks.select_related("job").defer("job__spec", "job__result", "job__tried")
+    return run.tasks.select_related("job", "wait").defer("job__spec", "job__result", "job__tried")
 
 
 def count_states(runs: Iterable[int]) -> dict[int, Counts]:
@@ -148,7 +148,7 @@ def run_detail(actor: Actor, run_id: int) -> RunDetail:
     """The run with the states of its tasks, and the first tasks that failed with what they say."""
     run = run_of(actor, run_id)
     counts = count_states([run.pk])[run.pk]
-    active = sum(counts.get(state, 0) for state in ("waiting", "queued", "running"))
+    active = sum(counts.get(state, 0) for state in TASK_ACTIVE)
     total = sum(counts.values())
     failures = run_tasks(run).filter(state=TaskState.FAILED, width__isnull=True).order_by("ended_at", "id")
     return RunDetail(run, counts, total - active, total, list(failures[:20]))
@@ -157,8 +157,8 @@ def run_detail(actor: Actor, run_id: int) -> RunDetail:
 def run_graph(run: Run) -> dict[str, Any]:
     """The run as a graph: {"nodes": […], "edges": [{"source", "target"}], "levels": [[task, …], …]}.
 
-    A node has `id kind rule mapped state job detail started_at ended_at`, of its task row also `task`, and
-    for a mapped task `width` and `counts` (instances by state).
+    A node has `id kind role decides group rule mapped state job detail started_at ended_at`, of its task row also
+    `task`, and for a mapped task `width` and `counts` (instances by state).
     """
     plan = plan_of(run.version_id)
     instances: defaultdict[str, Counts] = defaultdict(dict)
@@ -171,6 +171,9 @@ def run_graph(run: Run) -> dict[str, Any]:
             "id": task.name,
             "task": task.pk,
             "kind": plan.tasks[task.name].kind,
+            "role": plan.graph.tasks[task.name].role,
+            "decides": plan.tasks[task.name].decides,
+            "group": plan.owners.get(task.name),
             "rule": plan.graph.tasks[task.name].rule,
             "mapped": plan.tasks[task.name].mapped,
             "state": task.state,
@@ -186,10 +189,11 @@ def run_graph(run: Run) -> dict[str, Any]:
 
 
 def version_graph(version_id: int) -> dict[str, Any]:
-    """Edges and levels of a version: {"edges": …, "levels": …}."""
-    graph = plan_of(version_id).graph
+    """Edges, levels and groups of a version: {"edges": …, "levels": …, "groups": …}."""
+    plan = plan_of(version_id)
+    graph = plan.graph
     edges = [{"source": upstream, "target": name} for name in graph.order for upstream in graph.tasks[name].upstream]
-    return {"edges": edges, "levels": [list(level) for level in graph.levels]}
+    return {"edges": edges, "levels": [list(level) for level in graph.levels], "groups": plan.group_list}
 
 
 def version_nodes(version_id: int) -> list[dict[str, Any]]:

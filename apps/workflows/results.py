@@ -38,7 +38,8 @@ def load_results(wanted: Mapping[int, Iterable[str]], mapped: bool) -> dict[int,
         return found
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT t.run_id, t.name, t.index, t.width, j.result {_JOIN} ORDER BY t.run_id, t.name, t.index",
+            f"SELECT t.run_id, t.name, t.index, t.width, coalesce(t.result, j.result) {_JOIN} "
+            "ORDER BY t.run_id, t.name, t.index",
             [[run for run, _ in pairs], [name for _, name in pairs]],
         )
         for run, name, index, width, raw in cursor.fetchall():

@@ -6,6 +6,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from apps.core.api import Integer, StrictSerializer, Text
+from rmctl.spec.kinds import NEEDED
 
 from .models import Run, Task, Workflow, WorkflowVersion
 from .states import TaskState
@@ -138,6 +139,20 @@ class TaskAnswer(serializers.ModelSerializer[Task]):
     job: Any = serializers.IntegerField(source="job_id", read_only=True, allow_null=True)
     job_state = serializers.CharField(source="job.state", default=None, read_only=True, allow_null=True)
     exit_code = serializers.IntegerField(source="job.exit_code", default=None, read_only=True, allow_null=True)
+    due_at = serializers.DateTimeField(
+        source="wait.due_at",
+        default=None,
+        read_only=True,
+        allow_null=True,
+        help_text="When a deferred task is looked at next.",
+    )
+    deadline = serializers.DateTimeField(
+        source="wait.deadline",
+        default=None,
+        read_only=True,
+        allow_null=True,
+        help_text="When its waiting is over.",
+    )
 
     class Meta:
         model = Task
@@ -151,6 +166,8 @@ class TaskAnswer(serializers.ModelSerializer[Task]):
             "job",
             "job_state",
             "exit_code",
+            "due_at",
+            "deadline",
             "queued_at",
             "started_at",
             "ended_at",
@@ -161,7 +178,10 @@ class TaskAnswer(serializers.ModelSerializer[Task]):
 class GraphNodeAnswer(serializers.Serializer[Any]):
     id = serializers.CharField(help_text="Id of the task in its workflow.")
     task = serializers.IntegerField()
-    kind = serializers.ChoiceField(choices=["bash", "python", "empty"])
+    kind = serializers.ChoiceField(choices=sorted(NEEDED))
+    role = serializers.ChoiceField(choices=["", "setup", "teardown"])
+    decides = serializers.CharField(help_text="`branch` or `short_circuit` for a task that decides the way.")
+    group = serializers.CharField(allow_null=True, help_text="The group that the task is in.")
     rule = serializers.CharField()
     mapped = serializers.BooleanField()
     state = serializers.ChoiceField(choices=TaskState.choices)
@@ -178,7 +198,14 @@ class EdgeAnswer(serializers.Serializer[Any]):
     target = serializers.CharField()
 
 
+class GroupAnswer(serializers.Serializer[Any]):
+    id = serializers.CharField()
+    parent = serializers.CharField(allow_null=True)
+    description = serializers.CharField(allow_blank=True)
+
+
 class GraphAnswer(serializers.Serializer[Any]):
     nodes = GraphNodeAnswer(many=True)
     edges = EdgeAnswer(many=True)
     levels = serializers.ListField(child=serializers.ListField(child=serializers.CharField()))
+    groups = GroupAnswer(many=True)

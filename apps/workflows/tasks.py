@@ -5,6 +5,7 @@ from django.utils import timezone
 import apps.scheduling.tasks  # noqa: F401 - registers the loop that follows this one
 from apps.core import loops
 
+from . import waits as waiting
 from .apply import apply
 from .commands import create_due_runs, next_due
 from .observe import observe
@@ -31,3 +32,17 @@ def timetable() -> bool:
     if due is not None:
         loops.wake_at("timetable", due)
     return more
+
+
+@loops.loop("waits")
+def waits() -> bool:
+    """Go on with the tasks whose wait is due, and come back when the next ones are."""
+    now = timezone.now()
+    noted = waiting.note_due(now)
+    if noted:
+        # In this thread, to save what is due a trip through the queue.
+        loops.run("advance", once=True)
+    due = waiting.next_due(now)
+    if due is not None:
+        loops.wake_at("waits", due)
+    return noted == waiting.DUE_MAX

@@ -1,10 +1,13 @@
 from django.urls import path
 
-from . import api, budgets_api
+from . import api, approvals_api, budgets_api
 
 urlpatterns = [
     path("budgets", budgets_api.Budgets.as_view()),
     path("budgets/<int:budget_id>", budgets_api.BudgetDetail.as_view()),
+    path("approvals", approvals_api.Approvals.as_view()),
+    path("approvals/<int:approval_id>", approvals_api.ApprovalDetail.as_view()),
+    path("approvals/<int:approval_id>/answer", approvals_api.Answer.as_view()),
     path("workflows", api.Workflows.as_view()),
     path("workflows/<int:workflow_id>", api.WorkflowDetail.as_view()),
     path("workflows/<int:workflow_id>/versions", api.Versions.as_view()),

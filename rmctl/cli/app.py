@@ -279,6 +279,27 @@ def trigger(
     workflows.trigger(workflow, param, note, wait, tenant, as_json)
 
 
+@app.command()
+def approve(
+    approval: Annotated[
+        int | None, typer.Argument(min=1, help="Number of the question; without one, all that wait for you.")
+    ] = None,
+    option: Annotated[str | None, typer.Argument(help="The answer: one of its options.")] = None,
+    value: Annotated[
+        list[str] | None, typer.Option("--value", "-v", help="NAME=VALUE of its form; repeat for more.")
+    ] = None,
+    comment: Annotated[str, typer.Option(help="A note that is kept with the answer.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Answer a question that a workflow asks, show it, or list those that wait for you."""
+    from rmctl.cli import approvals
+
+    if approval is None:
+        approvals.waiting(as_json)
+    else:
+        approvals.answer(approval, option, value, comment, as_json)
+
+
 @app.command("list")
 def list_(
     kind: Annotated[

@@ -14,7 +14,7 @@ from rich.text import Text
 
 STYLES = {
     "succeeded": "green", "ready": "green", "running": "cyan", "granted": "cyan", "queued": "yellow",
-    "pending": "yellow", "waiting": "dim", "failed": "red", "upstream_failed": "red", "lost": "red",
+    "pending": "yellow", "waiting": "dim", "deferred": "blue", "failed": "red", "upstream_failed": "red", "lost": "red",
     "cancelling": "magenta", "cancelled": "magenta", "skipped": "dim", "cordoned": "yellow",
     "draining": "yellow", "removed": "dim",
 }  # fmt: skip

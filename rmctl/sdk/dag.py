@@ -63,6 +63,10 @@ class DAG:
         self.name = name
         self.files = list(files)
         self.tasks: dict[str, Task] = {}
+        self.groups: list[Any] = []
+        # The group that is open, and the tasks whose `with` block is.
+        self.group: Any = None
+        self.scopes: list[list[Task]] = []
         self.fields: dict[str, Any] = {
             "name": name,
             "description": description,
@@ -96,11 +100,14 @@ class DAG:
                 number += 1
             task.id = f"{task.id}__{number}"
         self.tasks[task.id] = task
+        for scope in self.scopes:
+            scope.append(task)
 
     def definition(self, *, file_of: "Callable[[Any], str] | None" = None) -> "dict[str, Any]":
         """The definition as JSON data, not validated yet. `file_of` names a function's file in the bundle."""
         tasks = [task.definition(file_of) for task in self.tasks.values()]
-        return {"schema": 1, **self.fields, "tasks": tasks}
+        groups = {"groups": [group.definition() for group in self.groups]} if self.groups else {}
+        return {"schema": 1, **self.fields, **groups, "tasks": tasks}
 
 
 class Node:
@@ -108,7 +115,8 @@ class Node:
 
     __slots__ = ()
 
-    def _task(self) -> "Task":
+    def _task(self) -> "Any":
+        """What has the edges: a task or a group."""
         raise NotImplementedError
 
     def __rshift__(self, other: "Any") -> "Any":
@@ -139,7 +147,9 @@ class Node:
 class Task(Node):
     """A task of a DAG, and a handle to its result: an argument as it is, or a part of it as `task["key"]`."""
 
-    __slots__ = ("arguments", "dag", "fields", "function", "id", "kind", "over", "script", "upstream")
+    __slots__ = (
+        "arguments", "dag", "extra", "fields", "function", "group", "id", "kind", "over", "script", "upstream"
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -151,17 +161,21 @@ class Task(Node):
         function: "Any" = None,
         arguments: "Mapping[str, Any] | None" = None,
         over: "Mapping[str, Any] | None" = None,
+        extra: "Mapping[str, Any] | None" = None,
         rename: bool = False,
     ) -> None:
-        self.id = identifier
+        self.dag = _current(f"Task {identifier}")
+        self.group = self.dag.group
+        self.id = self.group.prefixed(identifier) if self.group is not None else identifier
         self.kind = kind
+        # Fields of a definition that belong to the kind of task, not to its job.
+        self.extra = dict(extra or {})
         self.fields = _options(f"Task {identifier}", options)
         self.script = script
         self.function = function
         self.arguments = dict(arguments or {})
         self.over = dict(over or {})
         self.upstream: dict[str, None] = {}
-        self.dag = _current(f"Task {identifier}")
         for name, value in (*self.arguments.items(), *self.over.items()):
             if isinstance(value, Node) and value._task().dag is not self.dag:
                 raise SdkError(f"Task {identifier}: argument {name} comes from another DAG.")
@@ -169,6 +183,46 @@ class Task(Node):
 
     def _task(self) -> "Task":
         return self
+
+    def as_setup(self) -> "Self":
+        """Make it a setup: what is behind it runs only when it succeeded, up to its teardown."""
+        self.extra["setup"] = True
+        return self
+
+    def as_teardown(self, *, setups: "Any" = (), on_failure_fail_dagrun: bool = False) -> "Self":
+        """Make it the teardown of these tasks, which become setups: it runs when one of them succeeded, whatever
+        happened between, and its failure does not fail the run unless asked for."""
+        made = [node._task() for node in _nodes(setups)]
+        for setup in made:
+            setup.as_setup()
+        _link(made, [self])
+        self.extra["teardown"] = {
+            "setups": [setup.id for setup in made],
+            **({"fails_run": True} if on_failure_fail_dagrun else {}),
+        }
+        return self
+
+    def __enter__(self) -> "Self":
+        self.dag.scopes.append([])
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Put the tasks made inside between this teardown and its setups."""
+        inside = {made.id: made for made in self.dag.scopes.pop()}
+        if "teardown" not in self.extra:
+            raise SdkError(f"Task {self.id}: only a teardown opens a block; use .as_teardown(setups=…).")
+        setups = [self.dag.tasks[name] for name in self.extra["teardown"]["setups"]]
+        waited = {name for made in inside.values() for name in (*made.upstream, *made.sources())}
+        for made in inside.values():
+            if not {*made.upstream, *made.sources()} & inside.keys():
+                _link(setups, [made])
+            if made.id not in waited:
+                _link([made], [self])
+
+    def sources(self) -> "list[str]":
+        """Tasks whose results it takes."""
+        values = (*self.arguments.values(), *self.over.values())
+        return [value._task().id for value in values if isinstance(value, Node)]
 
     def __getitem__(self, key: "str | int") -> "Result":
         return Result(self, key)
@@ -180,7 +234,10 @@ class Task(Node):
         """The task as JSON data of a definition."""
         fields = dict(self.fields)
         limit = fields.pop("map_limit", None)
-        task: dict[str, Any] = {"id": self.id, "kind": self.kind, "upstream": list(self.upstream), **fields}
+        task: dict[str, Any] = {"id": self.id, "kind": self.kind, "upstream": list(self.upstream)}
+        task |= {**fields, **self.extra}
+        if self.group is not None:
+            task["group"] = self.group.id
         if self.kind == "bash":
             task["script"] = self.script
         elif self.kind == "python":
@@ -205,6 +262,8 @@ class Task(Node):
 
     def _plain(self, name: str, value: "Any") -> "Any":
         """JSON data of a value; tuples become lists. Raises SdkError for handles inside."""
+        if isinstance(value, Node) and not isinstance(value, Task | Result):
+            raise SdkError(f"Task {self.id}: argument {name} is {value!r}, which has no result of its own.")
         if isinstance(value, Node | Param):
             raise SdkError(
                 f"Task {self.id}: argument {name} has {value!r} inside a list or object; "
@@ -266,13 +325,18 @@ class TaskFunction:
     """A function marked with `@task`; a plain call outside a DAG, a new task inside one."""
 
     def __init__(
-        self, function: "Any", options: "Mapping[str, Any]", fixed: "Mapping[str, Any] | None" = None
+        self,
+        function: "Any",
+        options: "Mapping[str, Any]",
+        fixed: "Mapping[str, Any] | None" = None,
+        extra: "Mapping[str, Any] | None" = None,
     ) -> None:
         if not hasattr(function, "__code__"):
             raise SdkError(f"@task marks functions, not {function!r}.")
         self.function = function
         self._settings = dict(options)
         self._fixed = dict(fixed or {})
+        self.extra = dict(extra or {})
         for name in ("__name__", "__qualname__", "__doc__", "__module__"):
             setattr(self, name, getattr(function, name))
         self.__wrapped__ = function
@@ -284,11 +348,11 @@ class TaskFunction:
 
     def partial(self, **kwargs: "Any") -> "TaskFunction":
         """The same function with some arguments given; followed by `.expand(...)`."""
-        return TaskFunction(self.function, self._settings, {**self._fixed, **kwargs})
+        return TaskFunction(self.function, self._settings, {**self._fixed, **kwargs}, self.extra)
 
     def override(self, **options: "Any") -> "TaskFunction":
         """The same function with other options, for example `id` or `resources`."""
-        return TaskFunction(self.function, {**self._settings, **options}, self._fixed)
+        return TaskFunction(self.function, {**self._settings, **options}, self._fixed, self.extra)
 
     def expand(self, **over: "Any") -> Task:
         """One instance for each item of a list: a literal one, a parameter, or another task's result."""
@@ -307,6 +371,7 @@ class TaskFunction:
             function=self.function,
             arguments={name: value for name, value in arguments.items() if name not in over},
             over=over,
+            extra=self.extra,
             rename=chosen is None,
         )
 
@@ -337,14 +402,83 @@ class TaskFunction:
         return bound
 
 
-def task(function: "Any" = None, **options: "Any") -> "Any":
-    """Mark a function as a task: `@task`, or `@task(id=…, resources={"cpu": 2}, retries=3)`."""
+class _Marker:
+    """`@task`, and `@task.branch` and its like."""
+
+    def __call__(self, function: "Any" = None, **options: "Any") -> "Any":
+        """Mark a function as a task: `@task`, or `@task(id=…, resources={"cpu": 2}, retries=3)`."""
+        return _marked(function, options, {})
+
+    def branch(self, function: "Any" = None, **options: "Any") -> "Any":
+        """A task that returns the id, or ids, of the tasks or groups directly behind it that the run goes on with; the
+        others are skipped."""
+        return _marked(function, options, {"decides": "branch"})
+
+    def short_circuit(
+        self, function: "Any" = None, *, ignore_downstream_trigger_rules: bool = True, **options: "Any"
+    ) -> "Any":
+        """A task that returns whether to go on; if not, all behind it is skipped, or with
+        `ignore_downstream_trigger_rules=False` only what is directly behind it."""
+        extra: dict[str, Any] = {"decides": "short_circuit"}
+        if not ignore_downstream_trigger_rules:
+            extra["ignore_downstream_trigger_rules"] = False
+        return _marked(function, options, extra)
+
+    def bash(self, function: "Any" = None, **options: "Any") -> "Any":
+        """A task that returns the script which bash then runs."""
+        return _marked(function, options, {"returns": "script"})
+
+    def sensor(
+        self,
+        function: "Any" = None,
+        *,
+        poke_interval: "Any" = "1m",
+        exponential_backoff: "bool | float" = False,
+        max_wait: "Any" = "1h",
+        timeout: "Any" = "7d",
+        soft_fail: bool = False,
+        **options: "Any",
+    ) -> "Any":
+        """A function that returns whether to go on, or a `Poked`; it is called every `poke_interval`, with back-off
+        ever later (by the factor given, 2 for True) but at least every `max_wait`, and runs nowhere in between. After
+        `timeout` it has failed, or with `soft_fail` is skipped."""
+        factor = 2.0 if exponential_backoff is True else float(exponential_backoff or 1.0)
+        poke = {
+            "interval": poke_interval,
+            "factor": factor,
+            "max_interval": max_wait,
+            "timeout": timeout,
+            "soft_fail": soft_fail,
+        }
+        return _marked(function, options, {"poke": poke})
+
+
+def _marked(function: "Any", options: "dict[str, Any]", extra: "dict[str, Any]") -> "Any":
     if function is None:
-        return lambda marked: task(marked, **options)
+        return lambda marked: _marked(marked, options, extra)
     _options(
         f"@task {getattr(function, '__name__', function)}", {k: v for k, v in options.items() if k != "id"}
     )
-    return TaskFunction(function, options)
+    return TaskFunction(function, options, None, extra)
+
+
+task = _Marker()
+
+
+def setup(function: "Any" = None) -> "Any":
+    """Mark a function, or what `@task` made of it, as a setup."""
+    made = function if isinstance(function, TaskFunction) else task(function)
+    made.extra["setup"] = True
+    return made
+
+
+def teardown(function: "Any" = None, *, on_failure_fail_dagrun: bool = False) -> "Any":
+    """Mark a function as a teardown; its setups are those directly before it."""
+    if function is None:
+        return lambda marked: teardown(marked, on_failure_fail_dagrun=on_failure_fail_dagrun)
+    made = function if isinstance(function, TaskFunction) else task(function)
+    made.extra["teardown"] = {"fails_run": True} if on_failure_fail_dagrun else {}
+    return made
 
 
 def bash(
@@ -353,14 +487,17 @@ def bash(
     *,
     arguments: "Mapping[str, Any] | None" = None,
     expand: "Mapping[str, Any] | None" = None,
+    decides: "str | None" = None,
     **options: "Any",
 ) -> Task:
-    """A task that runs a script with bash.
+    """A task that runs a script with bash; with `decides` (branch or short_circuit) what it writes to `RM_RESULT` says
+    how the run goes on.
 
     Arguments arrive as variables `RM_ARG_<NAME>` (text as it is, everything else as JSON; up to 32 KiB each)
     and in the JSON file `RM_INPUTS`; `expand={"name": list}` makes an instance for each item.
     """
-    return Task(identifier, "bash", options=options, script=script, arguments=arguments, over=expand)
+    extra = {"decides": decides} if decides else {}
+    return Task(identifier, "bash", options=options, script=script, arguments=arguments, over=expand, extra=extra)
 
 
 def empty(identifier: str, **options: "Any") -> Task:

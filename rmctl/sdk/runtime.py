@@ -9,6 +9,31 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+class TaskSkipped(Exception):
+    """Raised in a task: there is nothing to do, so it is skipped and not failed; it is not tried again."""
+
+    exit_status = 99
+
+
+class TaskFailed(Exception):
+    """Raised in a task: it has failed, and trying again is of no use."""
+
+    exit_status = 98
+
+
+class Poked:
+    """What a sensor may return in place of true or false: whether it is done, and then its result."""
+
+    __slots__ = ("done", "value")
+
+    def __init__(self, done: bool, value: "Any" = None) -> None:
+        self.done = done
+        self.value = value
+
+    def __bool__(self) -> bool:
+        return self.done
+
+
 def artifact(name: str) -> "Path":
     """The path to write a file to that is kept with the run; folders in `name` are made.
 

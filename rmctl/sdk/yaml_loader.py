@@ -1,6 +1,7 @@
 """Workflows written in YAML: the fields of the JSON definition, a little friendlier.
 
-Tasks may be a mapping id → task; a task with `script` is of kind bash, one with `function` of kind python.
+Tasks may be a mapping id → task; a task with `script` is of kind bash, one with `function` of kind python, and one with
+`wait_until`, `wait_for`, `wait_for_run`, `trigger_run` or `approval` of that kind. Groups may be a mapping id → group.
 Beside the definition's fields there is `files`: globs of what the bundle ships.
 """
 
@@ -106,6 +107,9 @@ def workflow(text: str | bytes) -> tuple[dict[str, Any], list[str]]:
     files = data.pop("files", [])
     if not isinstance(files, list) or not all(isinstance(pattern, str) for pattern in files):
         raise YamlError("files must be a list of globs.")
+    groups = data.get("groups")
+    if isinstance(groups, dict):
+        data["groups"] = [{"id": name, **(group or {})} for name, group in groups.items() if _is_mapping(name, group)]
     tasks = data.get("tasks")
     if isinstance(tasks, dict):
         for name, task in tasks.items():
@@ -120,10 +124,24 @@ def workflow(text: str | bytes) -> tuple[dict[str, Any], list[str]]:
     return data, files
 
 
+def _is_mapping(name: str, group: Any) -> bool:
+    if group is not None and not isinstance(group, dict):
+        raise YamlError(f"group {name} must be a mapping, for example {{description: 'what it does'}}.")
+    return True
+
+
 def _with_kind(task: Any) -> Any:
     if not isinstance(task, dict) or "kind" in task:
         return task
     for field, kind in (("script", "bash"), ("function", "python")):
         if field in task:
+            return {**task, "kind": kind}
+    for kind, argument in (("wait_until", "time"), ("wait_for", "duration")):
+        if kind in task:
+            value = task[kind] if isinstance(task[kind], dict) else {"value": task[kind]}
+            rest = {name: field for name, field in task.items() if name != kind}
+            return {**rest, "kind": kind, "arguments": {argument: value}}
+    for kind in ("wait_for_run", "trigger_run", "approval"):
+        if kind in task:
             return {**task, "kind": kind}
     return task

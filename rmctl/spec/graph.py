@@ -19,6 +19,7 @@ class Node:
     id: str
     upstream: list[str]
     references: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
+    setups: list[str] = field(default_factory=list)
 
     def edges(self) -> dict[str, None]:
         """Upstream ids, given and implied by results, in order and once each."""
@@ -37,6 +38,11 @@ def nodes(tasks: Any) -> Iterator[Node]:
             task["id"],
             [name for name in upstream if isinstance(name, str)] if isinstance(upstream, list) else [],
         )
+        teardown = task.get("teardown")
+        setups = teardown.get("setups") if isinstance(teardown, Mapping) else None
+        if isinstance(setups, list):
+            node.setups = [name for name in setups if isinstance(name, str)]
+            node.upstream += node.setups
         mapping = task.get("map")
         for name, owner in (("arguments", task), ("map.over", mapping)):
             source = owner.get(name.split(".")[-1]) if isinstance(owner, Mapping) else None
@@ -63,6 +69,8 @@ def faults(tasks: Any, params: Any) -> list[FieldError]:
         known.setdefault(node.id, node)
     for node in found:
         errors += _reference_faults(node, known, params)
+    if any(node.setups for node in found):
+        errors += _teardown_faults(tasks, known)
     edges: dict[str, list[str]] = {}
     for node in found:
         edges.setdefault(node.id, []).extend(node.edges())
@@ -71,6 +79,24 @@ def faults(tasks: Any, params: Any) -> list[FieldError]:
         shown = cycle if len(cycle) <= 12 else [*cycle[:6], "…", *cycle[-5:]]
         message = f"The tasks wait for each other: {' → '.join(shown)}. Remove one of these edges."
         errors.append(field_error(f"{known[cycle[0]].where}.upstream", message, "cycle"))
+    return errors
+
+
+def _teardown_faults(tasks: Any, known: Mapping[str, Node]) -> list[FieldError]:
+    """What a teardown cleans up behind must be a setup."""
+    shaped = [task for task in tasks if isinstance(task, Mapping) and isinstance(task.get("id"), str)]
+    setups = {task["id"] for task in shaped if task.get("setup")}
+    errors = []
+    for node in known.values():
+        errors += [
+            field_error(
+                f"{node.where}.teardown.setups",
+                f"Task {node.id} cleans up behind {name}, which is not a setup; say setup: true there.",
+                "not_a_setup",
+            )
+            for name in node.setups
+            if name in known and name not in setups
+        ]
     return errors
 
 

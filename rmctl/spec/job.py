@@ -82,13 +82,15 @@ class Resources(Strict):
 
 
 class Retries(Strict):
-    """How often a failed job is tried again, after delay × factor^n seconds, at most max_delay, ± jitter."""
+    """How often a failed job is tried again, after delay × factor^n seconds, at most max_delay, ± jitter; not after an
+    exit status that stands in `final`."""
 
     limit: int = Field(default=0, ge=0, le=100)
     delay: Duration = Field(default=5, json_schema_extra={"default": "5s"})
     factor: float = Field(default=2.0, ge=1, le=100)
     max_delay: Duration = Field(default=300, json_schema_extra={"default": "5m"})
     jitter: float = Field(default=0.2, ge=0, le=1)
+    final: list[Annotated[int, Field(ge=1, le=255)]] = Field(default_factory=list, max_length=255)
 
 
 def check_minimum(count: int, least: int | None) -> None:
@@ -233,6 +235,7 @@ class JobSpec(Strict):
                 "factor": self.retries.factor,
                 "max_delay": plain_number(self.retries.max_delay),
                 "jitter": self.retries.jitter,
+                **({"final": self.retries.final} if self.retries.final else {}),
             },
             "bundle": self.bundle,
             "inputs": self.inputs,

@@ -9,6 +9,7 @@ from . import arguments
 from .arguments import ArgumentError
 from .errors import describe
 from .job import parse_job
+from .kinds import FINAL_STATUSES, JOBLESS, OPTIONS, Approval, Poke, TriggerRun, WaitForRun
 from .values import canonical_json
 
 # A larger argument or parameter is in RM_INPUTS only: variables and argv share a small space of the kernel.
@@ -36,6 +37,22 @@ class CompiledTask:
     arguments: Mapping[str, Mapping[str, Any]]
     over: Mapping[str, Mapping[str, Any]]
     limit: int
+    # `branch` or `short_circuit` when its result decides the way; `direct` when the latter leaves out only what is
+    # directly behind it.
+    decides: str = ""
+    direct: bool = False
+    # How a sensor is poked, and what a task that waits waits for.
+    options: Poke | WaitForRun | TriggerRun | Approval | None = None
+
+    @property
+    def poked(self) -> bool:
+        """Whether it is a sensor: its jobs say whether it is done."""
+        return isinstance(self.options, Poke)
+
+    @property
+    def jobless(self) -> bool:
+        """Whether it has no job: it ends at once, or waits as a row."""
+        return self.kind in JOBLESS
 
     @property
     def mapped(self) -> bool:
@@ -116,6 +133,9 @@ def compile_task(
     """
     fields = merged_fields(definition["defaults"], task)
     image = fields.pop("image", None)
+    if fields["retries"].get("limit"):
+        given = fields["retries"].get("final", [])
+        fields["retries"] = {**fields["retries"], "final": sorted({*given, *FINAL_STATUSES})}
     group = {name: fields.pop(name) for name in ("resources", "env", "secrets")}
     group |= {"image": image, "count": task.get("count", 1), "min_count": task.get("min_count")}
     key = canonical_json([group, fields])
@@ -129,7 +149,8 @@ def compile_task(
     if task["kind"] == "bash":
         run["script"] = task["script"]
     elif task["kind"] == "python":
-        run["command"] = ["python", "-m", "rmctl.runner", task["file"], task["function"]]
+        mode = ["--poke"] if "poke" in task else ["--script"] if "returns" in task else []
+        run["command"] = ["python", "-m", "rmctl.runner", *mode, task["file"], task["function"]]
         env = {"PYTHONUNBUFFERED": "1", **env}
     else:
         run["command"] = ["true"]
@@ -146,6 +167,9 @@ def compile_task(
         arguments=task.get("arguments", {}),
         over=mapping.get("over", {}),
         limit=mapping.get("limit", 1),
+        decides=task.get("decides", ""),
+        direct=not task.get("ignore_downstream_trigger_rules", True),
+        options=next((model.model_validate(task[name]) for name, model in OPTIONS.items() if name in task), None),
     )
 
 

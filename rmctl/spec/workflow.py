@@ -8,10 +8,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
-from . import graph, params
+from . import graph, groups, params
 from .arguments import Argument
 from .errors import BadValue, FieldError, SpecError, describe, field_error
+from .groups import GroupSpec
 from .job import MAX_MEMBERS, Intent, Notice, OnPreempt, Resources, Retries, check_minimum
+from .kinds import NEEDED, OPTIONAL, Approval, Decides, Kind, Poke, Teardown, TriggerRun, WaitForRun, check_kind
 from .quantities import Seconds
 from .schedule import check_schedule, check_start, check_timezone
 from .tasks import CompiledTask, compile_task
@@ -34,11 +36,11 @@ DEFINITION_BYTES = 8 * 2**20
 
 TRIGGER_RULES = (
     "all_success", "all_failed", "all_done", "all_skipped", "one_success", "one_failed", "one_done",
-    "none_failed", "none_failed_min_one_success", "none_skipped", "always",
+    "none_failed", "none_failed_min_one_success", "none_skipped", "always", "all_done_setup_success",
 )  # fmt: skip
 TriggerRule = Literal[
     "all_success", "all_failed", "all_done", "all_skipped", "one_success", "one_failed", "one_done",
-    "none_failed", "none_failed_min_one_success", "none_skipped", "always",
+    "none_failed", "none_failed_min_one_success", "none_skipped", "always", "all_done_setup_success",
 ]  # fmt: skip
 
 _ARGUMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
@@ -113,13 +115,23 @@ class MapSpec(Strict):
 
 
 class TaskSpec(JobFields):
-    """One node of the graph: a bash script, a function of a file of the bundle, or nothing."""
+    """One node of the graph: a bash script, a function of a file of the bundle, something to wait for, or nothing."""
 
     id: Identifier
-    kind: Literal["bash", "python", "empty"]
+    kind: Kind
     script: Script | None = None
     file: Annotated[str, StringConstraints(max_length=500), AfterValidator(_relative)] | None = None
     function: Annotated[str, StringConstraints(max_length=200), AfterValidator(_identifier)] | None = None
+    returns: Literal["script"] | None = None
+    decides: Decides | None = None
+    ignore_downstream_trigger_rules: bool = True
+    poke: Poke | None = None
+    wait_for_run: WaitForRun | None = None
+    trigger_run: TriggerRun | None = None
+    approval: Approval | None = None
+    group: Identifier | None = None
+    setup: bool = False
+    teardown: Teardown | None = None
     arguments: Arguments = Field(default_factory=dict)
     map: MapSpec | None = None
     upstream: list[Identifier] = Field(default_factory=list, max_length=MAX_TASKS)
@@ -130,17 +142,11 @@ class TaskSpec(JobFields):
     @model_validator(mode="after")
     def _fields_of_kind(self) -> Self:
         check_minimum(self.count, self.min_count)
-        accepted = {"bash": {"script"}, "python": {"file", "function"}, "empty": set()}[self.kind]
-        for name in ("script", "file", "function"):
-            given = getattr(self, name) is not None
-            if given and name not in accepted:
-                raise BadValue(
-                    "wrong_kind", f"{name} does not belong to a task of kind {self.kind}; remove it."
-                )
-            if not given and name in accepted:
-                raise BadValue("required", f"A task of kind {self.kind} needs {name}.")
-        if self.kind == "empty" and (self.arguments or self.map):
-            raise BadValue("wrong_kind", "An empty task runs nothing: it takes no arguments and no map.")
+        given = {name for name in _KIND_FIELDS if getattr(self, name) is not None}
+        check_kind(self.kind, given, self.arguments, mapped=self.map is not None)
+        if not self.ignore_downstream_trigger_rules and self.decides != "short_circuit":
+            message = "ignore_downstream_trigger_rules belongs to a task that decides short_circuit; remove it."
+            raise BadValue("wrong_kind", message)
         if self.map and (twice := self.arguments.keys() & self.map.over.keys()):
             raise BadValue(
                 "bad_map", f"{', '.join(sorted(twice))}: given in both arguments and map.over; keep one."
@@ -151,25 +157,41 @@ class TaskSpec(JobFields):
                 raise BadValue(
                     "bad_id", "Two arguments differ only in case; as RM_ARG_ variables they would clash."
                 )
+        if self.setup and self.teardown is not None:
+            raise BadValue("wrong_kind", "A task is a setup or a teardown, not both.")
+        own = "all_done_setup_success"
+        if self.teardown is not None and "trigger_rule" in self.model_fields_set and self.trigger_rule != own:
+            raise BadValue("wrong_kind", f"A teardown has its own trigger rule, {own}; remove this one.")
         return self
 
     def definition(self) -> dict[str, Any]:
-        """The task as it stands in a definition, with the edges that its arguments imply."""
-        kinds = {"bash": ("script",), "python": ("file", "function"), "empty": ()}[self.kind]
-        task: dict[str, Any] = {"id": self.id, "kind": self.kind, "trigger_rule": self.trigger_rule}
-        task |= {name: getattr(self, name) for name in kinds}
+        """The task as it stands in a definition, with the edges that its arguments and setups imply."""
+        rule = "all_done_setup_success" if self.teardown is not None else self.trigger_rule
+        task: dict[str, Any] = {"id": self.id, "kind": self.kind, "trigger_rule": rule}
+        for name in (*NEEDED[self.kind], *OPTIONAL.get(self.kind, ())):
+            value = getattr(self, name)
+            if value is not None:
+                plain = value.model_dump(mode="json", exclude_defaults=True) if isinstance(value, Strict) else value
+                task[name] = plain
         references = [*self.arguments.values(), *(self.map.over.values() if self.map else ())]
-        task["upstream"] = sorted({*self.upstream, *(a.result for a in references if a.result is not None)})
+        implied = {a.result for a in references if a.result is not None}
+        if self.teardown is not None:
+            implied |= set(self.teardown.setups)
+            task["teardown"] = self.teardown.model_dump(mode="json", exclude_defaults=True)
+        task["upstream"] = sorted({*self.upstream, *implied})
         if self.arguments:
             task["arguments"] = {name: a.model_dump(exclude_unset=True) for name, a in self.arguments.items()}
         if self.map:
             over = {name: a.model_dump(exclude_unset=True) for name, a in self.map.over.items()}
             task["map"] = {"over": over, "limit": self.map.limit}
-        if self.count != 1:
-            task["count"] = self.count
-        if self.min_count is not None:
-            task["min_count"] = self.min_count
+        for name in ("count", "min_count", "group", "setup", "ignore_downstream_trigger_rules"):
+            value = getattr(self, name)
+            if value != type(self).model_fields[name].default:
+                task[name] = value
         return task | self.given()
+
+
+_KIND_FIELDS = sorted({name for fields in (*NEEDED.values(), *OPTIONAL.values()) for name in fields})
 
 
 class WorkflowSpec(Strict):
@@ -189,6 +211,7 @@ class WorkflowSpec(Strict):
     bundle: Digest | None = None
     params: dict[str, Any] = Field(default_factory=dict)
     defaults: JobFields = Field(default_factory=JobFields)
+    groups: list[GroupSpec] = Field(default_factory=list, max_length=MAX_TASKS)
     tasks: list[TaskSpec] = Field(min_length=1, max_length=MAX_TASKS)
 
     @field_validator("tasks", mode="before")
@@ -216,6 +239,7 @@ class WorkflowSpec(Strict):
             "bundle": self.bundle,
             "params": self.params,
             "defaults": self.defaults.given(),
+            **({"groups": [group.model_dump(exclude_defaults=True) for group in self.groups]} if self.groups else {}),
             "tasks": [task.definition() for task in self.tasks],
         }
 
@@ -257,7 +281,7 @@ def parse_workflow(data: Any) -> WorkflowSpec:
         raise SpecError(
             [field_error("", f"A workflow is a JSON object, not {describe(data)}.", "wrong_type")]
         )
-    errors: list[FieldError] = []
+    data, errors = groups.written_out(data)
     spec = None
     try:
         spec = validated(WorkflowSpec, data)

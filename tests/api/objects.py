@@ -1,5 +1,6 @@
 """One object of every kind that belongs to the tenant `vision`, by the name that routes give to its key."""
 
+from datetime import timedelta
 from typing import Any
 
 from django.core.files.base import ContentFile
@@ -17,7 +18,7 @@ from apps.scheduling.models import Decision
 from apps.tenants import commands as tenants
 from apps.tenants.models import Membership, Secret
 from apps.workflows import commands as workflows
-from apps.workflows.models import Run
+from apps.workflows.models import Approval, Run
 from tests.personas import GIB, World
 
 SHA256 = "a" * 64
@@ -80,6 +81,20 @@ def make_run(world: World, name: str = "etl") -> Run:
     return workflows.trigger(actor=actor, workflow_id=pushed.workflow.pk)
 
 
+def make_approval(run: Run) -> Approval:
+    """An open question to the members of the tenant, as a row: the run has not begun."""
+    now = timezone.now()
+    return Approval.objects.create(
+        tenant_id=run.tenant_id,
+        task=run.tasks.get(),
+        subject="Go on?",
+        options=["approve", "reject"],
+        roles=["member"],
+        asked_at=now,
+        expires_at=now + timedelta(days=1),
+    )
+
+
 def make_objects(world: World) -> dict[str, Any]:
     """Build one of everything; the keys are those of the routes (`job_id`, `slug`, …)."""
     node, _ = world.join("vision-node")
@@ -109,6 +124,7 @@ def make_objects(world: World) -> dict[str, Any]:
         "workflow_id": run.workflow_id,
         "number": 1,
         "run_id": run.pk,
+        "approval_id": make_approval(run).pk,
         "artifact_id": placement_artifact(placement),
         "checkpoint_id": Checkpoint.objects.get(job=job).pk,
         "placement_id": placement.pk,

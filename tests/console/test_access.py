@@ -24,6 +24,7 @@ LISTS = {
     "job-submit",
     "workflows",
     "runs",
+    "approvals",
     "quotas",
     "tenants",
     "events",
@@ -39,6 +40,7 @@ OF_VISION = {
     "run",
     "run-graph",
     "run-task",
+    "approval",
     "tenant",
 }
 # Alpha lends its nodes to every domain, so that members of other tenants see them too.
@@ -137,7 +139,7 @@ def test_forms_by_persona(world: World, people: People, name: str) -> None:
 @pytest.mark.parametrize("name", sorted(OF_VISION | LENT | (FORMS.keys() - NEW)))
 def test_what_is_not_there(people: People, name: str) -> None:
     keys = ("artifact", "job", "workflow", "run", "node", "pool", "flavor", "quota", "budget", "contribution")
-    nowhere = {f"{key}_id": 2**62 for key in keys}
+    nowhere = {f"{key}_id": 2**62 for key in (*keys, "approval")}
     path = address(name, {**nowhere, "slug": "no-such-tenant", "region": "no-such-region"})
     assert people.operator.get(path).status_code == 404
 

@@ -184,3 +184,25 @@ def test_inputs_that_cannot_be_read_are_named(place: Place) -> None:
 def test_artifacts_stay_in_their_folder(name: str) -> None:
     with pytest.raises(ValueError, match="relative name"):
         artifact(name)
+
+
+@pytest.mark.parametrize(
+    ("mode", "body", "status", "result"),
+    [
+        ("", "raise rmctl.TaskSkipped('nothing new')", 99, None),
+        ("", "raise rmctl.TaskFailed('no use')", 98, None),
+        ("--poke", "return False", 0, {"done": False, "value": None}),
+        ("--poke", "return rmctl.Poked(True, 5)", 0, {"done": True, "value": 5}),
+        ("--script", "return 'echo 7 > $RM_RESULT; exit 3'", 3, 7),
+        ("--script", "return 7", 1, None),
+    ],
+)
+def test_how_a_task_ends(tmp_path: Path, mode: str, body: str, status: int, result: Any) -> None:
+    (tmp_path / "flow.py").write_text(f"import rmctl\n\ndef f():\n    {body}\n")
+    out = tmp_path / "result"
+    command = [sys.executable, "-m", "rmctl.runner", *([mode] if mode else []), "flow.py", "f"]
+    env = {**os.environ, "RM_RESULT": str(out), "PYTHONPATH": str(Path(__file__).parents[2])}
+    ended = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=30, check=False)
+    assert ended.returncode == status, ended.stderr
+    assert (json.loads(out.read_text()) if out.exists() else None) == result
+    assert "Traceback" not in ended.stderr

@@ -16,11 +16,12 @@ from apps.execution.queries import job_artifacts
 from apps.jobs.models import Placement
 from apps.workflows import commands, policies
 from apps.workflows.models import Run, Task, Workflow
-from apps.workflows.states import RunState
+from apps.workflows.states import TASK_ACTIVE, RunState
 
 from .. import figures, forms, graphs, queries
 from ..context import chosen_tenant
 from ..pages import choice, known, numbered_page, page, page_of, show, text
+from .approvals import questions_of
 from .budgets import budget_rows, budgets_of, may_budget
 
 STRIP = 24
@@ -195,7 +196,7 @@ def run(request: HttpRequest, actor: Actor, run_id: int) -> HttpResponse:
         "counts": counts,
         "total": total,
         "bad": sum(counts.get(state, 0) for state in ("failed", "upstream_failed", "cancelled")),
-        "ended": total - sum(counts.get(state, 0) for state in ("waiting", "queued", "running")),
+        "ended": total - sum(counts.get(state, 0) for state in TASK_ACTIVE),
         "may_cancel": policies.runs.allows(actor, "cancel", found) and found.ended_at is None,
         "may_trigger": policies.workflows.allows(actor, "trigger", found.workflow),
     }
@@ -224,7 +225,7 @@ def run_task(request: HttpRequest, actor: Actor, run_id: int, name: str) -> Http
     group = rows.filter(index=-1).first()
     if group is None:
         raise NotFound(f"Run {run_id} has no task {name}.")
-    context: dict[str, Any] = {"run": found, "task": group}
+    context: dict[str, Any] = {"run": found, "task": group, "questions": questions_of(actor, found, name)}
     if group.width is not None:
         context["instances"] = list(rows.filter(index__gte=0)[:INSTANCES])
         context["limit"] = INSTANCES

@@ -357,7 +357,7 @@ def _next_step(attempt: Attempt, worst: Placement, members: Sequence[Placement],
         return step(JobState.PENDING, Reason.SUBMITTED, detail, None, job.failures, losses)
     failures = job.failures + 1
     policy = job.spec["retries"]
-    if failures > policy["limit"]:
+    if failures > policy["limit"] or worst.exit_code in policy.get("final", ()):
         return step(JobState.FAILED, "", text, None, failures, job.losses)
     delay = next_delay(policy, failures, seed=job.pk)
     detail = f"{text} Retry {failures} of {policy['limit']} in {delay:.1f} s."

@@ -3,12 +3,14 @@
 Lock order: advisory lock of the workflow's name → workflow → run → tasks → jobs.
 """
 
+from .approvals import answer_approval
 from .definitions import PushResult, pause, push, resume
 from .runs import cancel_run, trigger
 from .scheduled import create_due_runs, next_due
 
 __all__ = [
     "PushResult",
+    "answer_approval",
     "cancel_run",
     "create_due_runs",
     "next_due",

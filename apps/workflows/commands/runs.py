@@ -8,7 +8,7 @@ from typing import Any
 from django.db import connection, transaction
 from django.utils import timezone
 
-from apps.core.actors import Actor
+from apps.core.actors import SYSTEM, Actor
 from apps.core.bulk import insert
 from apps.core.errors import Conflict, Invalid, NotFound
 from apps.events.record import Fact, Move, move_many, record_all, transition
@@ -16,7 +16,7 @@ from apps.jobs.budgets import require_room
 from apps.jobs.commands import cancel_many
 from rmctl.spec import SpecError, check_params
 
-from .. import policies
+from .. import policies, waits
 from ..models import Run, Task, Workflow, WorkflowVersion
 from ..plans import plan_of
 from ..states import RUN_EDGES, RUN_TERMINAL, TASK_ACTIVE, TASK_EDGES, RunState, TaskState
@@ -32,6 +32,8 @@ class NewRun:
     owner_id: int | None
     params: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
+    cause_id: int | None = None
+    depth: int = 0
 
 
 @transaction.atomic
@@ -94,6 +96,8 @@ def create_runs(
             logical_time=item.logical_time,
             params=dict(item.params),
             note=item.note,
+            cause_id=item.cause_id,
+            depth=item.depth,
             created_at=now,
         )
         for item in items
@@ -154,12 +158,34 @@ def cancel_run(*, actor: Actor, run_id: int, reason: str = "") -> Run:
             for task in tasks
         ),
     )
+    keys = [task.pk for task in tasks]
+    children = waits.children_of(keys)
+    waits.drop(actor, keys)
+    for child in children:
+        cancel_run(actor=actor, run_id=child, reason=reason or f"Run {run.pk}, which started it, was cancelled.")
     jobs = [task.job_id for task in tasks if task.job_id is not None]
     if jobs:
         cancel_many(actor=actor, job_ids=jobs, reason=reason or f"Run {run.pk} was cancelled.")
     fact = run_fact("run.cancelled", run, {}, reason=reason)
     transition(actor, run, RUN_EDGES, RunState.CANCELLED, fact, ended_at=now)
+    waits.runs_ended([run], now)
     return run
+
+
+def start_children(run: Run, changes: waits.Changes, now: datetime) -> None:
+    """Start the runs that tasks of a run start, in the transaction of its pass, and let their waits know them."""
+    waiting = {id(row): wait for row, wait in changes.waits}
+    for row, child in changes.children:
+        new = NewRun(
+            child.logical_time,
+            Run.Trigger.WORKFLOW,
+            run.owner_id,
+            child.params,
+            cause_id=row.pk,
+            depth=run.depth + 1,
+        )
+        [made] = create_runs(SYSTEM, child.workflow, child.version, [new], now)
+        waiting[id(row)].run = made.pk
 
 
 def run_fact(verb: str, run: Run, facts: Mapping[str, Any], *, reason: str = "") -> Fact:

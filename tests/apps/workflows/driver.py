@@ -10,8 +10,8 @@ from apps.jobs.models import Job
 from apps.tenants.models import Tenant
 from apps.workflows import commands
 from apps.workflows.apply import Applied, apply
-from apps.workflows.models import Run, Task
-from apps.workflows.observe import observe
+from apps.workflows.models import Run, Task, Wait
+from apps.workflows.observe import add_due, observe
 
 Outcome = tuple[str, Any]  # The state that a job ends in, and its result.
 
@@ -42,6 +42,15 @@ def start(tenant: Tenant, *tasks: dict[str, Any], given: Mapping[str, Any] | Non
 def step(*, review: bool = False) -> Applied:
     """One pass of the advance loop that looks at everything in flight."""
     return apply(observe(search=True, review=review), timezone.now())
+
+
+def look(*, review: bool = False) -> Applied:
+    """The same, told of every wait that is due."""
+    observed = observe(search=True, review=review)
+    due = Wait.objects.filter(due_at__lte=timezone.now()).values_list("task_id", flat=True)
+    if due:
+        add_due(observed, list(due))
+    return apply(observed, timezone.now())
 
 
 def end(run: Run, name: str, state: str = "succeeded", result: Any = None, index: int = -1) -> None:

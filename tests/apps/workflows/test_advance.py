@@ -384,8 +384,8 @@ def test_one_broken_run_does_not_hold_up_the_others(world: World, caplog: Any, m
     bad = start(world.vision, bash("a"), bash("b", "a"), name="bad")
     original = progress.Progress.take
 
-    def take(self: Any, news: Any) -> None:
-        original(self, news)
+    def take(self: Any, *news: Any) -> None:
+        original(self, *news)
         if self.run.pk == bad.pk:
             raise RuntimeError("broken")
 

@@ -1,0 +1,173 @@
+"""Groups of tasks, and tasks that wait: for a time, another workflow's run, or a person. They have no job."""
+
+from .dag import Node, SdkError, Task, _current
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+    from typing import Any, Self
+
+
+class TaskGroup(Node):
+    """Tasks that belong together: made in its `with` block they get its id as prefix, `>>` links all of it, and pages
+    can fold it."""
+
+    __slots__ = ("_before", "dag", "description", "id", "parent", "prefix", "upstream")
+
+    def __init__(self, group_id: str, *, tooltip: str = "", prefix_group_id: bool = True) -> None:
+        self.dag = _current(f"TaskGroup {group_id}")
+        self.parent: TaskGroup | None = self.dag.group
+        self.id = self.parent.prefixed(group_id) if self.parent is not None else group_id
+        self.description = tooltip
+        self.prefix = prefix_group_id
+        self.upstream: dict[str, None] = {}
+        if self.id in self.dag.tasks or any(group.id == self.id for group in self.dag.groups):
+            raise SdkError(f"DAG {self.dag.name}: there is a task or a group {self.id} already; choose another id.")
+        self.dag.groups.append(self)
+
+    def __enter__(self) -> "Self":
+        self._before = self.dag.group
+        self.dag.group = self
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.dag.group = self._before
+
+    def _task(self) -> "TaskGroup":
+        return self
+
+    def __repr__(self) -> str:
+        return f"<group {self.id}>"
+
+    def prefixed(self, identifier: str) -> str:
+        """The id of a task or group in it."""
+        if self.prefix:
+            return f"{self.id}.{identifier}"
+        return self.parent.prefixed(identifier) if self.parent is not None else identifier
+
+    def definition(self) -> "dict[str, Any]":
+        """The group as JSON data of a definition."""
+        group: dict[str, Any] = {"id": self.id, "upstream": list(self.upstream)}
+        if self.parent is not None:
+            group["parent"] = self.parent.id
+        if self.description:
+            group["description"] = self.description
+        return group
+
+
+def task_group(function: "Any" = None, **options: "Any") -> "Any":
+    """Mark a function whose call makes a group of the tasks in it; gives back what it returns, or the group."""
+    if function is None:
+        return lambda marked: task_group(marked, **options)
+    chosen = options.pop("group_id", function.__name__)
+
+    def made(*args: "Any", **kwargs: "Any") -> "Any":
+        with TaskGroup(chosen, **options) as group:
+            returned = function(*args, **kwargs)
+        return group if returned is None else returned
+
+    made.__name__, made.__doc__ = function.__name__, function.__doc__
+    return made
+
+
+def wait_until(identifier: str, time: "Any", **options: "Any") -> Task:
+    """Wait for a point in time: a date and time, a time of day in the zone of the workflow, a parameter or a result."""
+    value = time.isoformat() if hasattr(time, "isoformat") else time
+    return Task(identifier, "wait_until", options=options, arguments={"time": value})
+
+
+def wait_for(identifier: str, duration: "Any", **options: "Any") -> Task:
+    """Wait this long from the moment that the run gets there: seconds, or text such as "10m"."""
+    return Task(identifier, "wait_for", options=options, arguments={"duration": duration})
+
+
+def wait_for_run(
+    identifier: str,
+    workflow: str,
+    *,
+    logical_time: "datetime | str | Any" = None,
+    before: "Any" = None,
+    allowed: "Sequence[str]" = ("succeeded",),
+    failed: "Sequence[str]" = ("failed", "cancelled"),
+    timeout: "Any" = "7d",
+    soft_fail: bool = False,
+    **options: "Any",
+) -> Task:
+    """Wait for the run of another workflow of the tenant with this logical time (the own one, `before` earlier)."""
+    given = {"logical_time": logical_time, "before": before}
+    arguments = {
+        name: value.isoformat() if hasattr(value, "isoformat") else value
+        for name, value in given.items()
+        if value is not None
+    }
+    spec = _run_wait(workflow, allowed, failed, timeout, soft_fail)
+    return Task(identifier, "wait_for_run", options=options, arguments=arguments, extra={"wait_for_run": spec})
+
+
+def trigger_run(
+    identifier: str,
+    workflow: str,
+    *,
+    params: "Mapping[str, Any] | None" = None,
+    expand: "Mapping[str, Any] | None" = None,
+    logical_time: str = "now",
+    wait: bool = False,
+    allowed: "Sequence[str]" = ("succeeded",),
+    failed: "Sequence[str]" = ("failed", "cancelled"),
+    timeout: "Any" = "7d",
+    soft_fail: bool = False,
+    **options: "Any",
+) -> Task:
+    """Start a run of another workflow of the tenant; with `wait` the task ends as that run does. Its result is
+    `{"run": id, "state": …}`; `logical_time` is `now` or `own`, that of this run."""
+    spec = {**_run_wait(workflow, allowed, failed, timeout, soft_fail), "wait": wait, "logical_time": logical_time}
+    extra = {"trigger_run": spec}
+    return Task(identifier, "trigger_run", options=options, arguments=params, over=expand, extra=extra)
+
+
+def _run_wait(
+    workflow: str, allowed: "Sequence[str]", failed: "Sequence[str]", timeout: "Any", soft_fail: bool
+) -> "dict[str, Any]":
+    return {
+        "workflow": workflow,
+        "allowed": list(allowed),
+        "failed": [state for state in failed if state not in allowed],
+        "timeout": timeout,
+        "soft_fail": soft_fail,
+    }
+
+
+def approval(
+    identifier: str,
+    subject: str,
+    *,
+    text: str = "",
+    options: "Sequence[str]" = ("approve", "reject"),
+    reject: "Sequence[str] | None" = None,
+    form: "Mapping[str, Any] | None" = None,
+    users: "Sequence[str]" = (),
+    roles: "Sequence[str]" = (),
+    timeout: "Any" = "7d",
+    default: "str | None" = None,
+    soft_fail: bool = False,
+    show: "Mapping[str, Any] | None" = None,
+    **settings: "Any",
+) -> Task:
+    """Ask people; `show` are values (results, parameters) that they see, `form` is a JSON Schema of what they fill in.
+
+    The result is `{"option": …, "values": {…}, "by": user or None}`. An option of `reject` skips all behind the task.
+    """
+    spec: dict[str, Any] = {
+        "subject": subject,
+        "text": text,
+        "options": list(options),
+        "reject": [option for option in ("reject",) if option in options] if reject is None else list(reject),
+        "form": dict(form or {}),
+        "users": list(users),
+        "roles": list(roles),
+        "timeout": timeout,
+        "default": default,
+        "soft_fail": soft_fail,
+    }
+    return Task(identifier, "approval", options=settings, arguments=show, extra={"approval": spec})
