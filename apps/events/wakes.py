@@ -21,7 +21,7 @@ LOOPS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("node.draining", "node.lost", "node.removed"), ("recover",)),
     "workflow": ("timetable",),
     # A run waits, or a place among the active runs of its workflow is free.
-    **dict.fromkeys(("run.created", "run.cancelled", "workflow.resumed"), ("advance",)),
+    **dict.fromkeys(("run.created", "run.cancelled", "run.reopened", "workflow.resumed"), ("advance",)),
 }
 
 

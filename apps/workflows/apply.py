@@ -1,6 +1,6 @@
 """Apply: one pass of the advance loop, written in one transaction for all of its runs.
 
-Only this and `cancel_run` move tasks of a running run, and both hold the run's row; every state is guarded by
+Only this and the commands of people move tasks of a running run, and all hold the run's row; every state is guarded by
 the one that was read besides. Lock order: runs by id → tasks → jobs.
 """
 
@@ -24,7 +24,8 @@ from engine.dag import TaskState as EngineState
 from engine.dag import run_outcome
 from rmctl.spec import SpecError
 
-from .commands.runs import run_fact
+from .facts import run_fact
+from .fence import fenced
 from .models import Run, Task
 from .observe import (
     Observed,
@@ -34,6 +35,7 @@ from .observe import (
     count_instances,
     load_all,
     load_tasks,
+    news_of,
     task_states,
     with_active_tasks,
 )
@@ -90,24 +92,32 @@ def _fresh(work: Work) -> Work:
     return work
 
 
-def _advance(work: Mapping[int, Work], now: datetime) -> Applied:
+def _advance(work: Mapping[int, Work], now: datetime, *, then_schedule: bool = True) -> Applied:
     with transaction.atomic():
-        # A run that somebody else holds is being cancelled, or comes with the next pass.
-        runs = Run.objects.raw(
-            "SELECT * FROM workflows_run WHERE id = ANY(%s) AND state IN ('queued', 'running') "
-            "ORDER BY id FOR UPDATE SKIP LOCKED",
-            [list(work)],
+        # A run that somebody else holds is being changed by a person, or comes with the next pass.
+        runs = list(
+            Run.objects.raw(
+                "SELECT * FROM workflows_run WHERE id = ANY(%s) AND state IN ('queued', 'running') "
+                "ORDER BY id FOR UPDATE SKIP LOCKED",
+                [list(work)],
+            )
         )
-        batch = _Batch(runs, work, now)
+        batch = _Batch(runs, fenced(runs, work), now, then_schedule)
         batch.decide()
         return batch.write()
+
+
+def settle(run_id: int, now: datetime) -> Applied:
+    """Advance one running run, whose row the caller has locked, by everything that its rows say; for commands."""
+    return _advance({run_id: Work(news=news_of(run_id), review=True)}, now, then_schedule=False)
 
 
 class _Batch:
     """The runs of one transaction."""
 
-    def __init__(self, runs: Iterable[Run], work: Mapping[int, Work], now: datetime) -> None:
-        self.now, self.work = now, work
+    def __init__(self, runs: Iterable[Run], work: Mapping[int, Work], now: datetime, then_schedule: bool) -> None:
+        """`then_schedule`: the caller runs the scheduling loop itself when this is written."""
+        self.now, self.work, self.then_schedule = now, work, then_schedule
         self.facts: list[Fact] = []
         self.progress: dict[int, Progress] = {}
         self.broken: dict[int, tuple[Run, str]] = {}
@@ -123,7 +133,7 @@ class _Batch:
         for run_id, one in self.progress.items():
             work = self.work[run_id]
             one.take(work.news)
-            if work.start and one.run.state == RunState.QUEUED:
+            if work.start and one.run.state == RunState.QUEUED and not work.review:
                 one.begin()
         self._review()
         while True:
@@ -156,7 +166,8 @@ class _Batch:
         limited = [run_id for run_id, one in self.progress.items() if one.plan.max_active_tasks]
         in_flight = count_in_flight(limited) if limited else {}
         for run_id, one in self.progress.items():
-            review = self.work[run_id].review and one.run.state == RunState.RUNNING
+            # One that starts has rows to be looked at only if people have changed some of them.
+            review = self.work[run_id].review and (one.run.state == RunState.RUNNING or self.work[run_id].start)
             if one.plan.max_active_tasks:
                 # The jobs that have ended are still in flight in the database.
                 ended = sum(item.job_state not in ("running", None) for item in self.work[run_id].news)
@@ -195,7 +206,7 @@ class _Batch:
             key = (one.run.tenant_id, one.run.owner_id)
             shares.setdefault(key, []).extend((one.run, start) for start in one.starts)
         total = sum(len(share) for share in shares.values())
-        if total:
+        if total and self.then_schedule:
             transaction.on_commit(_scheduler_is_next)
         for (tenant_id, owner_id), share in shares.items():
             for _, start in share:

@@ -6,13 +6,13 @@ from apps.core.actors import Actor
 from apps.core.policies import Policy
 from apps.tenants.policies import OwnedPolicy, works_for
 
-from .models import Run, Task, Workflow, WorkflowVersion
+from .models import Backfill, Run, Task, Workflow, WorkflowVersion
 
 
 class WorkflowPolicy(OwnedPolicy[Workflow]):
     model = Workflow
     noun = "workflow"
-    rules = {"trigger": works_for, "pause": works_for, "resume": works_for}
+    rules = {"trigger": works_for, "pause": works_for, "resume": works_for, "backfill": works_for}
 
 
 class VersionPolicy(OwnedPolicy[WorkflowVersion]):
@@ -24,13 +24,19 @@ class VersionPolicy(OwnedPolicy[WorkflowVersion]):
 class RunPolicy(OwnedPolicy[Run]):
     model = Run
     noun = "run"
-    rules = {"cancel": works_for}
+    rules = dict.fromkeys(("cancel", "clear", "mark", "note"), works_for)
 
 
 class TaskPolicy(OwnedPolicy[Task]):
     model = Task
     noun = "task"
     owner = "run__tenant"
+
+
+class BackfillPolicy(OwnedPolicy[Backfill]):
+    model = Backfill
+    noun = "backfill"
+    rules = dict.fromkeys(("pause", "resume", "cancel", "rerun"), works_for)
 
 
 def visible(policy: Policy[Any], actor: Actor, pk: int | None) -> bool:
@@ -42,3 +48,4 @@ workflows = WorkflowPolicy()
 versions = VersionPolicy()
 runs = RunPolicy()
 tasks = TaskPolicy()
+backfills = BackfillPolicy()

@@ -3,15 +3,20 @@
 Lock order: advisory lock of the workflow's name → workflow → run → tasks → jobs.
 """
 
+from .clear import clear, mark
 from .definitions import PushResult, pause, push, resume
+from .notes import note_run
 from .runs import cancel_run, trigger
 from .scheduled import create_due_runs, next_due
 
 __all__ = [
     "PushResult",
     "cancel_run",
+    "clear",
     "create_due_runs",
+    "mark",
     "next_due",
+    "note_run",
     "pause",
     "push",
     "resume",

@@ -16,6 +16,7 @@ from apps.jobs.commands import cancel_many
 from rmctl.spec import SpecError, check_params
 
 from .. import policies
+from ..facts import run_fact
 from ..models import Run, Task, Workflow, WorkflowVersion
 from ..plans import plan_of
 from ..states import RUN_EDGES, RUN_TERMINAL, TASK_ACTIVE, TASK_EDGES, RunState, TaskState
@@ -31,6 +32,7 @@ class NewRun:
     owner_id: int | None
     params: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
+    backfill_id: int | None = None
 
 
 @transaction.atomic
@@ -91,6 +93,9 @@ def create_runs(
             logical_time=item.logical_time,
             params=dict(item.params),
             note=item.note,
+            note_by_id=item.owner_id if item.note else None,
+            note_at=now if item.note else None,
+            backfill_id=item.backfill_id,
             created_at=now,
         )
         for item in items
@@ -157,16 +162,3 @@ def cancel_run(*, actor: Actor, run_id: int, reason: str = "") -> Run:
     fact = run_fact("run.cancelled", run, {}, reason=reason)
     transition(actor, run, RUN_EDGES, RunState.CANCELLED, fact, ended_at=now)
     return run
-
-
-def run_fact(verb: str, run: Run, facts: Mapping[str, Any], *, reason: str = "") -> Fact:
-    """A fact about a run; the pages of the run and of its workflow show it."""
-    return Fact(
-        verb,
-        "run",
-        run.pk,
-        tenant_id=run.tenant_id,
-        facts=facts,
-        reason=reason,
-        topics=(f"workflow:{run.workflow_id}",),
-    )
