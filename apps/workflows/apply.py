@@ -27,6 +27,7 @@ from rmctl.spec import SpecError
 from .facts import run_fact
 from .fence import fenced
 from .models import Run, Task
+from .moved import backfill_moved
 from .observe import (
     Observed,
     TaskRow,
@@ -293,7 +294,7 @@ class _Batch:
         """Start runs, and end those in which nothing is left to end; returns how many ended."""
         quiet = {run_id for run_id, one in self.progress.items() if not one.starts} | self.broken.keys()
         quiet -= with_active_tasks(quiet) if quiet else set()
-        moves = []
+        moves, moved = [], []
         runs = [*(one.run for one in self.progress.values()), *(run for run, _ in self.broken.values())]
         for run in runs:
             state = run.state
@@ -307,8 +308,10 @@ class _Batch:
                 state, run.ended_at = target, self.now
             if state != run.state:
                 moves.append((run.pk, str(state), run.started_at, run.ended_at, str(run.state)))
+                moved.append(run)
         if len(update_rows(Run, ("state", "started_at", "ended_at"), moves, guard="state")) != len(moves):
             raise StaleState("Runs moved while they were locked; nothing was changed.")
+        backfill_moved(moved)
         return sum(end is not None for _, _, _, end, _ in moves)
 
     def _outcome(self, run: Run) -> str:

@@ -3,12 +3,15 @@
 A hint in Redis and no more: what gets lost is found by the periodic search of all tasks in flight.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from functools import partial
 
 from django.db import transaction
 
 from apps.core import loops, redis
+from apps.events.live import publish
+
+from .models import Run
 
 KEY = "rmportal:moved"
 
@@ -17,6 +20,14 @@ def tell(jobs: Collection[int]) -> None:
     """Remember the jobs once the present transaction has committed, and wake the advance loop."""
     transaction.on_commit(partial(redis.hint, "SADD", KEY, *jobs))
     loops.wake("advance")
+
+
+def backfill_moved(runs: Iterable[Run]) -> None:
+    """Runs have started or ended: the backfills that made some of them may go on, and their pages show it."""
+    found = {run.backfill_id for run in runs if run.backfill_id is not None}
+    if found:
+        loops.wake("timetable")
+        publish({f"backfill:{pk}" for pk in found})
 
 
 def take(limit: int) -> list[int]:

@@ -3,6 +3,14 @@
 Lock order: advisory lock of the workflow's name → workflow → run → tasks → jobs.
 """
 
+from .backfills import (
+    advance_backfills,
+    cancel_backfill,
+    create_backfill,
+    pause_backfill,
+    rerun_backfill,
+    resume_backfill,
+)
 from .clear import clear, mark
 from .definitions import PushResult, pause, push, resume
 from .notes import note_run
@@ -11,14 +19,20 @@ from .scheduled import create_due_runs, next_due
 
 __all__ = [
     "PushResult",
+    "advance_backfills",
+    "cancel_backfill",
     "cancel_run",
     "clear",
+    "create_backfill",
     "create_due_runs",
     "mark",
     "next_due",
     "note_run",
     "pause",
+    "pause_backfill",
     "push",
+    "rerun_backfill",
     "resume",
+    "resume_backfill",
     "trigger",
 ]

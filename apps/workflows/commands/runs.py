@@ -18,6 +18,7 @@ from rmctl.spec import SpecError, check_params
 from .. import policies
 from ..facts import run_fact
 from ..models import Run, Task, Workflow, WorkflowVersion
+from ..moved import backfill_moved
 from ..plans import plan_of
 from ..states import RUN_EDGES, RUN_TERMINAL, TASK_ACTIVE, TASK_EDGES, RunState, TaskState
 from ..timetable import YEARS
@@ -50,7 +51,7 @@ def trigger(
     Raises Invalid naming each parameter that the version does not accept.
     """
     workflow = policies.workflows.get(actor, "trigger", pk=workflow_id)
-    chosen = _version(workflow, version)
+    chosen = chosen_version(workflow, version)
     values = checked_params(chosen, params or {})
     if len(note) > 500:
         raise Invalid.field("note", "at most 500 characters.", "too_long")
@@ -61,7 +62,8 @@ def trigger(
     return create_runs(actor, workflow, chosen, [new], now)[0]
 
 
-def _version(workflow: Workflow, number: int | None) -> WorkflowVersion:
+def chosen_version(workflow: Workflow, number: int | None) -> WorkflowVersion:
+    """The version with the number, or the current one. Raises NotFound."""
     if number is None:
         found = workflow.current
     else:
@@ -161,4 +163,5 @@ def cancel_run(*, actor: Actor, run_id: int, reason: str = "") -> Run:
         cancel_many(actor=actor, job_ids=jobs, reason=reason or f"Run {run.pk} was cancelled.")
     fact = run_fact("run.cancelled", run, {}, reason=reason)
     transition(actor, run, RUN_EDGES, RunState.CANCELLED, fact, ended_at=now)
+    backfill_moved([run])
     return run
