@@ -2,7 +2,20 @@
 
 from django.urls import path
 
-from .views import artifacts, budgets, contributions, fleet, governance, jobs, overview, pools, quotas, workflows
+from .views import (
+    artifacts,
+    backfills,
+    budgets,
+    clearing,
+    contributions,
+    fleet,
+    governance,
+    jobs,
+    overview,
+    pools,
+    quotas,
+    workflows,
+)
 
 app_name = "console"
 urlpatterns = [
@@ -60,6 +73,13 @@ urlpatterns = [
     path("runs/<int:run_id>/graph", workflows.run_graph, name="run-graph"),
     path("runs/<int:run_id>/tasks/<path:name>/", workflows.run_task, name="run-task"),
     path("runs/<int:run_id>/cancel", workflows.run_cancel, name="run-cancel"),
+    path("runs/<int:run_id>/clear", clearing.run_clear, name="run-clear"),
+    path("runs/<int:run_id>/mark", clearing.run_mark, name="run-mark"),
+    path("runs/<int:run_id>/note", clearing.run_note, name="run-note"),
+    path("backfills/", backfills.backfills, name="backfills"),
+    path("workflows/<int:workflow_id>/backfills/new/", backfills.backfill_new, name="backfill-new"),
+    path("backfills/<int:backfill_id>/", backfills.backfill, name="backfill"),
+    path("backfills/<int:backfill_id>/<str:action>", backfills.backfill_action, name="backfill-action"),
     path("quotas/", quotas.quotas, name="quotas"),
     path("quotas/new/", quotas.quota_new, name="quota-new"),
     path("quotas/<int:quota_id>/", quotas.quota, name="quota"),
