@@ -144,6 +144,8 @@ def plan_clear(run: Run, choice: Choice) -> ClearPlan:
     if not chosen and not differences:
         raise Conflict(f"Nothing of run {run.pk} is to be cleared: {_why_nothing(choice)}.", code="nothing_to_clear")
     cleared = {row.name for row in chosen}
+    place = {name: position for position, name in enumerate((*plan.graph.order, *gone))}
+    chosen = tuple(sorted(chosen, key=lambda row: (place[row.name], row.index)))
     return ClearPlan(
         run,
         version,

@@ -7,28 +7,32 @@ from django.db import connection
 
 from .clearing import ClearPlan
 
-# Latest ended runs that are looked at.
+# Latest runs that are looked at.
 RUNS_SEEN = 10
 
 # A node's hour costs the highest price that the terms of its cluster ask, as in placement; a card counts by the
-# thousandths given. What is not priced costs nothing, so without any price no money is known.
+# thousandths given. Tries that were cleared count like others: a clear does not make its own task unknown.
 _TAKEN = """
 WITH latest AS (
-  SELECT id FROM workflows_run WHERE workflow_id = %s AND ended_at IS NOT NULL ORDER BY id DESC LIMIT %s
+  SELECT id FROM workflows_run WHERE workflow_id = %s AND (state <> 'queued' OR edits > 0) ORDER BY id DESC LIMIT %s
+), done AS (
+  SELECT t.run_id, t.name, t.index, t.job_id FROM latest JOIN workflows_task t ON t.run_id = latest.id
+  UNION SELECT y.run_id, y.name, y.index, y.job_id FROM latest JOIN workflows_tasktry y ON y.run_id = latest.id
 ), price AS (
   SELECT cluster_id, max(price_per_cpu_hour) AS cpu, max(price_per_gpu_hour) AS gpu
   FROM fleet_contribution GROUP BY cluster_id
 ), taken AS (
-  SELECT t.run_id, t.name, t.index, extract(epoch FROM p.ended_at - p.started_at) / 3600 AS hours,
+  SELECT done.*, extract(epoch FROM p.ended_at - p.started_at) / 3600 AS hours,
          p.cpu_millicores / 1000.0 AS cores, coalesce(price.cpu, 0) AS cpu, coalesce(price.gpu, 0) AS gpu,
          (SELECT coalesce(sum((card ->> 1)::numeric), 0) / 1000 FROM jsonb_array_elements(p.gpus) card) AS cards
-  FROM latest JOIN workflows_task t ON t.run_id = latest.id
-  JOIN jobs_attempt a ON a.job_id = t.job_id JOIN jobs_placement p ON p.attempt_id = a.id
+  FROM done JOIN jobs_job j ON j.id = done.job_id AND j.state IN ('succeeded', 'failed')
+  JOIN jobs_attempt a ON a.job_id = j.id JOIN jobs_placement p ON p.attempt_id = a.id
   JOIN fleet_node n ON n.id = p.node_id LEFT JOIN price ON price.cluster_id = n.cluster_id
   WHERE p.started_at IS NOT NULL AND p.ended_at IS NOT NULL
 )
-SELECT name, count(DISTINCT run_id), count(DISTINCT (run_id, index)), sum(hours)::float, sum(hours * cores)::float,
-       sum(hours * (cores * cpu + cards * gpu))::float
+SELECT name, count(DISTINCT (run_id, index))::float / count(DISTINCT run_id),
+       (sum(hours) / count(DISTINCT job_id))::float, (sum(hours * cores) / count(DISTINCT job_id))::float,
+       (sum(hours * (cores * cpu + cards * gpu)) / count(DISTINCT job_id))::float
 FROM taken GROUP BY name
 """
 
@@ -55,12 +59,12 @@ class Estimate:
 
 
 def usual(workflow_id: int) -> dict[str, Usual]:
-    """What each task of a workflow took in its latest runs that have ended, retries included."""
+    """What each task of a workflow took in its latest runs: by job, attempts that failed or were lost included."""
     with connection.cursor() as cursor:
         cursor.execute(_TAKEN, [workflow_id, RUNS_SEEN])
         return {
-            name: Usual(units / runs, hours / runs, cpu / runs, money / runs)
-            for name, runs, units, hours, cpu, money in cursor.fetchall()
+            name: Usual(instances, *(instances * each for each in (hours, cpu, money)))
+            for name, instances, hours, cpu, money in cursor.fetchall()
         }
 
 
