@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from rmctl.cli.output import ago, clean, print_json, print_table, state, stdout, took
+from rmctl.cli.output import ago, clean, print_json, print_table, span, state, stdout, took
 from rmctl.cli.session import client
 
 SHOWN = 40
@@ -37,7 +37,10 @@ def clear(run_id: int, body: dict[str, Any], dry_run: bool, as_json: bool) -> No
 
 def cost(estimate: Mapping[str, Any]) -> str:
     """An estimate in one line."""
-    text = f"about {estimate['task_hours']:.3g} task-hours, {estimate['cpu_hours']:.3g} core-hours"
+    if not estimate["task_hours"]:
+        return "what it takes is not known: nothing of it has run yet"
+    hours = (span(estimate[name] * 3600) for name in ("task_hours", "cpu_hours"))
+    text = "about {} of tasks, {} of a core".format(*hours)
     if estimate["money"] is not None:
         text += f", {estimate['money']:.2f} by the nodes' prices"
     if estimate["unknown"]:
