@@ -58,13 +58,15 @@ def _restart(stopped: Mapping[int, list[int]]) -> None:
     with connection.cursor() as cursor:
         cursor.execute(
             "DELETE FROM workflows_task t USING workflows_task g WHERE t.id = ANY(%s) AND t.index >= 0 "
-            "AND g.run_id = t.run_id AND g.name = t.name AND g.index = -1 AND g.restart",
+            "AND g.run_id = t.run_id AND g.name = t.name AND g.index = -1 "
+            "AND g.restart AND g.state IN ('queued', 'running')",
             [tasks],
         )
         cursor.execute(f"UPDATE workflows_task SET {CLEARED} WHERE id = ANY(%s)", [tasks])
         cursor.execute(
             f"UPDATE workflows_task g SET {CLEARED}, width = NULL "
-            "WHERE g.run_id = ANY(%s) AND g.index = -1 AND g.restart AND g.width IS NOT NULL AND NOT EXISTS ("
-            "SELECT 1 FROM workflows_task t WHERE t.run_id = g.run_id AND t.name = g.name AND t.index >= 0)",
+            "WHERE g.run_id = ANY(%s) AND g.index = -1 AND g.restart AND g.state IN ('queued', 'running') "
+            "AND g.width IS NOT NULL AND NOT EXISTS (SELECT 1 FROM workflows_task t "
+            "WHERE t.run_id = g.run_id AND t.name = g.name AND t.index >= 0)",
             [list(stopped)],
         )

@@ -230,7 +230,12 @@ def run_task(request: HttpRequest, actor: Actor, run_id: int, name: str) -> Http
     context: dict[str, Any] = {
         "run": found,
         "task": group,
-        "tries": TaskTry.objects.filter(run=found, name=name, index=-1).select_related("version").order_by("-number"),
+        "tries": list(
+            TaskTry.objects.filter(run=found, name=name)
+            .select_related("version")
+            .defer("version__definition")
+            .order_by("-closed_at", "index")[:INSTANCES]
+        ),
         "may_clear": policies.runs.allows(actor, "clear", found),
         "marks": [state for state in MARKS if (group.state, state) in TASK_MARKS]
         if policies.runs.allows(actor, "mark", found)

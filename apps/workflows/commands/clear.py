@@ -129,12 +129,12 @@ def mark(*, actor: Actor, run_id: int, tasks: Sequence[str], state: str, reason:
     now = timezone.now()
     rows = rows_of(run)
     named = named_rows(run, rows, tasks)
+    own = {row.name: row for row in rows if row.index < 0}
     for row in named:
-        _require_markable(row, state)
+        _require_markable(row, own[row.name], state)
     marked = [*named, *_instances(rows, named, state)]
     why = f"Marked {state} by {actor.label}{f': {reason}' if reason else '.'}"
     stop_jobs(actor, marked, why)
-    own = {row.name: row for row in rows if row.index < 0}
     states = {name: EngineState(row.state) for name, row in own.items()}
     again = [own[name] for name in followed(plan_of(run.version_id).graph, {row.name for row in named}, states)]
     whole = {row.name for row in named if row.index < 0}
@@ -148,7 +148,9 @@ def mark(*, actor: Actor, run_id: int, tasks: Sequence[str], state: str, reason:
     return run
 
 
-def _require_markable(row: Row, state: str) -> None:
+def _require_markable(row: Row, group: Row, state: str) -> None:
+    if row.index >= 0 and group.restart:
+        raise Conflict(f"{group} is cleared as a whole, so {row} goes: mark {group} instead.", code="being_cleared")
     if row.state == state:
         raise Conflict(f"Task {row} is {state} already.", code="already_so")
     if row.state == TaskState.SUCCEEDED:

@@ -211,6 +211,8 @@ def test_a_mapped_task_in_flight_waits_for_every_instance_to_stop(world: World) 
     assert states(run) == {
         "list": "succeeded", "m": "running", "m[0]": "running", "m[1]": "running", "after": "waiting"
     }  # fmt: skip
+    with pytest.raises(Conflict, match="mark m instead"):
+        mark(run, "succeeded", "m[0]")
     end_job(jobs[0], "cancelled")
     step()
     assert states(run) == {"list": "succeeded", "m": "running", "m[1]": "running", "after": "waiting"}
@@ -218,6 +220,24 @@ def test_a_mapped_task_in_flight_waits_for_every_instance_to_stop(world: World) 
     step()
     assert states(run)["m[0]"] == "queued"
     assert finish(run, items()) == "succeeded"
+
+
+def test_a_mapped_task_whose_run_is_stopped_while_it_stops_can_be_cleared_again(world: World) -> None:
+    run = mapped(world)
+    end(run, "list", result=[1, 2])
+    step()
+    jobs = [place(run, "m", 0), place(run, "m", 1)]
+    clear(run, "m")
+    commands.cancel_run(actor=SYSTEM, run_id=run.pk)
+    end_job(jobs[0], "cancelled")
+    step()
+    clear(run, "m")
+    step()
+    assert "m[0]" not in states(run)
+    end_job(jobs[1], "cancelled")
+    step()
+    assert finish(run, items()) == "succeeded"
+    assert Task.objects.filter(run=run, name="m", index__gte=0, state="succeeded").count() == 2
 
 
 def test_an_instance_beyond_the_new_list_fails_and_says_why(world: World) -> None:
