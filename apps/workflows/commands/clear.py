@@ -22,7 +22,7 @@ from ..facts import run_fact
 from ..models import Run, Task
 from ..plans import plan_of
 from ..states import MARKS, TASK_CLEARS, TASK_IN_FLIGHT, TASK_MARKS, TaskState
-from .history import Turn, archive, go_on, reopen_groups, rewrite, stop_jobs
+from .history import Turn, archive, ended, go_on, reopen_groups, rewrite, stop_jobs
 from .runs import checked_params
 
 STOPPING = "Cleared: what runs of it is being stopped, then it runs again."
@@ -44,11 +44,12 @@ def clear(*, actor: Actor, run_id: int, choice: Choice, reason: str = "") -> Cle
     now = timezone.now()
     why = reason or f"Cleared by {actor.label}."
     stopping = stop_jobs(actor, plan.rows, why)
-    archive(actor, plan.rows, now)
+    # Before the version changes: a try says on which it was.
+    archive(actor, [*plan.rows, *ended(plan.groups)], now)
     if plan.version.pk != run.version_id:
         _change_version(actor, plan, reason)
     _turn_back(plan, stopping)
-    reopen_groups(actor, plan.groups, now)
+    reopen_groups(plan.groups)
     _record(actor, plan, why)
     go_on(actor, run, now, why)
     return plan
@@ -139,10 +140,10 @@ def mark(*, actor: Actor, run_id: int, tasks: Sequence[str], state: str, reason:
     again = [own[name] for name in followed(plan_of(run.version_id).graph, {row.name for row in named}, states)]
     whole = {row.name for row in named if row.index < 0}
     groups = [own[name] for name in sorted({row.name for row in named} - whole)]
-    archive(actor, [*marked, *again], now)
+    archive(actor, [*marked, *again, *ended(groups)], now)
     rewrite([Turn(row, state) for row in marked], TASK_MARKS, detail=why, ended_at=now)
     rewrite([Turn(row, TaskState.WAITING) for row in again], TASK_CLEARS)
-    reopen_groups(actor, groups, now)
+    reopen_groups(groups)
     _record_marks(actor, run, marked, again, state, why)
     go_on(actor, run, now, why)
     return run

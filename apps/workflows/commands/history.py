@@ -94,11 +94,14 @@ def rewrite(
         raise StaleState("Tasks moved while their run was locked; nothing was changed.")
 
 
-def reopen_groups(actor: Actor, groups: Iterable[Row], now: datetime) -> None:
-    """Let mapped tasks that have ended end anew, when all of their instances have."""
-    ended = [row for row in groups if row.state not in TASK_IN_FLIGHT]
-    archive(actor, ended, now)
-    rewrite([Turn(row, TaskState.QUEUED) for row in ended], TASK_CLEARS)
+def ended(groups: Iterable[Row]) -> list[Row]:
+    """Those of the mapped tasks that have ended."""
+    return [row for row in groups if row.state not in TASK_IN_FLIGHT]
+
+
+def reopen_groups(groups: Iterable[Row]) -> None:
+    """Let mapped tasks that have ended, and are archived, end anew, when all of their instances have."""
+    rewrite([Turn(row, TaskState.QUEUED) for row in ended(groups)], TASK_CLEARS)
 
 
 def go_on(actor: Actor, run: Run, now: datetime, reason: str) -> None:

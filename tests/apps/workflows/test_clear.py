@@ -267,6 +267,17 @@ def test_the_newest_version_keeps_what_is_the_same_and_says_what_differs(world: 
     assert facts == {"from": 1, "to": 2, "added": ["more"], "removed": ["gone"], "changed": ["b"]}
 
 
+def test_the_tries_of_instances_say_on_which_version_they_were(world: World) -> None:
+    run = mapped(world)
+    finish(run, items("m[1]"))
+    over = bash("m", "list", map={"over": {"x": {"result": "list"}}}, env={"A": "b"})
+    commands.push(actor=SYSTEM, tenant=world.vision, definition=definition(bash("list"), over, bash("after", "m")))
+    clear(run, only_failed=True, newest=True)
+    tries = TaskTry.objects.filter(run=run, name="m").order_by("index").values_list("index", "version__number")
+    assert list(tries) == [(-1, 1), (1, 1)]
+    assert finish(run, items()) == "succeeded"
+
+
 def test_a_task_that_became_mapped_runs_again(world: World) -> None:
     run = start(world.vision, bash("a"), bash("b", "a"), bash("z"))
     finish(run, failing("z"))
