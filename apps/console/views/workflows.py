@@ -15,8 +15,8 @@ from apps.core.errors import DomainError, NotFound
 from apps.execution.queries import job_artifacts
 from apps.jobs.models import Placement
 from apps.workflows import commands, policies
-from apps.workflows.models import Run, Task, Workflow
-from apps.workflows.states import TASK_ACTIVE, RunState
+from apps.workflows.models import Run, Task, TaskTry, Workflow
+from apps.workflows.states import MARKS, TASK_ACTIVE, TASK_MARKS, RunState
 
 from .. import figures, forms, graphs, queries
 from ..context import chosen_tenant
@@ -27,6 +27,7 @@ from .budgets import budget_rows, budgets_of, may_budget
 STRIP = 24
 GRID = 25
 INSTANCES = 200
+ACTIONS = ("trigger", "pause", "resume", "backfill")
 RUN_TABS = (
     ("", "All"),
     (RunState.RUNNING, "Running"),
@@ -84,7 +85,7 @@ def _show_workflow(request: HttpRequest, actor: Actor, found: Workflow, form: fo
         "versions": found.versions.select_related("owner").defer("definition")[:20],
         "form": form or forms.params_form(schema),
         "opened": form is not None,
-        "may": {action: policies.workflows.allows(actor, action, found) for action in ("trigger", "pause", "resume")},
+        "may": {action: policies.workflows.allows(actor, action, found) for action in ACTIONS},
         "budgets": budget_rows(actor, budgets_of(actor, Q(tenant=found.tenant_id, workflow=found.name))),
         "may_budget": may_budget(actor, found.tenant),
     }
@@ -170,7 +171,7 @@ def runs(request: HttpRequest, actor: Actor) -> HttpResponse:
 
 
 def _run(actor: Actor, run_id: int) -> Run:
-    rows = policies.runs.visible(actor).select_related("workflow", "tenant", "owner", "version")
+    rows = policies.runs.visible(actor).select_related("workflow", "tenant", "owner", "version", "note_by")
     found = rows.filter(pk=run_id).first()
     if found is None:
         raise NotFound(f"There is no run {run_id} that you can see.")
@@ -197,6 +198,7 @@ def run(request: HttpRequest, actor: Actor, run_id: int) -> HttpResponse:
         "total": total,
         "bad": sum(counts.get(state, 0) for state in ("failed", "upstream_failed", "cancelled")),
         "ended": total - sum(counts.get(state, 0) for state in TASK_ACTIVE),
+        "may": {action: policies.runs.allows(actor, action, found) for action in ("clear", "note")},
         "may_cancel": policies.runs.allows(actor, "cancel", found) and found.ended_at is None,
         "may_trigger": policies.workflows.allows(actor, "trigger", found.workflow),
     }
@@ -225,7 +227,21 @@ def run_task(request: HttpRequest, actor: Actor, run_id: int, name: str) -> Http
     group = rows.filter(index=-1).first()
     if group is None:
         raise NotFound(f"Run {run_id} has no task {name}.")
-    context: dict[str, Any] = {"run": found, "task": group, "questions": questions_of(actor, found, name)}
+    context: dict[str, Any] = {
+        "run": found,
+        "task": group,
+        "questions": questions_of(actor, found, name),
+        "tries": list(
+            TaskTry.objects.filter(run=found, name=name)
+            .select_related("version")
+            .defer("version__definition")
+            .order_by("-closed_at", "index")[:INSTANCES]
+        ),
+        "may_clear": policies.runs.allows(actor, "clear", found),
+        "marks": [state for state in MARKS if (group.state, state) in TASK_MARKS]
+        if policies.runs.allows(actor, "mark", found)
+        else [],
+    }
     if group.width is not None:
         context["instances"] = list(rows.filter(index__gte=0)[:INSTANCES])
         context["limit"] = INSTANCES
