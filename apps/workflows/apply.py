@@ -174,6 +174,10 @@ class _Batch:
     def _review(self) -> None:
         limited = [run_id for run_id, one in self.progress.items() if one.plan.max_active_tasks]
         in_flight = count_in_flight(limited) if limited else {}
+        decided = [
+            job for run_id, one in self.progress.items() if self.work[run_id].review for job in one.decided().values()
+        ]
+        returned = job_results(decided) if decided else {}
         for run_id, one in self.progress.items():
             # One that starts has rows to be looked at only if people have changed some of them.
             review = self.work[run_id].review and (one.run.state == RunState.RUNNING or self.work[run_id].start)
@@ -181,6 +185,8 @@ class _Batch:
                 # The jobs that have ended are still in flight in the database.
                 ended = sum(item.job_state not in ("running", None) for item in self.work[run_id].news)
                 one.slots = max(0, one.plan.max_active_tasks - in_flight.get(run_id, 0) + ended)
+            if review:
+                one.decide_again(returned)
             if review or (one.plan.max_active_tasks and one.run.state == RunState.RUNNING):
                 one.review(count_instances(run_id) if review else None)
 

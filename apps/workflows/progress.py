@@ -145,9 +145,26 @@ class Progress:
         except ArgumentError as error:
             self._end(row, TaskState.FAILED, str(error), at=at)
             return
-        why = f"{row} did not choose it." if task.decides == "branch" else f"{row} found that it is not to go on."
-        self.left_out |= dict.fromkeys(out, why)
+        self.left_out |= dict.fromkeys(out, _why_left_out(task))
         self._end(row, TaskState.SUCCEEDED, at=at)
+
+    def decided(self) -> dict[str, int]:
+        """The jobs of tasks that have decided the way, of those that are loaded."""
+        return {
+            name: row.job
+            for name, row in self.rows.items()
+            if row.state == TaskState.SUCCEEDED and row.job is not None and self.plan.tasks[name].decides
+        }
+
+    def decide_again(self, returned: Mapping[int, Any]) -> None:
+        """What was decided holds for tasks behind it that people let run again."""
+        for name, job in self.decided().items():
+            try:
+                out = left_out(self.plan, self.plan.tasks[name], returned.get(job))
+            except ArgumentError:
+                continue  # Of another version, or marked: it decided nothing.
+            waiting = [below for below in out if self.rows[below].state == TaskState.WAITING]
+            self.left_out = dict.fromkeys(waiting, _why_left_out(self.plan.tasks[name])) | self.left_out
 
     def look(self, due: Iterable[tuple[TaskRow, WaitRow]]) -> None:
         """Look at deferred tasks whose wait may be over."""
@@ -413,6 +430,10 @@ class Progress:
                 self._begin(row, task, {**common, over: item})
             except ArgumentError as error:
                 self._end(row, TaskState.FAILED, str(error))
+
+
+def _why_left_out(task: CompiledTask) -> str:
+    return f"{task.id} did not choose it." if task.decides == "branch" else f"{task.id} found that it is not to go on."
 
 
 def _end_of(item: News) -> tuple[str, str]:
