@@ -24,7 +24,9 @@ from engine.dag import TaskState as EngineState
 from engine.dag import run_outcome
 from rmctl.spec import SpecError
 
+from . import moved, past
 from .commands.runs import run_fact
+from .commands.scheduled import hasten
 from .models import Run, Task
 from .observe import (
     Observed,
@@ -164,7 +166,15 @@ class _Batch:
             if review or (one.plan.max_active_tasks and one.run.state == RunState.RUNNING):
                 one.review(count_instances(run_id) if review else None)
 
+    def _hold(self) -> None:
+        """Leave what waits for the run before its own."""
+        asked = {run_id: tasks for run_id, one in self.progress.items() if (tasks := one.asks_past())}
+        holds = past.holds(asked) if asked else {}
+        for run_id in asked:
+            self.progress[run_id].hold(holds.get(run_id, {}))
+
     def _start(self) -> None:
+        self._hold()
         wanted: dict[int, set[str]] = {}
         mapped = False
         for run_id, one in self.progress.items():
@@ -182,6 +192,7 @@ class _Batch:
         """Store what was decided."""
         jobs = self._submit()
         self._write_tasks()
+        self._write_past()
         for run, detail in self.broken.values():
             self._abandon(run, detail)
         ended = self._write_runs()
@@ -248,6 +259,23 @@ class _Batch:
             if row.state != row.source:
                 self.facts.append(self._task_fact(row))
 
+    def _write_past(self) -> None:
+        """Keep who waits for the run before, and send those on whose run before has come to a good end."""
+        concerned = [one for one in self.progress.values() if one.plan.past]
+        if not concerned:
+            return
+        held = [(one.rows[name].pk, one.run.pk, why) for one in concerned for name, why in one.held.items()]
+        past.store(held, [row.pk for one in concerned for row in one.let_go])
+        moved_on = {
+            one.run.pk
+            for one in concerned
+            if any(row.name in one.plan.watched and row.state in past.GOOD for row in one.touched)
+        }
+        # Also those that were held just now: the run before may have moved in this very pass.
+        runs = past.released(moved_on | {why.past for _, _, why in held}) if moved_on or held else []
+        if runs:
+            moved.tell_runs(runs)
+
     def _task_fact(self, row: TaskRow) -> Fact:
         run = self.progress[row.run].run
         facts = {"run": run.pk, "task": str(row)}
@@ -283,6 +311,7 @@ class _Batch:
         quiet = {run_id for run_id, one in self.progress.items() if not one.starts} | self.broken.keys()
         quiet -= with_active_tasks(quiet) if quiet else set()
         moves = []
+        again = set()
         runs = [*(one.run for one in self.progress.values()), *(run for run, _ in self.broken.values())]
         for run in runs:
             state = run.state
@@ -294,10 +323,14 @@ class _Batch:
                 target = self._outcome(run)
                 self.facts.append(run_fact(RUN_EDGES[state, target], run, {}))
                 state, run.ended_at = target, self.now
+                if target == RunState.SUCCEEDED and self.progress[run.pk].plan.continuous:
+                    again.add(run.workflow_id)
             if state != run.state:
                 moves.append((run.pk, str(state), run.started_at, run.ended_at, str(run.state)))
         if len(update_rows(Run, ("state", "started_at", "ended_at"), moves, guard="state")) != len(moves):
             raise StaleState("Runs moved while they were locked; nothing was changed.")
+        if again:
+            hasten(again, self.now)
         return sum(end is not None for _, _, _, end, _ in moves)
 
     def _outcome(self, run: Run) -> str:

@@ -18,7 +18,7 @@ class Workflow(models.Model):
     description = models.TextField(blank=True, default="")
     current = models.ForeignKey("WorkflowVersion", null=True, on_delete=models.SET_NULL, related_name="+")
     paused = models.BooleanField(default=False)
-    schedule = models.CharField(max_length=100, blank=True, default="")
+    schedule = models.CharField(max_length=300, blank=True, default="")
     timezone = models.CharField(max_length=60, default="UTC")
     catchup = models.BooleanField(default=False)
     # When the timetable makes the next run, and the logical time (start of the data interval) it will have.
@@ -74,6 +74,9 @@ class Run(models.Model):
     state = models.CharField(max_length=10, choices=RunState, default=RunState.QUEUED)
     trigger = models.CharField(max_length=10, choices=Trigger, default=Trigger.MANUAL)
     logical_time = models.DateTimeField()
+    # The data interval of a workflow with a schedule; without one there is none.
+    data_interval_start = models.DateTimeField(null=True)
+    data_interval_end = models.DateTimeField(null=True)
     params = models.JSONField(default=dict)
     note = models.CharField(max_length=500, blank=True, default="")
     created_at = models.DateTimeField()
@@ -95,6 +98,19 @@ class Run(models.Model):
 
     def __str__(self) -> str:
         return f"run {self.pk} of {self.workflow_id}"
+
+
+class PastWait(models.Model):
+    """A task that waits for the run before its own (`depends_on_past`): until `names` of that run have succeeded or
+    were skipped. It is there only as long as the task waits."""
+
+    task = models.OneToOneField("Task", on_delete=models.CASCADE, related_name="past_wait")
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="+")
+    past = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="+")
+    names = models.JSONField()
+
+    def __str__(self) -> str:
+        return f"task {self.task_id} waits for run {self.past_id}"
 
 
 class Task(models.Model):

@@ -9,7 +9,7 @@ from typing import Any
 
 from django.db import connection
 
-from . import moved
+from . import moved, past
 from .plans import plan_of
 from .states import TaskState
 
@@ -116,15 +116,17 @@ def observe(*, search: bool | None = None, review: bool | None = None) -> Observ
         news = _news("workflows_task t", [])
         observed.more = len(news) == NEWS_MAX
     else:
-        jobs = moved.take(NEWS_MAX)
+        jobs, runs = moved.take(NEWS_MAX)
         news = _news(MOVED_TASKS, [jobs]) if jobs else []
-        observed.more = len(jobs) == NEWS_MAX
+        observed.more = len(jobs) + len(runs) == NEWS_MAX
+        for run_id in runs:
+            observed.work.setdefault(run_id, Work()).review = True
     for item in news:
         observed.work.setdefault(item.row.run, Work()).news.append(item)
     _starts(observed)
     if review or (review is None and time.monotonic() - _reviewed_at > REVIEW_SECONDS):
         _reviewed_at = time.monotonic()
-        for run_id in _stuck():
+        for run_id in (*_stuck(), *past.released()):
             observed.work.setdefault(run_id, Work()).review = True
     return observed
 
@@ -181,10 +183,14 @@ def _starts(observed: Observed) -> None:
 
 
 def _stuck() -> list[int]:
-    """Running runs of which no task has a job in flight: whatever they wait for, nobody will bring it."""
+    """Running runs of which no task has a job in flight: whatever they wait for, nobody will bring it.
+
+    Those that wait for the run before them are looked for by what they wait for.
+    """
     rows = _fetch(
         "SELECT r.id FROM workflows_run r WHERE r.state = 'running' AND r.id NOT IN ("
         " SELECT t.run_id FROM workflows_task t WHERE t.state IN ('queued', 'running') AND t.job_id IS NOT NULL) "
+        "AND NOT EXISTS (SELECT 1 FROM workflows_pastwait w WHERE w.run_id = r.id) "
         f"ORDER BY r.id LIMIT {REVIEWS_MAX}"
     )
     return [row[0] for row in rows]

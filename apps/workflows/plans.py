@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 
 from engine.dag import Graph, TaskNode
 from rmctl.spec import CompiledTask, WorkflowSpec, parse_workflow
+from rmctl.spec.schedule import CONTINUOUS
 
 from .models import WorkflowVersion
 
@@ -32,10 +33,19 @@ class Plan:
         self.max_active_runs: int = definition["max_active_runs"]
         self.max_active_tasks: int = definition["max_active_tasks"]
         self.zone = ZoneInfo(definition["timezone"])
+        self.continuous = definition["schedule"] == CONTINUOUS
         # Tasks whose results each task reads, in its arguments or as the list that it is mapped over.
         self.references = {name: _references(task) for name, task in self.tasks.items()}
+        # For each task that depends on the past, the tasks of the run before that must have come to a good end.
+        self.past = {task["id"]: past for task in definition["tasks"] if (past := self._past(task))}
+        self.watched = frozenset().union(*self.past.values())
         self.position = {name: position for position, name in enumerate(self.graph.order)}
         self._reach: dict[str, frozenset[str]] = {}
+
+    def _past(self, task: Mapping[str, Any]) -> tuple[str, ...]:
+        if task.get("wait_for_downstream"):
+            return (task["id"], *self.graph.downstream[task["id"]])
+        return (task["id"],) if task.get("depends_on_past") else ()
 
     def reach(self, name: str) -> frozenset[str]:
         """The tasks whose counters move when `name` succeeds: those behind it, and through empty tasks further."""

@@ -16,6 +16,7 @@ from rmctl.spec import ArgumentError, CompiledTask
 
 from .models import Run
 from .observe import News, TaskRow
+from .past import Hold
 from .plans import Plan
 from .results import EXPANSION_BYTES, INPUT_BYTES, RESULTS_BYTES, TooLarge, size
 from .states import TaskState
@@ -45,10 +46,15 @@ class Progress:
         self.starts: list[Start] = []
         self.finished: dict[str, EngineState] = {}
         self.ready: list[Ready] = []
+        # Tasks that wait for the run before this one, and those that did or could have and have started.
+        self.held: dict[str, Hold] = {}
+        self.let_go: list[TaskRow] = []
         # Places for further jobs; None without a limit.
         self.slots: int | None = None
         self._counters: dict[str, Counters] = {}
         self._logical_time = run.logical_time.astimezone(plan.zone).isoformat()
+        bounds = (run.data_interval_start, run.data_interval_end)
+        self._interval = [moment.astimezone(plan.zone).isoformat() for moment in bounds if moment is not None]
 
     # What is known
 
@@ -205,6 +211,23 @@ class Progress:
         names = {reference for name, _ in self.ready for reference in self.plan.references[name]}
         return names, any(self.plan.tasks[name].mapped for name in names)
 
+    def asks_past(self) -> dict[str, tuple[str, ...]]:
+        """The ready tasks that depend on the run before, with the tasks of it that must have come to a good end."""
+        past = self.plan.past
+        return {name: past[name] for name, index in self.ready if index < 0 and name in past} if past else {}
+
+    def hold(self, holds: Mapping[str, Hold]) -> None:
+        """Take back those of the ready tasks that are held by the run before."""
+        asked = self.asks_past()
+        self.ready = [key for key in self.ready if key[1] >= 0 or key[0] not in holds]
+        for name in asked:
+            row = self.rows[name]
+            row.detail = str(holds[name]) if name in holds else ""
+            row.changed = True
+            if name not in holds:
+                self.let_go.append(row)
+        self.held.update(holds)
+
     def start(self, results: Mapping[str, Any]) -> None:
         """Start what is ready, as far as there are places; what needs no job ends at once."""
         ready, self.ready = self.ready, []
@@ -242,6 +265,7 @@ class Progress:
             logical_time=self._logical_time,
             map_index=row.index if row.index >= 0 else None,
             params=self.run.params,
+            interval=self._interval,
         )
         row.move(TaskState.QUEUED, self.now)
         self.starts.append(Start(row, spec))

@@ -1,6 +1,6 @@
 from django.urls import path
 
-from . import api, budgets_api
+from . import api, budgets_api, times_api
 
 urlpatterns = [
     path("budgets", budgets_api.Budgets.as_view()),
@@ -12,6 +12,7 @@ urlpatterns = [
     path("workflows/<int:workflow_id>/trigger", api.Trigger.as_view()),
     path("workflows/<int:workflow_id>/pause", api.Pause.as_view()),
     path("workflows/<int:workflow_id>/resume", api.Resume.as_view()),
+    path("workflows/<int:workflow_id>/upcoming", times_api.Upcoming.as_view()),
     path("runs", api.Runs.as_view()),
     path("runs/<int:run_id>", api.RunDetail.as_view()),
     path("runs/<int:run_id>/tasks", api.Tasks.as_view()),

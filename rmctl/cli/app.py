@@ -257,6 +257,19 @@ def trigger(
     workflows.trigger(workflow, param, note, wait, tenant, as_json)
 
 
+@app.command("next")
+def upcoming(
+    workflow: Annotated[str, typer.Argument(help="Name or number of the workflow.")],
+    count: Annotated[int, typer.Option("--count", "-n", min=1, max=100, help="At most so many runs.")] = 5,
+    tenant: TenantOption = None,
+    as_json: Json = False,
+) -> None:
+    """Show when the next runs of a workflow's timetable come."""
+    from rmctl.cli import workflows
+
+    workflows.upcoming(workflow, count, tenant, as_json)
+
+
 @app.command("list")
 def list_(
     kind: Annotated[

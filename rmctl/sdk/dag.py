@@ -15,14 +15,14 @@ from itertools import pairwise
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
-    from datetime import date
+    from datetime import date, timedelta
     from typing import Any, Self
 
     Linkable = "Node | Sequence[Node]"
 
 _OPTIONS = (
     "resources", "env", "secrets", "retries", "time_limit", "intent", "priority", "on_preempt", "notice",
-    "image", "count", "min_count", "trigger_rule", "map_limit",
+    "image", "count", "min_count", "trigger_rule", "map_limit", "depends_on_past", "wait_for_downstream",
 )  # fmt: skip
 _VARARGS, _VARKEYWORDS = 0x04, 0x08  # flags of a code object: *args, **kwargs
 
@@ -48,10 +48,11 @@ class DAG:
         name: str,
         *,
         description: str = "",
-        schedule: "str | None" = None,
+        schedule: "str | timedelta | Sequence[str | timedelta] | None" = None,
         timezone: str = "UTC",
         catchup: bool = False,
         start_date: "str | date | None" = None,
+        end_date: "str | date | None" = None,
         max_active_runs: int = 16,
         max_active_tasks: int = 0,
         params: "Mapping[str, Any] | None" = None,
@@ -66,12 +67,11 @@ class DAG:
         self.fields: dict[str, Any] = {
             "name": name,
             "description": description,
-            "schedule": schedule,
+            "schedule": _schedule(schedule),
             "timezone": timezone,
             "catchup": catchup,
-            "start_date": start_date
-            if start_date is None or isinstance(start_date, str)
-            else start_date.isoformat(),
+            "start_date": _date(start_date),
+            "end_date": _date(end_date),
             "max_active_runs": max_active_runs,
             "max_active_tasks": max_active_tasks,
             "params": _params_schema(params or {}),
@@ -397,6 +397,17 @@ def _link(before: "Iterable[Node]", after: "Iterable[Node]") -> None:
             if up.dag is not down.dag:
                 raise SdkError(f"Tasks {up.id} and {down.id} belong to different DAGs.")
             down.upstream[up.id] = None
+
+
+def _schedule(schedule: "Any") -> "Any":
+    """A schedule of the definition; a timedelta is a fixed interval."""
+    if isinstance(schedule, list | tuple):
+        return [_schedule(part) for part in schedule]
+    return f"every {schedule.total_seconds():g}s" if hasattr(schedule, "total_seconds") else schedule
+
+
+def _date(given: "str | date | None") -> "str | None":
+    return given if given is None or isinstance(given, str) else given.isoformat()
 
 
 def _options(where: str, options: "Mapping[str, Any]") -> "dict[str, Any]":

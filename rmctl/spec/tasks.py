@@ -1,7 +1,7 @@
 """From a task of a definition to the job that runs it: everything static is computed once per task."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,8 +74,12 @@ class CompiledTask:
         logical_time: str,
         map_index: int | None = None,
         params: Mapping[str, Any] | None = None,
+        interval: Sequence[str] = (),
     ) -> dict[str, Any]:
-        """The normalised job spec of one instance; only name, env and inputs are new, the rest is shared."""
+        """The normalised job spec of one instance; only name, env and inputs are new, the rest is shared.
+
+        `interval` is the data interval of the run, start and end; empty where it has none.
+        """
         base = self.base
         group = base["groups"][0]
         env = {
@@ -86,6 +90,7 @@ class CompiledTask:
             "RM_MAP_INDEX": "" if map_index is None else str(map_index),
             "RM_LOGICAL_TIME": logical_time,
         }
+        env |= zip(("RM_DATA_INTERVAL_START", "RM_DATA_INTERVAL_END"), interval, strict=False)
         if params:
             _export(env, "RM_PARAMS", json.dumps(params, ensure_ascii=False))
         if self.kind == "bash":

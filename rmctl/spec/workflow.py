@@ -6,14 +6,22 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
 from . import graph, params
 from .arguments import Argument
 from .errors import BadValue, FieldError, SpecError, describe, field_error
 from .job import MAX_MEMBERS, Intent, Notice, OnPreempt, Resources, Retries, check_minimum
 from .quantities import Seconds
-from .schedule import check_schedule, check_start, check_timezone
+from .schedule import check_date, check_schedule, check_timezone, join_schedule
 from .tasks import CompiledTask, compile_task
 from .values import (
     Digest,
@@ -122,6 +130,8 @@ class TaskSpec(JobFields):
     map: MapSpec | None = None
     upstream: list[Identifier] = Field(default_factory=list, max_length=MAX_TASKS)
     trigger_rule: TriggerRule = "all_success"
+    depends_on_past: bool = False
+    wait_for_downstream: bool = False
     count: int = Field(default=1, ge=1, le=MAX_MEMBERS)
     min_count: int | None = Field(default=None, ge=1, le=MAX_MEMBERS)
 
@@ -167,6 +177,7 @@ class TaskSpec(JobFields):
             task["count"] = self.count
         if self.min_count is not None:
             task["min_count"] = self.min_count
+        task |= {name: True for name in ("depends_on_past", "wait_for_downstream") if getattr(self, name)}
         return task | self.given()
 
 
@@ -178,10 +189,15 @@ class WorkflowSpec(Strict):
     schema_: Literal[1] = Field(default=1, alias="schema")
     name: Identifier
     description: str = Field(default="", max_length=10_000)
-    schedule: Annotated[str | None, AfterValidator(check_schedule)] = None
+    schedule: Annotated[
+        str | None,
+        BeforeValidator(join_schedule, json_schema_input_type=str | list[str] | None),
+        AfterValidator(check_schedule),
+    ] = None
     timezone: Annotated[str, AfterValidator(check_timezone)] = "UTC"
     catchup: bool = False
-    start_date: Annotated[str | None, AfterValidator(check_start)] = None
+    start_date: Annotated[str | None, AfterValidator(check_date)] = None
+    end_date: Annotated[str | None, AfterValidator(check_date)] = None
     max_active_runs: int = Field(default=16, ge=1, le=1000)
     max_active_tasks: int = Field(default=0, ge=0, le=MAX_TASKS)
     bundle: Digest | None = None
@@ -201,7 +217,7 @@ class WorkflowSpec(Strict):
     @cached_property
     def definition(self) -> dict[str, Any]:
         """The canonical definition as JSON data: defaults of the workflow filled in, implied edges added."""
-        return {
+        definition: dict[str, Any] = {
             "schema": 1,
             "name": self.name,
             "description": self.description,
@@ -216,6 +232,10 @@ class WorkflowSpec(Strict):
             "defaults": self.defaults.given(),
             "tasks": [task.definition() for task in self.tasks],
         }
+        # Fields that came later stand there only where they say something: older versions keep their digest.
+        if self.end_date is not None:
+            definition["end_date"] = self.end_date
+        return definition
 
     def canonical(self) -> bytes:
         """The definition as canonical JSON: sorted keys, no blanks, UTF-8."""

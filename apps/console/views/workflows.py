@@ -1,6 +1,8 @@
 """Workflows and runs: lists, the graph of a version, the graph of a run as it goes, triggering and cancelling."""
 
+from itertools import islice
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from django.contrib import messages
 from django.db.models import Q
@@ -18,6 +20,7 @@ from apps.quotas.policies import budgets as budget_policy
 from apps.workflows import commands, policies
 from apps.workflows.models import Run, Task, Workflow
 from apps.workflows.states import RunState
+from apps.workflows.timetable import due
 
 from .. import figures, forms, graphs, queries
 from ..context import chosen_tenant
@@ -27,6 +30,7 @@ from .budgets import budget_rows, budgets_of
 STRIP = 24
 GRID = 25
 INSTANCES = 200
+UPCOMING = 5
 RUN_TABS = (
     ("", "All"),
     (RunState.RUNNING, "Running"),
@@ -84,6 +88,8 @@ def _show_workflow(request: HttpRequest, actor: Actor, found: Workflow, form: fo
         "versions": found.versions.select_related("owner").defer("definition")[:20],
         "form": form or forms.params_form(schema),
         "opened": form is not None,
+        "upcoming": list(islice(due(found, timezone.now()), UPCOMING)),
+        "zone": ZoneInfo(found.timezone),
         "may": {action: policies.workflows.allows(actor, action, found) for action in ("trigger", "pause", "resume")},
         "budgets": budget_rows(actor, budgets_of(actor, Q(tenant=found.tenant_id, workflow=found.name))),
         "may_budget": budget_policy.allows(actor, "create", None),
@@ -192,6 +198,7 @@ def run(request: HttpRequest, actor: Actor, run_id: int) -> HttpResponse:
             {"label": f"Run {found.pk}"},
         ],
         "run": found,
+        "zone": ZoneInfo(found.workflow.timezone),
         "tasks": tasks,
         "counts": counts,
         "total": total,

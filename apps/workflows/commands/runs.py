@@ -19,18 +19,19 @@ from .. import policies
 from ..models import Run, Task, Workflow, WorkflowVersion
 from ..plans import plan_of
 from ..states import RUN_EDGES, RUN_TERMINAL, TASK_ACTIVE, TASK_EDGES, RunState, TaskState
-from ..timetable import YEARS
+from ..timetable import YEARS, Interval, timetable_of
 
 
 @dataclass(frozen=True, slots=True)
 class NewRun:
-    """What a run is made from; `params` are complete and checked."""
+    """What a run is made from; `params` are complete and checked, `interval` is its data interval."""
 
     logical_time: datetime
     trigger: str
     owner_id: int | None
     params: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
+    interval: Interval | None = None
 
 
 @transaction.atomic
@@ -45,6 +46,8 @@ def trigger(
 ) -> Run:
     """Queue a run of the current version, or of the version with this number, at a logical time (now).
 
+    Where the workflow has a schedule, its data interval is the last that was complete at that time.
+
     Raises Invalid naming each parameter that the version does not accept.
     """
     workflow = policies.workflows.get(actor, "trigger", pk=workflow_id)
@@ -55,7 +58,9 @@ def trigger(
     now = timezone.now()
     if logical_time is not None and logical_time.year not in YEARS:
         raise Invalid.field("logical_time", f"from {YEARS[0]} to {YEARS[-1]}.", "out_of_range")
-    new = NewRun(logical_time or now, Run.Trigger.MANUAL, actor.user_id, values, note)
+    moment, table = logical_time or now, timetable_of(workflow)
+    interval = table.complete(moment) if table is not None else None
+    new = NewRun(moment, Run.Trigger.MANUAL, actor.user_id, values, note, interval)
     return create_runs(actor, workflow, chosen, [new], now)[0]
 
 
@@ -89,6 +94,8 @@ def create_runs(
             owner_id=item.owner_id,
             trigger=item.trigger,
             logical_time=item.logical_time,
+            data_interval_start=item.interval.start if item.interval else None,
+            data_interval_end=item.interval.end if item.interval else None,
             params=dict(item.params),
             note=item.note,
             created_at=now,
