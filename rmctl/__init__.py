@@ -11,10 +11,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rmctl.sdk.dag import DAG, SdkError, bash, chain, empty, param, task
     from rmctl.sdk.runtime import artifact, checkpoint, context
+    from rmctl.stored import connection, variable
 
-__all__ = ["DAG", "SdkError", "artifact", "bash", "chain", "checkpoint", "context", "empty", "param", "task"]
+__all__ = [
+    "DAG", "SdkError", "artifact", "bash", "chain", "checkpoint", "connection", "context", "empty", "param", "task",
+    "variable",
+]  # fmt: skip
 
 _RUNTIME = ("artifact", "checkpoint", "context")
+_STORED = ("connection", "variable")
 
 
 def __getattr__(name: str) -> object:
@@ -22,6 +27,8 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name in _RUNTIME:
         from rmctl.sdk import runtime as source
+    elif name in _STORED:
+        from rmctl import stored as source  # type: ignore[no-redef]
     else:
         from rmctl.sdk import dag as source  # type: ignore[no-redef]
     value: object = getattr(source, name)

@@ -34,7 +34,7 @@ class Plan:
         self.max_active_tasks: int = definition["max_active_tasks"]
         self.zone = ZoneInfo(definition["timezone"])
         self.continuous = definition["schedule"] == CONTINUOUS
-        # Tasks whose results each task reads, in its arguments or as the list that it is mapped over.
+        # Tasks whose results each task reads, in its arguments and templates or as the list that it is mapped over.
         self.references = {name: _references(task) for name, task in self.tasks.items()}
         # For each task that depends on the past, the tasks of the run before that must have come to a good end.
         self.past = {task["id"]: past for task in definition["tasks"] if (past := self._past(task))}
@@ -77,7 +77,8 @@ class Plan:
 
 def _references(task: CompiledTask) -> frozenset[str]:
     sources: list[Mapping[str, Any]] = [*task.arguments.values(), *task.over.values()]
-    return frozenset(source["result"] for source in sources if "result" in source)
+    pulled = task.template.needs.results if task.template is not None else frozenset()
+    return pulled.union(source["result"] for source in sources if "result" in source)
 
 
 class _Plans:

@@ -13,6 +13,7 @@ from typing import Any
 from engine.dag import TERMINAL, Counters, advance, mapped_outcome, outcome
 from engine.dag import TaskState as EngineState
 from rmctl.spec import ArgumentError, CompiledTask
+from rmctl.spec.templates import STATUS as TEMPLATE_STATUS
 
 from .models import Run
 from .observe import News, TaskRow
@@ -106,7 +107,10 @@ class Progress:
                 self._group_runs(row)
                 continue
             row.started_at = row.started_at or item.started_at
-            self._end(row, *_end_of(item), at=item.ended_at or self.now)
+            state, detail = _end_of(item)
+            if item.exit_code == TEMPLATE_STATUS and self.plan.tasks[row.name].template is not None:
+                detail = "A template of it could not be rendered; its log says which and why."
+            self._end(row, state, detail, at=item.ended_at or self.now)
 
     def _group_runs(self, row: TaskRow) -> None:
         group = self.rows[row.name]

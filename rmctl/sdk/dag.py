@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _OPTIONS = (
     "resources", "env", "secrets", "retries", "time_limit", "intent", "priority", "on_preempt", "notice",
     "image", "count", "min_count", "trigger_rule", "map_limit", "depends_on_past", "wait_for_downstream",
+    "template", "variables", "connections",
 )  # fmt: skip
 _VARARGS, _VARKEYWORDS = 0x04, 0x08  # flags of a code object: *args, **kwargs
 

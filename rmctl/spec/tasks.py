@@ -5,11 +5,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rmctl.stored import environment_name
+
 from . import arguments
 from .arguments import ArgumentError
 from .errors import describe
 from .job import parse_job
+from .templates import KEY, Needs, TaskTemplates, templates_of
 from .values import canonical_json
+
+# In front of the name of what a job gets besides the tenant's secrets, where secrets are named.
+VARIABLE = "variable:"
+CONNECTION = "connection:"
+# A variable that may be missing, as a template has a default for it.
+OPTIONAL_VARIABLE = "variable?:"
 
 # A larger argument or parameter is in RM_INPUTS only: variables and argv share a small space of the kernel.
 VARIABLE_BYTES = 32 * 1024
@@ -36,6 +45,7 @@ class CompiledTask:
     arguments: Mapping[str, Mapping[str, Any]]
     over: Mapping[str, Mapping[str, Any]]
     limit: int
+    template: TaskTemplates | None = None
 
     @property
     def mapped(self) -> bool:
@@ -64,6 +74,8 @@ class CompiledTask:
         values = {name: arguments.resolve(value, results, params) for name, value in self.arguments.items()}
         for name in self.over:
             values[name] = item
+        if self.template is not None:
+            values[KEY] = self.template.inputs(results, params, bash=self.kind == "bash")
         return values
 
     def job(
@@ -95,6 +107,8 @@ class CompiledTask:
             _export(env, "RM_PARAMS", json.dumps(params, ensure_ascii=False))
         if self.kind == "bash":
             for name, value in inputs.items():
+                if name == KEY:
+                    continue
                 text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
                 _export(env, f"RM_ARG_{name.upper()}", text)
         name = base["name"]
@@ -138,6 +152,10 @@ def compile_task(
         env = {"PYTHONUNBUFFERED": "1", **env}
     else:
         run["command"] = ["true"]
+    template = templates_of(task, env)
+    if template is not None:
+        command = run["command"] or ["bash", "-c", run["script"]]
+        run = {"command": ["python", "-m", "rmctl.render", *command], "script": None}
     mapping = task.get("map") or {}
     return CompiledTask(
         id=task["id"],
@@ -146,12 +164,30 @@ def compile_task(
         base={
             **plain,
             "name": f"{definition['name']}.{task['id']}"[:200],
-            "groups": [{**plain["groups"][0], **run, "env": env}],
+            "groups": [{**plain["groups"][0], **run, **_with_stored(env, plain["groups"][0], task, template)}],
         },
         arguments=task.get("arguments", {}),
         over=mapping.get("over", {}),
         limit=mapping.get("limit", 1),
+        template=template,
     )
+
+
+def _with_stored(
+    env: dict[str, str], group: Mapping[str, Any], task: Mapping[str, Any], template: TaskTemplates | None
+) -> dict[str, Any]:
+    """The variables and secrets of a task, with the tenant's variables and connections that it reads."""
+    needs = template.needs if template is not None else Needs()
+    variables = sorted({*task.get("variables", ()), *needs.variables})
+    optional = sorted(needs.optional.difference(variables))
+    connections = sorted({*task.get("connections", ()), *needs.connections})
+    secrets = dict(group.get("secrets") or {})
+    secrets |= {environment_name("variable", name): f"{VARIABLE}{name}" for name in variables}
+    secrets |= {environment_name("variable", name): f"{OPTIONAL_VARIABLE}{name}" for name in optional}
+    secrets |= {environment_name("connection", name): f"{CONNECTION}{name}" for name in connections}
+    if connections:
+        env = {**env, "RM_CONNECTIONS": ",".join(connections)}
+    return {"env": env, "secrets": secrets}
 
 
 def task_job(

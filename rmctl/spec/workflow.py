@@ -23,6 +23,7 @@ from .job import MAX_MEMBERS, Intent, Notice, OnPreempt, Resources, Retries, che
 from .quantities import Seconds
 from .schedule import check_date, check_schedule, check_timezone, join_schedule
 from .tasks import CompiledTask, compile_task
+from .templates import template_faults
 from .values import (
     Digest,
     Environment,
@@ -30,6 +31,7 @@ from .values import (
     Image,
     Script,
     Secrets,
+    StoredName,
     Strict,
     canonical_json,
     validated,
@@ -130,6 +132,10 @@ class TaskSpec(JobFields):
     map: MapSpec | None = None
     upstream: list[Identifier] = Field(default_factory=list, max_length=MAX_TASKS)
     trigger_rule: TriggerRule = "all_success"
+    # Whether `{{ … }}` in script, env and arguments is a template.
+    template: bool = True
+    variables: Annotated[list[StoredName], Field(max_length=100)] = Field(default_factory=list)
+    connections: Annotated[list[StoredName], Field(max_length=100)] = Field(default_factory=list)
     depends_on_past: bool = False
     wait_for_downstream: bool = False
     count: int = Field(default=1, ge=1, le=MAX_MEMBERS)
@@ -177,6 +183,11 @@ class TaskSpec(JobFields):
             task["count"] = self.count
         if self.min_count is not None:
             task["min_count"] = self.min_count
+        if not self.template:
+            task["template"] = False
+        for name in ("variables", "connections"):
+            if getattr(self, name):
+                task[name] = sorted(set(getattr(self, name)))
         task |= {name: True for name in ("depends_on_past", "wait_for_downstream") if getattr(self, name)}
         return task | self.given()
 
@@ -307,10 +318,11 @@ def parse_workflow(data: Any) -> WorkflowSpec:
 
 def _checked_compile(spec: WorkflowSpec) -> list[FieldError]:
     try:
-        spec.compiled  # noqa: B018 - computed for its check
+        compiled = spec.compiled
     except SpecError as error:
         return error.errors
-    return []
+    templates = {name: task.template for name, task in compiled.items() if task.template is not None}
+    return template_faults(spec.definition, templates) if templates else []
 
 
 def workflow_schema() -> dict[str, Any]:

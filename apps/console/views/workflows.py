@@ -5,6 +5,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from django.contrib import messages
+from django.core.files.storage import storages
 from django.db.models import Q
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect
@@ -14,6 +15,7 @@ from django.views.decorators.http import require_POST, require_safe
 
 from apps.core.actors import Actor
 from apps.core.errors import DomainError, NotFound
+from apps.execution.models import Artifact
 from apps.execution.queries import job_artifacts
 from apps.jobs.models import Placement
 from apps.quotas.policies import budgets as budget_policy
@@ -31,6 +33,9 @@ STRIP = 24
 GRID = 25
 INSTANCES = 200
 UPCOMING = 5
+# The artifact in which rmctl.render leaves what it rendered, and how much of it is shown.
+RENDERED = "rendered-command.txt"
+RENDERED_BYTES = 16 * 1024
 RUN_TABS = (
     ("", "All"),
     (RunState.RUNNING, "Running"),
@@ -244,8 +249,19 @@ def run_task(request: HttpRequest, actor: Actor, run_id: int, name: str) -> Http
         )
         context["job"] = group.job
         context["shown"] = newest.first()
-        context["artifacts"] = job_artifacts(actor, group.job.pk)
+        found_artifacts = list(job_artifacts(actor, group.job.pk))
+        context["artifacts"] = found_artifacts
+        context["rendered"] = _rendered(found_artifacts)
     return show(request, "console/runs/_task.html", context)
+
+
+def _rendered(artifacts: list[Artifact]) -> str:
+    """The command of a task with templates as its newest attempt rendered it; empty where there is none."""
+    newest = next((found for found in artifacts if found.name == RENDERED), None)
+    if newest is None:
+        return ""
+    with storages["artifacts"].open(newest.path) as stream:
+        return str(stream.read(RENDERED_BYTES).decode(errors="replace"))
 
 
 @require_POST
