@@ -10,12 +10,13 @@ __version__ = "0.1.0"
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rmctl.sdk.dag import DAG, SdkError, bash, chain, empty, param, task
+    from rmctl.sdk.datasets import Dataset
     from rmctl.sdk.runtime import artifact, checkpoint, context
     from rmctl.stored import connection, variable
 
 __all__ = [
-    "DAG", "SdkError", "artifact", "bash", "chain", "checkpoint", "connection", "context", "empty", "param", "task",
-    "variable",
+    "DAG", "Dataset", "SdkError", "artifact", "bash", "chain", "checkpoint", "connection", "context", "empty", "param",
+    "task", "variable",
 ]  # fmt: skip
 
 _RUNTIME = ("artifact", "checkpoint", "context")
@@ -29,6 +30,8 @@ def __getattr__(name: str) -> object:
         from rmctl.sdk import runtime as source
     elif name in _STORED:
         from rmctl import stored as source  # type: ignore[no-redef]
+    elif name == "Dataset":
+        from rmctl.sdk import datasets as source  # type: ignore[no-redef]
     else:
         from rmctl.sdk import dag as source  # type: ignore[no-redef]
     value: object = getattr(source, name)

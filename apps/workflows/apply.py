@@ -19,12 +19,14 @@ from apps.core.errors import Invalid, StaleState
 from apps.events.record import Fact, Move, move_many, record_all
 from apps.jobs.admission import default_pool
 from apps.jobs.commands import Submission, submit_many
+from apps.jobs.models import Job
 from apps.tenants.models import Tenant
 from engine.dag import TaskState as EngineState
 from engine.dag import run_outcome
 from rmctl.spec import SpecError
 
 from . import moved, past
+from .commands.datasets import EXTRA_BYTES, Update, record_updates
 from .commands.runs import run_fact
 from .commands.scheduled import hasten
 from .models import Run, Task
@@ -41,7 +43,7 @@ from .observe import (
 )
 from .plans import plan_of
 from .progress import Progress, Start
-from .results import load_results
+from .results import load_results, size
 from .states import RUN_EDGES, TASK_EDGES, RunState, TaskState
 
 logger = logging.getLogger(__name__)
@@ -193,6 +195,7 @@ class _Batch:
         jobs = self._submit()
         self._write_tasks()
         self._write_past()
+        self._write_datasets()
         for run, detail in self.broken.values():
             self._abandon(run, detail)
         ended = self._write_runs()
@@ -275,6 +278,28 @@ class _Batch:
         runs = past.released(moved_on | {why.past for _, _, why in held}) if moved_on or held else []
         if runs:
             moved.tell_runs(runs)
+
+    def _write_datasets(self) -> None:
+        """Record the updates of datasets by the tasks that succeeded in this pass."""
+        done = [
+            (one, row)
+            for one in self.progress.values()
+            if one.plan.outlets
+            for row in one.touched
+            if row.index < 0 and row.state == TaskState.SUCCEEDED != row.source and row.name in one.plan.outlets
+        ]
+        if not done:
+            return
+        results = dict(Job.objects.filter(pk__in=[row.job for _, row in done]).values_list("pk", "result"))
+        updates: dict[int, list[Update]] = {}
+        for one, row in done:
+            result = results.get(row.job)
+            extra = result if isinstance(result, dict) and size(result) <= EXTRA_BYTES else {}
+            updates.setdefault(one.run.tenant_id, []).extend(
+                Update(uri, run=one.run, task=row.name, extra=extra) for uri in one.plan.outlets[row.name]
+            )
+        for tenant_id, some in updates.items():
+            record_updates(SYSTEM, tenant_id, some, self.now)
 
     def _task_fact(self, row: TaskRow) -> Fact:
         run = self.progress[row.run].run

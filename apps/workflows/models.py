@@ -7,7 +7,20 @@ from django.db.models import Q
 from apps.jobs.models import Job
 from apps.tenants.models import Tenant
 
+from .dataset_models import (
+    Dataset,
+    DatasetEvent,
+    DatasetTrigger,
+    DatasetUse,
+    Webhook,
+    WebhookDelivery,
+)
 from .states import RUN_ACTIVE, TASK_ACTIVE, TASK_IN_FLIGHT, RunState, TaskState
+
+__all__ = [
+    "Dataset", "DatasetEvent", "DatasetTrigger", "DatasetUse", "PastWait", "Run", "Task", "Webhook", "WebhookDelivery",
+    "Workflow", "WorkflowVersion",
+]  # fmt: skip
 
 
 class Workflow(models.Model):
@@ -66,6 +79,8 @@ class Run(models.Model):
     class Trigger(models.TextChoices):
         MANUAL = "manual"
         SCHEDULE = "schedule"
+        DATASET = "dataset"
+        WEBHOOK = "webhook"
 
     workflow = models.ForeignKey(Workflow, on_delete=models.CASCADE, related_name="runs")
     version = models.ForeignKey(WorkflowVersion, on_delete=models.PROTECT, related_name="runs")

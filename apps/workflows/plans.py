@@ -36,6 +36,8 @@ class Plan:
         self.continuous = definition["schedule"] == CONTINUOUS
         # Tasks whose results each task reads, in its arguments and templates or as the list that it is mapped over.
         self.references = {name: _references(task) for name, task in self.tasks.items()}
+        # The datasets that the success of a task updates.
+        self.outlets: dict[str, list[str]] = {t["id"]: t["outlets"] for t in definition["tasks"] if "outlets" in t}
         # For each task that depends on the past, the tasks of the run before that must have come to a good end.
         self.past = {task["id"]: past for task in definition["tasks"] if (past := self._past(task))}
         self.watched = frozenset().union(*self.past.values())

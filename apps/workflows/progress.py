@@ -8,13 +8,16 @@ nothing more ends.
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 from engine.dag import TERMINAL, Counters, advance, mapped_outcome, outcome
 from engine.dag import TaskState as EngineState
 from rmctl.spec import ArgumentError, CompiledTask
+from rmctl.spec.templates import KEY
 from rmctl.spec.templates import STATUS as TEMPLATE_STATUS
 
+from .datasets import triggering_events
 from .models import Run
 from .observe import News, TaskRow
 from .past import Hold
@@ -263,6 +266,8 @@ class Progress:
             raise ArgumentError(
                 f"The arguments of {row} are larger than {INPUT_BYTES // 2**20} MiB: write files and pass their names."
             )
+        if task.template is not None and task.template.needs.events:
+            inputs = {**inputs, KEY: {**inputs[KEY], "events": self._events}}
         spec = task.job(
             inputs,
             run_id=self.run.pk,
@@ -275,6 +280,11 @@ class Progress:
         self.starts.append(Start(row, spec))
         if self.slots is not None:
             self.slots -= 1
+
+    @cached_property
+    def _events(self) -> dict[str, list[dict[str, Any]]]:
+        """The events of datasets that triggered the run, by URI."""
+        return triggering_events(self.run)
 
     def _expand(self, group: TaskRow, task: CompiledTask, results: Mapping[str, Any]) -> None:
         items = self._items(task, results)

@@ -145,6 +145,8 @@ class Assignment(msgspec.Struct, frozen=True, omit_defaults=True):
     image: str | None = None
     bundle: str | None = None
     inputs: dict[str, Any] = {}
+    # Names of the variables in `secrets` whose values the log must not show.
+    masked: list[str] = []
 
 
 class Stop(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rmctl.cli import failures
+from rmctl.cli import failures, tenant_app
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -18,6 +18,7 @@ app = typer.Typer(
 )
 agent_app = typer.Typer(no_args_is_help=True, help="This machine as a node of the portal.")
 app.add_typer(agent_app, name="agent")
+tenant_app.register(app)
 
 
 def _json_mode(value: bool) -> bool:

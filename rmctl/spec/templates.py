@@ -46,6 +46,8 @@ class Needs:
     optional: frozenset[str] = frozenset()
     connections: frozenset[str] = frozenset()
     parameters: frozenset[str] = frozenset()
+    # Whether the events of datasets that triggered the run are read.
+    events: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,7 @@ class _Reading:
     optional: set[str] = field(default_factory=set)
     connections: set[str] = field(default_factory=set)
     parameters: set[str] = field(default_factory=set)
+    events: bool = False
     faults: list[tuple[str, str, str]] = field(default_factory=list)
 
 
@@ -118,7 +121,7 @@ def templates_of(task: Mapping[str, Any], env: Mapping[str, str]) -> TaskTemplat
         arguments=tuple(name.removeprefix("arguments.") for name in names if name.startswith("arguments.")),
         needs=Needs(
             frozenset(reading.results), frozenset(reading.variables), frozenset(reading.optional),
-            frozenset(reading.connections), frozenset(reading.parameters),
+            frozenset(reading.connections), frozenset(reading.parameters), reading.events,
         ),
         faults=tuple(field_error(*fault) for fault in reading.faults),
     )  # fmt: skip
@@ -228,6 +231,7 @@ class _Walk:
             if node.name in ("default", "d", "defined", "undefined") and node.node is not None:
                 guarded.add(id(node.node))
         for name in tree.find_all(nodes.Name):
+            self.reading.events |= name.name in ("triggering_dataset_events", "triggering_asset_events")
             if name.ctx == "load" and name.name not in NAMES | own and id(name) not in guarded:
                 hint = did_you_mean(name.name, NAMES)
                 self.fault(name.lineno, f"there is no {name.name} here.{hint}", "unknown_name")

@@ -18,6 +18,7 @@ from pydantic import (
 
 from . import graph, params
 from .arguments import Argument
+from .datasets import Expression, Outlets, check_expression
 from .errors import BadValue, FieldError, SpecError, describe, field_error
 from .job import MAX_MEMBERS, Intent, Notice, OnPreempt, Resources, Retries, check_minimum
 from .quantities import Seconds
@@ -136,6 +137,7 @@ class TaskSpec(JobFields):
     template: bool = True
     variables: Annotated[list[StoredName], Field(max_length=100)] = Field(default_factory=list)
     connections: Annotated[list[StoredName], Field(max_length=100)] = Field(default_factory=list)
+    outlets: Outlets = Field(default_factory=list)
     depends_on_past: bool = False
     wait_for_downstream: bool = False
     count: int = Field(default=1, ge=1, le=MAX_MEMBERS)
@@ -185,7 +187,7 @@ class TaskSpec(JobFields):
             task["min_count"] = self.min_count
         if not self.template:
             task["template"] = False
-        for name in ("variables", "connections"):
+        for name in ("variables", "connections", "outlets"):
             if getattr(self, name):
                 task[name] = sorted(set(getattr(self, name)))
         task |= {name: True for name in ("depends_on_past", "wait_for_downstream") if getattr(self, name)}
@@ -207,6 +209,10 @@ class WorkflowSpec(Strict):
     ] = None
     timezone: Annotated[str, AfterValidator(check_timezone)] = "UTC"
     catchup: bool = False
+    datasets: Annotated[
+        Expression | None,
+        BeforeValidator(check_expression, json_schema_input_type=str | list[Any] | dict[str, list[Any]] | None),
+    ] = None
     start_date: Annotated[str | None, AfterValidator(check_date)] = None
     end_date: Annotated[str | None, AfterValidator(check_date)] = None
     max_active_runs: int = Field(default=16, ge=1, le=1000)
@@ -246,6 +252,8 @@ class WorkflowSpec(Strict):
         # Fields that came later stand there only where they say something: older versions keep their digest.
         if self.end_date is not None:
             definition["end_date"] = self.end_date
+        if self.datasets is not None:
+            definition["datasets"] = self.datasets
         return definition
 
     def canonical(self) -> bytes:

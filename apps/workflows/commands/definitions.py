@@ -18,12 +18,14 @@ from apps.jobs.admission import impossible
 from apps.jobs.commands.submission import equivalence
 from apps.tenants import policies as tenant_policies
 from apps.tenants.models import Secret, Tenant
+from apps.tenants.stored import missing
 from rmctl.spec import SpecError, WorkflowSpec, parse_workflow
 from rmctl.spec.schedule import clock_warnings
 
 from .. import policies
 from ..models import Workflow, WorkflowVersion
 from ..timetable import Interval, end_of, start_of, timetable_of
+from .datasets import keep_uses
 
 # What of a definition decides when its scheduled runs come.
 TIMETABLE_FIELDS = ("schedule", "timezone", "start_date", "end_date")
@@ -79,6 +81,7 @@ def push(*, actor: Actor, tenant: Tenant, definition: dict[str, Any]) -> PushRes
             owner_id=actor.user_id,
         )
     _make_current(workflow, version, spec, now)
+    keep_uses(workflow, version.definition)
     verb = "workflow.pushed" if created else "workflow.version_selected"
     record(actor, _fact(verb, workflow, version=version.number, digest=version.digest))
     return PushResult(workflow, version, created=created, warnings=warnings)
@@ -129,7 +132,7 @@ def _check(tenant: Tenant, spec: WorkflowSpec) -> None:
         errors.append(FieldError(field="bundle", message=message, code="unknown_bundle"))
     properties = spec.params.get("properties", {})
     needed = [name for name in spec.params.get("required", []) if "default" not in properties[name]]
-    if spec.schedule is not None and needed:
+    if (spec.schedule is not None or spec.datasets is not None) and needed:
         message = f"A scheduled run gives no parameters: add a default to {', '.join(needed)}."
         errors.append(FieldError(field="params.required", message=message, code="no_default"))
     for name, text in (("start_date", spec.start_date), ("end_date", spec.end_date)):
@@ -151,15 +154,21 @@ def _unknown_secrets(tenant: Tenant, spec: WorkflowSpec) -> list[FieldError]:
     if not wanted:
         return []
     known = set(Secret.objects.filter(tenant=tenant, name__in=wanted).values_list("name", flat=True))
+    known |= {name for name in wanted if ":" in name} - missing(tenant.pk, wanted)
     return [
         FieldError(
             field=f"tasks[{position}].secrets",
-            message=f"Tenant {tenant.slug} has no secret {', '.join(sorted(named[task.id] - known))}.",
+            message=f"Tenant {tenant.slug} has no {_listed(named[task.id] - known)}.",
             code="unknown_secret",
         )
         for position, task in enumerate(spec.tasks)
         if named[task.id] - known
     ]
+
+
+def _listed(references: set[str]) -> str:
+    """`secret a, variable b` of references to secrets, variables and connections."""
+    return ", ".join(name.replace(":", " ") if ":" in name else f"secret {name}" for name in sorted(references))
 
 
 def _impossible_tasks(tenant: Tenant, spec: WorkflowSpec) -> list[FieldError]:
