@@ -2,7 +2,19 @@
 
 from django.urls import path
 
-from .views import artifacts, budgets, contributions, fleet, governance, jobs, overview, pools, quotas, workflows
+from .views import (
+    artifacts,
+    budgets,
+    contributions,
+    datasets,
+    fleet,
+    governance,
+    jobs,
+    overview,
+    pools,
+    quotas,
+    workflows,
+)
 
 app_name = "console"
 urlpatterns = [
@@ -55,6 +67,11 @@ urlpatterns = [
         workflows.workflow_action,
         name="workflow-action",
     ),
+    path("datasets/", datasets.dataset_list, name="datasets"),
+    path("datasets/<int:dataset_id>/", datasets.dataset, name="dataset"),
+    path("datasets/<int:dataset_id>/lineage", datasets.dataset_lineage, name="dataset-lineage"),
+    path("datasets/<int:dataset_id>/update", datasets.dataset_update, name="dataset-update"),
+    path("tenants/<slug:slug>/stored/<str:action>", datasets.stored_action, name="stored-action"),
     path("runs/", workflows.runs, name="runs"),
     path("runs/<int:run_id>/", workflows.run, name="run"),
     path("runs/<int:run_id>/graph", workflows.run_graph, name="run-graph"),

@@ -22,6 +22,7 @@ LISTS = {
     "jobs",
     "job-submit",
     "workflows",
+    "datasets",
     "runs",
     "quotas",
     "tenants",
@@ -38,6 +39,8 @@ OF_VISION = {
     "run",
     "run-graph",
     "run-task",
+    "dataset",
+    "dataset-lineage",
     "tenant",
 }
 # Alpha lends its nodes to every domain, so that members of other tenants see them too.
@@ -75,6 +78,8 @@ CHANGES = {
     "contribution-withdraw",
     "quota-delete",
     "budget-delete",
+    "dataset-update",
+    "stored-action",
 }
 INSIDERS = ("operator", "admin", "member", "auditor")
 
@@ -131,7 +136,8 @@ def test_forms_by_persona(world: World, people: People, name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(OF_VISION | LENT | (FORMS.keys() - NEW)))
 def test_what_is_not_there(people: People, name: str) -> None:
-    keys = ("artifact", "job", "workflow", "run", "node", "pool", "flavor", "quota", "budget", "contribution")
+    keys = ("artifact", "job", "workflow", "run", "dataset", "node", "pool", "flavor", "quota", "budget")
+    keys += ("contribution",)
     nowhere = {f"{key}_id": 2**62 for key in keys}
     path = address(name, {**nowhere, "slug": "no-such-tenant"})
     assert people.operator.get(path).status_code == 404
@@ -164,6 +170,11 @@ CHANGE_ARGUMENTS = [("node-action", {"action": action}) for action in ("cordon",
     ("contribution-withdraw", {}),
     ("quota-delete", {}),
     ("budget-delete", {}),
+    ("dataset-update", {}),
+    *(
+        ("stored-action", {"action": action})
+        for action in ("set-variable", "set-connection", "delete-variable", "delete-connection")
+    ),
 ]
 
 

@@ -20,9 +20,11 @@ from apps.execution.queries import job_artifacts
 from apps.jobs.models import Placement
 from apps.quotas.policies import budgets as budget_policy
 from apps.workflows import commands, policies
+from apps.workflows.datasets import triggering, waiting_of
 from apps.workflows.models import Run, Task, Workflow
 from apps.workflows.states import RunState
 from apps.workflows.timetable import due
+from rmctl.spec.datasets import words as condition_words
 
 from .. import figures, forms, graphs, queries
 from ..context import chosen_tenant
@@ -33,6 +35,7 @@ STRIP = 24
 GRID = 25
 INSTANCES = 200
 UPCOMING = 5
+SHOWN_EVENTS = 20
 # The artifact in which rmctl.render leaves what it rendered, and how much of it is shown.
 RENDERED = "rendered-command.txt"
 RENDERED_BYTES = 16 * 1024
@@ -95,6 +98,8 @@ def _show_workflow(request: HttpRequest, actor: Actor, found: Workflow, form: fo
         "opened": form is not None,
         "upcoming": list(islice(due(found, timezone.now()), UPCOMING)),
         "zone": ZoneInfo(found.timezone),
+        "waiting": waiting_of(found),
+        "condition": condition_words(found.current.definition.get("datasets") or "") if found.current else "",
         "may": {action: policies.workflows.allows(actor, action, found) for action in ("trigger", "pause", "resume")},
         "budgets": budget_rows(actor, budgets_of(actor, Q(tenant=found.tenant_id, workflow=found.name))),
         "may_budget": budget_policy.allows(actor, "create", None),
@@ -204,6 +209,7 @@ def run(request: HttpRequest, actor: Actor, run_id: int) -> HttpResponse:
         ],
         "run": found,
         "zone": ZoneInfo(found.workflow.timezone),
+        "triggered_by": triggering(found)[:SHOWN_EVENTS] if found.trigger == Run.Trigger.DATASET else [],
         "tasks": tasks,
         "counts": counts,
         "total": total,
