@@ -14,7 +14,7 @@ urlpatterns = [
     path("workflows/<int:workflow_id>/resume", api.Resume.as_view()),
     path("workflows/<int:workflow_id>/upcoming", times_api.Upcoming.as_view()),
     path("datasets", datasets_api.Datasets.as_view()),
-    path("datasets/events", datasets_api.Events.as_view()),
+    path("dataset-events", datasets_api.Events.as_view()),
     path("datasets/<int:dataset_id>", datasets_api.DatasetDetail.as_view()),
     path("datasets/<int:dataset_id>/events", datasets_api.DatasetEvents.as_view()),
     path("datasets/<int:dataset_id>/lineage", datasets_api.Lineage.as_view()),

@@ -63,7 +63,7 @@ def dataset_update(
     from rmctl.cli import tenant_things as things
 
     body = {"uri": uri, "extra": things.parsed(extra, "--extra")}
-    things.post("datasets/events", body, "event {id} of {uri}", as_json, tenant)
+    things.post("dataset-events", body, "event {id} of {uri}", as_json, tenant)
 
 
 @webhook_app.command("list")

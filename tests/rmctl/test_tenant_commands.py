@@ -52,7 +52,7 @@ def test_variables_and_connections(portal: FakePortal, rm: Any) -> None:
 
 
 def test_datasets_and_webhooks(portal: FakePortal, rm: Any) -> None:
-    portal.on("POST datasets/events", lambda asked: (201, {"id": 9, "uri": asked.body["uri"]}))
+    portal.on("POST dataset-events", lambda asked: (201, {"id": 9, "uri": asked.body["uri"]}))
     assert rm("dataset", "update", "s3://a", "--extra", '{"n": 1}').out == "event 9 of s3://a\n"
     assert portal.asked[-1].body["extra"] == {"n": 1}
     portal.on("POST webhooks", (201, {"id": 3, "name": "hook", "secret": "rmhook_x"}))
