@@ -7,10 +7,21 @@ from django.db.models import Q
 from apps.jobs.models import Job
 from apps.tenants.models import Tenant
 
+from .dataset_models import (
+    Dataset,
+    DatasetEvent,
+    DatasetTrigger,
+    DatasetUse,
+    Webhook,
+    WebhookDelivery,
+)
 from .states import RUN_ACTIVE, TASK_ACTIVE, TASK_IN_FLIGHT, RunState, TaskState
 from .wait_models import Approval, Wait
 
-__all__ = ["Approval", "Run", "Task", "Wait", "Workflow", "WorkflowVersion"]
+__all__ = [
+    "Approval", "Dataset", "DatasetEvent", "DatasetTrigger", "DatasetUse", "PastWait", "Run", "Task", "Wait", "Webhook",
+    "WebhookDelivery", "Workflow", "WorkflowVersion",
+]  # fmt: skip
 
 
 class Workflow(models.Model):
@@ -21,7 +32,7 @@ class Workflow(models.Model):
     description = models.TextField(blank=True, default="")
     current = models.ForeignKey("WorkflowVersion", null=True, on_delete=models.SET_NULL, related_name="+")
     paused = models.BooleanField(default=False)
-    schedule = models.CharField(max_length=100, blank=True, default="")
+    schedule = models.CharField(max_length=300, blank=True, default="")
     timezone = models.CharField(max_length=60, default="UTC")
     catchup = models.BooleanField(default=False)
     # Whether a task has ever waited for a run of it: only then does the end of a run look for waits.
@@ -72,6 +83,8 @@ class Run(models.Model):
         MANUAL = "manual"
         SCHEDULE = "schedule"
         WORKFLOW = "workflow"
+        DATASET = "dataset"
+        WEBHOOK = "webhook"
 
     workflow = models.ForeignKey(Workflow, on_delete=models.CASCADE, related_name="runs")
     version = models.ForeignKey(WorkflowVersion, on_delete=models.PROTECT, related_name="runs")
@@ -80,6 +93,9 @@ class Run(models.Model):
     state = models.CharField(max_length=10, choices=RunState, default=RunState.QUEUED)
     trigger = models.CharField(max_length=10, choices=Trigger, default=Trigger.MANUAL)
     logical_time = models.DateTimeField()
+    # The data interval of a workflow with a schedule; without one there is none.
+    data_interval_start = models.DateTimeField(null=True)
+    data_interval_end = models.DateTimeField(null=True)
     params = models.JSONField(default=dict)
     note = models.CharField(max_length=500, blank=True, default="")
     # The task that started it, and how many runs have started each other down to this one.
@@ -106,6 +122,19 @@ class Run(models.Model):
 
     def __str__(self) -> str:
         return f"run {self.pk} of {self.workflow_id}"
+
+
+class PastWait(models.Model):
+    """A task that waits for the run before its own (`depends_on_past`): until `names` of that run have succeeded or
+    were skipped. It is there only as long as the task waits."""
+
+    task = models.OneToOneField("Task", on_delete=models.CASCADE, related_name="past_wait")
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="+")
+    past = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="+")
+    names = models.JSONField()
+
+    def __str__(self) -> str:
+        return f"task {self.task_id} waits for run {self.past_id}"
 
 
 class Task(models.Model):

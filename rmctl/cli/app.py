@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rmctl.cli import failures
+from rmctl.cli import failures, tenant_app
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -20,6 +20,7 @@ agent_app = typer.Typer(no_args_is_help=True, help="This machine as a node of th
 app.add_typer(agent_app, name="agent")
 budget_app = typer.Typer(no_args_is_help=True, help="Budgets of domains, tenants, workflows and people.")
 app.add_typer(budget_app, name="budget")
+tenant_app.register(app)
 
 
 def _json_mode(value: bool) -> bool:
@@ -298,6 +299,19 @@ def approve(
         approvals.waiting(as_json)
     else:
         approvals.answer(approval, option, value, comment, as_json)
+
+
+@app.command("next")
+def upcoming(
+    workflow: Annotated[str, typer.Argument(help="Name or number of the workflow.")],
+    count: Annotated[int, typer.Option("--count", "-n", min=1, max=100, help="At most so many runs.")] = 5,
+    tenant: TenantOption = None,
+    as_json: Json = False,
+) -> None:
+    """Show when the next runs of a workflow's timetable come."""
+    from rmctl.cli import workflows
+
+    workflows.upcoming(workflow, count, tenant, as_json)
 
 
 @app.command("list")
