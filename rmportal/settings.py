@@ -201,6 +201,7 @@ REST_FRAMEWORK = {
         "user": os.environ.get("RMPORTAL_RATE_USER", "6000/min"),
         "login": os.environ.get("RMPORTAL_RATE_LOGIN", "20/min"),
         "join": os.environ.get("RMPORTAL_RATE_JOIN", "60/min"),
+        "webhook": os.environ.get("RMPORTAL_RATE_WEBHOOK", "600/min"),
     },
     "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
 }

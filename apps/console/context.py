@@ -24,6 +24,7 @@ NAVIGATION: tuple[tuple[str, list[tuple[str, str, str, str]]], ...] = (
             ("Queue", "list-ordered", "queue", "/queue/"),
             ("Workflows", "workflow", "workflows", "/workflows/"),
             ("Runs", "activity", "runs", "/runs/"),
+            ("Datasets", "boxes", "datasets", "/datasets/"),
             ("Approvals", "inbox", "approvals", "/approvals/"),
             ("Backfills", "history", "backfills", "/backfills/"),
         ],

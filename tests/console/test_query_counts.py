@@ -28,6 +28,8 @@ LIMITS = {
     "/quotas/{quota_id}/": 18,
     "/tenants/": 10,
     "/tenants/{slug}/": 18,
+    "/datasets/": 8,
+    "/datasets/{dataset_id}/": 12,
     "/events/": 10,
 }
 

@@ -1,8 +1,11 @@
 """Workflows and runs: lists, the graph of a version, the graph of a run as it goes, triggering and cancelling."""
 
+from itertools import islice
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from django.contrib import messages
+from django.core.files.storage import storages
 from django.db.models import Q
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect
@@ -12,11 +15,15 @@ from django.views.decorators.http import require_POST, require_safe
 
 from apps.core.actors import Actor
 from apps.core.errors import DomainError, NotFound
+from apps.execution.models import Artifact
 from apps.execution.queries import job_artifacts
 from apps.jobs.models import Placement
 from apps.workflows import commands, policies
+from apps.workflows.datasets import triggering, waiting_of
 from apps.workflows.models import Run, Task, TaskTry, Workflow
 from apps.workflows.states import MARKS, TASK_ACTIVE, TASK_MARKS, RunState
+from apps.workflows.timetable import due
+from rmctl.spec.datasets import words as condition_words
 
 from .. import figures, forms, graphs, queries
 from ..context import chosen_tenant
@@ -28,6 +35,11 @@ STRIP = 24
 GRID = 25
 INSTANCES = 200
 ACTIONS = ("trigger", "pause", "resume", "backfill")
+UPCOMING = 5
+SHOWN_EVENTS = 20
+# The artifact in which rmctl.render leaves what it rendered, and how much of it is shown.
+RENDERED = "rendered-command.txt"
+RENDERED_BYTES = 16 * 1024
 RUN_TABS = (
     ("", "All"),
     (RunState.RUNNING, "Running"),
@@ -85,6 +97,10 @@ def _show_workflow(request: HttpRequest, actor: Actor, found: Workflow, form: fo
         "versions": found.versions.select_related("owner").defer("definition")[:20],
         "form": form or forms.params_form(schema),
         "opened": form is not None,
+        "upcoming": list(islice(due(found, timezone.now()), UPCOMING)),
+        "zone": ZoneInfo(found.timezone),
+        "waiting": waiting_of(found),
+        "condition": condition_words(found.current.definition.get("datasets") or "") if found.current else "",
         "may": {action: policies.workflows.allows(actor, action, found) for action in ACTIONS},
         "budgets": budget_rows(actor, budgets_of(actor, Q(tenant=found.tenant_id, workflow=found.name))),
         "may_budget": may_budget(actor, found.tenant),
@@ -193,6 +209,8 @@ def run(request: HttpRequest, actor: Actor, run_id: int) -> HttpResponse:
             {"label": f"Run {found.pk}"},
         ],
         "run": found,
+        "zone": ZoneInfo(found.workflow.timezone),
+        "triggered_by": triggering(found)[:SHOWN_EVENTS] if found.trigger == Run.Trigger.DATASET else [],
         "tasks": tasks,
         "counts": counts,
         "total": total,
@@ -253,8 +271,19 @@ def run_task(request: HttpRequest, actor: Actor, run_id: int, name: str) -> Http
         )
         context["job"] = group.job
         context["shown"] = newest.first()
-        context["artifacts"] = job_artifacts(actor, group.job.pk)
+        found_artifacts = list(job_artifacts(actor, group.job.pk))
+        context["artifacts"] = found_artifacts
+        context["rendered"] = _rendered(found_artifacts)
     return show(request, "console/runs/_task.html", context)
+
+
+def _rendered(artifacts: list[Artifact]) -> str:
+    """The command of a task with templates as its newest attempt rendered it; empty where there is none."""
+    newest = next((found for found in artifacts if found.name == RENDERED), None)
+    if newest is None:
+        return ""
+    with storages["artifacts"].open(newest.path) as stream:
+        return str(stream.read(RENDERED_BYTES).decode(errors="replace"))
 
 
 @require_POST
