@@ -97,6 +97,38 @@ def test_faults_name_the_variable_or_argument_and_come_together() -> None:
     assert [field for field, _ in faults(task)] == ["tasks[0].script", "tasks[0].env.A", "tasks[0].arguments.b"]
 
 
+@pytest.mark.parametrize(
+    ("task", "text"),
+    [
+        ({"kind": "wait_until", "arguments": {"time": {"value": "{{ ds }}T06:00"}}}, "{{ ds }}T06:00"),
+        (
+            {"kind": "trigger_run", "trigger_run": {"workflow": "o"}, "arguments": {"x": {"value": ["{{ ds }}"]}}},
+            "{{ ds }}",
+        ),
+        ({"kind": "approval", "approval": {"subject": "Release {{ ds }}?"}}, "Release {{ ds }}?"),
+    ],
+)
+def test_a_task_without_a_job_has_no_templates(task: dict[str, Any], text: str) -> None:
+    [(field, message)] = faults({"id": "a", **task})
+    assert field == "tasks[0]" and text in message and f"of kind {task['kind']} has no job" in message
+    if task["kind"] != "wait_until":
+        assert parsed({"id": "a", **task, "template": False}).compiled["a"].template is None
+
+
+def test_sensors_and_tasks_that_decide_are_rendered() -> None:
+    look = {
+        "id": "look", "kind": "python", "file": "f.py", "function": "f", "poke": {"interval": 5},
+        "arguments": {"path": {"value": "s3://lake/{{ ds }}"}},
+    }  # fmt: skip
+    pick = bash("pick", "echo '\"{{ params.n }}\"' > $RM_RESULT", decides="branch")
+    compiled = parsed(look, pick, bash("b", "true", "pick"), bundle="a" * 64).compiled
+    rendered = ["python", "-m", "rmctl.render"]
+    poke = [*rendered, "python", "-m", "rmctl.runner", "--poke", "f.py", "f"]
+    assert compiled["look"].base["groups"][0]["command"] == poke
+    assert compiled["pick"].base["groups"][0]["command"] == [*rendered, "bash", "-c", pick["script"]]
+    assert compiled["look"].poked and compiled["pick"].decides == "branch"
+
+
 def test_a_template_has_a_largest_size() -> None:
     [(field, message)] = faults(bash("a", arguments={"x": {"value": "{{ ds }}" + "x" * 300_000}}))
     assert field == "tasks[0].arguments.x" and "at most 256 Ki" in message
