@@ -224,6 +224,7 @@ SPECTACULAR_SETTINGS = {
         "Fungibility": ["may_stop_search", "try_next_flavor"],
         "ClusterKind": "apps.fleet.models.Cluster.Kind",
         "Role": "apps.tenants.models.Role",
+        "ReplayTime": "apps.scheduling.past.TIMES",
     },
 }
 
