@@ -14,12 +14,6 @@ GIB = 2**30
 MIB = 2**20
 # The line that follows the pointer.
 SPIKE = {"spikecolor": "var(--line-strong)", "spikethickness": 1, "spikedash": "solid"}
-STATE_COLOURS = {
-    "succeeded": "var(--fill-green)",
-    "failed": "var(--fill-red)",
-    "cancelled": "var(--grey)",
-    "running": "var(--fill-blue)",
-}
 
 
 def layout(unit: str, **changes: Any) -> dict[str, Any]:
@@ -120,27 +114,6 @@ def gpus(samples: Sequence[Sample]) -> Figure:
     figure = _with_legend(layout(" %"))
     figure["yaxis"]["range"] = [0, 100]
     return {"data": data, "layout": figure}
-
-
-def run_durations(runs: Sequence[tuple[int, str, float]]) -> Figure:
-    """Seconds of a workflow's latest runs as bars, oldest first: (run, state, seconds)."""
-    figure = layout(" s", bargap=0.25, hovermode="closest")
-    # Room for a dozen at least, so that a first run is a bar and not a wall.
-    room = [-0.5, max(len(runs), 12) - 0.5]
-    figure["xaxis"] |= {"type": "category", "showticklabels": len(runs) <= 12, "range": room, "tickformat": ""}
-    bars = {
-        "type": "bar",
-        "x": [f"#{run}" for run, _, _ in runs],
-        "y": [round(seconds, 3) for _, _, seconds in runs],
-        "text": [state for _, state, _ in runs],
-        "textposition": "none",
-        "hovertemplate": "run %{x}: %{y} s, %{text}<extra></extra>",
-        "marker": {
-            "color": [STATE_COLOURS.get(state, "var(--grey)") for _, state, _ in runs],
-            "cornerradius": 3,
-        },
-    }
-    return {"data": [bars] if runs else [], "layout": figure}
 
 
 def _with_legend(figure: dict[str, Any]) -> dict[str, Any]:

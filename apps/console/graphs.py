@@ -1,10 +1,11 @@
 """The graph of a workflow or a run as the page draws it: pure functions of a definition and of task rows."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from . import folding
 from .words import duration
 
 
@@ -68,45 +69,49 @@ def edges(definition: Mapping[str, Any]) -> list[list[str]]:
     return found
 
 
-def of_version(definition: Mapping[str, Any]) -> dict[str, Any]:
+def of_version(definition: Mapping[str, Any], opened: Collection[str] | None = None) -> dict[str, Any]:
     """A version's graph, without states."""
-    tasks = [
-        {
-            "id": task["id"],
-            "label": task["id"],
-            "sub": f"{task['kind']}, mapped" if "map" in task else task["kind"],
-            "state": "none",
-            "width": 0 if "map" in task else None,
-            "counts": {},
-            "panel": "",
-        }
-        for task in definition["tasks"]
-    ]
-    return {"tasks": tasks, "edges": edges(definition)}
+    return folding.fold([version_box(task) for task in definition["tasks"]], edges(definition), opened)
+
+
+def version_box(task: Mapping[str, Any], mark: str = "", panel: str = "") -> dict[str, Any]:
+    """The box of a task that has no state; marked where another version has it otherwise."""
+    return {
+        "id": task["id"],
+        "label": task["id"].rpartition(".")[2],
+        "sub": f"{task['kind']}, mapped" if "map" in task else task["kind"],
+        "state": "none",
+        "width": 0 if "map" in task else None,
+        "counts": {},
+        "panel": panel,
+        **({"mark": mark} if mark else {}),
+    }
 
 
 def of_run(
-    definition: Mapping[str, Any], tasks: Iterable[TaskView], panels: Mapping[str, str], now: datetime
+    pairs: Collection[Sequence[str]],
+    tasks: Collection[TaskView],
+    panels: Mapping[str, str],
+    now: datetime,
+    opened: Collection[str] | None = None,
 ) -> dict[str, Any]:
-    """A run's graph with the state of each task."""
-    found = [
+    """A run's graph with the state of each task; `critical` are those that made it take as long as it did."""
+    known = {task.name for task in tasks}
+    pairs = [pair for pair in pairs if pair[0] in known and pair[1] in known]
+    begun = {task.name: task.started_at or task.queued_at or task.ended_at for task in tasks}
+    spans = {task.name: (since, task.ended_at) for task in tasks if (since := begun[task.name]) is not None}
+    critical = set(folding.critical_path(pairs, spans, now))
+    boxes = [
         {
             "id": task.name,
-            "label": task.name,
+            "label": task.name.rpartition(".")[2],
             "sub": task.said(now),
             "state": task.state,
             "width": (task.width or 0) if task.mapped else None,
-            "counts": _merged(task.counts),
+            "counts": folding.merged(task.counts),
             "panel": panels.get(task.name, ""),
+            **({"critical": True} if task.name in critical else {}),
         }
         for task in tasks
     ]
-    return {"tasks": found, "edges": edges(definition)}
-
-
-def _merged(counts: Mapping[str, int]) -> dict[str, int]:
-    merged: dict[str, int] = {}
-    for state, count in counts.items():
-        name = "failed" if state in ("upstream_failed", "cancelled") else state
-        merged[name] = merged.get(name, 0) + count
-    return merged
+    return folding.fold(boxes, pairs, opened)

@@ -2,7 +2,20 @@
 
 from django.urls import path
 
-from .views import artifacts, budgets, contributions, fleet, governance, jobs, overview, pools, quotas, workflows
+from .views import (
+    artifacts,
+    budgets,
+    contributions,
+    fleet,
+    governance,
+    grids,
+    jobs,
+    overview,
+    pools,
+    quotas,
+    versions,
+    workflows,
+)
 
 app_name = "console"
 urlpatterns = [
@@ -49,7 +62,10 @@ urlpatterns = [
     path("workflows/", workflows.workflows, name="workflows"),
     path("workflows/<int:workflow_id>/", workflows.workflow, name="workflow"),
     path("workflows/<int:workflow_id>/graph", workflows.workflow_graph, name="workflow-graph"),
-    path("workflows/<int:workflow_id>/durations", workflows.workflow_figure, name="workflow-figure"),
+    path("workflows/<int:workflow_id>/grid", grids.workflow_grid, name="workflow-grid"),
+    path("workflows/<int:workflow_id>/calendar/", grids.workflow_calendar, name="workflow-calendar"),
+    path("workflows/<int:workflow_id>/code/", versions.workflow_code, name="workflow-code"),
+    path("workflows/<int:workflow_id>/code/graph", versions.workflow_code_graph, name="workflow-code-graph"),
     path(
         "workflows/<int:workflow_id>/<str:action>",
         workflows.workflow_action,
@@ -58,6 +74,8 @@ urlpatterns = [
     path("runs/", workflows.runs, name="runs"),
     path("runs/<int:run_id>/", workflows.run, name="run"),
     path("runs/<int:run_id>/graph", workflows.run_graph, name="run-graph"),
+    path("runs/<int:run_id>/gantt/", workflows.run, {"view": "gantt"}, name="run-timeline"),
+    path("runs/<int:run_id>/gantt", grids.run_gantt, name="run-gantt"),
     path("runs/<int:run_id>/tasks/<path:name>/", workflows.run_task, name="run-task"),
     path("runs/<int:run_id>/cancel", workflows.run_cancel, name="run-cancel"),
     path("quotas/", quotas.quotas, name="quotas"),

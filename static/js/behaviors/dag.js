@@ -1,6 +1,7 @@
 // A workflow's graph: laid out by dagre, drawn as SVG, repainted in place when its run is announced. data-source
-// answers {"tasks": [{id, label, sub, state, width, counts, panel}], "edges": [[from, to], …]}. A task opens its
-// panel (an htmx partial) in the element that data-panel names.
+// answers {"tasks": [{id, label, sub, state, width, counts, panel}], "edges": [[from, to], …], "groups": [{id, label,
+// parent}]} (apps/console/folding.py). A task opens its panel (an htmx partial) in the element that data-panel names;
+// a box with `group` opens into its tasks, the name of an open group closes it.
 
 import { register } from "../registry.js";
 import { Graph, layout } from "../../vendor/dagre-3.1.3/dagre.esm.js";
@@ -37,12 +38,13 @@ class Dag {
     this.element = element;
     this.abort = new AbortController();
     this.nodes = new Map();
+    this.opened = null; // groups that are open, once somebody has opened or closed one
     const { signal } = this.abort;
     element.addEventListener("live", () => this.load(), { signal });
-    element.addEventListener("click", (event) => this.open(event.target.closest(".dag__node")), { signal });
+    element.addEventListener("click", (event) => this.open(event.target.closest("[data-task], [data-group]")), { signal });
     element.addEventListener("keydown", (event) => {
       if (event.key !== "Enter" && event.key !== " ") return;
-      const node = event.target.closest(".dag__node");
+      const node = event.target.closest("[data-task], [data-group]");
       if (!node) return;
       event.preventDefault();
       this.open(node);
@@ -61,7 +63,7 @@ class Dag {
     try {
       do {
         this.again = false;
-        const response = await fetch(this.element.dataset.source, { signal: this.abort.signal });
+        const response = await fetch(this.address(), { signal: this.abort.signal });
         if (!response.ok) return;
         this.show(await response.json());
       } while (this.again);
@@ -72,26 +74,41 @@ class Dag {
     }
   }
 
+  address() {
+    const address = new URL(this.element.dataset.source, location.href);
+    if (this.opened) {
+      address.searchParams.set("open", "");
+      for (const group of this.opened) address.searchParams.append("open", group);
+    }
+    return address;
+  }
+
   show(graph) {
-    const shape = JSON.stringify([graph.tasks.map((task) => [task.id, task.width !== null]), graph.edges]);
+    this.groups = graph.groups;
+    const shape = JSON.stringify([graph.tasks.map((task) => [task.id, task.width !== null, task.parent]), graph.edges]);
     if (shape !== this.shape) {
       this.shape = shape;
       this.draw(graph);
     }
     for (const task of graph.tasks) this.paint(task);
     const states = new Map(graph.tasks.map((task) => [task.id, task.state]));
+    const critical = new Set(graph.tasks.filter((task) => task.critical).map((task) => task.id));
     for (const edge of this.edges) {
       const [from, to] = [states.get(edge.dataset.from), states.get(edge.dataset.to)];
       edge.dataset.state = from === "succeeded" ? (to === "running" || to === "queued" ? "running" : "succeeded") : "waiting";
+      edge.toggleAttribute("data-critical", critical.has(edge.dataset.from) && critical.has(edge.dataset.to));
     }
   }
 
-  draw({ tasks, edges }) {
+  draw({ tasks, edges, groups }) {
     const down = this.element.clientWidth < 560;
-    const graph = new Graph();
+    const graph = new Graph({ compound: true });
     graph.setGraph({ rankdir: down ? "TB" : "LR", nodesep: 20, ranksep: down ? 36 : 56, marginx: MARGIN, marginy: MARGIN });
     graph.setDefaultEdgeLabel(() => ({}));
     for (const task of tasks) graph.setNode(task.id, { width: WIDTH, height: task.width === null ? HEIGHT : MAPPED });
+    for (const { id } of groups) graph.setNode(`${id}.`, {});
+    for (const { id, parent } of groups) if (parent) graph.setParent(`${id}.`, `${parent}.`);
+    for (const { id, parent } of tasks) if (parent) graph.setParent(id, `${parent}.`);
     for (const [from, to] of edges) graph.setEdge(from, to);
     layout(graph);
     const size = graph.graph();
@@ -99,6 +116,7 @@ class Dag {
     this.edges = edges.map(([from, to]) => this.edge(from, to, anchored(graph, from, to, down), down));
     this.nodes = new Map(tasks.map((task) => [task.id, this.node(task, graph.node(task.id))]));
     this.svg = make("svg", { viewBox: `0 0 ${this.size.width} ${this.size.height}`, role: "group", "aria-label": "Tasks of the workflow and what they wait for" }, [
+      ...groups.map((group) => this.group(group, graph.node(`${group.id}.`))),
       ...this.edges,
       ...this.nodes.values(),
     ]);
@@ -112,6 +130,17 @@ class Dag {
     const scale = Math.max(SMALLEST, Math.min(1, room / this.size.width));
     this.svg.setAttribute("width", this.size.width * scale);
     this.svg.setAttribute("height", this.size.height * scale);
+  }
+
+  group({ id, label }, { x, y, width, height }) {
+    const name = make("g", { class: "dag__close", tabindex: "0", role: "button", "aria-label": `Close the group ${id}`, transform: "translate(10,15)" }, [
+      make("text", { class: "dag__group-name" }, [`▾ ${label}`]),
+    ]);
+    name.dataset.group = id;
+    return make("g", { class: "dag__group", transform: `translate(${x - width / 2},${y - height / 2})` }, [
+      make("rect", { class: "dag__group-box", width, height, rx: 12 }),
+      name,
+    ]);
   }
 
   edge(from, to, points, down) {
@@ -138,7 +167,7 @@ class Dag {
     node.append(
       make("rect", { class: "dag__box", width, height, rx: 9 }),
       make("circle", { class: "dag__dot", cx: 17, cy: 20, r: 4.5 }),
-      make("text", { class: "dag__label", x: 31, y: 24.5 }, [shorten(task.label, 21)]),
+      make("text", { class: "dag__label", x: 31, y: 24.5 }, [shorten(task.group ? `▸ ${task.label}` : task.label, 21)]),
       make("text", { class: "dag__sub", x: 31, y: 41 }),
       make("title"),
     );
@@ -157,7 +186,12 @@ class Dag {
     const node = this.nodes.get(task.id);
     node.dataset.state = task.state;
     node.dataset.panel = task.panel ?? "";
-    const said = `${task.label}: ${task.state.replace("_", " ")}${task.sub ? `, ${task.sub}` : ""}`;
+    node.toggleAttribute("data-critical", Boolean(task.critical));
+    if (task.group) node.dataset.group = task.id;
+    else delete node.dataset.group;
+    if (task.mark) node.dataset.mark = task.mark;
+    else delete node.dataset.mark;
+    const said = [task.id, task.state === "none" ? "" : task.state.replace("_", " "), task.sub, task.mark].filter(Boolean).join(", ");
     node.setAttribute("aria-label", said);
     node.querySelector("title").textContent = said;
     node.querySelector(".dag__sub").textContent = shorten(task.sub, 27);
@@ -174,10 +208,18 @@ class Dag {
   }
 
   open(node) {
+    if (node?.dataset.group) return this.toggle(node.dataset.group);
     if (!node?.dataset.panel) return;
     for (const other of this.nodes.values()) other.removeAttribute("aria-current");
     node.setAttribute("aria-current", "true");
     htmx.ajax("GET", node.dataset.panel, { target: this.element.dataset.panel, swap: "innerHTML" });
+  }
+
+  toggle(group) {
+    this.opened ??= new Set(this.groups.map(({ id }) => id));
+    if (this.opened.has(group)) this.opened.delete(group);
+    else this.opened.add(group);
+    this.load();
   }
 
   stop() {

@@ -1,0 +1,186 @@
+"""A graph of any size as one that can be drawn: groups of tasks as one box each, long layers as one box each.
+
+Pure functions. A task `load.eu.orders` belongs to the group `load.eu`, which belongs to `load`.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+# Boxes that are drawn; what is more is drawn as one box for each layer.
+BOXES_MAX = 320
+# Groups of a graph with so few tasks are open at first.
+OPEN_MAX = 60
+# What a box of many says, the first that applies: (any of these states, state of the box).
+VERDICTS = (
+    (("failed",), "failed"),
+    (("upstream_failed",), "upstream_failed"),
+    (("running",), "running"),
+    (("queued",), "queued"),
+    (("waiting",), "waiting"),
+    (("cancelled",), "cancelled"),
+    (("succeeded",), "succeeded"),
+    (("skipped",), "skipped"),
+)
+ACTIVE = ("waiting", "queued", "running")
+
+Box = dict[str, Any]
+
+
+def fold(
+    boxes: Sequence[Box], edges: Iterable[Sequence[str]], opened: Collection[str] | None = None
+) -> dict[str, Any]:
+    """{"tasks": boxes to draw, "edges": pairs of their ids, "groups": open groups as {id, label, parent}}.
+
+    `opened` are the groups whose tasks are drawn; None: all of a small graph, none of a larger one. A box that
+    stands for several has `tasks`, how many, and `group` if it can be opened.
+    """
+    groups = _groups([box["id"] for box in boxes])
+    if opened is None:
+        opened = groups if len(boxes) <= OPEN_MAX else ()
+    edges = [(edge[0], edge[1]) for edge in edges]
+    unit: dict[str, str] = {}
+    for box in boxes:
+        closed = next((name for name in _prefixes(box["id"]) if name in groups and name not in opened), None)
+        unit[box["id"]] = closed if closed is not None else box["id"]
+    if len(set(unit.values())) > BOXES_MAX:
+        unit = _by_layers(unit, edges, groups)
+    members: dict[str, list[Box]] = {}
+    for box in boxes:
+        members.setdefault(unit[box["id"]], []).append(box)
+    drawn = []
+    for name, found in members.items():
+        parent = _parent(found[0]["id"], groups, opened)
+        single = len(found) == 1 and name == found[0]["id"]
+        drawn.append({**(found[0] if single else _joined(name, found, name in groups)), "parent": parent})
+    shown = {prefix for box in drawn for prefix in (*_prefixes(box["parent"]), box["parent"]) if prefix in groups}
+    return {
+        "tasks": drawn,
+        "edges": [[a, b] for a, b in dict.fromkeys((unit[a], unit[b]) for a, b in edges) if a != b],
+        "groups": [
+            {"id": name, "label": _last(name), "parent": _parent(name, groups, opened)} for name in sorted(shown)
+        ],
+    }
+
+
+def _prefixes(name: str) -> list[str]:
+    """The groups that a task is in, outermost first."""
+    parts = name.split(".")
+    return [".".join(parts[:length]) for length in range(1, len(parts))]
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def _groups(names: Iterable[str]) -> set[str]:
+    """Prefixes that two tasks or more have, where no task has that name itself."""
+    counts: dict[str, int] = {}
+    taken = set()
+    for name in names:
+        taken.add(name)
+        for prefix in _prefixes(name):
+            counts[prefix] = counts.get(prefix, 0) + 1
+    return {prefix for prefix, count in counts.items() if count > 1 and prefix not in taken}
+
+
+def _parent(name: str, groups: Collection[str], opened: Collection[str]) -> str:
+    """The innermost open group that a task is drawn in."""
+    inside = ""
+    for prefix in _prefixes(name):
+        if prefix in groups:
+            if prefix not in opened:
+                break
+            inside = prefix
+    return inside
+
+
+def _by_layers(
+    unit: Mapping[str, str], edges: Sequence[tuple[str, str]], groups: Collection[str]
+) -> dict[str, str]:
+    """Units, where those that are no group are joined by how far they are from the beginning."""
+    depth = depths(unit, edges)
+    layers = max(depth.values()) + 1
+    most = max(1, BOXES_MAX // 2)
+    joined = {}
+    for task, name in unit.items():
+        layer = depth[task] if layers <= most else depth[task] * most // layers
+        joined[task] = name if name in groups else f"layer {layer + 1}"
+    return joined
+
+
+def depths(names: Iterable[str], edges: Iterable[tuple[str, str]]) -> dict[str, int]:
+    """The longest way to each task from one that waits for nobody."""
+    waits = dict.fromkeys(names, 0)
+    following: dict[str, list[str]] = {name: [] for name in waits}
+    for source, target in edges:
+        waits[target] += 1
+        following[source].append(target)
+    depth = dict.fromkeys(waits, 0)
+    ready = [name for name, count in waits.items() if not count]
+    while ready:
+        name = ready.pop()
+        for target in following[name]:
+            depth[target] = max(depth[target], depth[name] + 1)
+            waits[target] -= 1
+            if not waits[target]:
+                ready.append(target)
+    return depth
+
+
+def _joined(name: str, boxes: Sequence[Box], group: bool) -> Box:
+    """One box for several tasks."""
+    counts: dict[str, int] = {}
+    for box in boxes:
+        counts[box["state"]] = counts.get(box["state"], 0) + 1
+    done = sum(count for state, count in counts.items() if state not in (*ACTIVE, "none"))
+    stated = "none" not in counts
+    marks = {box["mark"] for box in boxes if box.get("mark")}
+    return {
+        "id": name,
+        "label": _last(name),
+        "sub": f"{done} of {len(boxes)} tasks" if stated else f"{len(boxes)} tasks",
+        "state": verdict(counts) if stated else "none",
+        "width": len(boxes),
+        "counts": merged(counts),
+        "panel": "",
+        "tasks": len(boxes),
+        "group": group,
+        **({"mark": "changed"} if marks else {}),
+        **({"critical": True} if any(box.get("critical") for box in boxes) else {}),
+    }
+
+
+def verdict(counts: Mapping[str, int]) -> str:
+    """The state of several tasks together."""
+    return next((state for states, state in VERDICTS if any(counts.get(name) for name in states)), "waiting")
+
+
+def merged(counts: Mapping[str, int]) -> dict[str, int]:
+    """Counts by state as bars show them: whatever did not do its work is red."""
+    found: dict[str, int] = {}
+    for state, count in counts.items():
+        name = "failed" if state in ("upstream_failed", "cancelled") else state
+        found[name] = found.get(name, 0) + count
+    return found
+
+
+def critical_path(
+    edges: Iterable[Sequence[str]], spans: Mapping[str, tuple[datetime, datetime | None]], now: datetime
+) -> list[str]:
+    """The tasks that made the run take as long as it did, first to last: each the last that the next one waited for.
+
+    It ends at the task that ended last, or at the one that has been running for longest; `spans` say since and
+    until when each that has begun went on.
+    """
+    upstream: dict[str, list[str]] = {}
+    for source, target in edges:
+        upstream.setdefault(target, []).append(source)
+    # Of those that still run, the one that began first.
+    ends = {name: ((ended or now).timestamp(), -begun.timestamp()) for name, (begun, ended) in spans.items()}
+    path: list[str] = []
+    name = max(ends, key=lambda task: ends[task], default=None)
+    while name is not None:
+        path.append(name)
+        name = max((one for one in upstream.get(name, ()) if one in ends), key=lambda one: ends[one], default=None)
+    return path[::-1]
