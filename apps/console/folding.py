@@ -5,6 +5,7 @@ Pure functions. A task `load.eu.orders` belongs to the group `load.eu`, which be
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
+from itertools import pairwise
 from typing import Any
 
 # Boxes that are drawn; what is more is drawn as one box for each layer.
@@ -28,12 +29,16 @@ Box = dict[str, Any]
 
 
 def fold(
-    boxes: Sequence[Box], edges: Iterable[Sequence[str]], opened: Collection[str] | None = None
+    boxes: Sequence[Box],
+    edges: Iterable[Sequence[str]],
+    opened: Collection[str] | None = None,
+    path: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """{"tasks": boxes to draw, "edges": pairs of their ids, "groups": open groups as {id, label, parent}}.
+    """{"tasks": boxes to draw, "edges": pairs of their ids, "groups": open groups as {id, label, parent}, "path": …}.
 
     `opened` are the groups whose tasks are drawn; None: all of a small graph, none of a larger one. A box that
-    stands for several has `tasks`, how many, and `group` if it can be opened.
+    stands for several has `tasks`, how many, and `group` if it can be opened. The answer's path is the pairs of
+    boxes that the tasks of `path` lead through.
     """
     groups = _groups([box["id"] for box in boxes])
     if opened is None:
@@ -56,11 +61,17 @@ def fold(
     shown = {prefix for box in drawn for prefix in (*_prefixes(box["parent"]), box["parent"]) if prefix in groups}
     return {
         "tasks": drawn,
-        "edges": [[a, b] for a, b in dict.fromkeys((unit[a], unit[b]) for a, b in edges) if a != b],
+        "edges": _pairs(unit, edges),
+        "path": _pairs(unit, pairwise(path)),
         "groups": [
             {"id": name, "label": _last(name), "parent": _parent(name, groups, opened)} for name in sorted(shown)
         ],
     }
+
+
+def _pairs(unit: Mapping[str, str], edges: Iterable[tuple[str, str]]) -> list[list[str]]:
+    """Edges between tasks as those between boxes, each once."""
+    return [[a, b] for a, b in dict.fromkeys((unit[a], unit[b]) for a, b in edges) if a != b]
 
 
 def _prefixes(name: str) -> list[str]:

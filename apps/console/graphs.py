@@ -100,7 +100,8 @@ def of_run(
     pairs = [pair for pair in pairs if pair[0] in known and pair[1] in known]
     begun = {task.name: task.started_at or task.queued_at or task.ended_at for task in tasks}
     spans = {task.name: (since, task.ended_at) for task in tasks if (since := begun[task.name]) is not None}
-    critical = set(folding.critical_path(pairs, spans, now))
+    path = folding.critical_path(pairs, spans, now)
+    critical = set(path)
     boxes = [
         {
             "id": task.name,
@@ -114,4 +115,4 @@ def of_run(
         }
         for task in tasks
     ]
-    return folding.fold(boxes, pairs, opened)
+    return folding.fold(boxes, pairs, opened, path)

@@ -14,6 +14,7 @@ from .views import (
     pools,
     quotas,
     versions,
+    whatif,
     workflows,
 )
 
@@ -55,6 +56,7 @@ urlpatterns = [
     ),
     path("artifacts/<int:artifact_id>/", artifacts.artifact, name="artifact"),
     path("queue/", jobs.queue, name="queue"),
+    path("whatif/", whatif.what_if, name="what-if"),
     path("jobs/", jobs.jobs, name="jobs"),
     path("jobs/submit/", jobs.job_submit, name="job-submit"),
     path("jobs/<int:job_id>/", jobs.job, name="job"),

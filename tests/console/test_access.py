@@ -19,6 +19,7 @@ LISTS = {
     "pools",
     "contributions",
     "queue",
+    "what-if",
     "jobs",
     "job-submit",
     "workflows",

@@ -37,6 +37,8 @@ def test_a_closed_group_is_one_box_and_its_own_edges_are_gone() -> None:
         ("start", ""), ("load.eu", "load"), ("load.us", "load"), ("end", "")
     ]
     assert ["load.eu", "load.eu"] not in graph["edges"]
+    path = folding.fold(NESTED, EDGES, ["load"], ["start", "load.eu.a", "load.eu.b", "end"])["path"]
+    assert path == [["start", "load.eu"], ["load.eu", "end"]]
     assert ["start", "load.eu"] in graph["edges"]
     outer = folding.fold(NESTED, EDGES, ["load.eu"])  # What is inside of a closed group stays closed.
     assert [task["id"] for task in outer["tasks"]] == ["start", "load", "end"]

@@ -18,6 +18,7 @@ LIMITS = {
     "/pools/preview/": 16,
     "/contributions/": 10,
     "/queue/": 12,
+    "/whatif/": 14,
     "/jobs/": 12,
     "/jobs/{job_id}/": 20,
     "/workflows/": 10,

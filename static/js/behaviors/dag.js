@@ -1,6 +1,6 @@
 // A workflow's graph: laid out by dagre, drawn as SVG, repainted in place when its run is announced. data-source
 // answers {"tasks": [{id, label, sub, state, width, counts, panel}], "edges": [[from, to], …], "groups": [{id, label,
-// parent}]} (apps/console/folding.py). A task opens its panel (an htmx partial) in the element that data-panel names;
+// parent}], "path": pairs of the critical path} (apps/console/folding.py). A task opens its panel (an htmx partial) in the element that data-panel names;
 // a box with `group` opens into its tasks, the name of an open group closes it.
 
 import { register } from "../registry.js";
@@ -92,11 +92,11 @@ class Dag {
     }
     for (const task of graph.tasks) this.paint(task);
     const states = new Map(graph.tasks.map((task) => [task.id, task.state]));
-    const critical = new Set(graph.tasks.filter((task) => task.critical).map((task) => task.id));
+    const critical = new Set(graph.path.map((pair) => pair.join("\n")));
     for (const edge of this.edges) {
       const [from, to] = [states.get(edge.dataset.from), states.get(edge.dataset.to)];
       edge.dataset.state = from === "succeeded" ? (to === "running" || to === "queued" ? "running" : "succeeded") : "waiting";
-      edge.toggleAttribute("data-critical", critical.has(edge.dataset.from) && critical.has(edge.dataset.to));
+      edge.toggleAttribute("data-critical", critical.has(`${edge.dataset.from}\n${edge.dataset.to}`));
     }
   }
 
