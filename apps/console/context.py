@@ -39,6 +39,7 @@ NAVIGATION: tuple[tuple[str, list[tuple[str, str, str, str]]], ...] = (
         "Governance",
         [
             ("Quotas", "gauge", "quotas", "/quotas/"),
+            ("Domains", "network", "domains", "/domains/"),
             ("Tenants", "users", "tenants", "/tenants/"),
             ("Events", "scroll-text", "events", "/events/"),
         ],

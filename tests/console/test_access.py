@@ -25,6 +25,7 @@ LISTS = {
     "workflows",
     "runs",
     "quotas",
+    "domains",
     "tenants",
     "events",
     "tokens",
@@ -65,9 +66,16 @@ FORMS = {
     "contribution-new": {"operator", "provider"},
     "contribution": {"operator", "provider"},
     "node-labels": {"operator", "provider"},
+    "domain-new": {"operator"},
+    "tenant-new": {"operator"},
+    "cluster-new": {"operator", "provider"},
+    "cluster": {"operator", "provider"},
 }
 # Of these, those of what is not there yet.
-NEW = {"pool-new", "pool-preview", "flavor-new", "flavor-preview", "quota-new", "budget-new", "contribution-new"}
+NEW = {
+    "domain-new", "tenant-new", "cluster-new", "pool-new", "pool-preview", "flavor-new", "flavor-preview", "quota-new",
+    "budget-new", "contribution-new",
+}  # fmt: skip
 # Only POST: one request each in test_changes_are_refused.
 CHANGES = {
     "tenant-switch",
@@ -83,6 +91,8 @@ CHANGES = {
     "contribution-withdraw",
     "quota-delete",
     "budget-delete",
+    "cluster-delete",
+    "domain-action",
 }
 INSIDERS = ("operator", "admin", "member", "auditor")
 
@@ -140,7 +150,7 @@ def test_forms_by_persona(world: World, people: People, name: str) -> None:
 @pytest.mark.parametrize("name", sorted(OF_VISION | LENT | (FORMS.keys() - NEW)))
 def test_what_is_not_there(people: People, name: str) -> None:
     keys = ("artifact", "job", "workflow", "run", "node", "pool", "flavor", "quota", "budget", "contribution")
-    nowhere = {f"{key}_id": 2**62 for key in keys}
+    nowhere = {f"{key}_id": 2**62 for key in (*keys, "cluster")}
     path = address(name, {**nowhere, "slug": "no-such-tenant"})
     assert people.operator.get(path).status_code == 404
 
@@ -172,6 +182,9 @@ CHANGE_ARGUMENTS = [("node-action", {"action": action}) for action in ("cordon",
     ("contribution-withdraw", {}),
     ("quota-delete", {}),
     ("budget-delete", {}),
+    ("cluster-delete", {}),
+    ("domain-action", {"action": "add-provider"}),
+    ("domain-action", {"action": "remove-provider"}),
 ]
 
 

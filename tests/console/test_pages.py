@@ -45,6 +45,7 @@ PARTS = [
     ("/workflows/{workflow_id}/code/", "workflow-head"),
     ("/quotas/", "quota-tree"),
     ("/quotas/{quota_id}/", "quota-limits"),
+    ("/domains/", "domain-list"),
     ("/events/", "event-list"),
 ]
 

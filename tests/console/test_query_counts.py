@@ -34,6 +34,7 @@ LIMITS = {
     "/runs/{run_id}/tasks/check/": 10,
     "/quotas/": 12,
     "/quotas/{quota_id}/": 18,
+    "/domains/": 12,
     "/tenants/": 10,
     "/tenants/{slug}/": 16,
     "/events/": 10,

@@ -38,6 +38,7 @@ class Grid {
   async read(query, then = () => {}) {
     if (this.reading) return;
     this.reading = true;
+    let room = false; // for more runs, where there are some
     try {
       const address = new URL(this.element.dataset.source, location.href);
       for (const [name, value] of Object.entries(query)) address.searchParams.set(name, value);
@@ -45,6 +46,7 @@ class Grid {
       if (!response.ok) throw new Error(String(response.status));
       this.take(await response.json(), query);
       then();
+      room = this.older !== null && this.element.scrollWidth <= this.element.clientWidth;
     } catch (error) {
       if (error.name !== "AbortError") this.empty("The runs cannot be read just now.");
     } finally {
@@ -52,7 +54,7 @@ class Grid {
       if (this.again) {
         this.again = false;
         this.refresh();
-      }
+      } else if (room) this.readOlder();
     }
   }
 
