@@ -20,12 +20,14 @@ LISTS = {
     "contributions",
     "regions",
     "queue",
+    "what-if",
     "jobs",
     "job-submit",
     "workflows",
     "runs",
     "approvals",
     "quotas",
+    "domains",
     "tenants",
     "events",
     "tokens",
@@ -34,11 +36,18 @@ LISTS = {
 OF_VISION = {
     "artifact",
     "job",
+    "log-find",
+    "log-download",
     "workflow",
     "workflow-graph",
-    "workflow-figure",
+    "workflow-grid",
+    "workflow-calendar",
+    "workflow-code",
+    "workflow-code-graph",
     "run",
+    "run-timeline",
     "run-graph",
+    "run-gantt",
     "run-task",
     "approval",
     "tenant",
@@ -62,10 +71,15 @@ FORMS = {
     "node-labels": {"operator", "provider"},
     "region-new": {"operator"},
     "region": {"operator"},
+    "domain-new": {"operator"},
+    "tenant-new": {"operator"},
+    "cluster-new": {"operator", "provider"},
+    "cluster": {"operator", "provider"},
 }
 # Of these, those of what is not there yet.
 NEW = {"pool-preview", "flavor-preview"}
 NEW |= {f"{noun}-new" for noun in ("pool", "flavor", "quota", "budget", "contribution", "region")}
+NEW |= {f"{noun}-new" for noun in ("domain", "tenant", "cluster")}
 # Only POST: one request each in test_changes_are_refused.
 CHANGES = {
     "tenant-switch",
@@ -82,6 +96,8 @@ CHANGES = {
     "region-forget",
     "quota-delete",
     "budget-delete",
+    "cluster-delete",
+    "domain-action",
 }
 INSIDERS = ("operator", "admin", "member", "auditor")
 
@@ -105,7 +121,7 @@ def test_pages_by_persona(world: World, people: People, name: str) -> None:
     for persona in PERSONAS:
         answer = people.as_(persona).get(path)
         if answer.streaming:
-            assert b"".join(answer.streaming_content) == b"report"
+            assert b"".join(answer.streaming_content) == (b"hello\n" if name == "log-download" else b"report")
         if persona == "anonymous":
             assert answer.status_code == 302, persona
             assert answer["Location"].startswith("/accounts/login/?next="), persona
@@ -139,7 +155,7 @@ def test_forms_by_persona(world: World, people: People, name: str) -> None:
 @pytest.mark.parametrize("name", sorted(OF_VISION | LENT | (FORMS.keys() - NEW)))
 def test_what_is_not_there(people: People, name: str) -> None:
     keys = ("artifact", "job", "workflow", "run", "node", "pool", "flavor", "quota", "budget", "contribution")
-    nowhere = {f"{key}_id": 2**62 for key in (*keys, "approval")}
+    nowhere = {f"{key}_id": 2**62 for key in (*keys, "approval", "cluster")}
     path = address(name, {**nowhere, "slug": "no-such-tenant", "region": "no-such-region"})
     assert people.operator.get(path).status_code == 404
 
@@ -172,6 +188,9 @@ CHANGE_ARGUMENTS = [("node-action", {"action": action}) for action in ("cordon",
     ("region-forget", {}),
     ("quota-delete", {}),
     ("budget-delete", {}),
+    ("cluster-delete", {}),
+    ("domain-action", {"action": "add-provider"}),
+    ("domain-action", {"action": "remove-provider"}),
 ]
 
 

@@ -1,7 +1,5 @@
 """Workflows and runs: lists, the graph of a version, the graph of a run as it goes, triggering and cancelling."""
 
-from typing import Any
-
 from django.contrib import messages
 from django.db.models import Q
 from django.http import HttpRequest, HttpResponse, JsonResponse
@@ -12,21 +10,20 @@ from django.views.decorators.http import require_POST, require_safe
 
 from apps.core.actors import Actor
 from apps.core.errors import DomainError, NotFound
-from apps.execution.queries import job_artifacts
-from apps.jobs.models import Placement
 from apps.workflows import commands, policies
 from apps.workflows.models import Run, Task, Workflow
-from apps.workflows.states import TASK_ACTIVE, RunState
+from apps.workflows.queries import count_states
+from apps.workflows.states import TASK_ACTIVE, RunState, TaskState
 
-from .. import figures, forms, graphs, queries
+from .. import forms, graphs, queries, run_queries
 from ..context import chosen_tenant
 from ..pages import choice, known, numbered_page, page, page_of, show, text
-from .approvals import questions_of
 from .budgets import budget_rows, budgets_of, may_budget
+from .tasks import task_context
 
 STRIP = 24
-GRID = 25
-INSTANCES = 200
+# Tasks of a run on one page of their list.
+TASKS = 50
 RUN_TABS = (
     ("", "All"),
     (RunState.RUNNING, "Running"),
@@ -73,15 +70,11 @@ def workflow(request: HttpRequest, actor: Actor, workflow_id: int) -> HttpRespon
 
 def _show_workflow(request: HttpRequest, actor: Actor, found: Workflow, form: forms.Form | None) -> HttpResponse:
     runs = queries.recent_runs(actor, None).filter(workflow=found)
-    latest = list(runs[:GRID])[::-1]
     schema = found.current.definition["params"] if found.current else {}
     context = {
         "crumbs": [{"label": "Workflows", "url": reverse("console:workflows")}, {"label": found.name}],
         "workflow": found,
         "page": page_of(request, runs, 20),
-        "grid_runs": latest,
-        "grid": queries.run_grid(latest) if latest else [],
-        "versions": found.versions.select_related("owner").defer("definition")[:20],
         "form": form or forms.params_form(schema),
         "opened": form is not None,
         "may": {action: policies.workflows.allows(actor, action, found) for action in ("trigger", "pause", "resume")},
@@ -102,21 +95,12 @@ def workflow_graph(request: HttpRequest, actor: Actor, workflow_id: int) -> Http
     found = _workflow(actor, workflow_id)
     if found.current is None:
         raise NotFound(f"Workflow {found.name} has no version yet.")
-    return JsonResponse(graphs.of_version(found.current.definition))
+    return JsonResponse(graphs.of_version(found.current.definition, opened_groups(request)))
 
 
-@require_safe
-@page
-def workflow_figure(request: HttpRequest, actor: Actor, workflow_id: int) -> HttpResponse:
-    """How long the latest runs took."""
-    found = policies.workflows.get(actor, pk=workflow_id)
-    runs = queries.recent_runs(actor, None).filter(workflow=found, ended_at__isnull=False, started_at__isnull=False)
-    took = [
-        (run.pk, run.state, (run.ended_at - run.started_at).total_seconds())
-        for run in runs[:40]
-        if run.started_at and run.ended_at
-    ]
-    return JsonResponse(figures.run_durations(took[::-1]))
+def opened_groups(request: HttpRequest) -> list[str] | None:
+    """The groups of a graph that are open, where the query says so; `open=` alone is none of them."""
+    return request.GET.getlist("open") if "open" in request.GET else None
 
 
 @require_POST
@@ -171,6 +155,7 @@ def runs(request: HttpRequest, actor: Actor) -> HttpResponse:
 
 def _run(actor: Actor, run_id: int) -> Run:
     rows = policies.runs.visible(actor).select_related("workflow", "tenant", "owner", "version")
+    rows = rows.defer("version__definition")
     found = rows.filter(pk=run_id).first()
     if found is None:
         raise NotFound(f"There is no run {run_id} that you can see.")
@@ -179,12 +164,19 @@ def _run(actor: Actor, run_id: int) -> Run:
 
 @require_safe
 @page
-def run(request: HttpRequest, actor: Actor, run_id: int) -> HttpResponse:
-    """One run: its graph, its progress, its tasks."""
+def run(request: HttpRequest, actor: Actor, run_id: int, view: str = "graph") -> HttpResponse:
+    """One run: its progress, its tasks, and its graph or its timeline."""
     found = _run(actor, run_id)
-    tasks = queries.run_tasks(found)
-    counts = queries.task_counts(tasks)
+    counts = count_states([found.pk])[found.pk]
     total = sum(counts.values())
+    state, words = choice(request, "task_state", TaskState.values), text(request, "q")
+    rows = Task.objects.filter(run=found, index=-1)
+    if state:
+        rows = rows.filter(state=state)
+    if words:
+        rows = rows.filter(name__icontains=words)
+    listed = numbered_page(request, rows.only("pk"), "pk", size=TASKS)
+    tasks = Task.objects.filter(pk__in=[task.pk for task in listed]).order_by("pk")
     context = {
         "crumbs": [
             {"label": "Workflows", "url": reverse("console:workflows")},
@@ -192,13 +184,17 @@ def run(request: HttpRequest, actor: Actor, run_id: int) -> HttpResponse:
             {"label": f"Run {found.pk}"},
         ],
         "run": found,
-        "tasks": tasks,
+        "page": listed,
+        "tasks": run_queries.task_views(found, tasks),
+        "task_states": [(value, value.replace("_", " ")) for value in TaskState.values],
         "counts": counts,
         "total": total,
         "bad": sum(counts.get(state, 0) for state in ("failed", "upstream_failed", "cancelled")),
         "ended": total - sum(counts.get(state, 0) for state in TASK_ACTIVE),
         "may_cancel": policies.runs.allows(actor, "cancel", found) and found.ended_at is None,
         "may_trigger": policies.workflows.allows(actor, "trigger", found.workflow),
+        "view": view,
+        "panel": task_context(actor, found, asked, request) if (asked := text(request, "task")) else None,
     }
     partials = {"run-head": "console/runs/_head.html", "run-tasks": "console/runs/_tasks.html"}
     return show(request, "console/runs/detail.html", context, partials)
@@ -209,9 +205,12 @@ def run(request: HttpRequest, actor: Actor, run_id: int) -> HttpResponse:
 def run_graph(request: HttpRequest, actor: Actor, run_id: int) -> HttpResponse:
     """The graph of a run with the present state of each task."""
     found = _run(actor, run_id)
-    tasks = queries.run_tasks(found)
-    panels = {task.name: reverse("console:run-task", args=[found.pk, task.name]) for task in tasks}
-    answer = JsonResponse(graphs.of_run(found.version.definition, tasks, panels, timezone.now()))
+    tasks = run_queries.task_views(found, Task.objects.filter(run=found, index=-1).order_by("pk"))
+    panel = reverse("console:run-task", args=[found.pk, "task"]).rpartition("task/")[0]
+    panels = {task.name: f"{panel}{task.name}/" for task in tasks}
+    known = run_queries.topology(found.version_id)
+    drawn = graphs.of_run(known.edges, known.groups, tasks, panels, timezone.now(), opened_groups(request))
+    answer = JsonResponse(drawn)
     answer["Cache-Control"] = "no-store"
     return answer
 
@@ -219,26 +218,9 @@ def run_graph(request: HttpRequest, actor: Actor, run_id: int) -> HttpResponse:
 @require_safe
 @page
 def run_task(request: HttpRequest, actor: Actor, run_id: int, name: str) -> HttpResponse:
-    """The panel of one task: its instances, or its job with the log."""
+    """The panel of one task: its instances, or its job with what it got, ran, said and gave."""
     found = _run(actor, run_id)
-    rows = Task.objects.filter(run=found, name=name).select_related("job").order_by("index")
-    group = rows.filter(index=-1).first()
-    if group is None:
-        raise NotFound(f"Run {run_id} has no task {name}.")
-    context: dict[str, Any] = {"run": found, "task": group, "questions": questions_of(actor, found, name)}
-    if group.width is not None:
-        context["instances"] = list(rows.filter(index__gte=0)[:INSTANCES])
-        context["limit"] = INSTANCES
-    elif group.job is not None:
-        newest = (
-            Placement.objects.filter(attempt__job=group.job)
-            .select_related("node", "attempt")
-            .order_by("-attempt__token", "rank")
-        )
-        context["job"] = group.job
-        context["shown"] = newest.first()
-        context["artifacts"] = job_artifacts(actor, group.job.pk)
-    return show(request, "console/runs/_task.html", context)
+    return show(request, "console/runs/_task.html", task_context(actor, found, name, request))
 
 
 @require_POST
