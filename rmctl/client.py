@@ -9,7 +9,7 @@ import os
 import time
 import tomllib
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -321,6 +321,38 @@ class Client:
     def cancel_run(self, run_id: int, reason: str = "") -> dict[str, Any]:
         """Stop a run and its jobs."""
         return dict(self.post(f"runs/{run_id}/cancel", {"reason": reason} if reason else {}) or {})
+
+    def clear_run(self, run_id: int, body: Mapping[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
+        """Let tasks of a run run again; what was, or with `dry_run` would be, cleared."""
+        return dict(self.post(f"runs/{run_id}/clear", body, dry_run="1" if dry_run else None))
+
+    def mark_tasks(self, run_id: int, tasks: Sequence[str], state: str, reason: str = "") -> dict[str, Any]:
+        """Count tasks as `succeeded`, `failed` or `skipped`; the run."""
+        return dict(self.post(f"runs/{run_id}/mark", {"tasks": list(tasks), "state": state, "reason": reason}))
+
+    def note_run(self, run_id: int, note: str) -> dict[str, Any]:
+        """Write the note of a run; the run."""
+        return dict(self.post(f"runs/{run_id}/note", {"note": note}))
+
+    def tries(self, run_id: int, name: str | None = None) -> list[dict[str, Any]]:
+        """Earlier tries of the tasks of a run, oldest first."""
+        return list(self.pages(f"runs/{run_id}/tries", ordering="id", name=name))
+
+    def create_backfill(self, body: Mapping[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
+        """Run a workflow for a range of its logical times; the backfill with its `plan`."""
+        return dict(self.post("backfills", body, dry_run="1" if dry_run else None))
+
+    def backfills(self, *, limit: int | None = None, **filters: Any) -> list[dict[str, Any]]:
+        """Backfills, newest first."""
+        return list(self.pages("backfills", limit=limit, **filters))
+
+    def backfill(self, backfill_id: int) -> dict[str, Any]:
+        """One backfill with its runs by state."""
+        return dict(self.get(f"backfills/{backfill_id}"))
+
+    def backfill_action(self, backfill_id: int, verb: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """`pause`, `resume`, `cancel` or `rerun` a backfill; its row."""
+        return dict(self.post(f"backfills/{backfill_id}/{verb}", body))
 
 
 def _json(response: httpx.Response) -> Any:

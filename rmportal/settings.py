@@ -218,6 +218,7 @@ SPECTACULAR_SETTINGS = {
         "AttemptState": "apps.jobs.states.AttemptState",
         "RunState": "apps.workflows.states.RunState",
         "TaskState": "apps.workflows.states.TaskState",
+        "BackfillState": "apps.workflows.states.BackfillState",
         "QuotaResource": "apps.quotas.models.Resource",
         "Fungibility": ["may_stop_search", "try_next_flavor"],
         "ClusterKind": "apps.fleet.models.Cluster.Kind",

@@ -26,6 +26,7 @@ NAVIGATION: tuple[tuple[str, list[tuple[str, str, str, str]]], ...] = (
             ("Workflows", "workflow", "workflows", "/workflows/"),
             ("Runs", "activity", "runs", "/runs/"),
             ("Approvals", "inbox", "approvals", "/approvals/"),
+            ("Backfills", "history", "backfills", "/backfills/"),
         ],
     ),
     (

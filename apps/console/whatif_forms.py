@@ -81,6 +81,13 @@ KINDS = {
             {"quota": "quota", "flavor": "flavor", "resource": "resource", "amount": "nominal", "at": "at_seconds"},
         ),
         Kind(
+            "budget",
+            "Change a budget",
+            "hourglass",
+            "budgets",
+            {"budget": "budget", "limit": "amount", "at": "at_seconds"},
+        ),
+        Kind(
             "add", "Add nodes", "server", "add_nodes", {"like": "like", "copies": "count", "at": "at_seconds"}, True
         ),
         Kind("remove", "Lose a node", "power", "remove_nodes", {"node": "node", "at": "at_seconds"}, True),
@@ -100,6 +107,8 @@ class Known:
     nodes: Sequence[str] = ()
     clusters: Sequence[str] = ()
     quotas: Sequence[str] = ()
+    # Those that hold jobs back, as (number, name).
+    budgets: Sequence[tuple[str, str]] = ()
     flavors: Sequence[str] = ()
     everything: bool = False
 
@@ -129,17 +138,24 @@ def question(known: Known) -> Question:
     }
     if known.everything:
         fields["policy"] = Field("policy", "Reserved starts", "select", "", choices=POLICIES)
-    kinds = [kind for kind in KINDS.values() if known.everything or not kind.fleet]
-    return Question(fields, blanks=[row("__N__", kind, known) for kind in kinds])
+    return Question(fields, blanks=[row("__N__", kind, known) for kind in KINDS.values() if _offered(kind, known)])
+
+
+def _offered(kind: Kind, known: Known) -> bool:
+    """Whether there is something that a change of this kind can be about."""
+    return bool(known.budgets) if kind.name == "budget" else known.everything or not kind.fleet
 
 
 def row(number: str, kind: Kind, known: Known) -> Row:
     """An empty row of this kind."""
 
-    def named(name: str, label: str, names: Sequence[str], placeholder: str) -> Field:
-        if 0 < len(names) <= NAMES_MAX:
-            return Field(name, label, "select", names[0], choices=[(item, item) for item in names])
+    def chosen(name: str, label: str, choices: Sequence[tuple[str, str]], placeholder: str) -> Field:
+        if 0 < len(choices) <= NAMES_MAX:
+            return Field(name, label, "select", choices[0][0], choices=choices)
         return Field(name, label, mono=True, placeholder=placeholder)
+
+    def named(name: str, label: str, names: Sequence[str], placeholder: str) -> Field:
+        return chosen(name, label, [(item, item) for item in names], placeholder)
 
     at = Field("at", "After", value="0s", mono=True, help="From now: 0s, 10m, 2h.")
     copies = Field("copies", "How many", value="1", mono=True)
@@ -166,6 +182,11 @@ def row(number: str, kind: Kind, known: Known) -> Row:
             Field("amount", "Nominal", mono=True, placeholder="+2", help="+2 and -2 change it, 8 sets it."),
             at,
         ],
+        "budget": [
+            chosen("budget", "Budget", known.budgets, "123"),
+            Field("limit", "Limit", optional=True, mono=True, placeholder="100", help="Empty: as if there were none."),
+            at,
+        ],
         "add": [named("like", "Like node", known.nodes, "node-1"), copies, at],
         "remove": [named("node", "Node", known.nodes, "node-1"), at],
         "drain": [named("node", "Node", known.nodes, "node-1"), at],
@@ -185,7 +206,7 @@ def fill(form: Question, values: Mapping[str, str], known: Known) -> None:
     )
     for number in numbers[:ROWS_MAX]:
         kind = KINDS.get(values[f"{number}-kind"])
-        if kind is None or (kind.fleet and not known.everything):
+        if kind is None or not _offered(kind, known):
             continue
         made = row(number, kind, known)
         for item in made.fields.values():
@@ -311,6 +332,11 @@ def _quota(read: _RowReader, _likes: Mapping[int, Job]) -> dict[str, Any]:
     return {**made, **change, "at_seconds": read.seconds("at")}
 
 
+def _budget(read: _RowReader, _likes: Mapping[int, Job]) -> dict[str, Any]:
+    amount = read.number("limit") if read.text("limit") else None
+    return {"budget": read.integer("budget", 0), "amount": amount, "at_seconds": read.seconds("at")}
+
+
 def _add(read: _RowReader, _likes: Mapping[int, Job]) -> dict[str, Any]:
     return {"like": read.text("like"), "count": read.integer("copies", 1), "at_seconds": read.seconds("at")}
 
@@ -324,7 +350,8 @@ def _cluster(read: _RowReader, _likes: Mapping[int, Job]) -> dict[str, Any]:
 
 
 _MAKERS = {
-    "job": _job, "cancel": _cancel, "quota": _quota, "add": _add, "remove": _node, "drain": _node, "lose": _cluster
+    "job": _job, "cancel": _cancel, "quota": _quota, "budget": _budget, "add": _add, "remove": _node, "drain": _node,
+    "lose": _cluster,
 }  # fmt: skip
 
 

@@ -63,6 +63,11 @@ def unit(resource: str) -> str:
     return {"cpu": "cores", "gpu": "cards"}.get(resource, "")
 
 
+def hours(amount: float) -> str:
+    """Hours as a duration: `0.5` → `30 min 00 s`."""
+    return duration(amount * 3600)
+
+
 def duration(seconds: float | None) -> str:
     """Seconds as people say them, in step with `static/js/format.js`."""
     if seconds is None:

@@ -20,8 +20,10 @@ LOOPS: dict[str, tuple[str, ...]] = {
     # What is on the node is to be moved or is gone.
     **dict.fromkeys(("node.draining", "node.lost", "node.removed"), ("recover",)),
     "workflow": ("timetable",),
+    # It has runs to be made, and those that wait may start.
+    "backfill": ("timetable", "advance"),
     # A run waits, or a place among the active runs of its workflow is free.
-    **dict.fromkeys(("run.created", "run.cancelled", "workflow.resumed"), ("advance",)),
+    **dict.fromkeys(("run.created", "run.cancelled", "run.reopened", "workflow.resumed"), ("advance",)),
 }
 
 

@@ -1,6 +1,6 @@
 """Apply: one pass of the advance loop, written in one transaction for all of its runs.
 
-Only this and `cancel_run` move tasks of a running run, and both hold the run's row; every state is guarded by
+Only this and the commands of people move tasks of a running run, and all hold the run's row; every state is guarded by
 the one that was read besides. Lock order: runs by id → tasks → jobs.
 """
 
@@ -25,8 +25,11 @@ from engine.dag import run_outcome
 from rmctl.spec import SpecError
 
 from . import waits
-from .commands.runs import run_fact, start_children
+from .commands.runs import start_children
+from .facts import run_fact
+from .fence import fenced
 from .models import Run, Task
+from .moved import backfill_moved
 from .observe import (
     Observed,
     TaskRow,
@@ -36,6 +39,7 @@ from .observe import (
     job_results,
     load_all,
     load_tasks,
+    news_of,
     task_states,
     with_active_tasks,
 )
@@ -92,24 +96,32 @@ def _fresh(work: Work) -> Work:
     return work
 
 
-def _advance(work: Mapping[int, Work], now: datetime) -> Applied:
+def _advance(work: Mapping[int, Work], now: datetime, *, then_schedule: bool = True) -> Applied:
     with transaction.atomic():
-        # A run that somebody else holds is being cancelled, or comes with the next pass.
-        runs = Run.objects.raw(
-            "SELECT r.*, w.awaited FROM workflows_run r JOIN workflows_workflow w ON w.id = r.workflow_id "
-            "WHERE r.id = ANY(%s) AND r.state IN ('queued', 'running') ORDER BY r.id FOR UPDATE OF r SKIP LOCKED",
-            [list(work)],
+        # A run that somebody else holds is being changed by a person, or comes with the next pass.
+        runs = list(
+            Run.objects.raw(
+                "SELECT r.*, w.awaited FROM workflows_run r JOIN workflows_workflow w ON w.id = r.workflow_id "
+                "WHERE r.id = ANY(%s) AND r.state IN ('queued', 'running') ORDER BY r.id FOR UPDATE OF r SKIP LOCKED",
+                [list(work)],
+            )
         )
-        batch = _Batch(runs, work, now)
+        batch = _Batch(runs, fenced(runs, work), now, then_schedule)
         batch.decide()
         return batch.write()
+
+
+def settle(run_id: int, now: datetime) -> Applied:
+    """Advance one running run, whose row the caller has locked, by everything that its rows say; for commands."""
+    return _advance({run_id: Work(news=news_of(run_id), review=True)}, now, then_schedule=False)
 
 
 class _Batch:
     """The runs of one transaction."""
 
-    def __init__(self, runs: Iterable[Run], work: Mapping[int, Work], now: datetime) -> None:
-        self.now, self.work = now, work
+    def __init__(self, runs: Iterable[Run], work: Mapping[int, Work], now: datetime, then_schedule: bool) -> None:
+        """`then_schedule`: the caller runs the scheduling loop itself when this is written."""
+        self.now, self.work, self.then_schedule = now, work, then_schedule
         self.facts: list[Fact] = []
         self.progress: dict[int, Progress] = {}
         self.broken: dict[int, tuple[Run, str]] = {}
@@ -130,7 +142,7 @@ class _Batch:
             one.waits.update(poking)
             one.take(work.news, returned)
             one.look(work.due)
-            if work.start and one.run.state == RunState.QUEUED:
+            if work.start and one.run.state == RunState.QUEUED and not work.review:
                 one.begin()
         self._review()
         while True:
@@ -162,12 +174,19 @@ class _Batch:
     def _review(self) -> None:
         limited = [run_id for run_id, one in self.progress.items() if one.plan.max_active_tasks]
         in_flight = count_in_flight(limited) if limited else {}
+        decided = [
+            job for run_id, one in self.progress.items() if self.work[run_id].review for job in one.decided().values()
+        ]
+        returned = job_results(decided) if decided else {}
         for run_id, one in self.progress.items():
-            review = self.work[run_id].review and one.run.state == RunState.RUNNING
+            # One that starts has rows to be looked at only if people have changed some of them.
+            review = self.work[run_id].review and (one.run.state == RunState.RUNNING or self.work[run_id].start)
             if one.plan.max_active_tasks:
                 # The jobs that have ended are still in flight in the database.
                 ended = sum(item.job_state not in ("running", None) for item in self.work[run_id].news)
                 one.slots = max(0, one.plan.max_active_tasks - in_flight.get(run_id, 0) + ended)
+            if review:
+                one.decide_again(returned)
             if review or (one.plan.max_active_tasks and one.run.state == RunState.RUNNING):
                 one.review(count_instances(run_id) if review else None)
 
@@ -205,7 +224,7 @@ class _Batch:
             key = (one.run.tenant_id, one.run.owner_id)
             shares.setdefault(key, []).extend((one.run, start) for start in one.starts)
         total = sum(len(share) for share in shares.values())
-        if total:
+        if total and self.then_schedule:
             transaction.on_commit(_scheduler_is_next)
         for (tenant_id, owner_id), share in shares.items():
             for _, start in share:
@@ -304,7 +323,7 @@ class _Batch:
         """Start runs, and end those in which nothing is left to end; returns how many ended."""
         quiet = {run_id for run_id, one in self.progress.items() if not one.starts} | self.broken.keys()
         quiet -= with_active_tasks(quiet) if quiet else set()
-        moves = []
+        moves, moved = [], []
         runs = [*(one.run for one in self.progress.values()), *(run for run, _ in self.broken.values())]
         for run in runs:
             state = run.state
@@ -318,11 +337,13 @@ class _Batch:
                 state, run.ended_at = target, self.now
             if state != run.state:
                 moves.append((run.pk, str(state), run.started_at, run.ended_at, str(run.state)))
+                moved.append(run)
         if len(update_rows(Run, ("state", "started_at", "ended_at"), moves, guard="state")) != len(moves):
             raise StaleState("Runs moved while they were locked; nothing was changed.")
         watched = [run for run in runs if run.ended_at and (run.cause_id or run.awaited)]  # type: ignore[attr-defined]
         if watched:
             waits.runs_ended(watched, self.now)
+        backfill_moved(moved)
         return sum(end is not None for _, _, _, end, _ in moves)
 
     def _outcome(self, run: Run) -> str:

@@ -14,4 +14,5 @@ class WorkflowsConfig(AppConfig):
 
         subscribers.JOB_MOVED.append(moved.tell)
         topics.register("workflow", partial(policies.visible, policies.workflows))
+        topics.register("backfill", partial(policies.visible, policies.backfills))
         topics.register("run", partial(policies.visible, policies.runs))

@@ -20,6 +20,7 @@ class RunFilter(FilterSet):
     workflow = IntegerFilter(field_name="workflow_id", label="Id of the workflow.")
     state = ChoicesFilter(choices=RunState.choices, label="States.")
     trigger = django_filters.ChoiceFilter(choices=Run.Trigger.choices, label="What made it.")
+    backfill = IntegerFilter(field_name="backfill_id", label="Id of the backfill that made it.")
     logical_after = TimeFilter(field_name="logical_time", lookup_expr="gte", label="Logical time from here.")
     logical_before = TimeFilter(field_name="logical_time", lookup_expr="lt", label="Logical time before here.")
 

@@ -7,10 +7,10 @@ from django.db.models import Q
 from apps.jobs.models import Job
 from apps.tenants.models import Tenant
 
-from .states import RUN_ACTIVE, TASK_ACTIVE, TASK_IN_FLIGHT, RunState, TaskState
+from .states import RUN_ACTIVE, TASK_ACTIVE, TASK_IN_FLIGHT, BackfillState, RunState, TaskState
 from .wait_models import Approval, Wait
 
-__all__ = ["Approval", "Run", "Task", "Wait", "Workflow", "WorkflowVersion"]
+__all__ = ["Approval", "Backfill", "Run", "Task", "TaskTry", "Wait", "Workflow", "WorkflowVersion"]
 
 
 class Workflow(models.Model):
@@ -65,6 +65,53 @@ class WorkflowVersion(models.Model):
         return f"{self.workflow} v{self.number}"
 
 
+class Backfill(models.Model):
+    """Runs of one version for a range of its schedule's logical times, made little by little with a cap of their own.
+
+    `total` times from `first` to `last`; `position` of them have been looked at in the order asked for, of which
+    `made` got a run. The others had a run already that `existing` says to leave as it is.
+    """
+
+    class Existing(models.TextChoices):
+        """Which runs that a time has already do not keep the backfill from making a new one."""
+
+        NONE = "none"
+        FAILED = "failed"
+        COMPLETED = "completed"
+
+    class Order(models.TextChoices):
+        FORWARD = "forward"
+        BACKWARD = "backward"
+
+    workflow = models.ForeignKey(Workflow, on_delete=models.CASCADE, related_name="backfills")
+    version = models.ForeignKey(WorkflowVersion, on_delete=models.PROTECT, related_name="+")
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="backfills")
+    owner = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
+    state = models.CharField(max_length=10, choices=BackfillState, default=BackfillState.RUNNING)
+    first = models.DateTimeField()
+    last = models.DateTimeField()
+    order = models.CharField(max_length=10, choices=Order, default=Order.FORWARD)
+    existing = models.CharField(max_length=10, choices=Existing, default=Existing.NONE)
+    max_active_runs = models.PositiveIntegerField()
+    params = models.JSONField(default=dict)
+    note = models.CharField(max_length=500, blank=True, default="")
+    total = models.PositiveIntegerField()
+    position = models.PositiveIntegerField(default=0)
+    made = models.PositiveIntegerField(default=0)
+    created_at = models.DateTimeField()
+    ended_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ["-id"]
+        indexes = [
+            models.Index(fields=["id"], name="backfill_running", condition=Q(state="running")),
+            models.Index(fields=["workflow", "id"], name="backfill_workflow"),
+        ]
+
+    def __str__(self) -> str:
+        return f"backfill {self.pk} of {self.workflow_id}"
+
+
 class Run(models.Model):
     """One execution of one version."""
 
@@ -72,6 +119,7 @@ class Run(models.Model):
         MANUAL = "manual"
         SCHEDULE = "schedule"
         WORKFLOW = "workflow"
+        BACKFILL = "backfill"
 
     workflow = models.ForeignKey(Workflow, on_delete=models.CASCADE, related_name="runs")
     version = models.ForeignKey(WorkflowVersion, on_delete=models.PROTECT, related_name="runs")
@@ -85,6 +133,14 @@ class Run(models.Model):
     # The task that started it, and how many runs have started each other down to this one.
     cause = models.ForeignKey("Task", null=True, on_delete=models.SET_NULL, related_name="+", db_index=False)
     depth = models.PositiveSmallIntegerField(default=0)
+    note_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
+    note_at = models.DateTimeField(null=True)
+    # The unique constraint below is the index.
+    backfill = models.ForeignKey(
+        Backfill, null=True, on_delete=models.SET_NULL, related_name="runs", db_index=False
+    )
+    # How often people cleared or marked tasks of it: what was observed of such a run is looked at twice (`fence`).
+    edits = models.PositiveIntegerField(default=0)
     created_at = models.DateTimeField()
     started_at = models.DateTimeField(null=True)
     ended_at = models.DateTimeField(null=True)
@@ -94,7 +150,10 @@ class Run(models.Model):
         constraints = [
             models.UniqueConstraint(
                 fields=["workflow", "logical_time"], condition=Q(trigger="schedule"), name="run_scheduled_once"
-            )
+            ),
+            models.UniqueConstraint(
+                fields=["backfill", "logical_time"], condition=Q(backfill__isnull=False), name="run_backfilled_once"
+            ),
         ]
         indexes = [
             models.Index(fields=["workflow", "id"], name="run_workflow"),
@@ -112,7 +171,8 @@ class Task(models.Model):
     """One node of a run. A mapped task has a group row (index -1, `width` set) and a row per instance.
 
     `succeeded failed skipped` count finished upstream tasks (for a group row that has been expanded: its own
-    finished instances), so that readiness is O(out-degree) for each task that ends.
+    finished instances), so that readiness is O(out-degree) for each task that ends. With `restart` its job is a
+    former one that is being stopped: when that has ended, the task waits anew, however it ended.
     """
 
     # Its unique constraint on (run, name, index) is the index.
@@ -128,6 +188,7 @@ class Task(models.Model):
     detail = models.TextField(blank=True, default="")
     # Of a task without a job; others have their job's.
     result = models.JSONField(null=True)
+    restart = models.BooleanField(default=False, db_default=False)
     queued_at = models.DateTimeField(null=True)
     started_at = models.DateTimeField(null=True)
     ended_at = models.DateTimeField(null=True)
@@ -142,3 +203,31 @@ class Task(models.Model):
 
     def __str__(self) -> str:
         return self.name if self.index < 0 else f"{self.name}[{self.index}]"
+
+
+class TaskTry(models.Model):
+    """How a task or an instance had ended, or stood, when somebody cleared or marked it. Its name and not its row is
+    kept: the instances of a mapped task are made anew, and another version may lack the task."""
+
+    # Its unique constraint is the index.
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="tries", db_index=False)
+    name = models.CharField(max_length=200)
+    index = models.IntegerField(default=-1)
+    number = models.PositiveIntegerField()
+    version = models.ForeignKey(WorkflowVersion, on_delete=models.PROTECT, related_name="+", db_index=False)
+    state = models.CharField(max_length=15, choices=TaskState)
+    width = models.PositiveIntegerField(null=True)
+    job = models.ForeignKey(Job, null=True, on_delete=models.SET_NULL, related_name="tries")
+    detail = models.TextField(blank=True, default="")
+    queued_at = models.DateTimeField(null=True)
+    started_at = models.DateTimeField(null=True)
+    ended_at = models.DateTimeField(null=True)
+    closed_at = models.DateTimeField()
+    closed_by = models.CharField(max_length=200)
+
+    class Meta:
+        ordering = ["run_id", "name", "index", "number"]
+        constraints = [models.UniqueConstraint(fields=["run", "name", "index", "number"], name="try_once")]
+
+    def __str__(self) -> str:
+        return f"try {self.number} of {self.name if self.index < 0 else f'{self.name}[{self.index}]'}"

@@ -4,13 +4,16 @@ A hint in Redis and no more: what gets lost is found by the periodic search of a
 loop `waits`, which tells again of what is still due. Waits go by the number of their task, as a negative one.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import partial
 
 from django.db import transaction
 
 from apps.core import loops, redis
+from apps.events.live import publish
+
+from .models import Run
 
 KEY = "rmportal:moved"
 
@@ -31,6 +34,14 @@ def note_waits(tasks: Collection[int]) -> None:
     stands, in case another process runs it just now."""
     redis.hint("SADD", KEY, *(-task for task in tasks))
     redis.hint("SET", loops.FLAG.format("advance"), "1", "PX", loops.FLAG_MILLISECONDS)
+
+
+def backfill_moved(runs: Iterable[Run]) -> None:
+    """Runs have started or ended: the backfills that made some of them may go on, and their pages show it."""
+    found = {run.backfill_id for run in runs if run.backfill_id is not None}
+    if found:
+        loops.wake("timetable")
+        publish({f"backfill:{pk}" for pk in found})
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,13 +142,13 @@ def _fetch(sql: str, parameters: Iterable[Any] = ()) -> list[tuple[Any, ...]]:
         return [tuple(row) for row in cursor.fetchall()]
 
 
-def _news(tasks: str, parameters: list[Any]) -> list[News]:
+def _news(tasks: str, parameters: list[Any], condition: str = "") -> list[News]:
     rows = _fetch(
         f"SELECT {COLUMNS}, j.state, j.exit_code, j.detail, j.started_at, j.ended_at "
         f"FROM {tasks} LEFT JOIN jobs_job j ON j.id = t.job_id "
         "WHERE t.state IN ('queued', 'running') AND t.width IS NULL "
         "AND (j.id IS NULL OR j.state IN ('succeeded', 'failed', 'cancelled') "
-        "OR (t.state = 'queued' AND j.state = 'running')) "
+        f"OR (t.state = 'queued' AND j.state = 'running')) {condition} "
         f"ORDER BY t.id LIMIT {NEWS_MAX}",
         parameters,
     )
@@ -165,34 +165,44 @@ def add_due(observed: Observed, tasks: list[int]) -> None:
     for row in rows:
         task = TaskRow(*row[:14])
         observed.work.setdefault(task.run, Work()).due.append((task, waits.read(row[14:])))
+def news_of(run: int) -> list[News]:
+    """The news of one run."""
+    return _news("workflows_task t", [run], "AND t.run_id = %s")
 
 
 def _starts(observed: Observed) -> None:
     """Queued runs, in the order of their logical times, as far as their version's limit of active runs allows.
 
-    Scheduled runs of a paused workflow stay where they are.
+    Scheduled runs of a paused workflow stay where they are, unless somebody cleared them. Runs of a backfill count
+    for its own limit only, come in its order, and wait while it is paused.
     """
     if not _fetch("SELECT 1 FROM workflows_run WHERE state = 'queued' LIMIT 1"):
         return
     rows = _fetch(
         "WITH active AS MATERIALIZED ("
-        " SELECT workflow_id, count(*) AS runs FROM workflows_run WHERE state = 'running' GROUP BY workflow_id"
+        " SELECT workflow_id, coalesce(backfill_id, 0) AS backfill, count(*) AS runs"
+        " FROM workflows_run WHERE state = 'running' GROUP BY 1, 2"
         "), queued AS ("
-        " SELECT r.id, r.version_id, r.workflow_id, r.logical_time, row_number() OVER ("
-        "  PARTITION BY r.workflow_id ORDER BY r.logical_time, r.id) AS place"
+        " SELECT r.id, r.version_id, r.workflow_id, r.logical_time, coalesce(b.id, 0) AS backfill,"
+        "  b.max_active_runs AS own_limit, row_number() OVER ("
+        "   PARTITION BY r.workflow_id, r.backfill_id"
+        "   ORDER BY extract(epoch FROM r.logical_time) * (CASE b.order WHEN 'backward' THEN -1 ELSE 1 END), r.id"
+        "  ) AS place"
         " FROM workflows_run r JOIN workflows_workflow w ON w.id = r.workflow_id"
-        " WHERE r.state = 'queued' AND NOT (w.paused AND r.trigger = 'schedule')"
-        ") SELECT q.id, q.version_id, q.place, coalesce(a.runs, 0) "
-        "FROM queued q LEFT JOIN active a ON a.workflow_id = q.workflow_id "
+        " LEFT JOIN workflows_backfill b ON b.id = r.backfill_id"
+        " WHERE r.state = 'queued' AND NOT (w.paused AND r.trigger = 'schedule' AND r.edits = 0)"
+        "  AND b.state IS DISTINCT FROM 'paused'"
+        ") SELECT q.id, q.version_id, q.own_limit, q.place + coalesce(a.runs, 0) "
+        "FROM queued q LEFT JOIN active a ON a.workflow_id = q.workflow_id AND a.backfill = q.backfill "
         "WHERE q.place + coalesce(a.runs, 0) <= 1000 "
         f"ORDER BY q.place, q.logical_time, q.id LIMIT {STARTS_MAX + 1}"
     )
-    for run_id, version_id, place, active in rows[:STARTS_MAX]:
+    for run_id, version_id, own_limit, place in rows[:STARTS_MAX]:
         try:
-            limit = plan_of(version_id).max_active_runs
+            limit = own_limit or plan_of(version_id).max_active_runs
         except ValueError:
             limit = 1  # Its start will say what is wrong with the definition.
-        if place + active <= limit:
+        if place <= limit:
             observed.work.setdefault(run_id, Work()).start = True
         else:
             observed.blocked = True

@@ -6,13 +6,13 @@ from apps.core.actors import Actor
 from apps.core.policies import Policy
 from apps.tenants.policies import OwnedPolicy, works_for
 
-from .models import Approval, Run, Task, Workflow, WorkflowVersion
+from .models import Approval, Backfill, Run, Task, Workflow, WorkflowVersion
 
 
 class WorkflowPolicy(OwnedPolicy[Workflow]):
     model = Workflow
     noun = "workflow"
-    rules = {"trigger": works_for, "pause": works_for, "resume": works_for}
+    rules = {"trigger": works_for, "pause": works_for, "resume": works_for, "backfill": works_for}
 
 
 class VersionPolicy(OwnedPolicy[WorkflowVersion]):
@@ -24,7 +24,7 @@ class VersionPolicy(OwnedPolicy[WorkflowVersion]):
 class RunPolicy(OwnedPolicy[Run]):
     model = Run
     noun = "run"
-    rules = {"cancel": works_for}
+    rules = dict.fromkeys(("cancel", "clear", "mark", "note"), works_for)
 
 
 class TaskPolicy(OwnedPolicy[Task]):
@@ -51,6 +51,12 @@ class ApprovalPolicy(OwnedPolicy[Approval]):
     rules = {"answer": is_asked}
 
 
+class BackfillPolicy(OwnedPolicy[Backfill]):
+    model = Backfill
+    noun = "backfill"
+    rules = dict.fromkeys(("pause", "resume", "cancel", "rerun"), works_for)
+
+
 def visible(policy: Policy[Any], actor: Actor, pk: int | None) -> bool:
     """Whether the actor sees the object; the check behind a live topic."""
     return pk is not None and policy.visible(actor).filter(pk=pk).exists()
@@ -61,3 +67,4 @@ versions = VersionPolicy()
 runs = RunPolicy()
 tasks = TaskPolicy()
 approvals = ApprovalPolicy()
+backfills = BackfillPolicy()

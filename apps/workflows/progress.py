@@ -5,12 +5,14 @@ that need none (nothing to map over, an argument that cannot be resolved) end at
 nothing more ends.
 """
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from engine.branches import left_out_by_condition
+from engine.clearing import recounted
 from engine.dag import TERMINAL, Counters, advance, mapped_outcome, outcome
 from engine.dag import TaskState as EngineState
 from rmctl.runner import FAIL_STATUS, SKIP_STATUS
@@ -143,9 +145,26 @@ class Progress:
         except ArgumentError as error:
             self._end(row, TaskState.FAILED, str(error), at=at)
             return
-        why = f"{row} did not choose it." if task.decides == "branch" else f"{row} found that it is not to go on."
-        self.left_out |= dict.fromkeys(out, why)
+        self.left_out |= dict.fromkeys(out, _why_left_out(task))
         self._end(row, TaskState.SUCCEEDED, at=at)
+
+    def decided(self) -> dict[str, int]:
+        """The jobs of tasks that have decided the way, of those that are loaded."""
+        return {
+            name: row.job
+            for name, row in self.rows.items()
+            if row.state == TaskState.SUCCEEDED and row.job is not None and self.plan.tasks[name].decides
+        }
+
+    def decide_again(self, returned: Mapping[int, Any]) -> None:
+        """What was decided holds for tasks behind it that people let run again."""
+        for name, job in self.decided().items():
+            try:
+                out = left_out(self.plan, self.plan.tasks[name], returned.get(job))
+            except ArgumentError:
+                continue  # Of another version, or marked: it decided nothing.
+            waiting = [below for below in out if self.rows[below].state == TaskState.WAITING]
+            self.left_out = dict.fromkeys(waiting, _why_left_out(self.plan.tasks[name])) | self.left_out
 
     def look(self, due: Iterable[tuple[TaskRow, WaitRow]]) -> None:
         """Look at deferred tasks whose wait may be over."""
@@ -251,9 +270,11 @@ class Progress:
 
     def review(self, instances: Mapping[str, Mapping[str, int]] | None) -> None:
         """Find what is ready from the rows alone, all of which are loaded: what waited for a free place, and,
-        with the `instances` counted anew, whatever a run that has come to rest is missing."""
+        with the `instances` counted anew, whatever a run is missing that has come to rest or that people changed."""
         if instances is not None:
             self._recount(instances)
+            self._waiting_instances()
+            return
         self._count_setups(self.plan.graph.order, self.finished)
         for name in self.plan.graph.order:
             row = self.rows[name]
@@ -266,29 +287,42 @@ class Progress:
                     self._end(row, TaskState.SKIPPED)
                 case "upstream_failed":
                     self._end(row, TaskState.UPSTREAM_FAILED)
+        self._waiting_instances()
+
+    def _waiting_instances(self) -> None:
         waiting = [key for key, row in self.instances.items() if row.state == TaskState.WAITING]
         self.ready += sorted(waiting, key=lambda key: (self.plan.position[key[0]], key[1]))
 
     def _recount(self, instances: Mapping[str, Mapping[str, int]]) -> None:
-        for name, counts in instances.items():
+        """Count everything from the states; that includes what this pass has taken in."""
+        fresh: dict[str, Counter[str]] = {name: Counter(counts) for name, counts in instances.items()}
+        for row in self.instances.values():
+            if row.changed and row.state in TERMINAL:
+                fresh[row.name][str(row.state)] += 1
+        for name, counts in fresh.items():
             group = self.rows[name]
             if group.state not in TERMINAL:
-                group.succeeded = counts.get("succeeded", 0)
-                group.failed = sum(counts.get(state, 0) for state in ("failed", "cancelled"))
-                group.skipped = counts.get("skipped", 0)
+                group.succeeded, group.skipped = counts["succeeded"], counts["skipped"]
+                group.failed = counts["failed"] + counts["cancelled"]
                 group.changed = True
                 self._end_group(group, self.now)
-        for name, node in self.plan.graph.tasks.items():
+        for name in self.left_out:
+            if self.rows[name].state == TaskState.WAITING:
+                self.rows[name].move(TaskState.SKIPPED, self.now, self.left_out[name])
+        self.left_out = {}
+        states = {name: EngineState(row.state) for name, row in self.rows.items()}
+        step, counters = recounted(self.plan.graph, states)
+        self.finished.clear()
+        self._counters.update(counters)
+        for name, mine in counters.items():
             row = self.rows[name]
-            if row.state != TaskState.WAITING:
-                continue
-            counters = self._counters[name] = Counters(total=len(node.upstream))
-            for upstream in node.upstream:
-                state = EngineState(self.rows[upstream].state)
-                if state in TERMINAL and upstream not in self.finished:
-                    self.plan.graph.count(counters, name, upstream, state)
-            row.succeeded, row.failed, row.skipped = counters.succeeded, counters.failed, counters.skipped
+            row.succeeded, row.failed, row.skipped = mine.succeeded, mine.failed, mine.skipped
             row.changed = True
+        for name in step.skipped:
+            self.rows[name].move(TaskState.SKIPPED, self.now)
+        for name in step.upstream_failed:
+            self.rows[name].move(TaskState.UPSTREAM_FAILED, self.now)
+        self.ready += [(name, -1) for name in step.ready]
 
     # What starts
 
@@ -324,7 +358,7 @@ class Progress:
                     row.started_at = self.now
                     self._end(row, TaskState.SUCCEEDED)
                 elif index >= 0:
-                    self._begin(row, task, task.resolve(known, self.run.params, item=self._items(task, known)[index]))
+                    self._begin(row, task, task.resolve(known, self.run.params, item=self._item(row, task, known)))
                 elif task.mapped:
                     self._expand(row, task, known)
                 else:
@@ -344,6 +378,15 @@ class Progress:
         self._submit(row, task, inputs)
         if isinstance(task.options, Poke):
             self.deferring.poke(row, task.options, self.waits.get(row.pk) if row.pk else None)
+
+    def _item(self, row: TaskRow, task: CompiledTask, results: Mapping[str, Any]) -> Any:
+        items = self._items(task, results)
+        if row.index >= len(items):
+            raise ArgumentError(
+                f"The list that {task.id} is mapped over has only {len(items)} items since what makes it ran again: "
+                f"clear {task.id} as a whole."
+            )
+        return items[row.index]
 
     def _submit(self, row: TaskRow, task: CompiledTask, inputs: Mapping[str, Any]) -> None:
         if inputs and size(inputs) > INPUT_BYTES:
@@ -387,6 +430,10 @@ class Progress:
                 self._begin(row, task, {**common, over: item})
             except ArgumentError as error:
                 self._end(row, TaskState.FAILED, str(error))
+
+
+def _why_left_out(task: CompiledTask) -> str:
+    return f"{task.id} did not choose it." if task.decides == "branch" else f"{task.id} found that it is not to go on."
 
 
 def _end_of(item: News) -> tuple[str, str]:

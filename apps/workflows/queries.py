@@ -13,7 +13,7 @@ from apps.core.errors import Invalid, NotFound
 from apps.tenants.models import Tenant
 
 from . import policies
-from .models import Run, Task, Workflow, WorkflowVersion
+from .models import Backfill, Run, Task, Workflow, WorkflowVersion
 from .plans import plan_of
 from .states import RUN_ACTIVE, TASK_ACTIVE, TaskState
 
@@ -72,7 +72,7 @@ def list_runs(actor: Actor) -> QuerySet[Run]:
     """Runs with workflow, tenant, version and owner."""
     return (
         policies.runs.visible(actor)
-        .select_related("workflow", "tenant", "version", "owner")
+        .select_related("workflow", "tenant", "version", "owner", "note_by")
         .defer("version__definition")
     )
 
@@ -83,6 +83,35 @@ def run_of(actor: Actor, run_id: int) -> Run:
     if found is None:
         raise NotFound(f"There is no run {run_id} that you can see.")
     return found
+
+
+def list_backfills(actor: Actor) -> QuerySet[Backfill]:
+    """Backfills with workflow, tenant, version and owner."""
+    return (
+        policies.backfills.visible(actor)
+        .select_related("workflow", "tenant", "version", "owner")
+        .defer("version__definition")
+    )
+
+
+def with_counts(backfills: Iterable[Backfill]) -> list[Backfill]:
+    """The same with `counts`: how many of their runs are in each state."""
+    found = list(backfills)
+    counts: dict[int, Counts] = {backfill.pk: {} for backfill in found}
+    rows = Run.objects.filter(backfill__in=list(counts)).order_by().values_list("backfill", "state")
+    for pk, state, count in rows.annotate(count=Count("pk")):
+        counts[pk][state] = count
+    for backfill in found:
+        backfill.counts = counts[backfill.pk]  # type: ignore[attr-defined]
+    return found
+
+
+def backfill_of(actor: Actor, backfill_id: int) -> Backfill:
+    """One backfill as lists show it, with `counts`. Raises NotFound."""
+    found = with_counts(list_backfills(actor).filter(pk=backfill_id))
+    if not found:
+        raise NotFound(f"There is no backfill {backfill_id} that you can see.")
+    return found[0]
 
 
 def list_tasks(actor: Actor, run_id: int) -> QuerySet[Task]:

@@ -101,6 +101,8 @@ class RunAnswer(serializers.ModelSerializer[Run]):
     version: Any = serializers.IntegerField(source="version.number", read_only=True)
     owner: Any = serializers.CharField(source="owner.username", default=None, read_only=True, allow_null=True)
     params: Any = serializers.DictField(read_only=True)
+    note_by: Any = serializers.CharField(source="note_by.username", default=None, read_only=True, allow_null=True)
+    backfill: Any = serializers.IntegerField(source="backfill_id", read_only=True, allow_null=True)
 
     class Meta:
         model = Run
@@ -115,6 +117,9 @@ class RunAnswer(serializers.ModelSerializer[Run]):
             "logical_time",
             "params",
             "note",
+            "note_by",
+            "note_at",
+            "backfill",
             "owner",
             "created_at",
             "started_at",

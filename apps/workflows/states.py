@@ -1,4 +1,4 @@
-"""Lifecycles of runs, tasks and questions.
+"""Lifecycles of runs, tasks, questions and backfills.
 
 Run:  queued → running → succeeded | failed;  queued, running → cancelled
 Task: waiting → queued → running → succeeded | failed | skipped
@@ -7,7 +7,13 @@ Task: waiting → queued → running → succeeded | failed | skipped
       waiting → succeeded                                   (empty tasks, mapped groups)
       waiting → skipped | upstream_failed | failed
       waiting, deferred, queued, running → cancelled
+
+Only people's own acts go against these arrows, each with an event of its own (RUN_REOPENS, TASK_CLEARS, TASK_MARKS):
+a run that has ended is queued again, a task is cleared (→ waiting; while its former job still stops, queued or
+running) or marked (→ succeeded | failed | skipped; what has succeeded is cleared, never marked).
+
 Approval: open → answered | expired | closed
+Backfill: running ⇄ paused;  running → succeeded | failed;  running, paused → cancelled;  ended → running
 """
 
 from django.db import models
@@ -33,11 +39,22 @@ class TaskState(models.TextChoices):
     CANCELLED = "cancelled"
 
 
+class BackfillState(models.TextChoices):
+    RUNNING = "running"
+    PAUSED = "paused"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
 RUN_ACTIVE = frozenset({RunState.QUEUED, RunState.RUNNING})
 RUN_TERMINAL = frozenset(RunState) - RUN_ACTIVE
 TASK_ACTIVE = frozenset({TaskState.WAITING, TaskState.DEFERRED, TaskState.QUEUED, TaskState.RUNNING})
 TASK_IN_FLIGHT = frozenset({TaskState.QUEUED, TaskState.RUNNING})
 TASK_TERMINAL = frozenset(TaskState) - TASK_ACTIVE
+BACKFILL_ACTIVE = frozenset({BackfillState.RUNNING, BackfillState.PAUSED})
+BACKFILL_TERMINAL = frozenset(BackfillState) - BACKFILL_ACTIVE
+MARKS = (TaskState.SUCCEEDED, TaskState.FAILED, TaskState.SKIPPED)
 
 RUN_EDGES: dict[tuple[str, str], str] = {
     ("queued", "running"): "run.started",
@@ -67,4 +84,29 @@ APPROVAL_EDGES: dict[tuple[str, str], str] = {
     ("open", "answered"): "approval.answered",
     ("open", "expired"): "approval.expired",
     ("open", "closed"): "approval.closed",
+}
+
+RUN_REOPENS: dict[tuple[str, str], str] = {(str(state), "queued"): "run.reopened" for state in RUN_TERMINAL}
+
+TASK_CLEARS: dict[tuple[str, str], str] = {
+    (str(source), target): "task.cleared"
+    for source in frozenset(TaskState) - {TaskState.WAITING}
+    for target in ("waiting", "queued", "running")
+}
+
+TASK_MARKS: dict[tuple[str, str], str] = {
+    (str(source), str(target)): "task.marked"
+    for source in frozenset(TaskState) - {TaskState.SUCCEEDED}
+    for target in MARKS
+    if source != target
+}
+
+BACKFILL_EDGES: dict[tuple[str, str], str] = {
+    ("running", "paused"): "backfill.paused",
+    ("paused", "running"): "backfill.resumed",
+    ("running", "succeeded"): "backfill.succeeded",
+    ("running", "failed"): "backfill.failed",
+    ("running", "cancelled"): "backfill.cancelled",
+    ("paused", "cancelled"): "backfill.cancelled",
+    **{(str(state), "running"): "backfill.reopened" for state in BACKFILL_TERMINAL},
 }

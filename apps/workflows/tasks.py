@@ -7,7 +7,7 @@ from apps.core import loops
 
 from . import waits as waiting
 from .apply import apply
-from .commands import create_due_runs, next_due
+from .commands import advance_backfills, create_due_runs, next_due
 from .observe import observe
 
 
@@ -25,9 +25,9 @@ def advance() -> bool:
 
 @loops.loop("timetable")
 def timetable() -> bool:
-    """Make the runs that are due, and come back when the next ones are."""
+    """Make the runs that are due and the next ones of backfills, and come back when the next are due."""
     now = timezone.now()
-    more = create_due_runs(now)
+    more = create_due_runs(now) | advance_backfills(now)
     due = next_due(now)
     if due is not None:
         loops.wake_at("timetable", due)

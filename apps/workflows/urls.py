@@ -1,6 +1,6 @@
 from django.urls import path
 
-from . import api, approvals_api, budgets_api
+from . import api, approvals_api, backfills_api, budgets_api, clear_api
 
 urlpatterns = [
     path("budgets", budgets_api.Budgets.as_view()),
@@ -20,4 +20,14 @@ urlpatterns = [
     path("runs/<int:run_id>/tasks", api.Tasks.as_view()),
     path("runs/<int:run_id>/graph", api.GraphOfRun.as_view()),
     path("runs/<int:run_id>/cancel", api.Cancel.as_view()),
+    path("runs/<int:run_id>/clear", clear_api.Clear.as_view()),
+    path("runs/<int:run_id>/mark", clear_api.Mark.as_view()),
+    path("runs/<int:run_id>/note", clear_api.Note.as_view()),
+    path("runs/<int:run_id>/tries", clear_api.Tries.as_view()),
+    path("backfills", backfills_api.Backfills.as_view()),
+    path("backfills/<int:backfill_id>", backfills_api.BackfillDetail.as_view()),
+    path("backfills/<int:backfill_id>/pause", backfills_api.PauseBackfill.as_view()),
+    path("backfills/<int:backfill_id>/resume", backfills_api.ResumeBackfill.as_view()),
+    path("backfills/<int:backfill_id>/cancel", backfills_api.CancelBackfill.as_view()),
+    path("backfills/<int:backfill_id>/rerun", backfills_api.RerunBackfill.as_view()),
 ]

@@ -6,6 +6,9 @@ from typing import Annotated, Any
 import typer
 
 from rmctl.cli import failures
+from rmctl.cli.backfill_commands import backfill_app
+from rmctl.cli.options import JobId, Json, TenantOption
+from rmctl.cli.run_commands import runs_app
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -20,18 +23,8 @@ agent_app = typer.Typer(no_args_is_help=True, help="This machine as a node of th
 app.add_typer(agent_app, name="agent")
 budget_app = typer.Typer(no_args_is_help=True, help="Budgets of domains, tenants, workflows and people.")
 app.add_typer(budget_app, name="budget")
-
-
-def _json_mode(value: bool) -> bool:
-    failures.as_json = value
-    return value
-
-
-Json = Annotated[
-    bool, typer.Option("--json", callback=_json_mode, help="Print JSON for scripts, errors included.")
-]
-TenantOption = Annotated[str | None, typer.Option("--tenant", "-t", help="Slug of the tenant to act for.")]
-JobId = Annotated[int, typer.Argument(min=1, help="Number of the job.", metavar="JOB")]
+app.add_typer(runs_app, name="runs")
+app.add_typer(backfill_app, name="backfill")
 
 
 @app.callback(invoke_without_command=True)

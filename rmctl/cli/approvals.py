@@ -7,7 +7,7 @@ from rich.text import Text
 from rmctl.cli.failures import UsageError
 from rmctl.cli.output import ago, clean, print_json, print_table, stdout
 from rmctl.cli.session import client, pairs
-from rmctl.cli.workflows import parsed
+from rmctl.cli.workflows import json_or_text
 from rmctl.spec.errors import did_you_mean
 
 
@@ -44,7 +44,7 @@ def answer(
         if option not in row["options"]:
             hint = did_you_mean(option, row["options"])
             raise UsageError(f"{option} is not an answer to this question.{hint} Options: {', '.join(row['options'])}.")
-        values = {key: parsed(text) for key, text in pairs(given, "--value").items()}
+        values = {key: json_or_text(text) for key, text in pairs(given, "--value").items()}
         body = {"option": option, "values": values, "comment": comment}
         done = asked.post(f"approvals/{approval}/answer", body)
     if as_json:

@@ -80,7 +80,7 @@ def trigger(
     name: str, given: list[str] | None, note: str, wait: bool, tenant: str | None, as_json: bool
 ) -> None:
     """Start a run, and watch it to its end when asked to."""
-    params = {key: parsed(text) for key, text in pairs(given, "--param").items()}
+    params = {key: json_or_text(text) for key, text in pairs(given, "--param").items()}
     with client() as asked:
         workflow = asked.workflow(name, tenant_of(tenant))
         run = asked.trigger(int(workflow["id"]), params, note)
@@ -101,7 +101,7 @@ def trigger(
     sys.exit(0 if run["state"] == "succeeded" else FAILED)
 
 
-def parsed(text: str) -> Any:
+def json_or_text(text: str) -> Any:
     """JSON where it is JSON, else the text: `-p n=5` is a number, `-p name=x` is text."""
     try:
         return json.loads(text)

@@ -1,6 +1,6 @@
 """One object of every kind that belongs to the tenant `vision`, by the name that routes give to its key."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.core.files.base import ContentFile
@@ -18,7 +18,7 @@ from apps.scheduling.models import Decision
 from apps.tenants import commands as tenants
 from apps.tenants.models import Membership, Secret
 from apps.workflows import commands as workflows
-from apps.workflows.models import Approval, Run
+from apps.workflows.models import Approval, Backfill, Run
 from tests.personas import GIB, World
 
 SHA256 = "a" * 64
@@ -71,7 +71,12 @@ def run_job(world: World, job: Job, node: Any) -> Placement:
     return placement
 
 
-DEFINITION = {"schema": 1, "name": "etl", "tasks": [{"id": "check", "kind": "bash", "script": "true"}]}
+DEFINITION = {
+    "schema": 1,
+    "name": "etl",
+    "schedule": "@daily",
+    "tasks": [{"id": "check", "kind": "bash", "script": "true"}],
+}
 
 
 def make_run(world: World, name: str = "etl") -> Run:
@@ -93,6 +98,13 @@ def make_approval(run: Run) -> Approval:
         asked_at=now,
         expires_at=now + timedelta(days=1),
     )
+
+
+def make_backfill(world: World, run: Run) -> Backfill:
+    """A backfill of a run's workflow over two days of the past."""
+    first, last = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC)
+    actor = world.actor("member")
+    return workflows.create_backfill(actor=actor, workflow_id=run.workflow_id, first=first, last=last).backfill
 
 
 def make_objects(world: World) -> dict[str, Any]:
@@ -123,6 +135,7 @@ def make_objects(world: World) -> dict[str, Any]:
         "event_id": Event.objects.filter(tenant_id=world.vision.pk).latest("id").pk,
         "job_id": job.pk,
         "workflow_id": run.workflow_id,
+        "backfill_id": make_backfill(world, run).pk,
         "number": 1,
         "run_id": run.pk,
         "approval_id": make_approval(run).pk,

@@ -61,9 +61,9 @@ def make_runs(workflow: Workflow, count: int = RUNS, every: str = "1 hour") -> l
     with connection.cursor() as cursor:
         cursor.execute(
             "INSERT INTO workflows_run (workflow_id, version_id, tenant_id, state, trigger, logical_time, params, "
-            "note, created_at, started_at, ended_at) "
-            "SELECT %s, %s, %s, CASE WHEN n %% 17 = 0 THEN 'failed' ELSE 'succeeded' END, 'manual', at, '{}', '', at, "
-            "at + interval '1 second', at + interval '20 seconds' * (1 + abs(sin(n / 40.0))) "
+            "depth, edits, note, created_at, started_at, ended_at) "
+            "SELECT %s, %s, %s, CASE WHEN n %% 17 = 0 THEN 'failed' ELSE 'succeeded' END, 'manual', at, '{}', 0, 0, "
+            "'', at, at + interval '1 second', at + interval '20 seconds' * (1 + abs(sin(n / 40.0))) "
             "FROM (SELECT n, now() - (%s - n) * %s::interval AS at FROM generate_series(1, %s) AS n) AS made "
             "ORDER BY n RETURNING id",
             [workflow.pk, workflow.current_id, workflow.tenant_id, count, every, count],

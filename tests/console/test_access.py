@@ -26,6 +26,7 @@ LISTS = {
     "workflows",
     "runs",
     "approvals",
+    "backfills",
     "quotas",
     "domains",
     "tenants",
@@ -50,6 +51,7 @@ OF_VISION = {
     "run-gantt",
     "run-task",
     "approval",
+    "backfill",
     "tenant",
 }
 # Alpha lends its nodes to every domain, so that members of other tenants see them too.
@@ -75,6 +77,9 @@ FORMS = {
     "tenant-new": {"operator"},
     "cluster-new": {"operator", "provider"},
     "cluster": {"operator", "provider"},
+    "run-clear": {"operator", "admin", "member"},
+    "run-note": {"operator", "admin", "member"},
+    "backfill-new": {"operator", "admin", "member"},
 }
 # Of these, those of what is not there yet.
 NEW = {"pool-preview", "flavor-preview"}
@@ -88,6 +93,8 @@ CHANGES = {
     "job-action",
     "workflow-action",
     "run-cancel",
+    "run-mark",
+    "backfill-action",
     "tenant-action",
     "token-revoke",
     "pool-delete",
@@ -155,7 +162,7 @@ def test_forms_by_persona(world: World, people: People, name: str) -> None:
 @pytest.mark.parametrize("name", sorted(OF_VISION | LENT | (FORMS.keys() - NEW)))
 def test_what_is_not_there(people: People, name: str) -> None:
     keys = ("artifact", "job", "workflow", "run", "node", "pool", "flavor", "quota", "budget", "contribution")
-    nowhere = {f"{key}_id": 2**62 for key in (*keys, "approval", "cluster")}
+    nowhere = {f"{key}_id": 2**62 for key in (*keys, "approval", "backfill", "cluster")}
     path = address(name, {**nowhere, "slug": "no-such-tenant", "region": "no-such-region"})
     assert people.operator.get(path).status_code == 404
 
@@ -180,6 +187,8 @@ CHANGE_ARGUMENTS = [("node-action", {"action": action}) for action in ("cordon",
         for action in ("add-member", "remove-member", "set-secret", "delete-secret", "suspend", "resume")
     ),
     ("run-cancel", {}),
+    ("run-mark", {}),
+    *(("backfill-action", {"action": action}) for action in ("pause", "resume", "cancel", "rerun")),
     ("token-revoke", {}),
     ("join-token", {}),
     ("pool-delete", {}),
@@ -219,7 +228,7 @@ def test_changes_are_refused(world: World, people: People, name: str, arguments:
 
 def test_an_unknown_action_is_not_there(world: World, people: People) -> None:
     objects = make_objects(world)
-    for name in ("node-action", "job-action", "workflow-action", "tenant-action"):
+    for name in ("node-action", "job-action", "workflow-action", "tenant-action", "backfill-action"):
         assert people.operator.post(address(name, objects, action="explode")).status_code == 404, name
     assert people.operator.get(f"/nodes/{objects['node_id']}/figures/secrets").status_code == 404
 

@@ -20,7 +20,7 @@ LIMITS = {
     "/queue/": 12,
     "/whatif/": 14,
     "/jobs/": 12,
-    "/jobs/{job_id}/": 20,
+    "/jobs/{job_id}/": 21,
     "/workflows/": 10,
     "/workflows/{workflow_id}/": 16,
     "/workflows/{workflow_id}/grid": 9,

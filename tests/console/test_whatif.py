@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from apps.console import figures, whatif_forms
+from apps.core.actors import SYSTEM
 from apps.jobs.models import Job
+from apps.quotas.budgets import create_budget
 from apps.scheduling import simulation
 from tests.personas import World
 from tests.work import cycle, fresh, simulated_node, submit
@@ -99,6 +101,25 @@ def test_a_quota_and_a_policy(queue: tuple[Job, Job], people: People) -> None:
     assert "earlier" in cells(cancelled, queue[1].pk)[4]
 
 
+def test_a_budget(world: World, people: People) -> None:
+    simulated_node(world, cpu=4000)
+    budget = create_budget(actor=SYSTEM, tenant=world.vision, measure="running", amount=1)
+    watched = create_budget(actor=SYSTEM, tenant=world.vision, measure="gpu_hours", period="day", amount=1, hard=False)
+    submit(world, "sleep 100", cpu="1", time_limit="100s")
+    cycle()
+    second = submit(world, "sleep 100", cpu="1", time_limit="100s")
+    cycle()
+    form = people.member.get("/whatif/").content.decode()
+    assert f'<option value="{budget.pk}"' in form
+    assert f'<option value="{watched.pk}"' not in form  # It holds nobody back.
+    row = {"0-kind": "budget", "0-budget": str(budget.pk)}
+    for limit in ("2", ""):
+        page = asked(people, "member", **row, **{"0-limit": limit})
+        assert "earlier" in cells(page, second.pk)[4]
+    assert "is not a number" in fault(asked(people, status=422, **row, **{"0-limit": "two"}), "0-limit")
+    assert 'data-testid="add-budget"' not in people.stranger.get("/whatif/").content.decode()
+
+
 @pytest.mark.parametrize(
     ("values", "field", "words"),
     [
@@ -175,8 +196,8 @@ def test_what_is_in_use_goes_as_far_as_somebody_runs(queue: tuple[Job, Job], api
     assert len(use["at"]) == len(use["after"]["cpu"]) + 1 == simulation.BINS + 1
     begin, end = (datetime.fromisoformat(use["at"][place]) for place in (0, -1))
     assert 195 < (end - begin).total_seconds() < 201
-    assert [use["before"]["cpu"][place] for place in (0, 30, 90, -2)] == [1.0, 1.0, 1.0, 1.0]
-    assert [use["after"]["cpu"][place] for place in (0, 30, 90, -2)] == [1.0, 1.0, 0.0, 0.0]
+    assert [use["before"]["cpu"][place] for place in (0, 30, 90, -2)] == pytest.approx([1, 1, 1, 1])
+    assert [use["after"]["cpu"][place] for place in (0, 30, 90, -2)] == pytest.approx([1, 1, 0, 0])
     assert api.member.post("simulate", {}).json()["use"] is None
 
 

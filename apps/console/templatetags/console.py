@@ -26,6 +26,7 @@ for function in (
     words.compact,
     words.cores,
     words.duration,
+    words.hours,
     words.hundredths,
     words.initials,
     words.listed,

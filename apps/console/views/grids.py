@@ -16,6 +16,7 @@ from apps.workflows.states import RunState
 from .. import queries, run_queries
 from ..folding import verdict
 from ..pages import number, page, page_of, show, text
+from .workflows import ACTIONS
 
 # Years that can be asked for; outside of them a calendar has no such day.
 YEARS = (1970, 9000)
@@ -68,7 +69,7 @@ def workflow_calendar(request: HttpRequest, actor: Actor, workflow_id: int) -> H
         ],
         "workflow": found,
         "view": "calendar",
-        "may": {action: policies.workflows.allows(actor, action, found) for action in ("trigger", "pause", "resume")},
+        "may": {action: policies.workflows.allows(actor, action, found) for action in ACTIONS},
         "months": _months(year, counted, today),
         "year": year,
         "total": sum(sum(counts.values()) for counts in counted.values()),

@@ -9,14 +9,16 @@ from apps.core.actors import Actor
 from apps.core.errors import NotFound
 from apps.execution.queries import job_artifacts
 from apps.jobs.models import Job, Placement
-from apps.workflows.models import Run, Task
-from apps.workflows.states import TaskState
+from apps.workflows import policies
+from apps.workflows.models import Run, Task, TaskTry
+from apps.workflows.states import MARKS, TASK_MARKS, TaskState
 
 from ..pages import choice, number, numbered_page
 from .approvals import questions_of
 
 INSTANCES = 50
 ATTEMPTS = 10
+TRIES = 50
 
 
 def task_context(actor: Actor, run: Run, name: str, request: HttpRequest) -> dict[str, Any]:
@@ -28,9 +30,20 @@ def task_context(actor: Actor, run: Run, name: str, request: HttpRequest) -> dic
         what = f"task {name}" if index is None else f"instance {index} of task {name}"
         raise NotFound(f"Run {run.pk} has no {what}.")
     context: dict[str, Any] = {"run": run, "task": task, "index": index, "questions": questions_of(actor, run, name)}
+    context["tries"] = _tries(run, name, index)
+    context["may_clear"] = policies.runs.allows(actor, "clear", run)
+    may_mark = policies.runs.allows(actor, "mark", run)
+    context["marks"] = [state for state in MARKS if may_mark and (task.state, state) in TASK_MARKS]
     if task.width is not None:
         return context | _instances(request, run, task)
     return context | (_job(actor, request, task.job) if task.job is not None else {})
+
+
+def _tries(run: Run, name: str, index: int | None) -> list[TaskTry]:
+    """How the task, or one instance, ended before it was cleared or marked, the latest first."""
+    rows = TaskTry.objects.filter(run=run, name=name, **({} if index is None else {"index": index}))
+    rows = rows.select_related("version").defer("version__definition")
+    return list(rows.order_by("-closed_at", "index")[:TRIES])
 
 
 def _instances(request: HttpRequest, run: Run, task: Task) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from apps.workflows.queries import list_versions, version_of
 
 from .. import diffs, graphs
 from ..pages import number, numbered_page, page, show
-from .workflows import opened_groups
+from .workflows import ACTIONS, opened_groups
 
 VERSIONS = 20
 # Characters of a definition that a page shows; all of it is a download.
@@ -37,7 +37,7 @@ def workflow_code(request: HttpRequest, actor: Actor, workflow_id: int) -> HttpR
         ],
         "workflow": found,
         "view": "code",
-        "may": {action: policies.workflows.allows(actor, action, found) for action in ("trigger", "pause", "resume")},
+        "may": {action: policies.workflows.allows(actor, action, found) for action in ACTIONS},
         "version": version,
         "against": against,
         "page": numbered_page(request, list_versions(actor, found.pk), "-number", size=VERSIONS),

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from django.db.models import Q
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from django.views.decorators.http import require_http_methods
@@ -18,6 +19,7 @@ from apps.fleet.models import Flavor
 from apps.fleet.queries import list_clusters, list_pools
 from apps.fleet.states import NodeState
 from apps.jobs import policies as job_policies
+from apps.quotas.models import OVER_TIME, Measure
 from apps.quotas.queries import list_quotas
 from apps.scheduling.policies import simulations
 from apps.scheduling.simulation import Answer, Course, Simulated, simulate_changes
@@ -27,6 +29,7 @@ from apps.tenants.models import Tenant
 from .. import figures, whatif_forms
 from ..context import visible_tenants
 from ..pages import number, page, show
+from .budgets import budgets_of
 
 SHOWN = 100
 STARTS = 40
@@ -65,12 +68,18 @@ def _known(request: HttpRequest, actor: Actor) -> whatif_forms.Known:
     everything = simulations.sees_all(actor)
     most = whatif_forms.NAMES_MAX + 1
     nodes = fleet_policies.nodes.visible(actor).exclude(state=NodeState.REMOVED).order_by("name")
+    binding = budgets_of(actor, Q(hard=True, measure__in=[*OVER_TIME, Measure.RUNNING])).order_by("pk")
     return whatif_forms.Known(
         tenants=[(tenant.slug, tenant.name) for tenant in visible_tenants(request, actor)],
         pools=[pool.name for pool in list_pools(actor)],
         nodes=list(nodes.values_list("name", flat=True)[:most]) if everything else (),
         clusters=[cluster.name for cluster in list_clusters(actor).order_by("name")[:most]] if everything else (),
         quotas=list(list_quotas(actor).order_by("name").values_list("name", flat=True)[:most]),
+        budgets=[
+            (str(budget.pk), str(budget))
+            for budget in binding[:most]
+            if simulations.allows(actor, "simulate_budget", budget)
+        ],
         flavors=list(Flavor.objects.order_by("name").values_list("name", flat=True).distinct()[:most]),
         everything=everything,
     )

@@ -24,6 +24,8 @@ from .tasks import task_context
 STRIP = 24
 # Tasks of a run on one page of their list.
 TASKS = 50
+# What the head of a workflow's pages offers.
+ACTIONS = ("trigger", "pause", "resume", "backfill")
 RUN_TABS = (
     ("", "All"),
     (RunState.RUNNING, "Running"),
@@ -77,7 +79,7 @@ def _show_workflow(request: HttpRequest, actor: Actor, found: Workflow, form: fo
         "page": page_of(request, runs, 20),
         "form": form or forms.params_form(schema),
         "opened": form is not None,
-        "may": {action: policies.workflows.allows(actor, action, found) for action in ("trigger", "pause", "resume")},
+        "may": {action: policies.workflows.allows(actor, action, found) for action in ACTIONS},
         "budgets": budget_rows(actor, budgets_of(actor, Q(tenant=found.tenant_id, workflow=found.name))),
         "may_budget": may_budget(actor, found.tenant),
     }
@@ -154,7 +156,7 @@ def runs(request: HttpRequest, actor: Actor) -> HttpResponse:
 
 
 def _run(actor: Actor, run_id: int) -> Run:
-    rows = policies.runs.visible(actor).select_related("workflow", "tenant", "owner", "version")
+    rows = policies.runs.visible(actor).select_related("workflow", "tenant", "owner", "version", "note_by")
     rows = rows.defer("version__definition")
     found = rows.filter(pk=run_id).first()
     if found is None:
@@ -191,6 +193,7 @@ def run(request: HttpRequest, actor: Actor, run_id: int, view: str = "graph") ->
         "total": total,
         "bad": sum(counts.get(state, 0) for state in ("failed", "upstream_failed", "cancelled")),
         "ended": total - sum(counts.get(state, 0) for state in TASK_ACTIVE),
+        "may": {action: policies.runs.allows(actor, action, found) for action in ("clear", "note")},
         "may_cancel": policies.runs.allows(actor, "cancel", found) and found.ended_at is None,
         "may_trigger": policies.workflows.allows(actor, "trigger", found.workflow),
         "view": view,

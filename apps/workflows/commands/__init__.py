@@ -4,18 +4,37 @@ Lock order: advisory lock of the workflow's name → workflow → run → tasks 
 """
 
 from .approvals import answer_approval
+from .backfills import (
+    advance_backfills,
+    cancel_backfill,
+    create_backfill,
+    pause_backfill,
+    rerun_backfill,
+    resume_backfill,
+)
+from .clear import clear, mark
 from .definitions import PushResult, pause, push, resume
+from .notes import note_run
 from .runs import cancel_run, trigger
 from .scheduled import create_due_runs, next_due
 
 __all__ = [
     "PushResult",
+    "advance_backfills",
     "answer_approval",
+    "cancel_backfill",
     "cancel_run",
+    "clear",
+    "create_backfill",
     "create_due_runs",
+    "mark",
     "next_due",
+    "note_run",
     "pause",
+    "pause_backfill",
     "push",
+    "rerun_backfill",
     "resume",
+    "resume_backfill",
     "trigger",
 ]

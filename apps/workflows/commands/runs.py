@@ -17,7 +17,9 @@ from apps.jobs.commands import cancel_many
 from rmctl.spec import SpecError, check_params
 
 from .. import policies, waits
+from ..facts import run_fact
 from ..models import Run, Task, Workflow, WorkflowVersion
+from ..moved import backfill_moved
 from ..plans import plan_of
 from ..states import RUN_EDGES, RUN_TERMINAL, TASK_ACTIVE, TASK_EDGES, RunState, TaskState
 from ..timetable import YEARS
@@ -34,6 +36,7 @@ class NewRun:
     note: str = ""
     cause_id: int | None = None
     depth: int = 0
+    backfill_id: int | None = None
 
 
 @transaction.atomic
@@ -52,7 +55,7 @@ def trigger(
     does, where a budget lets nothing more come: of the workflow, its tenant, its domain or the person.
     """
     workflow = policies.workflows.get(actor, "trigger", pk=workflow_id)
-    chosen = _version(workflow, version)
+    chosen = chosen_version(workflow, version)
     values = checked_params(chosen, params or {})
     if len(note) > 500:
         raise Invalid.field("note", "at most 500 characters.", "too_long")
@@ -64,7 +67,8 @@ def trigger(
     return create_runs(actor, workflow, chosen, [new], now)[0]
 
 
-def _version(workflow: Workflow, number: int | None) -> WorkflowVersion:
+def chosen_version(workflow: Workflow, number: int | None) -> WorkflowVersion:
+    """The version with the number, or the current one. Raises NotFound."""
     if number is None:
         found = workflow.current
     else:
@@ -98,6 +102,9 @@ def create_runs(
             note=item.note,
             cause_id=item.cause_id,
             depth=item.depth,
+            note_by_id=item.owner_id if item.note else None,
+            note_at=now if item.note else None,
+            backfill_id=item.backfill_id,
             created_at=now,
         )
         for item in items
@@ -169,6 +176,7 @@ def cancel_run(*, actor: Actor, run_id: int, reason: str = "") -> Run:
     fact = run_fact("run.cancelled", run, {}, reason=reason)
     transition(actor, run, RUN_EDGES, RunState.CANCELLED, fact, ended_at=now)
     waits.runs_ended([run], now)
+    backfill_moved([run])
     return run
 
 
@@ -186,16 +194,3 @@ def start_children(run: Run, changes: waits.Changes, now: datetime) -> None:
         )
         [made] = create_runs(SYSTEM, child.workflow, child.version, [new], now)
         waiting[id(row)].run = made.pk
-
-
-def run_fact(verb: str, run: Run, facts: Mapping[str, Any], *, reason: str = "") -> Fact:
-    """A fact about a run; the pages of the run and of its workflow show it."""
-    return Fact(
-        verb,
-        "run",
-        run.pk,
-        tenant_id=run.tenant_id,
-        facts=facts,
-        reason=reason,
-        topics=(f"workflow:{run.workflow_id}",),
-    )

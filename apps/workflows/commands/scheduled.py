@@ -61,7 +61,8 @@ def _create_of(workflow_id: int, now: datetime) -> bool:
     intervals, following = _due(workflow, now, room)
     made = set(
         workflow.runs.filter(
-            trigger=Run.Trigger.SCHEDULE, logical_time__in=[interval.start for interval in intervals]
+            trigger__in=[Run.Trigger.SCHEDULE, Run.Trigger.BACKFILL],
+            logical_time__in=[interval.start for interval in intervals],
         ).values_list("logical_time", flat=True)
     )
     params = checked_params(workflow.current, {})

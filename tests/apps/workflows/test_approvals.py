@@ -25,7 +25,7 @@ def ask(*upstream: str, arguments: Any = None, **approval: Any) -> dict[str, Any
 
 
 def answer(world: World, run: Run, option: str = "approve", persona: str = "member", **more: Any) -> Approval:
-    approval = Approval.objects.get(task__run=run)
+    approval = Approval.objects.filter(task__run=run).latest("pk")
     return commands.answer_approval(actor=world.actor(persona), approval_id=approval.pk, option=option, **more)
 
 

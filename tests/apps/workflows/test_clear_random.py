@@ -1,0 +1,122 @@
+"""Any DAG, any outcomes, and people who clear and mark in the middle and afterwards: through the loop and the database.
+
+After every step each waiting task is compared with a reference that knows no counters: the documented rules on the
+states of all its upstream tasks (tests/engine/test_dag.py).
+"""
+
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from apps.core.actors import SYSTEM
+from apps.core.errors import Conflict
+from apps.jobs.models import Job
+from apps.workflows import commands
+from apps.workflows.clearing import Choice
+from apps.workflows.models import Run, Task, TaskTry
+from engine.dag import FAILING, TERMINAL, Counters, TaskState
+from tests.apps.workflows.driver import begin, end_job, start, states, step
+from tests.apps.workflows.test_random import dags
+from tests.engine.test_dag import rescanned
+from tests.personas import World
+
+pytestmark = pytest.mark.django_db
+
+
+class Watched:
+    """A run, and what must hold of it at every moment."""
+
+    def __init__(self, world: World, tasks: list[dict[str, Any]]) -> None:
+        self.tasks = {task["id"]: task for task in tasks}
+        self.run = start(world.vision, *tasks, name=f"w{Run.objects.count()}")
+        self.succeeded: set[str] = set()
+
+    def check(self) -> None:
+        """No task waits that its rule lets go; counters are exact; no success was taken back by itself."""
+        self.run.refresh_from_db()
+        rows = {row.name: row for row in Task.objects.filter(run=self.run, index=-1)}
+        known = {name: TaskState(row.state) for name, row in rows.items()}
+        if self.run.state == "running":
+            for name, row in rows.items():
+                if known[name] != TaskState.WAITING:
+                    continue
+                above = [known[other] for other in self.tasks[name]["upstream"]]
+                rule = self.tasks[name]["trigger_rule"]
+                assert rescanned(rule, above) == "wait", f"{name} waits although {rule} is decided: {known}"
+                counters = Counters(total=len(above))
+                for state in above:
+                    if state in TERMINAL:
+                        counters.count(state, rule)
+                assert (row.succeeded, row.failed, row.skipped) == (
+                    counters.succeeded, counters.failed, counters.skipped
+                ), name  # fmt: skip
+        now = states(self.run)
+        assert all(now.get(name) == "succeeded" for name in self.succeeded), (self.succeeded, now)
+        self.succeeded = {name for name, state in now.items() if state == "succeeded"}
+        if self.run.ended_at is not None:
+            assert set(known.values()) <= TERMINAL
+            leaves = self.tasks.keys() - {name for task in self.tasks.values() for name in task["upstream"]}
+            failed = any(known[name] in FAILING for name in leaves)
+            assert self.run.state == ("failed" if failed else "succeeded")
+
+    def clear(self, random: Random) -> None:
+        """Clear something; a success that is turned back may end otherwise."""
+        now = states(self.run)
+        named = random.sample(sorted(now), random.randint(0, min(2, len(now))))
+        choice = Choice(tuple(named), *(random.random() < chance for chance in (0.2, 0.6, 0.3)))
+        before = {task.pk: task.job_id for task in Task.objects.filter(run=self.run)}
+        try:
+            plan = commands.clear(actor=SYSTEM, run_id=self.run.pk, choice=choice)
+        except Conflict:
+            return
+        cleared = {str(row) for row in plan.rows} | {row.name for row in (*plan.rows, *plan.groups)}
+        kept = set(TaskTry.objects.filter(run=self.run, job__isnull=False).values_list("job_id", flat=True))
+        assert {row.job for row in plan.rows if row.job and not row.restart} <= kept
+        self.succeeded -= cleared
+        for task in Task.objects.filter(run=self.run, restart=False, job__isnull=False):
+            assert str(task) not in cleared or task.job_id != before.get(task.pk), f"{task} kept its former job"
+
+    def mark(self, random: Random) -> None:
+        """Mark something that has not succeeded."""
+        name = random.choice(sorted(states(self.run)))
+        try:
+            commands.mark(
+                actor=SYSTEM, run_id=self.run.pk, tasks=[name], state=random.choice(["succeeded", "failed", "skipped"])
+            )
+        except Conflict:
+            return
+
+
+@given(dag=dags(), seed=st.integers(0, 2**32))
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_people_turn_back_every_rule_holds_and_the_run_ends(world: World, dag: Any, seed: int) -> None:
+    tasks, ends = dag
+    random = Random(seed)
+    watched = Watched(world, tasks)
+    watched.check()
+    acts = random.randint(1, 4)
+    for _ in range(200):
+        if watched.run.ended_at is not None and not acts:
+            break
+        jobs = list(Job.objects.filter(origin=f"run:{watched.run.pk}", ended_at=None).order_by("id"))
+        if acts and (not jobs or random.random() < 0.25):
+            acts -= 1
+            if random.random() < 0.75:
+                watched.clear(random)
+            else:
+                watched.mark(random)
+            watched.check()
+        elif jobs:
+            job = random.choice(jobs)
+            task = Task.objects.get(job=job) if hasattr(job, "task") else None
+            if job.state == "pending" and task is not None and random.random() < 0.3:
+                begin(watched.run, task.name, task.index)
+            else:
+                end_job(job, ends[str(task)] if task is not None else "succeeded", [1, 2])
+        step()
+        watched.check()
+    assert watched.run.ended_at is not None, f"the run did not end: {states(watched.run)}"
+    assert not Task.objects.filter(run=watched.run, restart=True).exists()

@@ -1,0 +1,102 @@
+"""`rmctl runs` and `rmctl backfill`: what is asked of the portal, and what is printed."""
+
+import json
+from typing import Any
+
+import pytest
+
+from .portal import FakePortal, page
+from .test_cli import rm  # noqa: F401
+
+ESTIMATE = {"task_hours": 1.5, "cpu_hours": 3.0, "money": 0.75, "unknown": ["new"]}
+CLEARED = {
+    "run": 7, "version": 2, "count": 2, "in_flight": 1, "added": ["new"], "removed": [], "changed": [], "remapped": [],
+    "tasks": [
+        {"name": "load", "index": 3, "state": "failed", "job": 12},
+        {"name": "after", "index": -1, "state": "running", "job": 13},
+    ],
+    "estimate": ESTIMATE,
+}  # fmt: skip
+BACKFILL = {
+    "id": 4, "workflow_name": "etl", "version": 1, "state": "running", "first": "2026-01-01T00:00:00Z",
+    "last": "2026-01-31T00:00:00Z", "order": "forward", "max_active_runs": 4, "owner": "max", "total": 31,
+    "position": 12, "made": 10, "counts": {"succeeded": 6, "failed": 1, "running": 3},
+    "created_at": "2026-02-01T00:00:00Z",
+}  # fmt: skip
+PLAN = {
+    "times": 31, "runs": 30, "estimate": ESTIMATE,
+    "slots": [{"logical_time": "2026-01-01T00:00:00Z", "action": "exists", "run": 3, "state": "succeeded"}],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_clear_says_what_and_what_it_costs(portal: FakePortal, rm: Any, dry_run: bool) -> None:  # noqa: F811
+    portal.on("POST runs/7/clear", (200, CLEARED))
+    flags = ["--dry-run"] if dry_run else []
+    done = rm("runs", "clear", "7", "load[3]", "--failed", "--newest", "--no-downstream", *flags)
+    assert done.status == 0, done.err
+    [asked] = portal.asked
+    assert asked.query.get("dry_run") == ("1" if dry_run else None)
+    assert asked.body == {
+        "tasks": ["load[3]"], "upstream": False, "downstream": False, "only_failed": True, "newest": True, "reason": "",
+    }  # fmt: skip
+    assert "load[3]" in done.out and "new in the newest version, will run: new" in done.out
+    verb = "would be cleared" if dry_run else "cleared"
+    assert f"run 7: 2 {verb}, 1 of them stopped first, on version 2" in done.out
+    assert "about 2 h of tasks, 3 h of a core, 0.75 by the nodes' prices; without a history: new" in done.out
+
+
+def test_mark_stop_note_and_tries(portal: FakePortal, rm: Any) -> None:  # noqa: F811
+    run = {"id": 7, "state": "running", "note": "late"}
+    for verb in ("mark", "cancel", "note"):
+        portal.on(f"POST runs/7/{verb}", (200, run))
+    assert "load, x[1] marked skipped" in rm("runs", "mark", "7", "skipped", "load", "x[1]", "--reason", "no").out
+    assert rm("runs", "stop", "7").out == "run 7: running\n"
+    assert rm("runs", "note", "7", "late").out == "run 7: late\n"
+    assert [asked.body for asked in portal.asked] == [
+        {"tasks": ["load", "x[1]"], "state": "skipped", "reason": "no"}, {}, {"note": "late"}
+    ]  # fmt: skip
+    old = {
+        "name": "load", "index": -1, "number": 1, "state": "failed", "job": 5, "version": 1, "closed_by": "user:max",
+        "closed_at": "2026-01-01T00:00:00Z", "detail": "Exited with status 1.", "started_at": None, "ended_at": None,
+    }  # fmt: skip
+    portal.on("GET runs/7/tries", page(old))
+    done = rm("runs", "tries", "7", "load")
+    assert portal.asked[-1].query["name"] == "load"
+    assert "Exited with status 1." in done.out and "user:max" in done.out
+
+
+def test_a_backfill_is_made_by_the_clock_of_its_workflow(portal: FakePortal, rm: Any) -> None:  # noqa: F811
+    portal.on("GET workflows/5", (200, {"id": 5, "name": "etl", "timezone": "Europe/Berlin"}))
+    portal.on("POST backfills", (201, {**BACKFILL, "plan": PLAN}))
+    done = rm("backfill", "create", "5", "--from", "2026-01-01", "--to", "2026-07-31", "-p", "n=5", "--dry-run")
+    assert done.status == 0, done.err
+    body = portal.asked[-1].body
+    assert (body["first"], body["last"]) == ("2026-01-01T00:00:00+01:00", "2026-07-31T23:59:59.999999+02:00")
+    assert (body["params"], body["existing"], body["max_active_runs"]) == ({"n": 5}, "none", 4)
+    assert "a backfill would make 30 runs for 31 logical times" in done.out
+    assert "exists" in done.out
+    done = rm("backfill", "create", "5", "--from", "2026-01-01T06:00Z", "--to", "2026-01-31", "--version", "1")
+    assert portal.asked[-1].body["first"] == "2026-01-01T06:00:00+00:00"
+    assert "backfill 4 makes 30 runs for 31 logical times: " in done.out and "/backfills/4/" in done.out
+
+
+def test_a_time_that_is_none_is_refused_here(portal: FakePortal, rm: Any) -> None:  # noqa: F811
+    portal.on("GET workflows/5", (200, {"id": 5, "name": "etl", "timezone": "UTC"}))
+    done = rm("backfill", "create", "5", "--from", "yesterday", "--to", "2026-01-31")
+    assert done.status == 2
+    assert "--from 'yesterday': give a date" in done.err
+
+
+def test_list_show_and_act(portal: FakePortal, rm: Any) -> None:  # noqa: F811
+    portal.on("GET backfills", page(BACKFILL))
+    portal.on("GET backfills/4", (200, BACKFILL))
+    portal.on("GET runs", page({"id": 9, "logical_time": "2026-01-03T00:00:00Z", "started_at": None, "ended_at": None}))
+    assert "9 of 31, 1 failed" in rm("backfill", "list", "--state", "running").out
+    shown = rm("backfill", "show", "4").out
+    assert "2 had a run already" in shown and "2026-01-03" in shown
+    assert json.loads(rm("backfill", "show", "4", "--json").out)["failed"][0]["id"] == 9
+    for verb in ("pause", "resume", "cancel", "rerun"):
+        portal.on(f"POST backfills/4/{verb}", (200, {**BACKFILL, "state": verb}))
+        assert rm("backfill", verb, "4").out == f"backfill 4: {verb}, 9 of 31, 1 failed\n"
+    assert portal.asked[-1].body == {"newest": False, "reason": ""}
