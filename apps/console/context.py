@@ -22,6 +22,7 @@ NAVIGATION: tuple[tuple[str, list[tuple[str, str, str, str]]], ...] = (
         [
             ("Jobs", "terminal", "jobs", "/jobs/"),
             ("Queue", "list-ordered", "queue", "/queue/"),
+            ("What if", "target", "what-if", "/whatif/"),
             ("Workflows", "workflow", "workflows", "/workflows/"),
             ("Runs", "activity", "runs", "/runs/"),
             ("Datasets", "boxes", "datasets", "/datasets/"),
@@ -42,6 +43,7 @@ NAVIGATION: tuple[tuple[str, list[tuple[str, str, str, str]]], ...] = (
         "Governance",
         [
             ("Quotas", "gauge", "quotas", "/quotas/"),
+            ("Domains", "network", "domains", "/domains/"),
             ("Tenants", "users", "tenants", "/tenants/"),
             ("Events", "scroll-text", "events", "/events/"),
         ],

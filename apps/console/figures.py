@@ -4,7 +4,7 @@ Colours are the names of tokens (`var(--blue)`): the page resolves them, so a fi
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 Figure = dict[str, Any]
@@ -14,12 +14,6 @@ GIB = 2**30
 MIB = 2**20
 # The line that follows the pointer.
 SPIKE = {"spikecolor": "var(--line-strong)", "spikethickness": 1, "spikedash": "solid"}
-STATE_COLOURS = {
-    "succeeded": "var(--fill-green)",
-    "failed": "var(--fill-red)",
-    "cancelled": "var(--grey)",
-    "running": "var(--fill-blue)",
-}
 
 
 def layout(unit: str, **changes: Any) -> dict[str, Any]:
@@ -122,25 +116,69 @@ def gpus(samples: Sequence[Sample]) -> Figure:
     return {"data": data, "layout": figure}
 
 
-def run_durations(runs: Sequence[tuple[int, str, float]]) -> Figure:
-    """Seconds of a workflow's latest runs as bars, oldest first: (run, state, seconds)."""
-    figure = layout(" s", bargap=0.25, hovermode="closest")
-    # Room for a dozen at least, so that a first run is a bar and not a wall.
-    room = [-0.5, max(len(runs), 12) - 0.5]
-    figure["xaxis"] |= {"type": "category", "showticklabels": len(runs) <= 12, "range": room, "tickformat": ""}
-    bars = {
-        "type": "bar",
-        "x": [f"#{run}" for run, _, _ in runs],
-        "y": [round(seconds, 3) for _, _, seconds in runs],
-        "text": [state for _, state, _ in runs],
-        "textposition": "none",
-        "hovertemplate": "run %{x}: %{y} s, %{text}<extra></extra>",
-        "marker": {
-            "color": [STATE_COLOURS.get(state, "var(--grey)") for _, state, _ in runs],
-            "cornerradius": 3,
-        },
+def use_over_time(at: Sequence[datetime], before: Sequence[float], after: Sequence[float]) -> Figure:
+    """The part of a resource in use, in per cent, as it is and with changes; `at` are the edges of the parts."""
+    times = [moment.isoformat() for moment in at]
+
+    def step(parts: Sequence[float], name: str, colour: str, dash: str) -> dict[str, Any]:
+        # The last value once more, so that its part is as wide as the others.
+        values = [round(100 * part, 1) for part in (*parts, *parts[-1:])]
+        trace = line(times, values, name, colour)
+        trace["line"] |= {"shape": "hv", "dash": dash}
+        return trace
+
+    figure = _with_legend(layout(" %"))
+    figure["yaxis"]["range"] = [0, 104]
+    figure["xaxis"]["tickformat"] = "%H:%M\n%d %b" if at[-1] - at[0] > timedelta(hours=20) else "%H:%M:%S"
+    was = step(before, "as it is", "var(--text-3)", "dot")
+    will = step(after, "with the changes", "var(--accent)", "solid")
+    will |= {"fill": "tozeroy", "fillcolor": "var(--accent-soft)"}
+    figure["legend"]["y"] = 1.3
+    figure["margin"]["t"] = 30
+    return {"data": [will, was], "layout": figure}
+
+
+def starts(moves: Sequence[tuple[str, datetime | None, datetime | None]]) -> Figure:
+    """When jobs start, as it is (hollow) and with changes (full), a line for each: (name, before, after)."""
+    names = [name for name, _, _ in moves]
+    traces: list[dict[str, Any]] = []
+    for name, before, after in moves:
+        if before is not None and after is not None and before != after:
+            colour = "var(--fill-red)" if after > before else "var(--fill-green)"
+            ends = [before.isoformat(), after.isoformat()]
+            traces.append(line(ends, [name, name], name, colour) | {"hoverinfo": "skip", "showlegend": False})
+
+    def dots(label: str, found: list[tuple[str, datetime]], marker: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "type": "scatter",
+            "mode": "markers",
+            "name": label,
+            "x": [moment.isoformat() for _, moment in found],
+            "y": [name for name, _ in found],
+            "marker": {"size": 9, **marker},
+            "hovertemplate": "%{y}: %{x|%d %b %H:%M:%S}<extra>" + label + "</extra>",
+        }
+
+    was = [(name, moment) for name, moment, _ in moves if moment is not None]
+    will = [(name, moment) for name, _, moment in moves if moment is not None]
+    hollow = {"color": "var(--surface)", "line": {"color": "var(--text-3)", "width": 2}}
+    traces.append(dots("as it is", was, hollow))
+    traces.append(dots("with the changes", will, {"color": "var(--accent)"}))
+    figure = _with_legend(layout("", hovermode="closest"))
+    figure["yaxis"] |= {
+        "type": "category",
+        "categoryorder": "array",
+        "categoryarray": names[::-1],
+        "ticksuffix": "",
+        "rangemode": "normal",
+        "range": [-0.6, len(names) - 0.4],
+        "tickmode": "linear",
+        "tick0": 0,
+        "dtick": 1,
     }
-    return {"data": [bars] if runs else [], "layout": figure}
+    figure["xaxis"] |= {"showgrid": True, "tickformat": "%H:%M:%S\n%d %b"}
+    figure["margin"]["b"] = 40
+    return {"data": traces if moves else [], "layout": figure}
 
 
 def _with_legend(figure: dict[str, Any]) -> dict[str, Any]:

@@ -1,15 +1,17 @@
 """The graph of a workflow or a run as the page draws it: pure functions of a definition and of task rows."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
+from apps.workflows.states import TASK_ACTIVE
+
+from . import folding
 from .words import duration
 
-ACTIVE = ("waiting", "deferred", "queued", "running")
 # The icon on the box of a task that is more than a script or a function.
-MARKS = {
+ICONS = {
     "poke": "eye",
     "setup": "power",
     "teardown": "trash-2",
@@ -23,15 +25,23 @@ MARKS = {
 }
 
 
+class Kind(NamedTuple):
+    """What kind of task it is, in words and as an icon, the group that it is in (or ""), and whether it is mapped."""
+
+    words: str
+    icon: str = ""
+    group: str = ""
+    mapped: bool = False
+
+
 @dataclass(slots=True)
 class TaskView:
     """One task of a run as pages show it; a mapped one with the counts of its instances by state."""
 
     name: str
     state: str
-    kind: str = "bash"
+    kind: Kind
     width: int | None = None
-    mapped: bool = False
     job_id: int | None = None
     detail: str = ""
     queued_at: datetime | None = None
@@ -42,7 +52,7 @@ class TaskView:
     @property
     def done(self) -> int:
         """Instances that have ended."""
-        return sum(count for state, count in self.counts.items() if state not in ACTIVE)
+        return sum(count for state, count in self.counts.items() if state not in TASK_ACTIVE)
 
     @property
     def failed(self) -> int:
@@ -58,7 +68,7 @@ class TaskView:
     def said(self, now: datetime) -> str:
         """The second line of its box."""
         took = self.seconds(now)
-        if self.mapped:
+        if self.kind.mapped:
             if self.width is None:
                 return "mapped, not expanded yet" if self.state == "waiting" else self.state.replace("_", " ")
             failed = f", {self.failed} failed" if self.failed else ""
@@ -83,74 +93,77 @@ def edges(definition: Mapping[str, Any]) -> list[list[str]]:
     return found
 
 
-def of_version(definition: Mapping[str, Any]) -> dict[str, Any]:
-    """A version's graph, without states."""
-    tasks = [
-        {
-            "id": task["id"],
-            "label": label_of(task["id"], task.get("group")),
-            "sub": kind_of(task)["kind"] + (", mapped" if "map" in task else ""),
-            "state": "none",
-            "width": 0 if "map" in task else None,
-            "counts": {},
-            "panel": "",
-            **kind_of(task),
-        }
-        for task in definition["tasks"]
-    ]
-    return {"tasks": tasks, "edges": edges(definition), "groups": groups(definition)}
-
-
-def kind_of(task: Mapping[str, Any]) -> dict[str, Any]:
-    """What kind of task it is, in words and as a mark, and the group that it is in."""
-    what = [task["kind"].replace("_", " ")]
-    if "poke" in task:
-        what = ["sensor"]
+def kind_of(task: Mapping[str, Any]) -> Kind:
+    """The kind of a task of a definition."""
+    words = ["sensor" if "poke" in task else task["kind"].replace("_", " ")]
     if "decides" in task:
-        what.append(task["decides"].replace("_", " "))
-    what += [role for role in ("setup", "teardown") if role in task]
+        words.append(task["decides"].replace("_", " "))
+    words += [role for role in ("setup", "teardown") if role in task]
     named = [name for name in ("setup", "teardown", "poke") if name in task]
-    mark = next((MARKS[name] for name in (*named, task.get("decides", ""), task["kind"]) if name in MARKS), "")
-    return {"kind": ", ".join(what), "mark": mark, "group": task.get("group")}
+    icon = next((ICONS[name] for name in (*named, task.get("decides", ""), task["kind"]) if name in ICONS), "")
+    return Kind(", ".join(words), icon, task.get("group") or "", "map" in task)
 
 
-def label_of(task: str, group: str | None) -> str:
-    """The id without the prefix that the frame of its group says already."""
-    return task.removeprefix(f"{group}.") if group else task
+def groups(definition: Mapping[str, Any]) -> dict[str, str]:
+    """{group: the one that it is in, or ""}."""
+    return {group["id"]: group.get("parent") or "" for group in definition.get("groups", [])}
 
 
-def groups(definition: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The groups of a definition, outer before inner or not."""
-    return [
-        {"id": group["id"], "parent": group.get("parent"), "label": group["id"].rpartition(".")[2]}
-        for group in definition.get("groups", [])
-    ]
+def of_version(definition: Mapping[str, Any], opened: Collection[str] | None = None) -> dict[str, Any]:
+    """A version's graph, without states."""
+    boxes = [version_box(task) for task in definition["tasks"]]
+    return folding.fold(boxes, edges(definition), groups(definition), opened)
+
+
+def version_box(task: Mapping[str, Any], mark: str = "") -> dict[str, Any]:
+    """The box of a task that has no state; marked where another version has it otherwise."""
+    kind = kind_of(task)
+    return {
+        **_box(task["id"], kind),
+        "sub": kind.words + (", mapped" if kind.mapped else ""),
+        "state": "none",
+        "width": 0 if kind.mapped else None,
+        "counts": {},
+        "panel": "",
+        **({"mark": mark} if mark else {}),
+    }
+
+
+def _box(name: str, kind: Kind) -> dict[str, Any]:
+    return {
+        "id": name,
+        "label": folding.label_of(name, kind.group),
+        "kind": kind.words,
+        "parent": kind.group,
+        **({"icon": kind.icon} if kind.icon else {}),
+    }
 
 
 def of_run(
-    definition: Mapping[str, Any], tasks: Iterable[TaskView], panels: Mapping[str, str], now: datetime
+    pairs: Collection[Sequence[str]],
+    groups: Mapping[str, str],
+    tasks: Collection[TaskView],
+    panels: Mapping[str, str],
+    now: datetime,
+    opened: Collection[str] | None = None,
 ) -> dict[str, Any]:
-    """A run's graph with the state of each task."""
-    kinds = {task["id"]: kind_of(task) for task in definition["tasks"]}
-    found = [
+    """A run's graph with the state of each task; `critical` are those that made it take as long as it did."""
+    known = {task.name for task in tasks}
+    pairs = [pair for pair in pairs if pair[0] in known and pair[1] in known]
+    begun = {task.name: task.started_at or task.queued_at or task.ended_at for task in tasks}
+    spans = {task.name: (since, task.ended_at) for task in tasks if (since := begun[task.name]) is not None}
+    path = folding.critical_path(pairs, spans, now)
+    critical = set(path)
+    boxes = [
         {
-            "id": task.name,
-            "label": label_of(task.name, kinds[task.name]["group"]),
+            **_box(task.name, task.kind),
             "sub": task.said(now),
             "state": task.state,
-            "width": (task.width or 0) if task.mapped else None,
-            "counts": _merged(task.counts),
+            "width": (task.width or 0) if task.kind.mapped else None,
+            "counts": folding.merged(task.counts),
             "panel": panels.get(task.name, ""),
-            **kinds[task.name],
+            **({"critical": True} if task.name in critical else {}),
         }
         for task in tasks
     ]
-    return {"tasks": found, "edges": edges(definition), "groups": groups(definition)}
-
-
-def _merged(counts: Mapping[str, int]) -> dict[str, int]:
-    merged: dict[str, int] = {}
-    for state, count in counts.items():
-        name = "failed" if state in ("upstream_failed", "cancelled") else state
-        merged[name] = merged.get(name, 0) + count
-    return merged
+    return folding.fold(boxes, pairs, groups, opened, path)

@@ -7,7 +7,7 @@ from itertools import chain
 from typing import Any
 
 from django.contrib.postgres.expressions import ArraySubquery
-from django.db.models import Count, Min, OuterRef, QuerySet, Sum
+from django.db.models import Count, OuterRef, QuerySet, Sum
 from django.utils import timezone
 
 from apps.core.actors import Actor
@@ -23,11 +23,9 @@ from apps.scheduling.outlook import Outlook
 from apps.scheduling.queries import Queued
 from apps.tenants.models import Tenant
 from apps.workflows import policies as workflow_policies
-from apps.workflows.models import Run, Task, Workflow
+from apps.workflows.models import Run, Workflow
 from engine.order import SHORTEST
 from engine.reasons import GRAVITY, TITLES, Reason
-
-from .graphs import TaskView, kind_of
 
 HEAT_LEVELS = 9
 # A fleet of at most this many nodes is shown as cards, a larger one as a map.
@@ -341,58 +339,3 @@ def _bars(runs: list[Run]) -> list[Bar]:
     seconds = [((run.ended_at or now) - run.started_at).total_seconds() if run.started_at else 0.0 for run in runs]
     longest = max(seconds, default=0.0) or 1.0
     return [Bar(run, max(1, round(9 * took / longest))) for run, took in zip(runs, seconds, strict=True)]
-
-
-def run_tasks(run: Run) -> list[TaskView]:
-    """Each task of a run that the caller may see, in topological order; instances only as counts."""
-    kinds = {task["id"]: task for task in run.version.definition["tasks"]}
-    views: dict[str, TaskView] = {}
-    for task in Task.objects.filter(run=run, index=-1).order_by("pk"):
-        definition = kinds.get(task.name, {})
-        views[task.name] = TaskView(
-            name=task.name,
-            state=task.state,
-            kind=kind_of(definition)["kind"] if definition else "",
-            width=task.width,
-            mapped="map" in definition,
-            job_id=task.job_id,
-            detail=task.detail,
-            queued_at=task.queued_at,
-            started_at=task.started_at,
-            ended_at=task.ended_at,
-        )
-    instances = Task.objects.filter(run=run, index__gte=0).order_by()
-    for name, state, count, started in instances.values_list("name", "state").annotate(
-        count=Count("pk"), started=Min("started_at")
-    ):
-        view = views[name]
-        view.counts[state] = count
-        if started is not None and (view.started_at is None or started < view.started_at):
-            view.started_at = started
-    return list(views.values())
-
-
-def task_counts(tasks: Iterable[TaskView]) -> dict[str, int]:
-    """Tasks of a run by state, each instance of a mapped one counted for itself."""
-    counts: dict[str, int] = {}
-    for task in tasks:
-        for state, count in (task.counts or {task.state: 1}).items():
-            counts[state] = counts.get(state, 0) + count
-    return counts
-
-
-@dataclass(frozen=True, slots=True)
-class GridRow:
-    """One task over the latest runs: its state in each, or none where that run had no such task."""
-
-    name: str
-    states: list[str]
-
-
-def run_grid(runs: list[Run]) -> list[GridRow]:
-    """Task × run for the runs given, oldest first."""
-    states: dict[str, dict[int, str]] = {}
-    rows = Task.objects.filter(run__in=[run.pk for run in runs], index=-1).order_by("run_id", "pk")
-    for run_id, name, state in rows.values_list("run_id", "name", "state"):
-        states.setdefault(name, {})[run_id] = state
-    return [GridRow(name, [found.get(run.pk, "none") for run in runs]) for name, found in states.items()]

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from apps.core.errors import Invalid
 from apps.jobs.policies import jobs as job_policy
 from engine import simulate
 from engine.fleet import Fleet
-from engine.outcomes import Outcomes, outcomes, ran
+from engine.outcomes import Outcomes, Ran, outcomes, ran
+from engine.timeline import edges_of, last_end, used_over
 
 from .changes import ADDED, JOBS_MAX, NODES_MAX, Asked, refuse_above
 from .policies import simulations
@@ -23,6 +25,9 @@ from .world import RUN_TIMES, World, load_world, policy_named, simulated
 HORIZON_MAX = 30 * 86_400
 # What one request may compute; all of it, both runs.
 SECONDS_MAX = 20.0
+# Points of the lines that say how much is in use; they go as far as somebody runs, and for a minute at least.
+BINS = 120
+LEAST_SECONDS = 60.0
 # Jobs that are named in an answer.
 SHOWN_MAX = 1_000
 
@@ -53,6 +58,15 @@ class Simulated:
 
 
 @dataclass(frozen=True, slots=True)
+class Use:
+    """Which part of each resource is in use, as means between each two of `at`, with and without the changes."""
+
+    at: list[datetime]
+    before: dict[str, list[float]]
+    after: dict[str, list[float]]
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """Affected jobs first, at most SHOWN_MAX; figures of the whole are for those who see all of it."""
 
@@ -63,6 +77,7 @@ class Answer:
     affected: int
     before: Outcomes | None
     after: Outcomes | None
+    use: Use | None
 
 
 def deadline(what: str, seconds: float = SECONDS_MAX) -> Callable[[], None]:
@@ -144,18 +159,16 @@ def _answer(
             )
         )
     rows.sort(key=lambda row: not row.changed)
+    figures = _figures(world, asked, before, after, until) if everything else (None, None, None)
     return Answer(
         at=datetime.fromtimestamp(world.now, UTC),
         until=datetime.fromtimestamp(until, UTC),
         jobs=rows[:SHOWN_MAX],
         total=len(rows),
         affected=sum(row.changed for row in rows),
-        before=_figures(world, before, world.jobs, (), world.fleet, until) if everything else None,
-        after=(
-            _figures(world, after, [*world.jobs, *asked.jobs], asked.changes, asked.fleet, until)
-            if everything
-            else None
-        ),
+        before=figures[0],
+        after=figures[1],
+        use=figures[2],
     )
 
 
@@ -202,17 +215,38 @@ def _differs(one: Course, other: Course) -> bool:
 
 
 def _figures(
-    world: World,
-    made: simulate.Simulation,
-    jobs: Sequence[simulate.Job],
-    changes: Sequence[simulate.Change],
-    fleet: Fleet,
-    until: float,
-) -> Outcomes:
-    runs = [ran(job, made.records[job.candidate.job]) for job in jobs if job.candidate.job in made.records]
+    world: World, asked: Asked, before: simulate.Simulation, after: simulate.Simulation, until: float
+) -> tuple[Outcomes, Outcomes, Use]:
+    """The outcome as it is and with the changes, and how much is in use over the time."""
     weights = {node.id: node.weight for node in world.tree.nodes.values()}
-    capacity = capacity_over(fleet, changes, world.now, until)
-    return outcomes(runs, start=world.now, end=until, capacity=capacity, weights=weights)
+    was, will = _runs(before, world.jobs), _runs(after, [*world.jobs, *asked.jobs])
+
+    def made(runs: Sequence[Ran], changes: Sequence[simulate.Change], fleet: Fleet) -> Outcomes:
+        capacity = capacity_over(fleet, changes, world.now, until)
+        return outcomes(runs, start=world.now, end=until, capacity=capacity, weights=weights)
+
+    edges = edges_of(world.now, last_end([*was, *will], world.now, until, LEAST_SECONDS), BINS)
+    use = Use(
+        at=[datetime.fromtimestamp(at, UTC) for at in edges],
+        before=used_over(was, edges, _capacities(world.fleet, (), edges)),
+        after=used_over(will, edges, _capacities(asked.fleet, asked.changes, edges)),
+    )
+    return made(was, (), world.fleet), made(will, asked.changes, asked.fleet), use
+
+
+def _runs(made: simulate.Simulation, jobs: Sequence[simulate.Job]) -> list[Ran]:
+    return [ran(job, made.records[job.candidate.job]) for job in jobs if job.candidate.job in made.records]
+
+
+def _capacities(
+    fleet: Fleet, changes: Sequence[simulate.Change], edges: Sequence[float]
+) -> dict[str, list[float]]:
+    """What there is of each resource between each two edges, in amounts times seconds."""
+    if not any(change.ready or change.lost for change in changes):
+        bins = [capacity_over(fleet, (), edges[0], edges[1])] * (len(edges) - 1)
+    else:
+        bins = [capacity_over(fleet, changes, begin, end) for begin, end in pairwise(edges)]
+    return {resource: [capacity[resource] for capacity in bins] for resource in bins[0]}
 
 
 def capacity_over(fleet: Fleet, changes: Sequence[simulate.Change], start: float, end: float) -> dict[str, float]:

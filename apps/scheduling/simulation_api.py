@@ -137,6 +137,12 @@ class SimulatedJobAnswer(serializers.Serializer[Any]):
         return str(root._slugs.get(row.tenant, ""))
 
 
+class UseAnswer(serializers.Serializer[Any]):
+    at = serializers.ListField(child=serializers.DateTimeField(), help_text="Edges; parts are means between two.")
+    before = serializers.DictField(child=serializers.ListField(child=serializers.FloatField()))
+    after = serializers.DictField(child=serializers.ListField(child=serializers.FloatField()))
+
+
 class SimulateAnswer(serializers.Serializer[Any]):
     at = serializers.DateTimeField()
     until = serializers.DateTimeField()
@@ -145,6 +151,7 @@ class SimulateAnswer(serializers.Serializer[Any]):
     affected = serializers.IntegerField()
     before = OutcomesAnswer(allow_null=True, help_text="Of the whole; null unless you may see all of it.")
     after = OutcomesAnswer(allow_null=True)
+    use = UseAnswer(allow_null=True, help_text="Part of cpu, memory and gpu in use over the time; null likewise.")
 
 
 class Simulate(ApiView):

@@ -244,26 +244,31 @@ class JobSpec(Strict):
     @classmethod
     def from_normalised(cls, data: Mapping[str, Any]) -> Self:
         """The spec that a stored normal form came from (without its tenant)."""
-        groups = []
-        for group in data["groups"]:
-            amounts = group["resources"]
-            gpu = amounts["gpu"]
-            resources = {
-                "cpu": f"{amounts['cpu_millicores']}m",
-                "cpu_limit": f"{amounts['cpu_limit_millicores']}m",
-                "memory": amounts["memory_bytes"],
-                "storage": amounts["storage_bytes"],
-                "pids": amounts["pids"],
-                "gpu": gpu
-                and {
-                    "count": gpu["count"],
-                    "milli": gpu["milli"],
-                    "models": gpu["models"],
-                    "memory": gpu["memory_bytes"] or None,
-                },
-            }
-            groups.append({**group, "resources": resources})
-        return cls.model_validate({**data, "groups": groups})
+        return cls.model_validate(as_written(data))
+
+
+def as_written(data: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored normal form as it could have been submitted (without its tenant)."""
+    groups = []
+    for group in data["groups"]:
+        amounts = group["resources"]
+        gpu = amounts["gpu"]
+        resources = {
+            "cpu": f"{amounts['cpu_millicores']}m",
+            "cpu_limit": f"{amounts['cpu_limit_millicores']}m",
+            "memory": amounts["memory_bytes"],
+            "storage": amounts["storage_bytes"],
+            "pids": amounts["pids"],
+            "gpu": gpu
+            and {
+                "count": gpu["count"],
+                "milli": gpu["milli"],
+                "models": gpu["models"],
+                "memory": gpu["memory_bytes"] or None,
+            },
+        }
+        groups.append({**group, "resources": resources})
+    return {**data, "groups": groups}
 
 
 def _plain_group(group: GroupSpec) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import * as drawer from "./behaviors/drawer.js";
 import * as menu from "./behaviors/menu.js";
 import * as notice from "./behaviors/toast.js";
 import * as palette from "./behaviors/palette.js";
+import * as rows from "./behaviors/rows.js";
 import * as telemetry from "./behaviors/telemetry.js";
 import * as theme from "./behaviors/theme.js";
 
@@ -37,7 +38,7 @@ document.addEventListener("submit", ({ target }) => {
 });
 addEventListener("pageshow", () => document.documentElement.classList.remove("is-loading"));
 
-for (const [name, behavior] of Object.entries({ ago, confirm: confirmation, copy, drawer, menu, palette, telemetry, theme, toast: notice })) {
+for (const [name, behavior] of Object.entries({ ago, confirm: confirmation, copy, drawer, menu, palette, rows, telemetry, theme, toast: notice })) {
   register(name, behavior);
 }
 startBehaviors();

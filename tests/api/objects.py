@@ -132,6 +132,7 @@ def make_objects(world: World) -> dict[str, Any]:
         "token_id": token.pk,
         "join_token_id": row.pk,
         "cluster_id": world.cluster.pk,
+        "domain_id": world.alpha.pk,
         "node_id": node.pk,
         "contribution_id": world.cluster.contributions.get().pk,
         "pool_id": world.pool.pk,

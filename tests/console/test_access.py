@@ -20,6 +20,7 @@ LISTS = {
     "contributions",
     "regions",
     "queue",
+    "what-if",
     "jobs",
     "job-submit",
     "workflows",
@@ -28,6 +29,7 @@ LISTS = {
     "approvals",
     "backfills",
     "quotas",
+    "domains",
     "tenants",
     "events",
     "tokens",
@@ -36,11 +38,18 @@ LISTS = {
 OF_VISION = {
     "artifact",
     "job",
+    "log-find",
+    "log-download",
     "workflow",
     "workflow-graph",
-    "workflow-figure",
+    "workflow-grid",
+    "workflow-calendar",
+    "workflow-code",
+    "workflow-code-graph",
     "run",
+    "run-timeline",
     "run-graph",
+    "run-gantt",
     "run-task",
     "approval",
     "backfill",
@@ -67,6 +76,10 @@ FORMS = {
     "node-labels": {"operator", "provider"},
     "region-new": {"operator"},
     "region": {"operator"},
+    "domain-new": {"operator"},
+    "tenant-new": {"operator"},
+    "cluster-new": {"operator", "provider"},
+    "cluster": {"operator", "provider"},
     "run-clear": {"operator", "admin", "member"},
     "run-note": {"operator", "admin", "member"},
     "backfill-new": {"operator", "admin", "member"},
@@ -74,6 +87,7 @@ FORMS = {
 # Of these, those of what is not there yet.
 NEW = {"pool-preview", "flavor-preview"}
 NEW |= {f"{noun}-new" for noun in ("pool", "flavor", "quota", "budget", "contribution", "region")}
+NEW |= {f"{noun}-new" for noun in ("domain", "tenant", "cluster")}
 # Only POST: one request each in test_changes_are_refused.
 CHANGES = {
     "tenant-switch",
@@ -94,6 +108,8 @@ CHANGES = {
     "budget-delete",
     "dataset-update",
     "stored-action",
+    "cluster-delete",
+    "domain-action",
 }
 INSIDERS = ("operator", "admin", "member", "auditor")
 
@@ -117,7 +133,7 @@ def test_pages_by_persona(world: World, people: People, name: str) -> None:
     for persona in PERSONAS:
         answer = people.as_(persona).get(path)
         if answer.streaming:
-            assert b"".join(answer.streaming_content) == b"report"
+            assert b"".join(answer.streaming_content) == (b"hello\n" if name == "log-download" else b"report")
         if persona == "anonymous":
             assert answer.status_code == 302, persona
             assert answer["Location"].startswith("/accounts/login/?next="), persona
@@ -152,6 +168,8 @@ def test_forms_by_persona(world: World, people: People, name: str) -> None:
 def test_what_is_not_there(people: People, name: str) -> None:
     keys = ("artifact", "job", "workflow", "run", "dataset", "approval", "node", "pool", "flavor", "quota", "budget")
     nowhere = {f"{key}_id": 2**62 for key in (*keys, "contribution", "backfill")}
+    keys = ("artifact", "job", "workflow", "run", "node", "pool", "flavor", "quota", "budget", "contribution")
+    nowhere = {f"{key}_id": 2**62 for key in (*keys, "approval", "backfill", "cluster")}
     path = address(name, {**nowhere, "slug": "no-such-tenant", "region": "no-such-region"})
     assert people.operator.get(path).status_code == 404
 
@@ -191,6 +209,9 @@ CHANGE_ARGUMENTS = [("node-action", {"action": action}) for action in ("cordon",
         ("stored-action", {"action": action})
         for action in ("set-variable", "set-connection", "delete-variable", "delete-connection")
     ),
+    ("cluster-delete", {}),
+    ("domain-action", {"action": "add-provider"}),
+    ("domain-action", {"action": "remove-provider"}),
 ]
 
 

@@ -39,14 +39,6 @@ def test_network_has_two_lines_in_mebibytes() -> None:
     assert [trace["y"] for trace in figures.network([sample])["data"]] == [[1.0], [0.5]]
 
 
-def test_runs_are_coloured_by_their_end() -> None:
-    figure = figures.run_durations([(1, "succeeded", 2.0), (2, "failed", 1.5), (3, "cancelled", 1.0)])
-    bars = figure["data"][0]
-    assert bars["x"] == ["#1", "#2", "#3"]
-    assert len(set(bars["marker"]["color"])) == 3
-    assert figures.run_durations([])["data"] == []
-
-
 @pytest.mark.parametrize("make", [figures.cpu, figures.memory, figures.network, figures.gpus])
 def test_colours_are_tokens_so_that_figures_follow_the_theme(make: object) -> None:
     def colours(value: object, key: str = "") -> list[str]:
@@ -84,12 +76,13 @@ def test_a_version_has_no_states() -> None:
 
 def test_a_mapped_task_counts_its_instances() -> None:
     counts = {"succeeded": 3, "running": 1, "upstream_failed": 1, "cancelled": 1, "failed": 1}
-    task = graphs.TaskView("b", "running", mapped=True, width=7, counts=counts, started_at=NOW - timedelta(seconds=90))
-    drawn = graphs.of_run(DEFINITION, [task], {"b": "/panel"}, NOW)["tasks"][0]
+    kind, begun = graphs.Kind("bash", mapped=True), NOW - timedelta(seconds=90)
+    task = graphs.TaskView("b", "running", kind, width=7, counts=counts, started_at=begun)
+    drawn = graphs.of_run(graphs.edges(DEFINITION), {}, [task], {"b": "/panel"}, NOW)["tasks"][0]
     assert drawn["sub"] == "6 of 7, 3 failed · 1 min 30 s"
     assert drawn["counts"] == {"succeeded": 3, "running": 1, "failed": 3}
     assert drawn["panel"] == "/panel"
-    waiting = graphs.TaskView("b", "waiting", mapped=True)
+    waiting = graphs.TaskView("b", "waiting", kind)
     assert waiting.said(NOW) == "mapped, not expanded yet"
 
 

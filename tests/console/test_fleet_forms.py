@@ -138,6 +138,7 @@ TERMS = {
     "share_percent": "50",
     "consumers": "beta, alpha",
     "trust": "3",
+    "jurisdictions": "",
     "price_per_cpu_hour": "0.25",
     "price_per_gpu_hour": "1.5",
     "starts_at": "2030-01-01T08:00",

@@ -40,8 +40,12 @@ PARTS = [
     ("/runs/", "run-list"),
     ("/runs/{run_id}/", "run-head"),
     ("/runs/{run_id}/", "run-tasks"),
+    ("/runs/{run_id}/gantt/", "run-head"),
+    ("/workflows/{workflow_id}/calendar/", "calendar"),
+    ("/workflows/{workflow_id}/code/", "workflow-head"),
     ("/quotas/", "quota-tree"),
     ("/quotas/{quota_id}/", "quota-limits"),
+    ("/domains/", "domain-list"),
     ("/events/", "event-list"),
 ]
 

@@ -62,6 +62,7 @@ def tenants(request: HttpRequest, actor: Actor) -> HttpResponse:
     context = {
         "crumbs": [{"label": "Tenants"}],
         "rows": queries.tenant_rows(actor, found),
+        "may_create": policies.tenants.allows(actor, "create", ""),
     }
     return show(request, "console/tenants/page.html", context)
 

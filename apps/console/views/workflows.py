@@ -1,11 +1,9 @@
 """Workflows and runs: lists, the graph of a version, the graph of a run as it goes, triggering and cancelling."""
 
 from itertools import islice
-from typing import Any
 from zoneinfo import ZoneInfo
 
 from django.contrib import messages
-from django.core.files.storage import storages
 from django.db.models import Q
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect
@@ -15,31 +13,27 @@ from django.views.decorators.http import require_POST, require_safe
 
 from apps.core.actors import Actor
 from apps.core.errors import DomainError, NotFound
-from apps.execution.models import Artifact
-from apps.execution.queries import job_artifacts
-from apps.jobs.models import Placement
 from apps.workflows import commands, policies
 from apps.workflows.datasets import triggering, waiting_of
-from apps.workflows.models import Run, Task, TaskTry, Workflow
-from apps.workflows.states import MARKS, TASK_ACTIVE, TASK_MARKS, RunState
+from apps.workflows.models import Run, Task, Workflow
+from apps.workflows.queries import count_states
+from apps.workflows.states import TASK_ACTIVE, RunState, TaskState
 from apps.workflows.timetable import due
 from rmctl.spec.datasets import words as condition_words
 
-from .. import figures, forms, graphs, queries
+from .. import forms, graphs, queries, run_queries
 from ..context import chosen_tenant
 from ..pages import choice, known, numbered_page, page, page_of, show, text
-from .approvals import questions_of
 from .budgets import budget_rows, budgets_of, may_budget
+from .tasks import task_context
 
 STRIP = 24
-GRID = 25
-INSTANCES = 200
+# Tasks of a run on one page of their list.
+TASKS = 50
+# What the head of a workflow's pages offers.
 ACTIONS = ("trigger", "pause", "resume", "backfill")
 UPCOMING = 5
 SHOWN_EVENTS = 20
-# The artifact in which rmctl.render leaves what it rendered, and how much of it is shown.
-RENDERED = "rendered-command.txt"
-RENDERED_BYTES = 16 * 1024
 RUN_TABS = (
     ("", "All"),
     (RunState.RUNNING, "Running"),
@@ -86,15 +80,11 @@ def workflow(request: HttpRequest, actor: Actor, workflow_id: int) -> HttpRespon
 
 def _show_workflow(request: HttpRequest, actor: Actor, found: Workflow, form: forms.Form | None) -> HttpResponse:
     runs = queries.recent_runs(actor, None).filter(workflow=found)
-    latest = list(runs[:GRID])[::-1]
     schema = found.current.definition["params"] if found.current else {}
     context = {
         "crumbs": [{"label": "Workflows", "url": reverse("console:workflows")}, {"label": found.name}],
         "workflow": found,
         "page": page_of(request, runs, 20),
-        "grid_runs": latest,
-        "grid": queries.run_grid(latest) if latest else [],
-        "versions": found.versions.select_related("owner").defer("definition")[:20],
         "form": form or forms.params_form(schema),
         "opened": form is not None,
         "upcoming": list(islice(due(found, timezone.now()), UPCOMING)),
@@ -119,21 +109,12 @@ def workflow_graph(request: HttpRequest, actor: Actor, workflow_id: int) -> Http
     found = _workflow(actor, workflow_id)
     if found.current is None:
         raise NotFound(f"Workflow {found.name} has no version yet.")
-    return JsonResponse(graphs.of_version(found.current.definition))
+    return JsonResponse(graphs.of_version(found.current.definition, opened_groups(request)))
 
 
-@require_safe
-@page
-def workflow_figure(request: HttpRequest, actor: Actor, workflow_id: int) -> HttpResponse:
-    """How long the latest runs took."""
-    found = policies.workflows.get(actor, pk=workflow_id)
-    runs = queries.recent_runs(actor, None).filter(workflow=found, ended_at__isnull=False, started_at__isnull=False)
-    took = [
-        (run.pk, run.state, (run.ended_at - run.started_at).total_seconds())
-        for run in runs[:40]
-        if run.started_at and run.ended_at
-    ]
-    return JsonResponse(figures.run_durations(took[::-1]))
+def opened_groups(request: HttpRequest) -> list[str] | None:
+    """The groups of a graph that are open, where the query says so; `open=` alone is none of them."""
+    return request.GET.getlist("open") if "open" in request.GET else None
 
 
 @require_POST
@@ -188,6 +169,7 @@ def runs(request: HttpRequest, actor: Actor) -> HttpResponse:
 
 def _run(actor: Actor, run_id: int) -> Run:
     rows = policies.runs.visible(actor).select_related("workflow", "tenant", "owner", "version", "note_by")
+    rows = rows.defer("version__definition")
     found = rows.filter(pk=run_id).first()
     if found is None:
         raise NotFound(f"There is no run {run_id} that you can see.")
@@ -196,12 +178,19 @@ def _run(actor: Actor, run_id: int) -> Run:
 
 @require_safe
 @page
-def run(request: HttpRequest, actor: Actor, run_id: int) -> HttpResponse:
-    """One run: its graph, its progress, its tasks."""
+def run(request: HttpRequest, actor: Actor, run_id: int, view: str = "graph") -> HttpResponse:
+    """One run: its progress, its tasks, and its graph or its timeline."""
     found = _run(actor, run_id)
-    tasks = queries.run_tasks(found)
-    counts = queries.task_counts(tasks)
+    counts = count_states([found.pk])[found.pk]
     total = sum(counts.values())
+    state, words = choice(request, "task_state", TaskState.values), text(request, "q")
+    rows = Task.objects.filter(run=found, index=-1)
+    if state:
+        rows = rows.filter(state=state)
+    if words:
+        rows = rows.filter(name__icontains=words)
+    listed = numbered_page(request, rows.only("pk"), "pk", size=TASKS)
+    tasks = Task.objects.filter(pk__in=[task.pk for task in listed]).order_by("pk")
     context = {
         "crumbs": [
             {"label": "Workflows", "url": reverse("console:workflows")},
@@ -211,7 +200,9 @@ def run(request: HttpRequest, actor: Actor, run_id: int) -> HttpResponse:
         "run": found,
         "zone": ZoneInfo(found.workflow.timezone),
         "triggered_by": triggering(found)[:SHOWN_EVENTS] if found.trigger == Run.Trigger.DATASET else [],
-        "tasks": tasks,
+        "page": listed,
+        "tasks": run_queries.task_views(found, tasks),
+        "task_states": [(value, value.replace("_", " ")) for value in TaskState.values],
         "counts": counts,
         "total": total,
         "bad": sum(counts.get(state, 0) for state in ("failed", "upstream_failed", "cancelled")),
@@ -219,6 +210,8 @@ def run(request: HttpRequest, actor: Actor, run_id: int) -> HttpResponse:
         "may": {action: policies.runs.allows(actor, action, found) for action in ("clear", "note")},
         "may_cancel": policies.runs.allows(actor, "cancel", found) and found.ended_at is None,
         "may_trigger": policies.workflows.allows(actor, "trigger", found.workflow),
+        "view": view,
+        "panel": task_context(actor, found, asked, request) if (asked := text(request, "task")) else None,
     }
     partials = {"run-head": "console/runs/_head.html", "run-tasks": "console/runs/_tasks.html"}
     return show(request, "console/runs/detail.html", context, partials)
@@ -229,9 +222,12 @@ def run(request: HttpRequest, actor: Actor, run_id: int) -> HttpResponse:
 def run_graph(request: HttpRequest, actor: Actor, run_id: int) -> HttpResponse:
     """The graph of a run with the present state of each task."""
     found = _run(actor, run_id)
-    tasks = queries.run_tasks(found)
-    panels = {task.name: reverse("console:run-task", args=[found.pk, task.name]) for task in tasks}
-    answer = JsonResponse(graphs.of_run(found.version.definition, tasks, panels, timezone.now()))
+    tasks = run_queries.task_views(found, Task.objects.filter(run=found, index=-1).order_by("pk"))
+    panel = reverse("console:run-task", args=[found.pk, "task"]).rpartition("task/")[0]
+    panels = {task.name: f"{panel}{task.name}/" for task in tasks}
+    known = run_queries.topology(found.version_id)
+    drawn = graphs.of_run(known.edges, known.groups, tasks, panels, timezone.now(), opened_groups(request))
+    answer = JsonResponse(drawn)
     answer["Cache-Control"] = "no-store"
     return answer
 
@@ -239,51 +235,9 @@ def run_graph(request: HttpRequest, actor: Actor, run_id: int) -> HttpResponse:
 @require_safe
 @page
 def run_task(request: HttpRequest, actor: Actor, run_id: int, name: str) -> HttpResponse:
-    """The panel of one task: its instances, or its job with the log."""
+    """The panel of one task: its instances, or its job with what it got, ran, said and gave."""
     found = _run(actor, run_id)
-    rows = Task.objects.filter(run=found, name=name).select_related("job").order_by("index")
-    group = rows.filter(index=-1).first()
-    if group is None:
-        raise NotFound(f"Run {run_id} has no task {name}.")
-    context: dict[str, Any] = {
-        "run": found,
-        "task": group,
-        "questions": questions_of(actor, found, name),
-        "tries": list(
-            TaskTry.objects.filter(run=found, name=name)
-            .select_related("version")
-            .defer("version__definition")
-            .order_by("-closed_at", "index")[:INSTANCES]
-        ),
-        "may_clear": policies.runs.allows(actor, "clear", found),
-        "marks": [state for state in MARKS if (group.state, state) in TASK_MARKS]
-        if policies.runs.allows(actor, "mark", found)
-        else [],
-    }
-    if group.width is not None:
-        context["instances"] = list(rows.filter(index__gte=0)[:INSTANCES])
-        context["limit"] = INSTANCES
-    elif group.job is not None:
-        newest = (
-            Placement.objects.filter(attempt__job=group.job)
-            .select_related("node", "attempt")
-            .order_by("-attempt__token", "rank")
-        )
-        context["job"] = group.job
-        context["shown"] = newest.first()
-        found_artifacts = list(job_artifacts(actor, group.job.pk))
-        context["artifacts"] = found_artifacts
-        context["rendered"] = _rendered(found_artifacts)
-    return show(request, "console/runs/_task.html", context)
-
-
-def _rendered(artifacts: list[Artifact]) -> str:
-    """The command of a task with templates as its newest attempt rendered it; empty where there is none."""
-    newest = next((found for found in artifacts if found.name == RENDERED), None)
-    if newest is None:
-        return ""
-    with storages["artifacts"].open(newest.path) as stream:
-        return str(stream.read(RENDERED_BYTES).decode(errors="replace"))
+    return show(request, "console/runs/_task.html", task_context(actor, found, name, request))
 
 
 @require_POST

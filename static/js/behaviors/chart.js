@@ -1,4 +1,4 @@
-// A Plotly figure from data-source (JSON made by apps/console/figures.py). Colours are token names such as
+// A Plotly figure from data-source, or in data-figure (JSON made by apps/console/figures.py). Colours are token names such as
 // "var(--blue)", resolved here so that a figure follows the theme. Redrawn when its topic is announced, and every
 // data-every seconds.
 
@@ -43,6 +43,10 @@ class Chart {
   }
 
   async load() {
+    if (this.element.dataset.figure) {
+      this.figure = JSON.parse(this.element.dataset.figure);
+      return this.draw();
+    }
     try {
       const response = await fetch(this.element.dataset.source, { signal: this.abort.signal });
       if (!response.ok) return;

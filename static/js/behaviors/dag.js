@@ -1,7 +1,8 @@
 // A workflow's graph: laid out by dagre, drawn as SVG, repainted in place when its run is announced. data-source
-// answers {"tasks": [{id, label, sub, state, width, counts, panel, mark, group}], "edges": [[from, to], …], "groups":
-// [{id, parent, label}]}. A task opens its panel (an htmx partial) in the element that data-panel names; a group folds
-// into one box and unfolds, and stays as it was left for as long as the page is open. data-icons is the sprite of marks.
+// answers {"tasks": [{id, label, sub, state, width, counts, panel, parent, icon, kind}], "edges": [[from, to], …],
+// "groups": [{id, label, parent}], "path": pairs of the critical path} (apps/console/folding.py). A task opens its
+// panel (an htmx partial) in the element that data-panel names; a box with `group` opens into its tasks, the name of an
+// open group closes it. data-icons is the sprite of the icons.
 
 import { register } from "../registry.js";
 import { Graph, layout } from "../../vendor/dagre-3.1.3/dagre.esm.js";
@@ -13,9 +14,6 @@ const MAPPED = 64;
 const MARGIN = 24;
 const SMALLEST = 0.5;
 const ORDER = ["succeeded", "running", "failed", "skipped"];
-const ENDED = ["succeeded", "failed", "skipped", "upstream_failed", "cancelled"];
-// A graph with more tasks than this begins with its groups folded.
-const FOLD_ABOVE = 60;
 
 function make(name, attributes = {}, children = []) {
   const element = document.createElementNS(SVG, name);
@@ -36,40 +34,18 @@ function anchored(graph, from, to, down) {
   return [{ x: a.x + a.width / 2, y: a.y }, ...bends, { x: b.x - b.width / 2, y: b.y }];
 }
 
-// The state of a folded group: the first of these that one of its tasks has, and that of its tasks when all have ended.
-function together(states) {
-  for (const state of ["failed", "upstream_failed", "cancelled", "running", "queued", "deferred"]) {
-    if (states.includes(state)) return state;
-  }
-  if (states.some((state) => !ENDED.includes(state))) return states.includes("none") ? "none" : "waiting";
-  return states.includes("succeeded") ? "succeeded" : "skipped";
-}
-
-// The box that stands for a folded group of tasks.
-function folded(group, members) {
-  const counts = {};
-  for (const { state } of members) {
-    const name = state === "upstream_failed" || state === "cancelled" ? "failed" : state;
-    counts[name] = (counts[name] ?? 0) + 1;
-  }
-  const done = members.filter(({ state }) => ENDED.includes(state)).length;
-  const state = together(members.map((task) => task.state));
-  const sub = state === "none" ? `${members.length} tasks` : `${done} of ${members.length} tasks`;
-  return { id: `group:${group.id}`, fold: group.id, label: group.label, sub, state, width: members.length, counts, panel: "", mark: "layers" };
-}
-
 class Dag {
   constructor(element) {
-    this.folded = null;
     this.element = element;
     this.abort = new AbortController();
     this.nodes = new Map();
+    this.opened = null; // groups that are open, once somebody has opened or closed one
     const { signal } = this.abort;
     element.addEventListener("live", () => this.load(), { signal });
-    element.addEventListener("click", (event) => this.open(event.target.closest(".dag__node, .dag__fold")), { signal });
+    element.addEventListener("click", (event) => this.open(event.target.closest("[data-task], [data-group]")), { signal });
     element.addEventListener("keydown", (event) => {
       if (event.key !== "Enter" && event.key !== " ") return;
-      const node = event.target.closest(".dag__node, .dag__fold");
+      const node = event.target.closest("[data-task], [data-group]");
       if (!node) return;
       event.preventDefault();
       this.open(node);
@@ -88,7 +64,7 @@ class Dag {
     try {
       do {
         this.again = false;
-        const response = await fetch(this.element.dataset.source, { signal: this.abort.signal });
+        const response = await fetch(this.address(), { signal: this.abort.signal });
         if (!response.ok) return;
         this.show(await response.json());
       } while (this.again);
@@ -99,79 +75,49 @@ class Dag {
     }
   }
 
-  // The graph with folded groups as one box each.
-  fold({ tasks, edges, groups = [] }) {
-    const known = new Map(groups.map((group) => [group.id, group]));
-    this.folded ??= new Set(tasks.length > FOLD_ABOVE ? known.keys() : []);
-    const stands = (name) => {
-      let found = null;
-      for (let group = known.get(name); group; group = known.get(group.parent)) if (this.folded.has(group.id)) found = group;
-      return found;
-    };
-    const boxes = new Map();
-    const shown = [];
-    const place = new Map();
-    for (const task of tasks) {
-      const group = stands(task.group);
-      place.set(task.id, group ? `group:${group.id}` : task.id);
-      if (!group) shown.push(task);
-      else if (boxes.has(group.id)) boxes.get(group.id).push(task);
-      else boxes.set(group.id, [task]);
+  address() {
+    const address = new URL(this.element.dataset.source, location.href);
+    if (this.opened) {
+      address.searchParams.set("open", "");
+      for (const group of this.opened) address.searchParams.append("open", group);
     }
-    for (const [name, members] of boxes) shown.push(folded(known.get(name), members));
-    const lines = new Map();
-    for (const [from, to] of edges) {
-      const [a, b] = [place.get(from), place.get(to)];
-      if (a !== b) lines.set(JSON.stringify([a, b]), [a, b]);
-    }
-    // Groups that are open: drawn as frames around their tasks and inner groups.
-    const frames = groups.filter((group) => !this.folded.has(group.id) && !stands(group.parent));
-    for (const task of shown) if (task.fold) task.group = known.get(task.fold).parent;
-    return { tasks: shown, edges: [...lines.values()], frames };
+    return address;
   }
 
-  toggle(name) {
-    if (this.folded.has(name)) this.folded.delete(name);
-    else this.folded.add(name);
-    this.show(this.graph);
-    const twin = [...this.element.querySelectorAll("[data-fold]")].find((item) => item.dataset.fold === name);
-    twin?.focus();
-  }
-
-  show(whole) {
-    this.graph = whole;
-    const graph = this.fold(whole);
-    const shape = JSON.stringify([graph.tasks.map((task) => [task.id, task.width !== null]), graph.edges, graph.frames]);
+  show(graph) {
+    this.groups = graph.groups;
+    const shape = JSON.stringify([graph.tasks.map((task) => [task.id, task.width !== null, task.parent, task.icon]), graph.edges]);
     if (shape !== this.shape) {
       this.shape = shape;
       this.draw(graph);
     }
     for (const task of graph.tasks) this.paint(task);
     const states = new Map(graph.tasks.map((task) => [task.id, task.state]));
+    const critical = new Set(graph.path.map((pair) => pair.join("\n")));
     for (const edge of this.edges) {
       const [from, to] = [states.get(edge.dataset.from), states.get(edge.dataset.to)];
       edge.dataset.state = from === "succeeded" ? (to === "running" || to === "queued" ? "running" : "succeeded") : "waiting";
+      edge.toggleAttribute("data-critical", critical.has(`${edge.dataset.from}\n${edge.dataset.to}`));
     }
   }
 
-  draw({ tasks, edges, frames }) {
+  draw({ tasks, edges, groups }) {
     const down = this.element.clientWidth < 560;
     const graph = new Graph({ compound: true });
     graph.setGraph({ rankdir: down ? "TB" : "LR", nodesep: 20, ranksep: down ? 36 : 56, marginx: MARGIN, marginy: MARGIN });
     graph.setDefaultEdgeLabel(() => ({}));
     for (const task of tasks) graph.setNode(task.id, { width: WIDTH, height: task.width === null ? HEIGHT : MAPPED });
-    for (const frame of frames) graph.setNode(`frame:${frame.id}`, {});
-    for (const { id, parent } of frames) if (parent) graph.setParent(`frame:${id}`, `frame:${parent}`);
-    for (const task of tasks) if (task.group) graph.setParent(task.id, `frame:${task.group}`);
+    for (const { id } of groups) graph.setNode(`${id}.`, {});
+    for (const { id, parent } of groups) if (parent) graph.setParent(`${id}.`, `${parent}.`);
+    for (const { id, parent } of tasks) if (parent) graph.setParent(id, `${parent}.`);
     for (const [from, to] of edges) graph.setEdge(from, to);
     layout(graph);
     const size = graph.graph();
     this.size = { width: size.width || 1, height: size.height || 1 };
     this.edges = edges.map(([from, to]) => this.edge(from, to, anchored(graph, from, to, down), down));
     this.nodes = new Map(tasks.map((task) => [task.id, this.node(task, graph.node(task.id))]));
-    const boxes = frames.map((frame) => this.frame(frame, graph.node(`frame:${frame.id}`)));
     this.svg = make("svg", { viewBox: `0 0 ${this.size.width} ${this.size.height}`, role: "group", "aria-label": "Tasks of the workflow and what they wait for" }, [
-      ...boxes,
+      ...groups.map((group) => this.group(group, graph.node(`${group.id}.`))),
       ...this.edges,
       ...this.nodes.values(),
     ]);
@@ -185,6 +131,17 @@ class Dag {
     const scale = Math.max(SMALLEST, Math.min(1, room / this.size.width));
     this.svg.setAttribute("width", this.size.width * scale);
     this.svg.setAttribute("height", this.size.height * scale);
+  }
+
+  group({ id, label }, { x, y, width, height }) {
+    const name = make("g", { class: "dag__close", tabindex: "0", role: "button", "aria-label": `Close the group ${id}`, transform: "translate(10,15)" }, [
+      make("text", { class: "dag__group-name" }, [`▾ ${label}`]),
+    ]);
+    name.dataset.group = id;
+    return make("g", { class: "dag__group", transform: `translate(${x - width / 2},${y - height / 2})` }, [
+      make("rect", { class: "dag__group-box", width, height, rx: 12 }),
+      name,
+    ]);
   }
 
   edge(from, to, points, down) {
@@ -201,37 +158,22 @@ class Dag {
     return edge;
   }
 
-  frame({ id, label }, { x, y, width, height }) {
-    const frame = make("g", { class: "dag__frame", transform: `translate(${x - width / 2},${y - height / 2})` });
-    const fold = make("g", { class: "dag__fold", tabindex: "0", role: "button", "aria-expanded": "true", "aria-label": `Fold ${label}` }, [
-      make("rect", { width: Math.min(width, 9 * label.length + 24), height: 18, fill: "transparent" }),
-      make("text", { class: "dag__group", x: 10, y: 14 }, [`▾ ${shorten(label, 24)}`]),
-    ]);
-    fold.dataset.fold = id;
-    frame.append(make("rect", { class: "dag__area", width, height, rx: 12 }), fold);
-    return frame;
-  }
-
   node(task, { x, y, width, height }) {
     const [left, top] = [x - width / 2, y - height / 2];
     const node = make("g", { class: "dag__node", transform: `translate(${left},${top})`, tabindex: "0", role: "button" });
     node.dataset.task = task.id;
-    if (task.fold) {
-      node.dataset.fold = task.fold;
-      node.setAttribute("aria-expanded", "false");
-    }
     if (task.width !== null) {
       node.append(make("rect", { class: "dag__stack", x: 5, y: -5, width, height, rx: 9 }));
     }
     node.append(
       make("rect", { class: "dag__box", width, height, rx: 9 }),
       make("circle", { class: "dag__dot", cx: 17, cy: 20, r: 4.5 }),
-      make("text", { class: "dag__label", x: 31, y: 24.5 }, [shorten(task.label, task.mark ? 18 : 21)]),
+      make("text", { class: "dag__label", x: 31, y: 24.5 }, [shorten(task.group ? `▸ ${task.label}` : task.label, task.icon ? 18 : 21)]),
       make("text", { class: "dag__sub", x: 31, y: 41 }),
       make("title"),
     );
-    if (task.mark && this.element.dataset.icons) {
-      node.append(make("use", { class: "dag__mark", href: `${this.element.dataset.icons}#${task.mark}`, x: width - 25, y: 12, width: 15, height: 15 }));
+    if (task.icon && this.element.dataset.icons) {
+      node.append(make("use", { class: "dag__icon", href: `${this.element.dataset.icons}#${task.icon}`, x: width - 25, y: 12, width: 15, height: 15 }));
     }
     if (task.width !== null) {
       node.append(make("rect", { class: "dag__track", x: 31, y: 50, width: width - 46, height: 4, rx: 2 }));
@@ -248,8 +190,13 @@ class Dag {
     const node = this.nodes.get(task.id);
     node.dataset.state = task.state;
     node.dataset.panel = task.panel ?? "";
-    const kind = task.kind && !task.sub.startsWith(task.kind) ? `, ${task.kind}` : "";
-    const said = `${task.label}: ${task.state.replace("_", " ")}${task.sub ? `, ${task.sub}` : ""}${kind}`;
+    node.toggleAttribute("data-critical", Boolean(task.critical));
+    if (task.group) node.dataset.group = task.id;
+    else delete node.dataset.group;
+    if (task.mark) node.dataset.mark = task.mark;
+    else delete node.dataset.mark;
+    const kind = task.sub.startsWith(task.kind) ? "" : task.kind;
+    const said = [task.id, task.state === "none" ? "" : task.state.replace("_", " "), task.sub, kind, task.mark].filter(Boolean).join(", ");
     node.setAttribute("aria-label", said);
     node.querySelector("title").textContent = said;
     node.querySelector(".dag__sub").textContent = shorten(task.sub, 27);
@@ -266,14 +213,18 @@ class Dag {
   }
 
   open(node) {
-    if (node?.dataset.fold) {
-      this.toggle(node.dataset.fold);
-      return;
-    }
+    if (node?.dataset.group) return this.toggle(node.dataset.group);
     if (!node?.dataset.panel) return;
     for (const other of this.nodes.values()) other.removeAttribute("aria-current");
     node.setAttribute("aria-current", "true");
     htmx.ajax("GET", node.dataset.panel, { target: this.element.dataset.panel, swap: "innerHTML" });
+  }
+
+  toggle(group) {
+    this.opened ??= new Set(this.groups.map(({ id }) => id));
+    if (this.opened.has(group)) this.opened.delete(group);
+    else this.opened.add(group);
+    this.load();
   }
 
   stop() {

@@ -1,0 +1,211 @@
+"""Reads of the pages of workflows and runs: one statement each, aggregated where rows may be tens of thousands.
+
+What a browser draws itself goes as arrays: a state is a letter, `a` the first of TaskState, times are whole
+milliseconds from the run's start.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from functools import lru_cache
+from typing import Any
+
+from django.db import connection
+from django.db.models import Count, Max, Min, QuerySet
+from django.db.models.functions import TruncDate
+
+from apps.workflows.models import Run, Task, Workflow, WorkflowVersion
+from apps.workflows.states import TaskState
+
+from .graphs import Kind, TaskView, edges, groups, kind_of
+
+LETTERS = {state: chr(ord("a") + place) for place, state in enumerate(TaskState.values)}
+# What one answer of the grid holds at most, in cells; of a workflow of many tasks there are fewer runs in it.
+CELLS_MAX = 60_000
+COLUMNS_MIN, COLUMNS_MAX = 8, 240
+
+_LETTER = "chr(96 + array_position(%s::text[], state::text))"
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """What graphs and lists need of a version: its edges, what each of its groups is in, and the kind of each task."""
+
+    edges: tuple[tuple[str, str], ...]
+    groups: Mapping[str, str]
+    kinds: Mapping[str, Kind]
+
+
+@lru_cache(maxsize=32)
+def topology(version_id: int) -> Topology:
+    """The topology of a version, which never changes: a definition may be megabytes, and graphs are read often."""
+    definition = WorkflowVersion.objects.values_list("definition", flat=True).get(pk=version_id)
+    return Topology(
+        edges=tuple((source, target) for source, target in edges(definition)),
+        groups=groups(definition),
+        kinds={task["id"]: kind_of(task) for task in definition["tasks"]},
+    )
+
+
+def task_views(run: Run, rows: QuerySet[Task]) -> list[TaskView]:
+    """These tasks of a run (index -1) as pages show them, in their order; instances only as counts."""
+    kinds = topology(run.version_id).kinds
+    views: dict[str, TaskView] = {}
+    columns = ("name", "state", "width", "job_id", "detail", "queued_at", "started_at", "ended_at")
+    for name, state, width, job_id, detail, queued, started, ended in rows.values_list(*columns):
+        kind = kinds.get(name) or Kind("", mapped=width is not None)
+        views[name] = TaskView(name, state, kind, width, job_id, detail, queued, started, ended)
+    expanded = [view.name for view in views.values() if view.width]
+    if expanded:
+        instances = Task.objects.filter(run=run, name__in=expanded, index__gte=0).order_by()
+        for name, state, count, started in instances.values_list("name", "state").annotate(
+            count=Count("pk"), started=Min("started_at")
+        ):
+            view = views[name]
+            view.counts[state] = count
+            if started is not None and (view.started_at is None or started < view.started_at):
+                view.started_at = started
+    return list(views.values())
+
+
+def grid(workflow: Workflow, *, before: int | None = None, since: int | None = None) -> dict[str, Any]:
+    """Runs × tasks as far as one answer goes: the newest, those before a run, or those since one.
+
+    {"states": […], "run_states": […], "runs": [[id, state, started, seconds], …] newest first (seconds since the
+    epoch, -1 where it has not begun, or goes on), "lists": [[task, …], …], "cells": [[list, letters], …], "older": id,
+    "groups": [[group, the one that it is in], …], "inside": [[place of its group, …], …] as the lists}. Groups are
+    those of the current version; what is in none has -1.
+    """
+    rows = Run.objects.filter(workflow=workflow).order_by("-pk")
+    columns = columns_of(workflow)
+    if before is not None:
+        rows = rows.filter(pk__lt=before)
+    if since is not None:
+        rows = rows.filter(pk__gte=since)
+    found = list(rows.values_list("pk", "state", "started_at", "ended_at")[: columns + 1])
+    older = found[columns - 1][0] if len(found) > columns else None
+    found = found[:columns]
+    states = list(Run._meta.get_field("state").choices or ())
+    places = {value: place for place, (value, _) in enumerate(states)}
+    lists, cells = _cells([row[0] for row in found])
+    return {
+        "states": TaskState.values,
+        "run_states": list(places),
+        "runs": [[pk, places[state], _epoch(began), _seconds(began, ended)] for pk, state, began, ended in found],
+        "lists": lists,
+        "cells": [cells.get(row[0], [0, ""]) for row in found],
+        "older": older,
+        **_grouped(workflow.current_id, lists),
+    }
+
+
+def _grouped(version_id: int | None, lists: Sequence[Sequence[str]]) -> dict[str, Any]:
+    """The groups of a version, and the place of each listed task's group among them, or -1."""
+    known = topology(version_id) if version_id is not None else Topology((), {}, {})
+    places = {name: place for place, name in enumerate(known.groups)}
+    inside = {name: places.get(kind.group, -1) for name, kind in known.kinds.items()}
+    return {
+        "groups": list(known.groups.items()),
+        "inside": [[inside.get(name, -1) for name in names] if places else [] for names in lists],
+    }
+
+
+def columns_of(workflow: Workflow) -> int:
+    """How many runs of the workflow one answer may hold."""
+    newest = Run.objects.filter(workflow=workflow).order_by("-pk").values("pk")[:1]
+    tasks = Task.objects.filter(run__in=newest, index=-1).count() or 1
+    return max(COLUMNS_MIN, min(COLUMNS_MAX, CELLS_MAX // tasks))
+
+
+def _cells(runs: Sequence[int]) -> tuple[list[list[str]], dict[int, list[Any]]]:
+    """The states of each run's tasks as letters, and the lists of names that they go by: most runs share one."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT run_id, string_agg({_LETTER}, '' ORDER BY id), md5(string_agg(name, ' ' ORDER BY id)) "
+            "FROM workflows_task WHERE run_id = ANY(%s) AND index = -1 GROUP BY run_id",
+            [TaskState.values, list(runs)],
+        )
+        rows = cursor.fetchall()
+        examples = {digest: run for run, _, digest in rows}
+        cursor.execute(
+            "SELECT run_id, array_agg(name ORDER BY id) FROM workflows_task "
+            "WHERE run_id = ANY(%s) AND index = -1 GROUP BY run_id",
+            [list(examples.values())],
+        )
+        names = dict(cursor.fetchall())
+    place = {digest: number for number, digest in enumerate(examples)}
+    lists = [names[run] for run in examples.values()]
+    return lists, {run: [place[digest], letters] for run, letters, digest in rows}
+
+
+def gantt(run: Run, now: datetime, task: str | None = None) -> dict[str, Any]:
+    """When each task (or each instance of one) was queued, started and ended.
+
+    {"states": […], "from": epoch seconds, "now": ms, "names": […], "letters": "…", "times": [queued, started, ended,
+    …] in ms with -1 for what has not come, "widths": {name: instances}, and the "groups" of the version as in a grid}.
+    A mapped task spans its instances.
+    """
+    begin = run.started_at or run.created_at
+    rows = Task.objects.filter(run=run).order_by()
+    found: Iterable[Any]
+    widths: dict[str, int] = {}
+    if task is not None:
+        found = rows.filter(name=task, index__gte=0).order_by("index")
+        found = found.values_list("index", "state", "queued_at", "started_at", "ended_at")
+    else:
+        groups = rows.filter(index=-1).order_by("pk")
+        found = list(groups.values_list("name", "state", "queued_at", "started_at", "ended_at", "width"))
+        widths = {row[0]: row[5] for row in found if row[5]}
+        spans = rows.filter(name__in=list(widths), index__gte=0).values_list("name") if widths else Task.objects.none()
+        spanned = {
+            name: times
+            for name, *times in spans.annotate(first=Min("queued_at"), start=Min("started_at"), end=Max("ended_at"))
+        } if widths else {}
+        found = [_spanned(row, spanned.get(row[0])) for row in found]
+    names: list[Any] = []
+    letters: list[str] = []
+    times: list[int] = []
+    for name, state, *moments in found:
+        names.append(name)
+        letters.append(LETTERS[state])
+        times.extend(_since(begin, moment) for moment in moments)
+    return {
+        "states": TaskState.values,
+        "from": _epoch(begin),
+        "now": _since(begin, run.ended_at or now),
+        "names": names,
+        "letters": "".join(letters),
+        "times": times,
+        "widths": widths,
+        **(_grouped(run.version_id, [names]) if task is None else {}),
+    }
+
+
+def _spanned(row: Sequence[Any], times: Sequence[datetime | None] | None) -> tuple[Any, ...]:
+    name, state, queued, started, ended, _ = row
+    if times is None:
+        return name, state, queued, started, ended
+    # While it goes on its last instance has not ended, whatever the others did.
+    return name, state, times[0], times[1], ended
+
+
+def days(workflow: Workflow, first: date, last: date) -> dict[date, dict[str, int]]:
+    """How many runs of each state were made on each day, UTC, from the first day up to the last."""
+    rows = Run.objects.filter(workflow=workflow, created_at__date__gte=first, created_at__date__lte=last).order_by()
+    counted = rows.annotate(day=TruncDate("created_at")).values_list("day", "state").annotate(count=Count("pk"))
+    found: dict[date, dict[str, int]] = {}
+    for day, state, count in counted:
+        found.setdefault(day, {})[state] = count
+    return found
+
+
+def _epoch(moment: datetime | None) -> int:
+    return -1 if moment is None else int(moment.timestamp())
+
+
+def _since(begin: datetime, moment: datetime | None) -> int:
+    return -1 if moment is None else max(0, round((moment - begin).total_seconds() * 1000))
+
+
+def _seconds(began: datetime | None, ended: datetime | None) -> float:
+    return -1 if began is None or ended is None else round((ended - began).total_seconds(), 2)

@@ -1,0 +1,72 @@
+"""The versions of a workflow: what each says, and what is different between two of them."""
+
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.urls import reverse
+from django.views.decorators.http import require_safe
+
+from apps.core.actors import Actor
+from apps.core.errors import NotFound
+from apps.workflows import policies
+from apps.workflows.models import Workflow, WorkflowVersion
+from apps.workflows.queries import list_versions, version_of
+
+from .. import diffs, graphs
+from ..pages import number, numbered_page, page, show
+from .workflows import ACTIONS, opened_groups
+
+VERSIONS = 20
+# Characters of a definition that a page shows; all of it is a download.
+TEXT_MAX = 300_000
+
+
+@require_safe
+@page
+def workflow_code(request: HttpRequest, actor: Actor, workflow_id: int) -> HttpResponse:
+    """One version (`?version=`, the current one by default), against another (`?against=`) if asked."""
+    found = policies.workflows.visible(actor).select_related("tenant", "current").filter(pk=workflow_id).first()
+    if found is None:
+        raise NotFound(f"There is no workflow {workflow_id} that you can see.")
+    version, against = _asked(request, actor, found)
+    context: dict[str, Any] = {
+        "crumbs": [
+            {"label": "Workflows", "url": reverse("console:workflows")},
+            {"label": found.name, "url": reverse("console:workflow", args=[found.pk])},
+            {"label": f"Version {version.number}"},
+        ],
+        "workflow": found,
+        "view": "code",
+        "may": {action: policies.workflows.allows(actor, action, found) for action in ACTIONS},
+        "version": version,
+        "against": against,
+        "page": numbered_page(request, list_versions(actor, found.pk), "-number", size=VERSIONS),
+    }
+    if against is not None:
+        context["difference"] = diffs.difference(against.definition, version.definition)
+        context["lines"] = list(diffs.lines(against.definition, version.definition))
+    else:
+        written = diffs.text(version.definition)
+        context["text"] = written[:TEXT_MAX]
+        context["cut"] = len(written) > TEXT_MAX
+    return show(request, "console/workflows/code.html", context, {"workflow-head": "console/workflows/_head.html"})
+
+
+@require_safe
+@page
+def workflow_code_graph(request: HttpRequest, actor: Actor, workflow_id: int) -> HttpResponse:
+    """The graph of that version, with what is different from the other marked."""
+    version, against = _asked(request, actor, policies.workflows.get(actor, pk=workflow_id))
+    opened = opened_groups(request)
+    if against is not None:
+        return JsonResponse(diffs.graph(against.definition, version.definition, opened))
+    return JsonResponse(graphs.of_version(version.definition, opened))
+
+
+def _asked(request: HttpRequest, actor: Actor, found: Workflow) -> tuple[WorkflowVersion, WorkflowVersion | None]:
+    asked = number(request, "version")
+    version = found.current if asked is None else version_of(actor, found.pk, asked)
+    if version is None:
+        raise NotFound(f"Workflow {found.name} has no version yet.")
+    other = number(request, "against")
+    return version, None if other is None else version_of(actor, found.pk, other)
