@@ -27,7 +27,7 @@ LIMITS = {
     "/quotas/": 12,
     "/quotas/{quota_id}/": 18,
     "/tenants/": 10,
-    "/tenants/{slug}/": 18,
+    "/tenants/{slug}/": 20,
     "/datasets/": 8,
     "/datasets/{dataset_id}/": 12,
     "/events/": 10,
