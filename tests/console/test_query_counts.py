@@ -19,7 +19,7 @@ LIMITS = {
     "/contributions/": 10,
     "/queue/": 12,
     "/jobs/": 12,
-    "/jobs/{job_id}/": 20,
+    "/jobs/{job_id}/": 21,
     "/workflows/": 10,
     "/workflows/{workflow_id}/": 16,
     "/runs/": 10,
