@@ -138,7 +138,7 @@ TERMS = {
     "share_percent": "50",
     "consumers": "beta, alpha",
     "trust": "3",
-    "jurisdictions": "",
+    "jurisdictions": "CH, EU",
     "price_per_cpu_hour": "0.25",
     "price_per_gpu_hour": "1.5",
     "starts_at": "2030-01-01T08:00",
@@ -161,6 +161,7 @@ def test_a_provider_lends_changes_the_terms_and_withdraws(world: World, people: 
     assert (str(row.price_per_cpu_hour), str(row.price_per_gpu_hour)) == ("0.250000", "1.500000")
     assert row.starts_at is not None and row.starts_at.isoformat() == "2030-01-01T08:00:00+00:00"
     assert {domain.slug for domain in row.consumers.all()} == {"alpha", "beta"}
+    assert row.jurisdictions == ["CH", "EU"]
     assert (row.cap_cpu_millicores, row.cap_memory_bytes, row.cap_gpu_milli) == (1500, 64 << 30, 2000)
 
     listed = shown(provider.get("/contributions/"))
