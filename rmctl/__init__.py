@@ -10,11 +10,14 @@ __version__ = "0.1.0"
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rmctl.sdk.dag import DAG, SdkError, bash, chain, empty, param, setup, task, teardown
+    from rmctl.sdk.datasets import Dataset
     from rmctl.sdk.kinds import TaskGroup, approval, task_group, trigger_run, wait_for, wait_for_run, wait_until
     from rmctl.sdk.runtime import Poked, TaskFailed, TaskSkipped, artifact, checkpoint, checkpoint_folder, context
+    from rmctl.stored import connection, variable
 
 __all__ = [
     "DAG",
+    "Dataset",
     "Poked",
     "SdkError",
     "TaskFailed",
@@ -26,6 +29,7 @@ __all__ = [
     "chain",
     "checkpoint",
     "checkpoint_folder",
+    "connection",
     "context",
     "empty",
     "param",
@@ -34,6 +38,7 @@ __all__ = [
     "task_group",
     "teardown",
     "trigger_run",
+    "variable",
     "wait_for",
     "wait_for_run",
     "wait_until",
@@ -41,6 +46,7 @@ __all__ = [
 
 _RUNTIME = ("Poked", "TaskFailed", "TaskSkipped", "artifact", "checkpoint", "checkpoint_folder", "context")
 _KINDS = ("TaskGroup", "approval", "task_group", "trigger_run", "wait_for", "wait_for_run", "wait_until")
+_STORED = ("connection", "variable")
 
 
 def __getattr__(name: str) -> object:
@@ -50,6 +56,10 @@ def __getattr__(name: str) -> object:
         from rmctl.sdk import runtime as source
     elif name in _KINDS:
         from rmctl.sdk import kinds as source  # type: ignore[no-redef]
+    elif name in _STORED:
+        from rmctl import stored as source  # type: ignore[no-redef]
+    elif name == "Dataset":
+        from rmctl.sdk import datasets as source  # type: ignore[no-redef]
     else:
         from rmctl.sdk import dag as source  # type: ignore[no-redef]
     value: object = getattr(source, name)

@@ -303,6 +303,10 @@ class Client:
         """Start a run; its row."""
         return dict(self.post(f"workflows/{workflow_id}/trigger", {"params": params, "note": note}))
 
+    def upcoming(self, workflow_id: int, count: int) -> dict[str, Any]:
+        """The next runs of a workflow's timetable, with its schedule and time zone."""
+        return dict(self.get(f"workflows/{workflow_id}/upcoming", count=count))
+
     def run(self, run_id: int) -> dict[str, Any]:
         """One run."""
         return dict(self.get(f"runs/{run_id}"))

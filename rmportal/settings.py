@@ -201,6 +201,7 @@ REST_FRAMEWORK = {
         "user": os.environ.get("RMPORTAL_RATE_USER", "6000/min"),
         "login": os.environ.get("RMPORTAL_RATE_LOGIN", "20/min"),
         "join": os.environ.get("RMPORTAL_RATE_JOIN", "60/min"),
+        "webhook": os.environ.get("RMPORTAL_RATE_WEBHOOK", "600/min"),
     },
     "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
 }
@@ -223,6 +224,7 @@ SPECTACULAR_SETTINGS = {
         "Fungibility": ["may_stop_search", "try_next_flavor"],
         "ClusterKind": "apps.fleet.models.Cluster.Kind",
         "Role": "apps.tenants.models.Role",
+        "ReplayTime": "apps.scheduling.past.TIMES",
     },
 }
 

@@ -48,7 +48,9 @@ def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         settings.CACHES["default"]["LOCATION"] = settings.REDIS_URL
         settings.CELERY_BROKER_URL = environment.broker(settings.REDIS_URL)
     # Limits have a test of their own; elsewhere they would make one test depend on another.
-    settings.REST_FRAMEWORK["DEFAULT_THROTTLE_RATES"] = dict.fromkeys(("user", "login", "join"), "100000/s")
+    settings.REST_FRAMEWORK["DEFAULT_THROTTLE_RATES"] = dict.fromkeys(
+        ("user", "login", "join", "webhook"), "100000/s"
+    )
     # Hashing a password as slowly as production does would be most of the suite's time.
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     yield

@@ -25,6 +25,7 @@ NAVIGATION: tuple[tuple[str, list[tuple[str, str, str, str]]], ...] = (
             ("What if", "target", "what-if", "/whatif/"),
             ("Workflows", "workflow", "workflows", "/workflows/"),
             ("Runs", "activity", "runs", "/runs/"),
+            ("Datasets", "boxes", "datasets", "/datasets/"),
             ("Approvals", "inbox", "approvals", "/approvals/"),
             ("Backfills", "history", "backfills", "/backfills/"),
         ],

@@ -14,7 +14,9 @@ from apps.jobs.models import Placement
 from apps.jobs.requests import datasets_of
 from apps.jobs.states import ATTEMPT_LIVE, AttemptState
 from apps.tenants.queries import secret_values
+from apps.tenants.stored import optional, stored_values
 from rmctl.agent.protocol import Assignment, Desired, GpuShare, SavedFiles, Stop
+from rmctl.spec.tasks import OPTIONAL_VARIABLE, VARIABLE
 
 from .models import Checkpoint
 from .queries import saved_before
@@ -105,7 +107,7 @@ def assignments(placement_ids: Sequence[int]) -> tuple[list[Assignment], dict[in
     known: dict[int, dict[str, str]] = {}
     for tenant_id, names in wanted.items():
         try:
-            known[tenant_id] = secret_values(tenant_id, names) if names else {}
+            known[tenant_id] = {**secret_values(tenant_id, names), **stored_values(tenant_id, names)} if names else {}
         except Conflict as error:
             logger.warning("Secrets of tenant %s: %s", tenant_id, error)
             known[tenant_id] = {}
@@ -114,7 +116,8 @@ def assignments(placement_ids: Sequence[int]) -> tuple[list[Assignment], dict[in
     found, missing = [], {}
     for row in rows:
         values = known[row.tenant_id]
-        absent = sorted(set((row.specified.get("secrets") or {}).values()) - values.keys())
+        named = set((row.specified.get("secrets") or {}).values())
+        absent = sorted(name.replace(":", " ") for name in named - values.keys() if not optional(name))
         if absent:
             missing[row.pk] = f"The tenant has no readable secret {', '.join(absent)}: set it again."
         else:
@@ -166,7 +169,7 @@ def _sizes(rows: Sequence[_Row]) -> dict[int, int]:
 
 def _assignment(row: _Row, values: Mapping[str, str], size: int, saved: Checkpoint | None) -> Assignment:
     group = row.specified
-    resources = group["resources"]
+    resources, named = group["resources"], group.get("secrets") or {}
     return Assignment(
         placement=row.pk,
         token=row.token,
@@ -179,7 +182,8 @@ def _assignment(row: _Row, values: Mapping[str, str], size: int, saved: Checkpoi
         rank=row.rank,
         size=size,
         env=group.get("env") or {},
-        secrets={variable: values[name] for variable, name in (group.get("secrets") or {}).items()},
+        secrets={variable: values[name] for variable, name in named.items() if name in values},
+        masked=[variable for variable, name in named.items() if not name.startswith((VARIABLE, OPTIONAL_VARIABLE))],
         cpu_millicores=row.cpu_millicores,
         cpu_limit_millicores=resources["cpu_limit_millicores"],
         memory_bytes=row.memory_bytes,

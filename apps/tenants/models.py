@@ -114,3 +114,26 @@ class Secret(models.Model):
 
     def __str__(self) -> str:
         return f"{self.tenant}/{self.name}"
+
+
+class StoredValue(models.Model):
+    """A variable or connection of a tenant; `shown` is what of a connection may be seen."""
+
+    class Kind(models.TextChoices):
+        VARIABLE = "variable"
+        CONNECTION = "connection"
+
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="stored")
+    kind = models.CharField(max_length=10, choices=Kind)
+    name = models.CharField(max_length=100)
+    ciphertext = models.TextField()
+    shown = models.JSONField(default=dict)
+    created_at = models.DateTimeField(auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        ordering = ["name"]
+        constraints = [models.UniqueConstraint(fields=["tenant", "kind", "name"], name="stored_value_once")]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.tenant}/{self.name}"

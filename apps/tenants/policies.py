@@ -9,7 +9,7 @@ from django.db.models import Model, Q, QuerySet
 from apps.core.actors import Actor
 from apps.core.policies import Policy, operator
 
-from .models import ApiToken, Domain, Membership, Role, Secret, Tenant
+from .models import ApiToken, Domain, Membership, Role, Secret, StoredValue, Tenant
 
 M = TypeVar("M", bound=Model)
 
@@ -118,6 +118,13 @@ class SecretPolicy(OwnedPolicy[Secret]):
     scopes = {"delete": "admin"}
 
 
+class StoredPolicy(OwnedPolicy[StoredValue]):
+    model = StoredValue
+    noun = "stored value"
+    rules = {"delete": lambda actor, row: tenant_admin(actor, row.tenant), "read": works_for}
+    scopes = {"delete": "admin"}
+
+
 class UserPolicy(Policy[AbstractUser]):
     model = get_user_model()
     noun = "user"
@@ -130,4 +137,5 @@ tenants = TenantPolicy()
 memberships = MembershipPolicy()
 tokens = TokenPolicy()
 secrets = SecretPolicy()
+stored = StoredPolicy()
 users = UserPolicy()

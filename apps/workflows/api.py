@@ -45,6 +45,7 @@ class Workflows(ApiView):
             "version": pushed.version.number,
             "digest": pushed.version.digest,
             "created": pushed.created,
+            "warnings": pushed.warnings,
         }
 
 

@@ -19,13 +19,16 @@ from apps.core.errors import Invalid, StaleState
 from apps.events.record import Fact, Move, move_many, record_all
 from apps.jobs.admission import default_pool
 from apps.jobs.commands import Submission, submit_many
+from apps.jobs.models import Job
 from apps.tenants.models import Tenant
 from engine.dag import TaskState as EngineState
 from engine.dag import run_outcome
 from rmctl.spec import SpecError
 
-from . import waits
+from . import moved, past, waits
+from .commands.datasets import EXTRA_BYTES, Update, record_updates
 from .commands.runs import start_children
+from .commands.scheduled import hasten
 from .facts import run_fact
 from .fence import fenced
 from .models import Run, Task
@@ -44,8 +47,8 @@ from .observe import (
     with_active_tasks,
 )
 from .plans import plan_of
-from .progress import Progress, Start
-from .results import load_results
+from .progress import Progress, Start, of_sensor
+from .results import load_results, size
 from .states import RUN_EDGES, TASK_EDGES, RunState, TaskState
 
 logger = logging.getLogger(__name__)
@@ -190,7 +193,15 @@ class _Batch:
             if review or (one.plan.max_active_tasks and one.run.state == RunState.RUNNING):
                 one.review(count_instances(run_id) if review else None)
 
+    def _hold(self) -> None:
+        """Leave what waits for the run before its own."""
+        asked = {run_id: tasks for run_id, one in self.progress.items() if (tasks := one.asks_past())}
+        holds = past.holds(asked) if asked else {}
+        for run_id in asked:
+            self.progress[run_id].hold(holds.get(run_id, {}))
+
     def _start(self) -> None:
+        self._hold()
         wanted: dict[int, set[str]] = {}
         mapped = False
         for run_id, one in self.progress.items():
@@ -211,6 +222,8 @@ class _Batch:
         jobs = self._submit()
         self._write_tasks()
         self._write_waits()
+        self._write_past()
+        self._write_datasets()
         for run, detail in self.broken.values():
             self._abandon(run, detail)
         ended = self._write_runs()
@@ -289,6 +302,47 @@ class _Batch:
         ]
         update_rows(Task, ("result",), results)
 
+    def _write_past(self) -> None:
+        """Keep who waits for the run before, and send those on whose run before has come to a good end."""
+        concerned = [one for one in self.progress.values() if one.plan.past]
+        if not concerned:
+            return
+        held = [(one.rows[name].pk, one.run.pk, why) for one in concerned for name, why in one.held.items()]
+        past.store(held, [row.pk for one in concerned for row in one.let_go])
+        moved_on = {
+            one.run.pk
+            for one in concerned
+            if any(row.name in one.plan.watched and row.state in past.GOOD for row in one.touched)
+        }
+        # Also those that were held just now: the run before may have moved in this very pass.
+        runs = past.released(moved_on | {why.past for _, _, why in held}) if moved_on or held else []
+        if runs:
+            moved.tell_runs(runs)
+
+    def _write_datasets(self) -> None:
+        """Record the updates of datasets by the tasks that succeeded in this pass."""
+        done = [
+            (one, row)
+            for one in self.progress.values()
+            if one.plan.outlets
+            for row in one.touched
+            if row.index < 0 and row.state == TaskState.SUCCEEDED != row.source and row.name in one.plan.outlets
+        ]
+        if not done:
+            return
+        results = dict(Job.objects.filter(pk__in=[row.job for _, row in done]).values_list("pk", "result"))
+        updates: dict[int, list[Update]] = {}
+        for one, row in done:
+            result = row.result if row.job is None else results.get(row.job)
+            if one.plan.tasks[row.name].poked:
+                result = of_sensor(result, mapped=False)
+            extra = result if isinstance(result, dict) and size(result) <= EXTRA_BYTES else {}
+            updates.setdefault(one.run.tenant_id, []).extend(
+                Update(uri, run=one.run, task=row.name, extra=extra) for uri in one.plan.outlets[row.name]
+            )
+        for tenant_id, some in updates.items():
+            record_updates(SYSTEM, tenant_id, some, self.now)
+
     def _task_fact(self, row: TaskRow) -> Fact:
         run = self.progress[row.run].run
         facts = {"run": run.pk, "task": str(row)}
@@ -324,6 +378,7 @@ class _Batch:
         quiet = {run_id for run_id, one in self.progress.items() if not one.starts} | self.broken.keys()
         quiet -= with_active_tasks(quiet) if quiet else set()
         moves, moved = [], []
+        again = set()
         runs = [*(one.run for one in self.progress.values()), *(run for run, _ in self.broken.values())]
         for run in runs:
             state = run.state
@@ -335,6 +390,8 @@ class _Batch:
                 target = self._outcome(run)
                 self.facts.append(run_fact(RUN_EDGES[state, target], run, {}))
                 state, run.ended_at = target, self.now
+                if target == RunState.SUCCEEDED and self.progress[run.pk].plan.continuous:
+                    again.add(run.workflow_id)
             if state != run.state:
                 moves.append((run.pk, str(state), run.started_at, run.ended_at, str(run.state)))
                 moved.append(run)
@@ -344,6 +401,8 @@ class _Batch:
         if watched:
             waits.runs_ended(watched, self.now)
         backfill_moved(moved)
+        if again:
+            hasten(again, self.now)
         return sum(end is not None for _, _, _, end, _ in moves)
 
     def _outcome(self, run: Run) -> str:

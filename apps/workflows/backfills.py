@@ -6,12 +6,13 @@ from datetime import datetime
 from functools import lru_cache
 
 from apps.core.errors import Invalid
+from rmctl.spec.schedule import CONTINUOUS
 
 from .costs import Estimate, of_times, usual
 from .models import Backfill, Run, Workflow, WorkflowVersion
 from .plans import plan_of
 from .states import RUN_ACTIVE, RunState
-from .timetable import YEARS, Timetable
+from .timetable import YEARS, Interval, Timetable, start_of
 
 # Logical times of one backfill.
 TIMES_MAX = 10_000
@@ -58,29 +59,42 @@ class BackfillPlan:
 
 
 @lru_cache(maxsize=16)
-def times(schedule: str, zone: str, first: datetime, last: datetime) -> tuple[datetime, ...]:
-    """The logical times of a schedule from `first` to `last`, at most one more than TIMES_MAX."""
-    table = Timetable(schedule, zone)
-    found: list[datetime] = []
+def _table(schedule: str, zone: str, start_date: str | None) -> Timetable:
+    return Timetable(schedule, zone, anchor=start_of(start_date, zone))
+
+
+@lru_cache(maxsize=16)
+def _times(table: Timetable, first: datetime, last: datetime) -> tuple[Interval, ...]:
+    """The data intervals that begin from `first` to `last`, at most one more than TIMES_MAX."""
+    found: list[Interval] = []
     interval = table.from_start(first)
     while interval.start <= last and len(found) <= TIMES_MAX:
-        found.append(interval.start)
+        found.append(interval)
         interval = table.following(interval)
     return tuple(found)
 
 
-def times_of(version: WorkflowVersion, first: datetime, last: datetime, order: str) -> tuple[datetime, ...]:
-    """The logical times in the order in which their runs are made."""
-    found = times(version.definition["schedule"], version.definition["timezone"], first, last)
+def table_of(version: WorkflowVersion) -> Timetable | None:
+    """The timetable of a version; None when it has no times."""
+    definition = version.definition
+    if not definition["schedule"] or definition["schedule"] == CONTINUOUS:
+        return None
+    return _table(definition["schedule"], definition["timezone"], definition["start_date"])
+
+
+def intervals_of(version: WorkflowVersion, first: datetime, last: datetime, order: str) -> tuple[Interval, ...]:
+    """The data intervals in the order in which their runs are made."""
+    table = table_of(version)
+    found = _times(table, first, last) if table is not None else ()
     return found[::-1] if order == Backfill.Order.BACKWARD else found
 
 
 def covered(version: WorkflowVersion, first: datetime, last: datetime, now: datetime) -> tuple[datetime, ...]:
     """The logical times of a range whose data intervals have ended by now, oldest first. Raises Invalid."""
-    schedule = version.definition["schedule"]
-    if not schedule:
+    table = table_of(version)
+    if table is None:
         raise Invalid(
-            f"Version {version.number} has no schedule, so there are no logical times to fill: "
+            f"Version {version.number} has no schedule with times, so there are no logical times to fill: "
             "give the workflow one, or trigger runs with a logical time each.",
             code="no_schedule",
         )
@@ -89,14 +103,15 @@ def covered(version: WorkflowVersion, first: datetime, last: datetime, now: date
             raise Invalid.field(name, f"from {YEARS[0]} to {YEARS[-1]}.", "out_of_range")
     if last < first:
         raise Invalid.field("last", "is before first.", "out_of_range")
-    complete = Timetable(schedule, version.definition["timezone"]).complete(now).start
-    found = times(schedule, version.definition["timezone"], first, min(last, complete))
+    end = start_of(version.definition.get("end_date"), version.definition["timezone"])
+    found = _times(table, first, min(last, table.complete(now).start, end or last))
     if not found:
+        schedule = version.definition["schedule"]
         text = f"{schedule} has no data interval that begins from {first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M}"
         raise Invalid.field("last", f"{text} UTC and has ended.", "no_times")
     if len(found) > TIMES_MAX:
         raise Invalid.field("last", f"that is more than {TIMES_MAX:,} runs: take a shorter range.", "too_many")
-    return found
+    return tuple(interval.start for interval in found)
 
 
 def slots(workflow: Workflow, moments: Sequence[datetime], existing: str) -> tuple[Slot, ...]:

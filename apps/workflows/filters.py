@@ -15,6 +15,10 @@ class WorkflowFilter(FilterSet):
     paused = django_filters.BooleanFilter(label="Whether the timetable is off.")
 
 
+class OfTenantFilter(FilterSet):
+    tenant = ReferenceFilter(field_name="tenant_id", to=Tenant, by="slug", label="Slug of the tenant.")
+
+
 class RunFilter(FilterSet):
     tenant = ReferenceFilter(field_name="tenant_id", to=Tenant, by="slug", label="Slug of the tenant.")
     workflow = IntegerFilter(field_name="workflow_id", label="Id of the workflow.")

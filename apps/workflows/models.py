@@ -7,10 +7,21 @@ from django.db.models import Q
 from apps.jobs.models import Job
 from apps.tenants.models import Tenant
 
+from .dataset_models import (
+    Dataset,
+    DatasetEvent,
+    DatasetTrigger,
+    DatasetUse,
+    Webhook,
+    WebhookDelivery,
+)
 from .states import RUN_ACTIVE, TASK_ACTIVE, TASK_IN_FLIGHT, BackfillState, RunState, TaskState
 from .wait_models import Approval, Wait
 
-__all__ = ["Approval", "Backfill", "Run", "Task", "TaskTry", "Wait", "Workflow", "WorkflowVersion"]
+__all__ = [
+    "Approval", "Backfill", "Dataset", "DatasetEvent", "DatasetTrigger", "DatasetUse", "PastWait", "Run", "Task",
+    "TaskTry", "Wait", "Webhook", "WebhookDelivery", "Workflow", "WorkflowVersion",
+]  # fmt: skip
 
 
 class Workflow(models.Model):
@@ -21,7 +32,7 @@ class Workflow(models.Model):
     description = models.TextField(blank=True, default="")
     current = models.ForeignKey("WorkflowVersion", null=True, on_delete=models.SET_NULL, related_name="+")
     paused = models.BooleanField(default=False)
-    schedule = models.CharField(max_length=100, blank=True, default="")
+    schedule = models.CharField(max_length=300, blank=True, default="")
     timezone = models.CharField(max_length=60, default="UTC")
     catchup = models.BooleanField(default=False)
     # Whether a task has ever waited for a run of it: only then does the end of a run look for waits.
@@ -120,6 +131,8 @@ class Run(models.Model):
         SCHEDULE = "schedule"
         WORKFLOW = "workflow"
         BACKFILL = "backfill"
+        DATASET = "dataset"
+        WEBHOOK = "webhook"
 
     workflow = models.ForeignKey(Workflow, on_delete=models.CASCADE, related_name="runs")
     version = models.ForeignKey(WorkflowVersion, on_delete=models.PROTECT, related_name="runs")
@@ -128,6 +141,9 @@ class Run(models.Model):
     state = models.CharField(max_length=10, choices=RunState, default=RunState.QUEUED)
     trigger = models.CharField(max_length=10, choices=Trigger, default=Trigger.MANUAL)
     logical_time = models.DateTimeField()
+    # The data interval of a workflow with a schedule; without one there is none.
+    data_interval_start = models.DateTimeField(null=True)
+    data_interval_end = models.DateTimeField(null=True)
     params = models.JSONField(default=dict)
     note = models.CharField(max_length=500, blank=True, default="")
     # The task that started it, and how many runs have started each other down to this one.
@@ -160,11 +176,27 @@ class Run(models.Model):
             models.Index(fields=["tenant", "id"], name="run_tenant"),
             models.Index(fields=["workflow", "logical_time"], name="run_logical"),
             models.Index(fields=["cause"], name="run_cause", condition=Q(cause__isnull=False)),
+            models.Index(
+                fields=["workflow", "logical_time"], name="run_backfilled", condition=Q(trigger="backfill")
+            ),
             models.Index(fields=["state", "id"], name="run_active", condition=Q(state__in=sorted(RUN_ACTIVE))),
         ]
 
     def __str__(self) -> str:
         return f"run {self.pk} of {self.workflow_id}"
+
+
+class PastWait(models.Model):
+    """A task that waits for the run before its own (`depends_on_past`): until `names` of that run have succeeded or
+    were skipped. It is there only as long as the task waits."""
+
+    task = models.OneToOneField("Task", on_delete=models.CASCADE, related_name="past_wait")
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="+")
+    past = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="+")
+    names = models.JSONField()
+
+    def __str__(self) -> str:
+        return f"task {self.task_id} waits for run {self.past_id}"
 
 
 class Task(models.Model):

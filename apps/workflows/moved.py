@@ -1,4 +1,5 @@
-"""Which jobs have moved and which waits are due since the last pass, so that it looks at those and not at everything.
+"""Which jobs have moved, which waits are due and which runs are to be gone through since the last pass, so that it
+looks at those and not at everything.
 
 A hint in Redis and no more: what gets lost is found by the periodic search of all tasks in flight, and a wait by the
 loop `waits`, which tells again of what is still due. Waits go by the number of their task, as a negative one.
@@ -16,6 +17,8 @@ from apps.events.live import publish
 from .models import Run
 
 KEY = "rmportal:moved"
+# In front of a run, so that both are in one set and taken in one round trip.
+RUN = "run:"
 
 
 def tell(jobs: Collection[int]) -> None:
@@ -27,6 +30,12 @@ def tell(jobs: Collection[int]) -> None:
 def tell_waits(tasks: Collection[int]) -> None:
     """The same for tasks whose wait is due."""
     tell([-task for task in tasks])
+
+
+def tell_runs(runs: Collection[int]) -> None:
+    """The same for runs in which something may be ready although none of their jobs has moved."""
+    transaction.on_commit(partial(redis.hint, "SADD", KEY, *(f"{RUN}{run}" for run in runs)))
+    loops.wake("advance")
 
 
 def note_waits(tasks: Collection[int]) -> None:
@@ -46,15 +55,20 @@ def backfill_moved(runs: Iterable[Run]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """Jobs that have moved and tasks whose wait is due; `full` when there may be more."""
+    """Jobs that have moved, tasks whose wait is due and runs to go through; `full` when there may be more."""
 
     jobs: list[int]
     waits: list[int]
+    runs: list[int]
     full: bool
 
 
 def take(limit: int) -> Told:
     """At most `limit` of what was remembered, which is forgotten."""
     found = redis.hint("SPOP", KEY, limit)
-    told = [int(item) for item in found] if isinstance(found, list | set) else []
-    return Told([job for job in told if job > 0], [-task for task in told if task < 0], len(told) == limit)
+    names = [name.decode() for name in found] if isinstance(found, list | set) else []
+    runs = [int(name.removeprefix(RUN)) for name in names if name.startswith(RUN)]
+    told = [int(name) for name in names if not name.startswith(RUN)]
+    return Told(
+        [job for job in told if job > 0], [-task for task in told if task < 0], runs, full=len(names) == limit
+    )

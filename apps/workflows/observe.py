@@ -10,7 +10,7 @@ from typing import Any
 
 from django.db import connection
 
-from . import moved, waits
+from . import moved, past, waits
 from .plans import plan_of
 from .states import TaskState
 
@@ -126,12 +126,14 @@ def observe(*, search: bool | None = None, review: bool | None = None) -> Observ
         observed.more = told.full
     if told.waits:
         add_due(observed, told.waits)
+    for run_id in told.runs:
+        observed.work.setdefault(run_id, Work()).review = True
     for item in news:
         observed.work.setdefault(item.row.run, Work()).news.append(item)
     _starts(observed)
     if review or (review is None and time.monotonic() - _reviewed_at > REVIEW_SECONDS):
         _reviewed_at = time.monotonic()
-        for run_id in _stuck():
+        for run_id in (*_stuck(), *past.released()):
             observed.work.setdefault(run_id, Work()).review = True
     return observed
 
@@ -210,11 +212,15 @@ def _starts(observed: Observed) -> None:
 
 
 def _stuck() -> list[int]:
-    """Running runs of which no task has a job in flight or is deferred: what they wait for, nobody will bring."""
+    """Running runs of which no task has a job in flight or waits: what they wait for, nobody will bring.
+
+    A deferred task is brought by its wait, one that waits for the run before by what it waits for.
+    """
     rows = _fetch(
         "SELECT r.id FROM workflows_run r WHERE r.state = 'running' AND r.id NOT IN ("
         " SELECT t.run_id FROM workflows_task t WHERE t.state IN ('queued', 'running') AND t.job_id IS NOT NULL) "
         "AND NOT EXISTS (SELECT 1 FROM workflows_task t WHERE t.run_id = r.id AND t.state = 'deferred') "
+        "AND NOT EXISTS (SELECT 1 FROM workflows_pastwait w WHERE w.run_id = r.id) "
         f"ORDER BY r.id LIMIT {REVIEWS_MAX}"
     )
     return [row[0] for row in rows]

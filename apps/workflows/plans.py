@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 
 from engine.dag import Graph, TaskNode
 from rmctl.spec import CompiledTask, WorkflowSpec, parse_workflow
+from rmctl.spec.schedule import CONTINUOUS
 
 from .models import WorkflowVersion
 
@@ -38,7 +39,8 @@ class Plan:
         self.max_active_runs: int = definition["max_active_runs"]
         self.max_active_tasks: int = definition["max_active_tasks"]
         self.zone = ZoneInfo(definition["timezone"])
-        # Tasks whose results each task reads, in its arguments or as the list that it is mapped over.
+        self.continuous = definition["schedule"] == CONTINUOUS
+        # Tasks whose results each task reads, in its arguments and templates or as the list that it is mapped over.
         self.references = {name: _references(task) for name, task in self.tasks.items()}
         # Tasks of which the loop reads what they returned: it decides the way, or says whether a sensor is done.
         self.answering = frozenset(name for name, task in self.tasks.items() if task.decides or task.poked)
@@ -50,8 +52,18 @@ class Plan:
         self.groups = _groups(definition)
         self.group_list = [{"parent": None, "description": "", **group} for group in definition.get("groups", [])]
         self.owners: dict[str, str] = {task["id"]: task["group"] for task in definition["tasks"] if "group" in task}
+        # The datasets that the success of a task updates.
+        self.outlets: dict[str, list[str]] = {t["id"]: t["outlets"] for t in definition["tasks"] if "outlets" in t}
+        # For each task that depends on the past, the tasks of the run before that must have come to a good end.
+        self.past = {task["id"]: past for task in definition["tasks"] if (past := self._past(task))}
+        self.watched = frozenset().union(*self.past.values())
         self.position = {name: position for position, name in enumerate(self.graph.order)}
         self._reach: dict[str, frozenset[str]] = {}
+
+    def _past(self, task: Mapping[str, Any]) -> tuple[str, ...]:
+        if task.get("wait_for_downstream"):
+            return (task["id"], *self.graph.downstream[task["id"]])
+        return (task["id"],) if task.get("depends_on_past") else ()
 
     def reach(self, name: str) -> frozenset[str]:
         """The tasks whose counters move when `name` succeeds: those behind it, and through empty tasks further."""
@@ -79,7 +91,8 @@ class Plan:
 
 def _references(task: CompiledTask) -> frozenset[str]:
     sources: list[Mapping[str, Any]] = [*task.arguments.values(), *task.over.values()]
-    return frozenset(source["result"] for source in sources if "result" in source)
+    pulled = task.template.needs.results if task.template is not None else frozenset()
+    return pulled.union(source["result"] for source in sources if "result" in source)
 
 
 def _groups(definition: Mapping[str, Any]) -> dict[str, list[str]]:

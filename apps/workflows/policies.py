@@ -6,7 +6,7 @@ from apps.core.actors import Actor
 from apps.core.policies import Policy
 from apps.tenants.policies import OwnedPolicy, works_for
 
-from .models import Approval, Backfill, Run, Task, Workflow, WorkflowVersion
+from .models import Approval, Backfill, Dataset, Run, Task, Webhook, Workflow, WorkflowVersion
 
 
 class WorkflowPolicy(OwnedPolicy[Workflow]):
@@ -57,6 +57,18 @@ class BackfillPolicy(OwnedPolicy[Backfill]):
     rules = dict.fromkeys(("pause", "resume", "cancel", "rerun"), works_for)
 
 
+class DatasetPolicy(OwnedPolicy[Dataset]):
+    model = Dataset
+    noun = "dataset"
+    rules = {"update": works_for, "delete": works_for}
+
+
+class WebhookPolicy(OwnedPolicy[Webhook]):
+    model = Webhook
+    noun = "webhook"
+    rules = {"delete": works_for}
+
+
 def visible(policy: Policy[Any], actor: Actor, pk: int | None) -> bool:
     """Whether the actor sees the object; the check behind a live topic."""
     return pk is not None and policy.visible(actor).filter(pk=pk).exists()
@@ -68,3 +80,5 @@ runs = RunPolicy()
 tasks = TaskPolicy()
 approvals = ApprovalPolicy()
 backfills = BackfillPolicy()
+datasets = DatasetPolicy()
+webhooks = WebhookPolicy()

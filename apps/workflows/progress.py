@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 from engine.branches import left_out_by_condition
@@ -18,10 +19,14 @@ from engine.dag import TaskState as EngineState
 from rmctl.runner import FAIL_STATUS, SKIP_STATUS
 from rmctl.spec import ArgumentError, CompiledTask
 from rmctl.spec.kinds import Poke
+from rmctl.spec.templates import KEY
+from rmctl.spec.templates import STATUS as TEMPLATE_STATUS
 
+from .datasets import triggering_events
 from .deferring import Deferring, End
 from .models import Run
 from .observe import News, TaskRow
+from .past import Hold
 from .plans import Plan
 from .results import EXPANSION_BYTES, INPUT_BYTES, RESULTS_BYTES, TooLarge, size
 from .states import TaskState
@@ -59,10 +64,15 @@ class Progress:
         # What tasks wait for, as far as this pass looks at it, and results of tasks that ended in it without a job.
         self.waits: dict[int, WaitRow] = {}
         self.results: dict[Ready, Any] = {}
+        # Tasks that wait for the run before this one, and those that did or could have and have started.
+        self.held: dict[str, Hold] = {}
+        self.let_go: list[TaskRow] = []
         # Places for further jobs; None without a limit.
         self.slots: int | None = None
         self._counters: dict[str, Counters] = {}
         self._logical_time = run.logical_time.astimezone(plan.zone).isoformat()
+        bounds = (run.data_interval_start, run.data_interval_end)
+        self._interval = [moment.astimezone(plan.zone).isoformat() for moment in bounds if moment is not None]
 
     # What is known
 
@@ -125,6 +135,8 @@ class Progress:
                 continue
             row.started_at = row.started_at or item.started_at
             state, detail = _end_of(item)
+            if item.exit_code == TEMPLATE_STATUS and self.plan.tasks[row.name].template is not None:
+                detail = "A template of it could not be rendered; its log says which and why."
             if state == TaskState.SUCCEEDED and row.name in self.plan.answering:
                 self._answered(row, returned.get(row.job or 0), item.ended_at or self.now)
             else:
@@ -337,9 +349,30 @@ class Progress:
         """What sensors returned, and what ended in this pass, among the results that were read."""
         for name in results.keys() & self.plan.answering:
             if self.plan.tasks[name].poked:
-                results[name] = _of_sensor(results[name], mapped=self.plan.tasks[name].mapped)
+                results[name] = of_sensor(results[name], mapped=self.plan.tasks[name].mapped)
         if self.results:
             merge_results(results, self.results, results.keys())
+
+    def asks_past(self) -> dict[str, tuple[str, ...]]:
+        """The ready tasks that depend on the run before, with the tasks of it that must have come to a good end."""
+        past = self.plan.past
+        if not past:
+            return {}
+        # A sensor has started with its first poke; the further ones ask no more.
+        asking = (name for name, index in self.ready if index < 0 and name in past)
+        return {name: past[name] for name in asking if self.rows[name].state == TaskState.WAITING}
+
+    def hold(self, holds: Mapping[str, Hold]) -> None:
+        """Take back those of the ready tasks that are held by the run before."""
+        asked = self.asks_past()
+        self.ready = [key for key in self.ready if key[1] >= 0 or key[0] not in holds]
+        for name in asked:
+            row = self.rows[name]
+            row.detail = str(holds[name]) if name in holds else ""
+            row.changed = True
+            if name not in holds:
+                self.let_go.append(row)
+        self.held.update(holds)
 
     def start(self, results: Mapping[str, Any]) -> None:
         """Start what is ready, as far as there are places; what needs no job ends at once."""
@@ -393,17 +426,25 @@ class Progress:
             raise ArgumentError(
                 f"The arguments of {row} are larger than {INPUT_BYTES // 2**20} MiB: write files and pass their names."
             )
+        if task.template is not None and task.template.needs.events:
+            inputs = {**inputs, KEY: {**inputs[KEY], "events": self._events}}
         spec = task.job(
             inputs,
             run_id=self.run.pk,
             logical_time=self._logical_time,
             map_index=row.index if row.index >= 0 else None,
             params=self.run.params,
+            interval=self._interval,
         )
         row.move(TaskState.QUEUED, self.now)
         self.starts.append(Start(row, spec))
         if self.slots is not None:
             self.slots -= 1
+
+    @cached_property
+    def _events(self) -> dict[str, list[dict[str, Any]]]:
+        """The events of datasets that triggered the run, by URI."""
+        return triggering_events(self.run)
 
     def _expand(self, group: TaskRow, task: CompiledTask, results: Mapping[str, Any]) -> None:
         items = self._items(task, results)
@@ -457,10 +498,10 @@ def _end_of(item: News) -> tuple[str, str]:
     )
 
 
-def _of_sensor(result: Any, *, mapped: bool) -> Any:
+def of_sensor(result: Any, *, mapped: bool) -> Any:
     """What the last poke said besides being done."""
     if mapped and isinstance(result, list):
-        return [_of_sensor(item, mapped=False) for item in result]
+        return [of_sensor(item, mapped=False) for item in result]
     return result.get("value") if isinstance(result, dict) else result
 
 

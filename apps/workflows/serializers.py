@@ -75,6 +75,9 @@ class PushAnswer(serializers.Serializer[Any]):
     version = serializers.IntegerField(help_text="Number of the version.")
     digest = serializers.CharField(help_text="SHA-256 of the canonical definition.")
     created = serializers.BooleanField(help_text="False when this definition was known already.")
+    warnings = serializers.ListField(
+        child=serializers.CharField(), help_text="What the author may not expect, such as at changes of the clock."
+    )
 
 
 class VersionAnswer(serializers.ModelSerializer[WorkflowVersion]):
@@ -115,6 +118,8 @@ class RunAnswer(serializers.ModelSerializer[Run]):
             "state",
             "trigger",
             "logical_time",
+            "data_interval_start",
+            "data_interval_end",
             "params",
             "note",
             "note_by",

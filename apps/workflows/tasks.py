@@ -7,7 +7,7 @@ from apps.core import loops
 
 from . import waits as waiting
 from .apply import apply
-from .commands import advance_backfills, create_due_runs, next_due
+from .commands import advance_backfills, create_dataset_runs, create_due_runs, next_due
 from .observe import observe
 
 
@@ -25,9 +25,10 @@ def advance() -> bool:
 
 @loops.loop("timetable")
 def timetable() -> bool:
-    """Make the runs that are due and the next ones of backfills, and come back when the next are due."""
+    """Make the runs that are due, those that datasets trigger and the next ones of backfills, and come back when the
+    next ones are due."""
     now = timezone.now()
-    more = create_due_runs(now) | advance_backfills(now)
+    more = create_due_runs(now) | create_dataset_runs(now) | advance_backfills(now)
     due = next_due(now)
     if due is not None:
         loops.wake_at("timetable", due)

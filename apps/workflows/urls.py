@@ -1,6 +1,6 @@
 from django.urls import path
 
-from . import api, approvals_api, backfills_api, budgets_api, clear_api
+from . import api, approvals_api, backfills_api, budgets_api, clear_api, datasets_api, times_api
 
 urlpatterns = [
     path("budgets", budgets_api.Budgets.as_view()),
@@ -15,6 +15,16 @@ urlpatterns = [
     path("workflows/<int:workflow_id>/trigger", api.Trigger.as_view()),
     path("workflows/<int:workflow_id>/pause", api.Pause.as_view()),
     path("workflows/<int:workflow_id>/resume", api.Resume.as_view()),
+    path("workflows/<int:workflow_id>/upcoming", times_api.Upcoming.as_view()),
+    path("datasets", datasets_api.Datasets.as_view()),
+    path("dataset-events", datasets_api.Events.as_view()),
+    path("datasets/<int:dataset_id>", datasets_api.DatasetDetail.as_view()),
+    path("datasets/<int:dataset_id>/events", datasets_api.DatasetEvents.as_view()),
+    path("datasets/<int:dataset_id>/lineage", datasets_api.Lineage.as_view()),
+    path("runs/<int:run_id>/datasets", datasets_api.TriggeredBy.as_view()),
+    path("webhooks", datasets_api.Webhooks.as_view()),
+    path("webhooks/<int:webhook_id>", datasets_api.WebhookDetail.as_view()),
+    path("webhooks/<int:webhook_id>/deliveries", datasets_api.Deliveries.as_view()),
     path("runs", api.Runs.as_view()),
     path("runs/<int:run_id>", api.RunDetail.as_view()),
     path("runs/<int:run_id>/tasks", api.Tasks.as_view()),

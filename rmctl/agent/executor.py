@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from rmctl.agent import bundles, cgroups, checkpoints, containers, launch, output, process, sandbox
+from rmctl.agent import bundles, cgroups, checkpoints, containers, launch, masks, output, process, sandbox
 from rmctl.agent.errors import PortalAway, PortalRefusal, Refused
 from rmctl.agent.holdings import visible
 from rmctl.agent.journal import Spares, State, TaskFolder
@@ -242,7 +242,7 @@ class Executor:
 
     def follow(self, task: Task) -> None:
         """Ship the task's log from now on."""
-        self.shipper.add(task.key, task.folder.log, lambda: self._log_shipped(task))
+        self.shipper.add(task.key, task.folder.log, lambda: self._log_shipped(task), _masks(task))
         self._active.set()
 
     def _end_unstarted(self, task: Task, reason: EndReason, detail: str) -> None:
@@ -524,6 +524,15 @@ def _limits(assignment: Assignment) -> cgroups.Limits:
     return cgroups.Limits(
         assignment.cpu_millicores, assignment.cpu_limit_millicores, assignment.memory_bytes, assignment.pids
     )
+
+
+def _masks(task: Task) -> masks.Masks:
+    """The secrets that the task's log must not show; those of a task that was adopted are read from its process."""
+    names = task.assignment.masked
+    if not names:
+        return masks.NOTHING
+    values = task.assignment.secrets or (masks.of_process(task.state.pid, names) if task.state else {})
+    return masks.Masks(masks.secret_texts(names, values))
 
 
 def _has_entries(folder: str) -> bool:

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from rmctl.agent.masks import NOTHING, Masks
 from rmctl.agent.protocol import MAX_LOG_CHUNK_BYTES, Log
 
 TASK_WINDOW = 4 * MAX_LOG_CHUNK_BYTES
@@ -36,6 +37,7 @@ class Stream:
     key: Key
     path: str
     finished: Callable[[], None]
+    masks: Masks = NOTHING
     base: int = -len(HEADER)
     notice: int = -1
     size: int = 0
@@ -62,9 +64,10 @@ class LogShipper:
         self._in_flight = 0
         self._waiting: deque[Key] = deque()
 
-    def add(self, key: Key, path: str, finished: Callable[[], None]) -> None:
-        """Follow a log; `finished` is called once when it ended and everything is acknowledged."""
-        self.streams[key] = Stream(key, path, finished)
+    def add(self, key: Key, path: str, finished: Callable[[], None], masks: Masks = NOTHING) -> None:
+        """Follow a log; `finished` is called once when it ended and everything is acknowledged. What `masks` names is
+        never sent."""
+        self.streams[key] = Stream(key, path, finished, masks)
 
     def end(self, key: Key) -> int:
         """The task ended: its log grows no more. Sends what fits into the window and returns the size."""
@@ -157,6 +160,10 @@ class LogShipper:
             # Again: what it writes from now on follows what was sent before.
             stream.base = stream.sent
         stream.size = stream.base + size
+        if stream.masks and not last:
+            # What could be the beginning of a secret waits for the rest of it.
+            length = min(size, stream.masks.longest - 1)
+            stream.size -= stream.masks.held(self._file(stream, size - length, length))
 
     def _pump(self, stream: Stream) -> None:
         if self.send is None or stream.final_sent:
@@ -183,12 +190,20 @@ class LogShipper:
         """What goes out next; zeros for what the portal asks for and the task has destroyed."""
         length = min(MAX_LOG_CHUNK_BYTES, stream.size - stream.sent)
         if stream.sent >= stream.base:
-            data = self._file(stream, stream.sent - stream.base, length)
+            data = self._masked(stream, stream.sent - stream.base, length)
             return data + bytes(length - len(data))
         place = stream.sent - stream.notice
         if 0 <= place < len(NOTICE):
             return NOTICE[place : place + length]
         return bytes(min(length, (stream.notice if place < 0 else stream.base) - stream.sent))
+
+    def _masked(self, stream: Stream, offset: int, length: int) -> bytes:
+        """Bytes of the file without its secrets, of which a part may lie outside of them."""
+        if not stream.masks:
+            return self._file(stream, offset, length)
+        before = min(offset, stream.masks.longest - 1)
+        whole = self._file(stream, offset - before, before + length + stream.masks.longest - 1)
+        return stream.masks.hide(whole)[before : before + length]
 
     def _file(self, stream: Stream, offset: int, length: int) -> bytes:
         """Bytes of the file, fewer where it is shorter or cannot be read."""

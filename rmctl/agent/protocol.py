@@ -167,6 +167,8 @@ class Assignment(msgspec.Struct, frozen=True, omit_defaults=True):
     saved: SavedFiles | None = None
     # Names of those that it reads, wherever they are.
     datasets: list[str] = []
+    # Names of the variables in `secrets` whose values the log must not show.
+    masked: list[str] = []
 
 
 class Stop(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rmctl.cli import failures
+from rmctl.cli import failures, tenant_app
 from rmctl.cli.backfill_commands import backfill_app
 from rmctl.cli.options import JobId, Json, TenantOption
 from rmctl.cli.run_commands import runs_app
@@ -25,6 +25,7 @@ budget_app = typer.Typer(no_args_is_help=True, help="Budgets of domains, tenants
 app.add_typer(budget_app, name="budget")
 app.add_typer(runs_app, name="runs")
 app.add_typer(backfill_app, name="backfill")
+tenant_app.register(app)
 
 
 @app.callback(invoke_without_command=True)
@@ -291,6 +292,19 @@ def approve(
         approvals.waiting(as_json)
     else:
         approvals.answer(approval, option, value, comment, as_json)
+
+
+@app.command("next")
+def upcoming(
+    workflow: Annotated[str, typer.Argument(help="Name or number of the workflow.")],
+    count: Annotated[int, typer.Option("--count", "-n", min=1, max=100, help="At most so many runs.")] = 5,
+    tenant: TenantOption = None,
+    as_json: Json = False,
+) -> None:
+    """Show when the next runs of a workflow's timetable come."""
+    from rmctl.cli import workflows
+
+    workflows.upcoming(workflow, count, tenant, as_json)
 
 
 @app.command("list")

@@ -6,8 +6,10 @@ import sys
 import time
 from collections import Counter
 from contextlib import nullcontext
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from rich.live import Live
 from rich.table import Table
@@ -19,6 +21,7 @@ from rmctl.cli.output import (
     clean,
     interactive,
     print_json,
+    print_table,
     span,
     state,
     stderr,
@@ -29,6 +32,7 @@ from rmctl.cli.output import (
 from rmctl.cli.session import client, pairs, tenant_of
 from rmctl.client import ApiError, Client
 from rmctl.sdk.compile import CompiledWorkflow, compile_file
+from rmctl.spec.schedule import CONTINUOUS, clock_warnings
 
 LOOK_SECONDS = 0.3
 ENDED = ("succeeded", "failed", "cancelled")
@@ -61,6 +65,12 @@ def _pushed(asked: Client, workflow: CompiledWorkflow, row: dict[str, Any]) -> N
     tasks = f"{len(workflow.spec.tasks)} tasks{files}"
     said = f"version {row['version']} ({tasks})" if row["created"] else f"unchanged, version {row['version']}"
     stdout().print(f"{workflow.spec.name}: {said}: {asked.url}/workflows/{row['id']}/")
+    _warn(row.get("warnings") or [])
+
+
+def _warn(warnings: list[str]) -> None:
+    for warning in warnings:
+        stderr().print(f"  note: {clean(warning)}", style="yellow", soft_wrap=True)
 
 
 def _checked(file: Path, compiled: list[CompiledWorkflow], as_json: bool) -> None:
@@ -74,6 +84,30 @@ def _checked(file: Path, compiled: list[CompiledWorkflow], as_json: bool) -> Non
         stdout().print(
             f"{file.name}: {workflow.spec.name} is fine ({len(workflow.spec.tasks)} tasks, {digest})"
         )
+        _warn(clock_warnings(workflow.spec.schedule, workflow.spec.timezone, datetime.now(UTC)))
+
+
+def upcoming(name: str, count: int, tenant: str | None, as_json: bool) -> None:
+    """When the next runs of a workflow come."""
+    with client() as asked:
+        workflow = asked.workflow(name, tenant_of(tenant))
+        found = asked.upcoming(int(workflow["id"]), count)
+    if as_json:
+        print_json(found)
+        return
+    zone = ZoneInfo(found["timezone"])
+    if not found["runs"]:
+        why = "runs follow each other" if found["schedule"] == CONTINUOUS else "no run is to come by a timetable"
+        stdout().print(f"{clean(workflow['name'])}: {why}")
+        return
+    rows = [tuple(_local(run[name], zone) for name in ("run_at", "logical_time")) for run in found["runs"]]
+    print_table(("run at", "logical time"), rows)
+    if found["paused"]:
+        stderr().print("The workflow is paused: none of these comes until it is resumed.", style="yellow")
+
+
+def _local(text: str, zone: ZoneInfo) -> str:
+    return f"{datetime.fromisoformat(text).astimezone(zone):%a %Y-%m-%d %H:%M:%S %Z}"
 
 
 def trigger(

@@ -15,14 +15,17 @@ from itertools import pairwise
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
-    from datetime import date
+    from datetime import date, timedelta
     from typing import Any, Self
+
+    from rmctl.sdk.datasets import Condition
 
     Linkable = "Node | Sequence[Node]"
 
 _OPTIONS = (
     "resources", "env", "secrets", "labels", "retries", "time_limit", "intent", "priority", "on_preempt", "notice",
-    "image", "count", "min_count", "trigger_rule", "map_limit",
+    "image", "count", "min_count", "trigger_rule", "map_limit", "depends_on_past", "wait_for_downstream",
+    "template", "variables", "connections", "outlets",
 )  # fmt: skip
 _VARARGS, _VARKEYWORDS = 0x04, 0x08  # flags of a code object: *args, **kwargs
 
@@ -48,10 +51,12 @@ class DAG:
         name: str,
         *,
         description: str = "",
-        schedule: "str | None" = None,
+        schedule: "str | timedelta | Condition | Sequence[str | timedelta | Condition] | None" = None,
+        datasets: "Condition | None" = None,
         timezone: str = "UTC",
         catchup: bool = False,
         start_date: "str | date | None" = None,
+        end_date: "str | date | None" = None,
         max_active_runs: int = 16,
         max_active_tasks: int = 0,
         params: "Mapping[str, Any] | None" = None,
@@ -60,6 +65,10 @@ class DAG:
     ) -> None:
         if isinstance(files, str):
             raise SdkError(f"DAG {name}: files is a list of globs, for example files=[{files!r}].")
+        times, waits = _schedule(schedule)
+        if datasets is not None and waits is not None:
+            raise SdkError(f"DAG {name}: give the datasets either in schedule or in datasets.")
+        waits = waits if datasets is None else datasets.expression()
         self.name = name
         self.files = list(files)
         self.tasks: dict[str, Task] = {}
@@ -70,12 +79,12 @@ class DAG:
         self.fields: dict[str, Any] = {
             "name": name,
             "description": description,
-            "schedule": schedule,
+            "schedule": times,
+            "datasets": waits,
             "timezone": timezone,
             "catchup": catchup,
-            "start_date": start_date
-            if start_date is None or isinstance(start_date, str)
-            else start_date.isoformat(),
+            "start_date": _date(start_date),
+            "end_date": _date(end_date),
             "max_active_runs": max_active_runs,
             "max_active_tasks": max_active_tasks,
             "params": _params_schema(params or {}),
@@ -536,6 +545,22 @@ def _link(before: "Iterable[Node]", after: "Iterable[Node]") -> None:
             down.upstream[up.id] = None
 
 
+def _schedule(schedule: "Any") -> "tuple[Any, Any]":
+    """The times and the datasets of a schedule: a timedelta is a fixed interval, a list of datasets means all."""
+    parts = list(schedule) if isinstance(schedule, list | tuple) else [schedule]
+    waits = [part.expression() for part in parts if hasattr(part, "expression")]
+    times = [_every(part) for part in parts if part is not None and not hasattr(part, "expression")]
+    return times or None, None if not waits else waits[0] if len(waits) == 1 else {"all": waits}
+
+
+def _every(part: "Any") -> "Any":
+    return f"every {part.total_seconds():g}s" if hasattr(part, "total_seconds") else part
+
+
+def _date(given: "str | date | None") -> "str | None":
+    return given if given is None or isinstance(given, str) else given.isoformat()
+
+
 def _options(where: str, options: "Mapping[str, Any]") -> "dict[str, Any]":
     """Options under their names of the definition; `retries=3` means `{"limit": 3}`. Raises SdkError."""
     fields = {}
@@ -544,6 +569,8 @@ def _options(where: str, options: "Mapping[str, Any]") -> "dict[str, Any]":
             raise SdkError(f"{where}: there is no option {name}; options are {', '.join(_OPTIONS)}.")
         if value is None:
             continue
+        if name == "outlets":
+            value = [getattr(outlet, "uri", outlet) for outlet in value]
         fields[name] = {"limit": value} if name == "retries" and isinstance(value, int) else value
     return fields
 

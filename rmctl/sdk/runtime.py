@@ -78,7 +78,10 @@ def checkpoint_folder() -> "Path":
 class Context:
     """What the running task belongs to; everything is empty outside a run."""
 
-    __slots__ = ("attempt", "job_id", "logical_time", "map_index", "params", "run_id", "task_id", "workflow")
+    __slots__ = (
+        "attempt", "data_interval_end", "data_interval_start", "job_id", "logical_time", "map_index", "params",
+        "run_id", "task_id", "workflow",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         env = os.environ
@@ -90,11 +93,16 @@ class Context:
         index = env.get("RM_MAP_INDEX", "")
         self.map_index: int | None = int(index) if index else None
         self.logical_time: datetime | None = _time(env.get("RM_LOGICAL_TIME", ""))
+        self.data_interval_start: datetime | None = _time(env.get("RM_DATA_INTERVAL_START", ""))
+        self.data_interval_end: datetime | None = _time(env.get("RM_DATA_INTERVAL_END", ""))
         self.params: dict[str, Any] = _json(env.get("RM_PARAMS", ""))
 
 
 def context() -> Context:
-    """Run, workflow, task, map index (None when not mapped), logical time and parameters of this task."""
+    """Run, workflow, task, map index (None when not mapped), times and parameters of this task.
+
+    The data interval is None where the workflow has no schedule.
+    """
     return Context()
 
 

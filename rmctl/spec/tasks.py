@@ -1,16 +1,25 @@
 """From a task of a definition to the job that runs it: everything static is computed once per task."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from rmctl.stored import environment_name
 
 from . import arguments
 from .arguments import ArgumentError
 from .errors import describe
 from .job import parse_job
 from .kinds import FINAL_STATUSES, JOBLESS, OPTIONS, Approval, Poke, TriggerRun, WaitForRun
+from .templates import KEY, Needs, TaskTemplates, templates_of
 from .values import canonical_json
+
+# In front of the name of what a job gets besides the tenant's secrets, where secrets are named.
+VARIABLE = "variable:"
+CONNECTION = "connection:"
+# A variable that may be missing, as a template has a default for it.
+OPTIONAL_VARIABLE = "variable?:"
 
 # A larger argument or parameter is in RM_INPUTS only: variables and argv share a small space of the kernel.
 VARIABLE_BYTES = 32 * 1024
@@ -37,6 +46,7 @@ class CompiledTask:
     arguments: Mapping[str, Mapping[str, Any]]
     over: Mapping[str, Mapping[str, Any]]
     limit: int
+    template: TaskTemplates | None = None
     # `branch` or `short_circuit` when its result decides the way; `direct` when the latter leaves out only what is
     # directly behind it.
     decides: str = ""
@@ -81,6 +91,8 @@ class CompiledTask:
         values = {name: arguments.resolve(value, results, params) for name, value in self.arguments.items()}
         for name in self.over:
             values[name] = item
+        if self.template is not None:
+            values[KEY] = self.template.inputs(results, params, bash=self.kind == "bash")
         return values
 
     def job(
@@ -91,8 +103,12 @@ class CompiledTask:
         logical_time: str,
         map_index: int | None = None,
         params: Mapping[str, Any] | None = None,
+        interval: Sequence[str] = (),
     ) -> dict[str, Any]:
-        """The normalised job spec of one instance; only name, env and inputs are new, the rest is shared."""
+        """The normalised job spec of one instance; only name, env and inputs are new, the rest is shared.
+
+        `interval` is the data interval of the run, start and end; empty where it has none.
+        """
         base = self.base
         group = base["groups"][0]
         env = {
@@ -103,10 +119,13 @@ class CompiledTask:
             "RM_MAP_INDEX": "" if map_index is None else str(map_index),
             "RM_LOGICAL_TIME": logical_time,
         }
+        env |= zip(("RM_DATA_INTERVAL_START", "RM_DATA_INTERVAL_END"), interval, strict=False)
         if params:
             _export(env, "RM_PARAMS", json.dumps(params, ensure_ascii=False))
         if self.kind == "bash":
             for name, value in inputs.items():
+                if name == KEY:
+                    continue
                 text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
                 _export(env, f"RM_ARG_{name.upper()}", text)
         name = base["name"]
@@ -154,6 +173,10 @@ def compile_task(
         env = {"PYTHONUNBUFFERED": "1", **env}
     else:
         run["command"] = ["true"]
+    template = templates_of(task, env)
+    if template is not None:
+        command = run["command"] or ["bash", "-c", run["script"]]
+        run = {"command": ["python", "-m", "rmctl.render", *command], "script": None}
     mapping = task.get("map") or {}
     return CompiledTask(
         id=task["id"],
@@ -162,15 +185,33 @@ def compile_task(
         base={
             **plain,
             "name": f"{definition['name']}.{task['id']}"[:200],
-            "groups": [{**plain["groups"][0], **run, "env": env}],
+            "groups": [{**plain["groups"][0], **run, **_with_stored(env, plain["groups"][0], task, template)}],
         },
         arguments=task.get("arguments", {}),
         over=mapping.get("over", {}),
         limit=mapping.get("limit", 1),
+        template=template,
         decides=task.get("decides", ""),
         direct=not task.get("ignore_downstream_trigger_rules", True),
         options=next((model.model_validate(task[name]) for name, model in OPTIONS.items() if name in task), None),
     )
+
+
+def _with_stored(
+    env: dict[str, str], group: Mapping[str, Any], task: Mapping[str, Any], template: TaskTemplates | None
+) -> dict[str, Any]:
+    """The variables and secrets of a task, with the tenant's variables and connections that it reads."""
+    needs = template.needs if template is not None else Needs()
+    variables = sorted({*task.get("variables", ()), *needs.variables})
+    optional = sorted(needs.optional.difference(variables))
+    connections = sorted({*task.get("connections", ()), *needs.connections})
+    secrets = dict(group.get("secrets") or {})
+    secrets |= {environment_name("variable", name): f"{VARIABLE}{name}" for name in variables}
+    secrets |= {environment_name("variable", name): f"{OPTIONAL_VARIABLE}{name}" for name in optional}
+    secrets |= {environment_name("connection", name): f"{CONNECTION}{name}" for name in connections}
+    if connections:
+        env = {**env, "RM_CONNECTIONS": ",".join(connections)}
+    return {"env": env, "secrets": secrets}
 
 
 def task_job(

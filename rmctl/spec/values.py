@@ -46,6 +46,10 @@ Identifier = Annotated[
     _matching(IDENTIFIER, "bad_id", _ID_RULE),
     Field(json_schema_extra={"pattern": f"^{IDENTIFIER.pattern}$"}),
 ]
+STORED = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+StoredName = Annotated[
+    str, _matching(STORED, "bad_id", "is not a name: letters, digits, _ . and -, at most 100 in all.")
+]
 Image = Annotated[
     str, _matching(IMAGE, "bad_image", "is not an image reference such as docker.io/library/python:3.12.")
 ]

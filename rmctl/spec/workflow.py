@@ -6,17 +6,39 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
 from . import graph, groups, params
 from .arguments import Argument
+from .datasets import Expression, Outlets, check_expression
 from .errors import BadValue, FieldError, SpecError, describe, field_error
 from .groups import GroupSpec
 from .job import MAX_MEMBERS, Intent, Notice, OnPreempt, Resources, Retries, check_minimum
-from .kinds import NEEDED, OPTIONAL, Approval, Decides, Kind, Poke, Teardown, TriggerRun, WaitForRun, check_kind
+from .kinds import (
+    JOBLESS,
+    NEEDED,
+    OPTIONAL,
+    Approval,
+    Decides,
+    Kind,
+    Poke,
+    Teardown,
+    TriggerRun,
+    WaitForRun,
+    check_kind,
+)
 from .quantities import Seconds
-from .schedule import check_schedule, check_start, check_timezone
+from .schedule import check_date, check_schedule, check_timezone, join_schedule
 from .tasks import CompiledTask, compile_task
+from .templates import template_faults, texts
 from .values import (
     Digest,
     Environment,
@@ -25,6 +47,7 @@ from .values import (
     JobLabels,
     Script,
     Secrets,
+    StoredName,
     Strict,
     canonical_json,
     validated,
@@ -136,6 +159,13 @@ class TaskSpec(JobFields):
     map: MapSpec | None = None
     upstream: list[Identifier] = Field(default_factory=list, max_length=MAX_TASKS)
     trigger_rule: TriggerRule = "all_success"
+    # Whether `{{ … }}` in script, env and arguments is a template.
+    template: bool = True
+    variables: Annotated[list[StoredName], Field(max_length=100)] = Field(default_factory=list)
+    connections: Annotated[list[StoredName], Field(max_length=100)] = Field(default_factory=list)
+    outlets: Outlets = Field(default_factory=list)
+    depends_on_past: bool = False
+    wait_for_downstream: bool = False
     count: int = Field(default=1, ge=1, le=MAX_MEMBERS)
     min_count: int | None = Field(default=None, ge=1, le=MAX_MEMBERS)
 
@@ -143,6 +173,7 @@ class TaskSpec(JobFields):
     def _fields_of_kind(self) -> Self:
         check_minimum(self.count, self.min_count)
         given = {name for name in _KIND_FIELDS if getattr(self, name) is not None}
+        self._no_templates_without_a_job()
         check_kind(self.kind, given, self.arguments, mapped=self.map is not None)
         if not self.ignore_downstream_trigger_rules and self.decides != "short_circuit":
             message = "ignore_downstream_trigger_rules belongs to a task that decides short_circuit; remove it."
@@ -164,6 +195,20 @@ class TaskSpec(JobFields):
             raise BadValue("wrong_kind", f"A teardown has its own trigger rule, {own}; remove this one.")
         return self
 
+    def _no_templates_without_a_job(self) -> None:
+        """Templates are rendered by the task's own process (docs/decisions/0009). Raises BadValue."""
+        if self.kind not in JOBLESS or not self.template:
+            return
+        options = [getattr(self, name) for name in NEEDED[self.kind]]
+        literals = [argument.value for argument in self.arguments.values()]
+        found = next(texts([*literals, *(option.model_dump() for option in options if option is not None)]), None)
+        if found is not None:
+            raise BadValue(
+                "wrong_kind",
+                f"{describe(found)} looks like a template, but a task of kind {self.kind} has no job that could render "
+                "it: give a parameter or the result of a task, or template: false to keep the text as it is.",
+            )
+
     def definition(self) -> dict[str, Any]:
         """The task as it stands in a definition, with the edges that its arguments and setups imply."""
         rule = "all_done_setup_success" if self.teardown is not None else self.trigger_rule
@@ -184,10 +229,16 @@ class TaskSpec(JobFields):
         if self.map:
             over = {name: a.model_dump(exclude_unset=True) for name, a in self.map.over.items()}
             task["map"] = {"over": over, "limit": self.map.limit}
-        for name in ("count", "min_count", "group", "setup", "ignore_downstream_trigger_rules"):
+        for name in (
+            "count", "min_count", "group", "setup", "ignore_downstream_trigger_rules", "template", "depends_on_past",
+            "wait_for_downstream",
+        ):  # fmt: skip
             value = getattr(self, name)
             if value != type(self).model_fields[name].default:
                 task[name] = value
+        for name in ("variables", "connections", "outlets"):
+            if getattr(self, name):
+                task[name] = sorted(set(getattr(self, name)))
         return task | self.given()
 
 
@@ -202,10 +253,19 @@ class WorkflowSpec(Strict):
     schema_: Literal[1] = Field(default=1, alias="schema")
     name: Identifier
     description: str = Field(default="", max_length=10_000)
-    schedule: Annotated[str | None, AfterValidator(check_schedule)] = None
+    schedule: Annotated[
+        str | None,
+        BeforeValidator(join_schedule, json_schema_input_type=str | list[str] | None),
+        AfterValidator(check_schedule),
+    ] = None
     timezone: Annotated[str, AfterValidator(check_timezone)] = "UTC"
     catchup: bool = False
-    start_date: Annotated[str | None, AfterValidator(check_start)] = None
+    datasets: Annotated[
+        Expression | None,
+        BeforeValidator(check_expression, json_schema_input_type=str | list[Any] | dict[str, list[Any]] | None),
+    ] = None
+    start_date: Annotated[str | None, AfterValidator(check_date)] = None
+    end_date: Annotated[str | None, AfterValidator(check_date)] = None
     max_active_runs: int = Field(default=16, ge=1, le=1000)
     max_active_tasks: int = Field(default=0, ge=0, le=MAX_TASKS)
     bundle: Digest | None = None
@@ -226,7 +286,7 @@ class WorkflowSpec(Strict):
     @cached_property
     def definition(self) -> dict[str, Any]:
         """The canonical definition as JSON data: defaults of the workflow filled in, implied edges added."""
-        return {
+        definition: dict[str, Any] = {
             "schema": 1,
             "name": self.name,
             "description": self.description,
@@ -242,6 +302,12 @@ class WorkflowSpec(Strict):
             **({"groups": [group.model_dump(exclude_defaults=True) for group in self.groups]} if self.groups else {}),
             "tasks": [task.definition() for task in self.tasks],
         }
+        # Fields that came later stand there only where they say something: older versions keep their digest.
+        if self.end_date is not None:
+            definition["end_date"] = self.end_date
+        if self.datasets is not None:
+            definition["datasets"] = self.datasets
+        return definition
 
     def canonical(self) -> bytes:
         """The definition as canonical JSON: sorted keys, no blanks, UTF-8."""
@@ -313,10 +379,11 @@ def parse_workflow(data: Any) -> WorkflowSpec:
 
 def _checked_compile(spec: WorkflowSpec) -> list[FieldError]:
     try:
-        spec.compiled  # noqa: B018 - computed for its check
+        compiled = spec.compiled
     except SpecError as error:
         return error.errors
-    return []
+    templates = {name: task.template for name, task in compiled.items() if task.template is not None}
+    return template_faults(spec.definition, templates) if templates else []
 
 
 def workflow_schema() -> dict[str, Any]:

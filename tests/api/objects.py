@@ -16,6 +16,7 @@ from apps.jobs.models import Attempt, Grant, Job, Placement
 from apps.quotas.budgets import create_budget
 from apps.scheduling.models import Decision
 from apps.tenants import commands as tenants
+from apps.tenants import stored
 from apps.tenants.models import Membership, Secret
 from apps.workflows import commands as workflows
 from apps.workflows.models import Approval, Backfill, Run
@@ -114,12 +115,19 @@ def make_objects(world: World) -> dict[str, Any]:
     placement = run_job(world, job, node)
     row, _ = fleet.create_join_token(actor=SYSTEM, cluster=world.cluster)
     tenants.set_secret(actor=SYSTEM, tenant=world.vision, name="key", value="hidden")
+    stored.set_variable(actor=SYSTEM, tenant=world.vision, name="limit", value="5")
+    stored.set_connection(actor=SYSTEM, tenant=world.vision, name="db", fields={"type": "postgres", "password": "p"})
     Bundle.objects.create(tenant=world.vision, sha256=SHA256, size=1)
     token, _ = tenants.create_token(actor=world.actor("member"), name="mine")
     run = make_run(world)
+    member = world.actor("member")
+    dataset = workflows.update_dataset(actor=member, tenant=world.vision, uri="s3://a/b").dataset
+    webhook, _ = workflows.create_webhook(actor=member, tenant=world.vision, name="hook", workflow="etl")
     return {
         "slug": "vision",
         "membership_id": Membership.objects.get(user=world.users["member"]).pk,
+        "variable": "limit",
+        "connection": "db",
         "name": Secret.objects.get().name,
         "token_id": token.pk,
         "join_token_id": row.pk,
@@ -139,6 +147,8 @@ def make_objects(world: World) -> dict[str, Any]:
         "number": 1,
         "run_id": run.pk,
         "approval_id": make_approval(run).pk,
+        "dataset_id": dataset.pk,
+        "webhook_id": webhook.pk,
         "artifact_id": placement_artifact(placement),
         "checkpoint_id": Checkpoint.objects.get(job=job).pk,
         "placement_id": placement.pk,

@@ -74,6 +74,7 @@ def test_every_mutation_offers_it_except_uploads_and_questions() -> None:
         for method in ("POST", "PUT", "PATCH", "DELETE")
         if (declared := route.operation(method)) and not declared.dry_run
     }
-    uploads = {"/api/v1/bundles", "/api/v1/agent/placements/{placement_id}/artifacts/{path}"}
+    of_placements = "/api/v1/agent/placements/{placement_id}"
+    uploads = {"/api/v1/bundles", f"{of_placements}/artifacts/{{path}}", f"{of_placements}/checkpoint"}
     # These keep nothing anyway.
     assert without == uploads | {"/api/v1/simulate", "/api/v1/replay"}

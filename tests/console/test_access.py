@@ -24,6 +24,7 @@ LISTS = {
     "jobs",
     "job-submit",
     "workflows",
+    "datasets",
     "runs",
     "approvals",
     "backfills",
@@ -52,6 +53,8 @@ OF_VISION = {
     "run-task",
     "approval",
     "backfill",
+    "dataset",
+    "dataset-lineage",
     "tenant",
 }
 # Alpha lends its nodes to every domain, so that members of other tenants see them too.
@@ -103,6 +106,8 @@ CHANGES = {
     "region-forget",
     "quota-delete",
     "budget-delete",
+    "dataset-update",
+    "stored-action",
     "cluster-delete",
     "domain-action",
 }
@@ -161,6 +166,8 @@ def test_forms_by_persona(world: World, people: People, name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(OF_VISION | LENT | (FORMS.keys() - NEW)))
 def test_what_is_not_there(people: People, name: str) -> None:
+    keys = ("artifact", "job", "workflow", "run", "dataset", "approval", "node", "pool", "flavor", "quota", "budget")
+    nowhere = {f"{key}_id": 2**62 for key in (*keys, "contribution", "backfill")}
     keys = ("artifact", "job", "workflow", "run", "node", "pool", "flavor", "quota", "budget", "contribution")
     nowhere = {f"{key}_id": 2**62 for key in (*keys, "approval", "backfill", "cluster")}
     path = address(name, {**nowhere, "slug": "no-such-tenant", "region": "no-such-region"})
@@ -197,6 +204,11 @@ CHANGE_ARGUMENTS = [("node-action", {"action": action}) for action in ("cordon",
     ("region-forget", {}),
     ("quota-delete", {}),
     ("budget-delete", {}),
+    ("dataset-update", {}),
+    *(
+        ("stored-action", {"action": action})
+        for action in ("set-variable", "set-connection", "delete-variable", "delete-connection")
+    ),
     ("cluster-delete", {}),
     ("domain-action", {"action": "add-provider"}),
     ("domain-action", {"action": "remove-provider"}),

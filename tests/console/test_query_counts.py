@@ -37,6 +37,8 @@ LIMITS = {
     "/domains/": 12,
     "/tenants/": 10,
     "/tenants/{slug}/": 18,
+    "/datasets/": 8,
+    "/datasets/{dataset_id}/": 12,
     "/events/": 10,
 }
 

@@ -14,8 +14,9 @@ def test_it_follows_the_formula_and_ends_at_the_deadline(
     interval: float, factor: float, cap: float, pokes: int, left: float
 ) -> None:
     now = 1e9
-    found = next_poke(interval=interval, factor=factor, cap=cap, pokes=pokes, now=now, deadline=now + left)
-    if left == 0:
+    deadline = now + left
+    found = next_poke(interval=interval, factor=factor, cap=cap, pokes=pokes, now=now, deadline=deadline)
+    if deadline == now:  # Also where `left` is too small to move a time of this size.
         assert found is None
         return
     assert found is not None
@@ -25,7 +26,7 @@ def test_it_follows_the_formula_and_ends_at_the_deadline(
         if wanted >= max(cap, interval) or factor == 1:
             break
     assert found == pytest.approx(now + min(wanted, max(cap, interval), left), abs=1e-3)
-    assert found <= now + left
+    assert found <= deadline
 
 
 def test_a_series_that_is_none_is_refused() -> None:

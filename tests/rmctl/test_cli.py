@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 import rmctl
-from rmctl.cli import main, output
 from rmctl.client import load_config
 
 from .portal import Asked, FakePortal, page, problem
@@ -23,35 +22,6 @@ JOB = {
     "detail": "Looked at next.", "exit_code": None, "submitted_at": "2026-01-01T00:00:00Z", "started_at": None,
     "ended_at": None,
 }  # fmt: skip
-
-
-class Done:
-    """How a command ended and what it wrote."""
-
-    def __init__(self, status: int, out: bytes, err: bytes) -> None:
-        self.status, self.bytes = status, out
-        self.out, self.err = out.decode(errors="replace"), err.decode()
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-@pytest.fixture
-def rm(capfdbinary: pytest.CaptureFixture[bytes]) -> Any:
-    """Run a command in this process."""
-
-    def run(*arguments: str) -> Done:
-        output.stdout.cache_clear()
-        output.stderr.cache_clear()
-        with pytest.raises(SystemExit) as ended:
-            main(list(arguments))
-        sys.stdout.flush()
-        written = capfdbinary.readouterr()
-        code = ended.value.code
-        return Done(code if isinstance(code, int) else 0, written.out, written.err)
-
-    return run
 
 
 def attempt(token: int, state: str = "running") -> dict[str, Any]:

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from .portal import FakePortal, page
-from .test_cli import rm  # noqa: F401
 
 ESTIMATE = {"task_hours": 1.5, "cpu_hours": 3.0, "money": 0.75, "unknown": ["new"]}
 CLEARED = {
@@ -30,7 +29,7 @@ PLAN = {
 
 
 @pytest.mark.parametrize("dry_run", [True, False])
-def test_clear_says_what_and_what_it_costs(portal: FakePortal, rm: Any, dry_run: bool) -> None:  # noqa: F811
+def test_clear_says_what_and_what_it_costs(portal: FakePortal, rm: Any, dry_run: bool) -> None:
     portal.on("POST runs/7/clear", (200, CLEARED))
     flags = ["--dry-run"] if dry_run else []
     done = rm("runs", "clear", "7", "load[3]", "--failed", "--newest", "--no-downstream", *flags)
@@ -46,7 +45,7 @@ def test_clear_says_what_and_what_it_costs(portal: FakePortal, rm: Any, dry_run:
     assert "about 2 h of tasks, 3 h of a core, 0.75 by the nodes' prices; without a history: new" in done.out
 
 
-def test_mark_stop_note_and_tries(portal: FakePortal, rm: Any) -> None:  # noqa: F811
+def test_mark_stop_note_and_tries(portal: FakePortal, rm: Any) -> None:
     run = {"id": 7, "state": "running", "note": "late"}
     for verb in ("mark", "cancel", "note"):
         portal.on(f"POST runs/7/{verb}", (200, run))
@@ -66,7 +65,7 @@ def test_mark_stop_note_and_tries(portal: FakePortal, rm: Any) -> None:  # noqa:
     assert "Exited with status 1." in done.out and "user:max" in done.out
 
 
-def test_a_backfill_is_made_by_the_clock_of_its_workflow(portal: FakePortal, rm: Any) -> None:  # noqa: F811
+def test_a_backfill_is_made_by_the_clock_of_its_workflow(portal: FakePortal, rm: Any) -> None:
     portal.on("GET workflows/5", (200, {"id": 5, "name": "etl", "timezone": "Europe/Berlin"}))
     portal.on("POST backfills", (201, {**BACKFILL, "plan": PLAN}))
     done = rm("backfill", "create", "5", "--from", "2026-01-01", "--to", "2026-07-31", "-p", "n=5", "--dry-run")
@@ -81,14 +80,14 @@ def test_a_backfill_is_made_by_the_clock_of_its_workflow(portal: FakePortal, rm:
     assert "backfill 4 makes 30 runs for 31 logical times: " in done.out and "/backfills/4/" in done.out
 
 
-def test_a_time_that_is_none_is_refused_here(portal: FakePortal, rm: Any) -> None:  # noqa: F811
+def test_a_time_that_is_none_is_refused_here(portal: FakePortal, rm: Any) -> None:
     portal.on("GET workflows/5", (200, {"id": 5, "name": "etl", "timezone": "UTC"}))
     done = rm("backfill", "create", "5", "--from", "yesterday", "--to", "2026-01-31")
     assert done.status == 2
     assert "--from 'yesterday': give a date" in done.err
 
 
-def test_list_show_and_act(portal: FakePortal, rm: Any) -> None:  # noqa: F811
+def test_list_show_and_act(portal: FakePortal, rm: Any) -> None:
     portal.on("GET backfills", page(BACKFILL))
     portal.on("GET backfills/4", (200, BACKFILL))
     portal.on("GET runs", page({"id": 9, "logical_time": "2026-01-03T00:00:00Z", "started_at": None, "ended_at": None}))

@@ -204,7 +204,7 @@ EVENT_STATES = {
     "returned": "ready",
     "joined": "ready",
 }
-SUBJECT_PAGES = {"job": "job", "node": "node", "run": "run", "workflow": "workflow"}
+SUBJECT_PAGES = {"dataset": "dataset", "job": "job", "node": "node", "run": "run", "workflow": "workflow"}
 
 
 @register.simple_tag

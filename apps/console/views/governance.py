@@ -19,8 +19,9 @@ from apps.jobs.consumption import consumption
 from apps.quotas import policies as quota_policies
 from apps.quotas.queries import quota_rows
 from apps.tenants import commands, policies
-from apps.tenants.models import Role, Tenant
+from apps.tenants.models import Role, StoredValue, Tenant
 from apps.tenants.queries import list_members, list_secrets, list_tenants, list_tokens
+from apps.tenants.stored import list_stored
 
 from .. import queries
 from ..context import chosen_tenant
@@ -90,6 +91,8 @@ def _show_tenant(
         "consumed": consumption(found, timezone.now()),
         "members": list_members(actor, found).order_by("role", "user__username"),
         "secrets": list_secrets(actor, found),
+        "variables": list_stored(actor, found, StoredValue.Kind.VARIABLE),
+        "connections": list_stored(actor, found, StoredValue.Kind.CONNECTION),
         "jobs": queries.job_counts(actor, found),
         "member_form": member or _member_form(),
         "secret_form": secret or _secret_form(),

@@ -2,11 +2,13 @@
 
 from typing import Any
 
+from django.core.files.storage import storages
 from django.db.models import Count
 from django.http import HttpRequest
 
 from apps.core.actors import Actor
 from apps.core.errors import NotFound
+from apps.execution.models import Artifact
 from apps.execution.queries import job_artifacts
 from apps.jobs.models import Job, Placement
 from apps.workflows import policies
@@ -19,6 +21,9 @@ from .approvals import questions_of
 INSTANCES = 50
 ATTEMPTS = 10
 TRIES = 50
+# The artifact in which rmctl.render leaves what it rendered, and how much of it is shown.
+RENDERED = "rendered-command.txt"
+RENDERED_BYTES = 16 * 1024
 
 
 def task_context(actor: Actor, run: Run, name: str, request: HttpRequest) -> dict[str, Any]:
@@ -69,10 +74,21 @@ def _job(actor: Actor, request: HttpRequest, job: Job) -> dict[str, Any]:
         .order_by("-attempt__token", "group", "rank")[:ATTEMPTS]
     )
     asked = number(request, "attempt")
+    found = list(job_artifacts(actor, job.pk))
     return {
         "job": job,
         "attempts": placements,
         "shown": next((row for row in placements if asked in (None, row.attempt.token)), None),
-        "artifacts": job_artifacts(actor, job.pk),
+        "artifacts": found,
+        "rendered": _rendered(found),
         "group": job.spec["groups"][0],
     }
+
+
+def _rendered(artifacts: list[Artifact]) -> str:
+    """The command of a task with templates as its newest attempt rendered it; empty where there is none."""
+    newest = next((found for found in artifacts if found.name == RENDERED), None)
+    if newest is None:
+        return ""
+    with storages["artifacts"].open(newest.path) as stream:
+        return str(stream.read(RENDERED_BYTES).decode(errors="replace"))

@@ -1,5 +1,8 @@
 """Workflows and runs: lists, the graph of a version, the graph of a run as it goes, triggering and cancelling."""
 
+from itertools import islice
+from zoneinfo import ZoneInfo
+
 from django.contrib import messages
 from django.db.models import Q
 from django.http import HttpRequest, HttpResponse, JsonResponse
@@ -11,9 +14,12 @@ from django.views.decorators.http import require_POST, require_safe
 from apps.core.actors import Actor
 from apps.core.errors import DomainError, NotFound
 from apps.workflows import commands, policies
+from apps.workflows.datasets import triggering, waiting_of
 from apps.workflows.models import Run, Task, Workflow
 from apps.workflows.queries import count_states
 from apps.workflows.states import TASK_ACTIVE, RunState, TaskState
+from apps.workflows.timetable import due
+from rmctl.spec.datasets import words as condition_words
 
 from .. import forms, graphs, queries, run_queries
 from ..context import chosen_tenant
@@ -26,6 +32,8 @@ STRIP = 24
 TASKS = 50
 # What the head of a workflow's pages offers.
 ACTIONS = ("trigger", "pause", "resume", "backfill")
+UPCOMING = 5
+SHOWN_EVENTS = 20
 RUN_TABS = (
     ("", "All"),
     (RunState.RUNNING, "Running"),
@@ -79,6 +87,10 @@ def _show_workflow(request: HttpRequest, actor: Actor, found: Workflow, form: fo
         "page": page_of(request, runs, 20),
         "form": form or forms.params_form(schema),
         "opened": form is not None,
+        "upcoming": list(islice(due(found, timezone.now()), UPCOMING)),
+        "zone": ZoneInfo(found.timezone),
+        "waiting": waiting_of(found),
+        "condition": condition_words(found.current.definition.get("datasets") or "") if found.current else "",
         "may": {action: policies.workflows.allows(actor, action, found) for action in ACTIONS},
         "budgets": budget_rows(actor, budgets_of(actor, Q(tenant=found.tenant_id, workflow=found.name))),
         "may_budget": may_budget(actor, found.tenant),
@@ -186,6 +198,8 @@ def run(request: HttpRequest, actor: Actor, run_id: int, view: str = "graph") ->
             {"label": f"Run {found.pk}"},
         ],
         "run": found,
+        "zone": ZoneInfo(found.workflow.timezone),
+        "triggered_by": triggering(found)[:SHOWN_EVENTS] if found.trigger == Run.Trigger.DATASET else [],
         "page": listed,
         "tasks": run_queries.task_views(found, tasks),
         "task_states": [(value, value.replace("_", " ")) for value in TaskState.values],

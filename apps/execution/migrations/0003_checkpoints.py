@@ -8,7 +8,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         ('execution', '0002_fewer_indexes'),
-        ('jobs', '0012_price_of_grants'),
+        ('jobs', '0011_price_of_grants'),
     ]
 
     operations = [

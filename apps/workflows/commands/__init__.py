@@ -13,10 +13,12 @@ from .backfills import (
     resume_backfill,
 )
 from .clear import clear, mark
+from .datasets import create_dataset_runs, delete_dataset, update_dataset
 from .definitions import PushResult, pause, push, resume
 from .notes import note_run
 from .runs import cancel_run, trigger
-from .scheduled import create_due_runs, next_due
+from .scheduled import create_due_runs, hasten, next_due
+from .webhooks import create_webhook, delete_webhook, deliver
 
 __all__ = [
     "PushResult",
@@ -26,7 +28,13 @@ __all__ = [
     "cancel_run",
     "clear",
     "create_backfill",
+    "create_dataset_runs",
     "create_due_runs",
+    "create_webhook",
+    "delete_dataset",
+    "delete_webhook",
+    "deliver",
+    "hasten",
     "mark",
     "next_due",
     "note_run",
@@ -37,4 +45,5 @@ __all__ = [
     "resume",
     "resume_backfill",
     "trigger",
+    "update_dataset",
 ]

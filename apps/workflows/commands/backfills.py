@@ -19,10 +19,11 @@ from apps.core.errors import Conflict, DomainError, Invalid
 from apps.events.record import record, transition
 
 from .. import policies
-from ..backfills import BackfillPlan, plan_backfill, slots, times_of
+from ..backfills import BackfillPlan, intervals_of, plan_backfill, slots
 from ..clearing import Choice
 from ..facts import backfill_fact
 from ..models import Backfill, Run, Workflow
+from ..plans import plan_of
 from ..states import BACKFILL_ACTIVE, BACKFILL_EDGES, RUN_ACTIVE, BackfillState, RunState
 from .clear import clear
 from .notes import NOTE_MAX
@@ -76,6 +77,9 @@ def create_backfill(
         raise Invalid.field("max_active_runs", f"from 1 to {ACTIVE_RUNS_MAX}.", "out_of_range")
     if len(note) > NOTE_MAX:
         raise Invalid.field("note", f"at most {NOTE_MAX} characters.", "too_long")
+    if order == Backfill.Order.BACKWARD and plan_of(chosen.pk).past:
+        text = "tasks of it wait for the run before (depends_on_past), so its runs go forward."
+        raise Invalid.field("order", text, "contradiction")
     values = checked_params(chosen, params or {})
     now = timezone.now()
     plan = plan_backfill(workflow, chosen, first=first, last=last, order=order, existing=existing, now=now)
@@ -151,7 +155,8 @@ def _make_runs(workflow: Workflow, backfill: Backfill, now: datetime) -> bool:
     """The next runs, as far as there is room in the backfill's queue; returns whether there is more to look at."""
     queued = backfill.runs.filter(state=RunState.QUEUED).count() if backfill.position else 0
     room = max(AHEAD_MIN, AHEAD * backfill.max_active_runs) - queued
-    moments = times_of(backfill.version, backfill.first, backfill.last, backfill.order)
+    covered = {one.start: one for one in intervals_of(backfill.version, backfill.first, backfill.last, backfill.order)}
+    moments = tuple(covered)
     following = slots(workflow, moments[backfill.position : backfill.position + STEP], backfill.existing)
     new: list[NewRun] = []
     looked = 0
@@ -167,6 +172,7 @@ def _make_runs(workflow: Workflow, backfill: Backfill, now: datetime) -> bool:
                     backfill.owner_id,
                     backfill.params,
                     backfill.note,
+                    covered[slot.logical_time],
                     backfill_id=backfill.pk,
                 )
             )

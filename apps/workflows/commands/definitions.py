@@ -1,7 +1,7 @@
 """Pushing definitions, and switching the timetable of a workflow off and on."""
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -18,23 +18,32 @@ from apps.jobs.admission import impossible
 from apps.jobs.commands.submission import equivalence
 from apps.tenants import policies as tenant_policies
 from apps.tenants.models import Secret, Tenant
+from apps.tenants.stored import missing
 from rmctl.spec import SpecError, WorkflowSpec, parse_workflow
+from rmctl.spec.schedule import clock_warnings
 
 from .. import policies
 from ..models import Workflow, WorkflowVersion
-from ..timetable import Timetable, start_of
+from ..timetable import Interval, end_of, start_of, timetable_of
+from .datasets import keep_uses
 
+# What of a definition decides when its scheduled runs come.
+TIMETABLE_FIELDS = ("schedule", "timezone", "start_date", "end_date")
 # Distinct requests that a push compares with quotas and nodes, the largest first; others wait with a reason.
 CHECKED_REQUESTS = 50
 
 
 @dataclass(frozen=True, slots=True)
 class PushResult:
-    """The version that the definition is now; `created` is False when it was known already."""
+    """The version that the definition is now; `created` is False when it was known already.
+
+    `warnings` say what its author may not expect of it, as sentences.
+    """
 
     workflow: Workflow
     version: WorkflowVersion
     created: bool
+    warnings: list[str] = field(default_factory=list)
 
 
 @transaction.atomic
@@ -43,18 +52,20 @@ def push(*, actor: Actor, tenant: Tenant, definition: dict[str, Any]) -> PushRes
 
     The same definition again is the same version, also after others were pushed in between (it becomes the
     current one). Pushes of one name come one after the other. Raises Invalid naming every wrong field, an
-    absent bundle or secret, and each task that no quota or no node could ever hold.
+    absent bundle or secret, a schedule that never comes, and each task that no quota or no node could ever hold.
     """
     tenant_policies.tenants.require(actor, "push", tenant)
     try:
         spec = parse_workflow(definition)
     except SpecError as error:
         raise Invalid(str(error), code="invalid_spec", errors=error.errors) from None
+    now = timezone.now()
+    warnings = clock_warnings(spec.schedule, spec.timezone, now)
     lock_in_transaction(LockClass.WORKFLOW, zlib.crc32(f"{tenant.pk}/{spec.name}".encode()))
     workflow = Workflow.objects.select_for_update().filter(tenant=tenant, name=spec.name).first()
     version = WorkflowVersion.objects.filter(workflow=workflow, digest=spec.digest()).first() if workflow else None
     if version is not None and workflow is not None and workflow.current_id == version.pk:
-        return PushResult(workflow, version, created=False)
+        return PushResult(workflow, version, created=False, warnings=warnings)
     _check(tenant, spec)
     if workflow is None:
         workflow = Workflow.objects.create(tenant=tenant, name=spec.name)
@@ -69,10 +80,11 @@ def push(*, actor: Actor, tenant: Tenant, definition: dict[str, Any]) -> PushRes
             definition=spec.definition,
             owner_id=actor.user_id,
         )
-    _make_current(workflow, version, spec, timezone.now())
+    _make_current(workflow, version, spec, now)
+    keep_uses(workflow, version.definition)
     verb = "workflow.pushed" if created else "workflow.version_selected"
     record(actor, _fact(verb, workflow, version=version.number, digest=version.digest))
-    return PushResult(workflow, version, created=created)
+    return PushResult(workflow, version, created=created, warnings=warnings)
 
 
 def _make_current(workflow: Workflow, version: WorkflowVersion, spec: WorkflowSpec, now: datetime) -> None:
@@ -84,18 +96,31 @@ def _make_current(workflow: Workflow, version: WorkflowVersion, spec: WorkflowSp
     workflow.schedule = spec.schedule or ""
     workflow.timezone = spec.timezone
     workflow.catchup = spec.catchup
-    if any(before.get(name) != definition[name] for name in ("schedule", "timezone", "start_date")):
+    if any(before.get(name) != definition.get(name) for name in TIMETABLE_FIELDS):
         plan_timetable(workflow, now)
+        if workflow.schedule and workflow.next_run_at is None:
+            message = f"{workflow.schedule} never comes: the end date {spec.end_date} is before its next time."
+            raise Invalid.field("end_date", message, "never_comes")
     workflow.save()
 
 
 def plan_timetable(workflow: Workflow, now: datetime) -> None:
-    """Set when the workflow's next scheduled run comes, from its current version; does not save."""
+    """Set when the workflow's next scheduled run comes, from its current version; does not save.
+
+    Nothing is next when every interval that would still get a run begins after the end date.
+    """
     workflow.next_run_at = workflow.next_logical_time = None
-    if workflow.schedule and workflow.current is not None:
-        table = Timetable(workflow.schedule, workflow.timezone)
-        start = start_of(workflow.current.definition["start_date"], workflow.timezone)
+    if not workflow.schedule or workflow.current is None:
+        return
+    start, last = start_of(workflow.current.definition["start_date"], workflow.timezone), end_of(workflow)
+    table = timetable_of(workflow)
+    if table is not None:
         interval = table.first(now, start, catchup=workflow.catchup)
+    else:
+        # A continuous one begins at once; its intervals follow its runs.
+        begin = max(start or now, now)
+        interval = Interval(begin, begin)
+    if last is None or interval.start <= last:
         workflow.next_logical_time, workflow.next_run_at = interval.start, interval.end
 
 
@@ -107,13 +132,14 @@ def _check(tenant: Tenant, spec: WorkflowSpec) -> None:
         errors.append(FieldError(field="bundle", message=message, code="unknown_bundle"))
     properties = spec.params.get("properties", {})
     needed = [name for name in spec.params.get("required", []) if "default" not in properties[name]]
-    if spec.schedule is not None and needed:
+    if (spec.schedule is not None or spec.datasets is not None) and needed:
         message = f"A scheduled run gives no parameters: add a default to {', '.join(needed)}."
         errors.append(FieldError(field="params.required", message=message, code="no_default"))
-    try:
-        start_of(spec.start_date, spec.timezone)
-    except ValueError as error:
-        errors.append(FieldError(field="start_date", message=f"{error}.", code="out_of_range"))
+    for name, text in (("start_date", spec.start_date), ("end_date", spec.end_date)):
+        try:
+            start_of(text, spec.timezone)
+        except ValueError as error:
+            errors.append(FieldError(field=name, message=f"{error}.", code="out_of_range"))
     errors += _unknown_secrets(tenant, spec)
     errors += _impossible_tasks(tenant, spec)
     if errors:
@@ -128,15 +154,21 @@ def _unknown_secrets(tenant: Tenant, spec: WorkflowSpec) -> list[FieldError]:
     if not wanted:
         return []
     known = set(Secret.objects.filter(tenant=tenant, name__in=wanted).values_list("name", flat=True))
+    known |= {name for name in wanted if ":" in name} - missing(tenant.pk, wanted)
     return [
         FieldError(
             field=f"tasks[{position}].secrets",
-            message=f"Tenant {tenant.slug} has no secret {', '.join(sorted(named[task.id] - known))}.",
+            message=f"Tenant {tenant.slug} has no {_listed(named[task.id] - known)}.",
             code="unknown_secret",
         )
         for position, task in enumerate(spec.tasks)
         if named[task.id] - known
     ]
+
+
+def _listed(references: set[str]) -> str:
+    """`secret a, variable b` of references to secrets, variables and connections."""
+    return ", ".join(name.replace(":", " ") if ":" in name else f"secret {name}" for name in sorted(references))
 
 
 def _impossible_tasks(tenant: Tenant, spec: WorkflowSpec) -> list[FieldError]:

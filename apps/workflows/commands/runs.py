@@ -22,18 +22,19 @@ from ..models import Run, Task, Workflow, WorkflowVersion
 from ..moved import backfill_moved
 from ..plans import plan_of
 from ..states import RUN_EDGES, RUN_TERMINAL, TASK_ACTIVE, TASK_EDGES, RunState, TaskState
-from ..timetable import YEARS
+from ..timetable import YEARS, Interval, timetable_of
 
 
 @dataclass(frozen=True, slots=True)
 class NewRun:
-    """What a run is made from; `params` are complete and checked."""
+    """What a run is made from; `params` are complete and checked, `interval` is its data interval."""
 
     logical_time: datetime
     trigger: str
     owner_id: int | None
     params: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
+    interval: Interval | None = None
     cause_id: int | None = None
     depth: int = 0
     backfill_id: int | None = None
@@ -51,6 +52,8 @@ def trigger(
 ) -> Run:
     """Queue a run of the current version, or of the version with this number, at a logical time (now).
 
+    Where the workflow has a schedule, its data interval is the last that was complete at that time.
+
     Raises Invalid naming each parameter that the version does not accept; RateLimited and Conflict as a submission
     does, where a budget lets nothing more come: of the workflow, its tenant, its domain or the person.
     """
@@ -63,7 +66,9 @@ def trigger(
     if logical_time is not None and logical_time.year not in YEARS:
         raise Invalid.field("logical_time", f"from {YEARS[0]} to {YEARS[-1]}.", "out_of_range")
     require_room(workflow.tenant, actor.user_id, now, workflow.name)
-    new = NewRun(logical_time or now, Run.Trigger.MANUAL, actor.user_id, values, note)
+    moment, table = logical_time or now, timetable_of(workflow)
+    interval = table.complete(moment) if table is not None else None
+    new = NewRun(moment, Run.Trigger.MANUAL, actor.user_id, values, note, interval)
     return create_runs(actor, workflow, chosen, [new], now)[0]
 
 
@@ -98,6 +103,8 @@ def create_runs(
             owner_id=item.owner_id,
             trigger=item.trigger,
             logical_time=item.logical_time,
+            data_interval_start=item.interval.start if item.interval else None,
+            data_interval_end=item.interval.end if item.interval else None,
             params=dict(item.params),
             note=item.note,
             cause_id=item.cause_id,
@@ -184,11 +191,13 @@ def start_children(run: Run, changes: waits.Changes, now: datetime) -> None:
     """Start the runs that tasks of a run start, in the transaction of its pass, and let their waits know them."""
     waiting = {id(row): wait for row, wait in changes.waits}
     for row, child in changes.children:
+        table = timetable_of(child.workflow)
         new = NewRun(
             child.logical_time,
             Run.Trigger.WORKFLOW,
             run.owner_id,
             child.params,
+            interval=table.complete(child.logical_time) if table is not None else None,
             cause_id=row.pk,
             depth=run.depth + 1,
         )

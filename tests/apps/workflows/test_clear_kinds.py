@@ -50,7 +50,8 @@ def test_a_question_that_is_cleared_is_asked_again(world: World) -> None:
 def test_a_run_that_a_cleared_task_waits_for_is_cancelled(world: World) -> None:
     start(world.vision, bash("a"), name="child")
     Run.objects.all().delete()
-    run = start(world.vision, wait("go", "trigger_run", trigger_run={"workflow": "child", "wait": True}), bash("b", "go"), name="parent")
+    go = wait("go", "trigger_run", trigger_run={"workflow": "child", "wait": True})
+    run = start(world.vision, go, bash("b", "go"), name="parent")
     child = Run.objects.get(workflow__name="child")
     clear(run, "go")
     child.refresh_from_db()

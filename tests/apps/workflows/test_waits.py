@@ -303,7 +303,7 @@ def test_what_is_due_is_told_and_found_by_an_index(world: World, monkeypatch: An
     later(5)
     assert waits.note_due(timezone.now()) == 1
     assert told == [task(run, "pause").pk]
-    monkeypatch.setattr(moved, "take", lambda limit: moved.Told([], told, False))
+    monkeypatch.setattr(moved, "take", lambda limit: moved.Told([], told, [], full=False))
     apply(observe(search=False, review=False), timezone.now())
     assert states(run)["pause"] == "succeeded"
 

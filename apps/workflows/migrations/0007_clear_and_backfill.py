@@ -10,7 +10,7 @@ class Migration(migrations.Migration):
     dependencies = [
         ('jobs', '0010_job_workflow'),
         ('tenants', '0001_initial'),
-        ('workflows', '0005_waits_and_approvals'),
+        ('workflows', '0006_times'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
@@ -58,7 +58,7 @@ class Migration(migrations.Migration):
         migrations.AlterField(
             model_name='run',
             name='trigger',
-            field=models.CharField(choices=[('manual', 'Manual'), ('schedule', 'Schedule'), ('workflow', 'Workflow'), ('backfill', 'Backfill')], default='manual', max_length=10),
+            field=models.CharField(choices=[('manual', 'Manual'), ('schedule', 'Schedule'), ('workflow', 'Workflow'), ('backfill', 'Backfill'), ('dataset', 'Dataset'), ('webhook', 'Webhook')], default='manual', max_length=10),
         ),
         migrations.CreateModel(
             name='Backfill',
@@ -121,5 +121,9 @@ class Migration(migrations.Migration):
         migrations.AddConstraint(
             model_name='tasktry',
             constraint=models.UniqueConstraint(fields=('run', 'name', 'index', 'number'), name='try_once'),
+        ),
+        migrations.AddIndex(
+            model_name='run',
+            index=models.Index(condition=models.Q(('trigger', 'backfill')), fields=['workflow', 'logical_time'], name='run_backfilled'),
         ),
     ]

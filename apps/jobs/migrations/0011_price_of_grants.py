@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('jobs', "0011_bonds"),
+        ('jobs', "0010_job_workflow"),
     ]
 
     operations = [
