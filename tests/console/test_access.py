@@ -169,7 +169,7 @@ def test_what_is_not_there(people: People, name: str) -> None:
     keys = ("artifact", "job", "workflow", "run", "dataset", "approval", "node", "pool", "flavor", "quota", "budget")
     nowhere = {f"{key}_id": 2**62 for key in (*keys, "contribution", "backfill")}
     keys = ("artifact", "job", "workflow", "run", "node", "pool", "flavor", "quota", "budget", "contribution")
-    nowhere = {f"{key}_id": 2**62 for key in (*keys, "approval", "backfill", "cluster")}
+    nowhere = {f"{key}_id": 2**62 for key in (*keys, "approval", "backfill", "cluster", "dataset")}
     path = address(name, {**nowhere, "slug": "no-such-tenant", "region": "no-such-region"})
     assert people.operator.get(path).status_code == 404
 

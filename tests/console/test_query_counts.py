@@ -36,7 +36,7 @@ LIMITS = {
     "/quotas/{quota_id}/": 18,
     "/domains/": 12,
     "/tenants/": 10,
-    "/tenants/{slug}/": 18,
+    "/tenants/{slug}/": 20,
     "/datasets/": 8,
     "/datasets/{dataset_id}/": 12,
     "/events/": 10,
