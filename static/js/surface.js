@@ -34,6 +34,19 @@ export class Groups {
     return found;
   }
 
+  // The tasks in their order, but those of a group together, where its first one stands.
+  together(tasks) {
+    const first = new Map();
+    const rows = tasks.map((task, place) => ({ task, groups: this.around(task), place }));
+    for (const { groups, place } of rows) for (const group of groups) if (!first.has(group)) first.set(group, place);
+    const keys = new Map(rows.map(({ task, groups, place }) => [task, [...groups.map((group) => first.get(group)), place]]));
+    return [...tasks].sort((one, other) => {
+      const [a, b] = [keys.get(one), keys.get(other)];
+      const at = a.findIndex((value, depth) => value !== b[depth]);
+      return at < 0 ? 0 : a[at] - b[at];
+    });
+  }
+
   // The name of a task without the prefix of its group.
   label(task) {
     const group = this.owners.get(task);

@@ -452,3 +452,27 @@ def test_a_job_says_what_it_asks_of_nodes(world: World, people: People) -> None:
     near = work.submit(world, intent={"require": require, "together": together})
     page = people.member.get(f"/jobs/{near.pk}/").content.decode()
     assert "preferred in one rack" in page and "<dt>rack</dt><dd>Exists" in page
+
+
+GRAPHS = (
+    "/workflows/{workflow_id}/graph", "/workflows/{workflow_id}/code/graph", "/runs/{run_id}/graph",
+    "/datasets/{dataset_id}/lineage",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("path", GRAPHS)
+def test_a_graph_has_what_the_page_draws(world: World, people: People, path: str) -> None:
+    graph = people.member.get(path.format(**make_objects(world))).json()
+    assert graph.keys() == {"tasks", "edges", "groups", "path"}
+    assert graph["tasks"]
+    needed = {"id", "label", "sub", "state", "width", "counts", "panel", "parent"}
+    assert all(needed <= task.keys() for task in graph["tasks"])
+
+
+@pytest.mark.parametrize("view", ["", "calendar/", "code/"])
+def test_each_page_of_a_workflow_says_what_it_waits_for(world: World, people: People, view: str) -> None:
+    definition = {"schema": 1, "name": "waits", "datasets": "s3://a/b", "tasks": DEFINITION["tasks"]}
+    made = workflows.push(actor=world.actor("member"), tenant=world.vision, definition=definition).workflow
+    page = people.member.get(f"/workflows/{made.pk}/{view}").content.decode()
+    assert "triggered by datasets" in page
+    assert 'data-testid="waiting"' in page

@@ -17,7 +17,8 @@ PAGES = (
     "/", "/nodes/", "/nodes/1/", "/nodes/1/labels/", "/pools/", "/pools/1/", "/pools/new/", "/flavors/1/",
     "/contributions/", "/contributions/1/", "/contributions/new/", "/queue/", "/jobs/", "/jobs/1/", "/jobs/submit/",
     "/whatif/", "/whatif/?job=1", "/workflows/", "/workflows/1/", "/workflows/1/calendar/", "/workflows/1/code/",
-    "/runs/", "/runs/1/", "/runs/1/gantt/", "/quotas/", "/quotas/1/", "/quotas/new/", "/quotas/budgets/new/",
+    "/runs/", "/runs/1/", "/runs/1/?task=demand", "/runs/1/gantt/", "/approvals/", "/backfills/", "/datasets/",
+    "/regions/", "/quotas/", "/quotas/1/", "/quotas/new/", "/quotas/budgets/new/",
     "/domains/", "/domains/new/", "/domains/tenants/new/", "/domains/clusters/new/", "/domains/clusters/1/",
     "/tenants/", "/tenants/vision/", "/events/", "/tokens/",
 )  # fmt: skip

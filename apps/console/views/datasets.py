@@ -16,6 +16,7 @@ from apps.workflows import commands, datasets
 
 from .. import queries
 from ..context import chosen_tenant
+from ..folding import fold
 from ..pages import known, numbered_page, page, page_of, show, text
 
 
@@ -59,10 +60,11 @@ def dataset_lineage(request: HttpRequest, actor: Actor, dataset_id: int) -> Http
         {
             "id": node["id"], "label": node["label"], "sub": "this dataset" if node["id"] == own else node["kind"],
             "state": "succeeded" if node["id"] == own else "none", "width": None, "counts": {}, "panel": "",
+            "parent": "",
         }
         for node in found["nodes"]
     ]  # fmt: skip
-    return JsonResponse({"tasks": tasks, "edges": [[edge["source"], edge["target"]] for edge in found["edges"]]})
+    return JsonResponse(fold(tasks, [(edge["source"], edge["target"]) for edge in found["edges"]], {}))
 
 
 @require_POST

@@ -16,7 +16,7 @@ from apps.workflows.states import RunState
 from .. import queries, run_queries
 from ..folding import verdict
 from ..pages import number, page, page_of, show, text
-from .workflows import ACTIONS
+from .workflows import head_of, workflow_of
 
 # Years that can be asked for; outside of them a calendar has no such day.
 YEARS = (1970, 9000)
@@ -52,9 +52,7 @@ def _fresh(answer: HttpResponse) -> HttpResponse:
 @page
 def workflow_calendar(request: HttpRequest, actor: Actor, workflow_id: int) -> HttpResponse:
     """A year of a workflow, a square for each day by how its runs went, and the runs of one day."""
-    found = policies.workflows.visible(actor).select_related("tenant", "current").filter(pk=workflow_id).first()
-    if found is None:
-        raise NotFound(f"There is no workflow {workflow_id} that you can see.")
+    found = workflow_of(actor, workflow_id)
     today = timezone.now().astimezone(UTC).date()
     day = _day(request)
     year = number(request, "year") or (day or today).year
@@ -67,9 +65,8 @@ def workflow_calendar(request: HttpRequest, actor: Actor, workflow_id: int) -> H
             {"label": found.name, "url": reverse("console:workflow", args=[found.pk])},
             {"label": "Calendar"},
         ],
-        "workflow": found,
+        **head_of(actor, found),
         "view": "calendar",
-        "may": {action: policies.workflows.allows(actor, action, found) for action in ACTIONS},
         "months": _months(year, counted, today),
         "year": year,
         "total": sum(sum(counts.values()) for counts in counted.values()),

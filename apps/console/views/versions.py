@@ -14,7 +14,7 @@ from apps.workflows.queries import list_versions, version_of
 
 from .. import diffs, graphs
 from ..pages import number, numbered_page, page, show
-from .workflows import ACTIONS, opened_groups
+from .workflows import head_of, opened_groups, workflow_of
 
 VERSIONS = 20
 # Characters of a definition that a page shows; all of it is a download.
@@ -25,9 +25,7 @@ TEXT_MAX = 300_000
 @page
 def workflow_code(request: HttpRequest, actor: Actor, workflow_id: int) -> HttpResponse:
     """One version (`?version=`, the current one by default), against another (`?against=`) if asked."""
-    found = policies.workflows.visible(actor).select_related("tenant", "current").filter(pk=workflow_id).first()
-    if found is None:
-        raise NotFound(f"There is no workflow {workflow_id} that you can see.")
+    found = workflow_of(actor, workflow_id)
     version, against = _asked(request, actor, found)
     context: dict[str, Any] = {
         "crumbs": [
@@ -35,9 +33,8 @@ def workflow_code(request: HttpRequest, actor: Actor, workflow_id: int) -> HttpR
             {"label": found.name, "url": reverse("console:workflow", args=[found.pk])},
             {"label": f"Version {version.number}"},
         ],
-        "workflow": found,
+        **head_of(actor, found),
         "view": "code",
-        "may": {action: policies.workflows.allows(actor, action, found) for action in ACTIONS},
         "version": version,
         "against": against,
         "page": numbered_page(request, list_versions(actor, found.pk), "-number", size=VERSIONS),

@@ -1,6 +1,7 @@
 """Workflows and runs: lists, the graph of a version, the graph of a run as it goes, triggering and cancelling."""
 
 from itertools import islice
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from django.contrib import messages
@@ -63,7 +64,7 @@ def workflows(request: HttpRequest, actor: Actor) -> HttpResponse:
     return show(request, "console/workflows/page.html", context, {"workflow-list": "console/workflows/_list.html"})
 
 
-def _workflow(actor: Actor, workflow_id: int) -> Workflow:
+def workflow_of(actor: Actor, workflow_id: int) -> Workflow:
     rows = policies.workflows.visible(actor).select_related("tenant", "current")
     found = rows.filter(pk=workflow_id).first()
     if found is None:
@@ -71,11 +72,23 @@ def _workflow(actor: Actor, workflow_id: int) -> Workflow:
     return found
 
 
+def head_of(actor: Actor, found: Workflow) -> dict[str, Any]:
+    """What the head of each of a workflow's pages shows."""
+    return {
+        "workflow": found,
+        "upcoming": list(islice(due(found, timezone.now()), UPCOMING)),
+        "zone": ZoneInfo(found.timezone),
+        "waiting": waiting_of(found),
+        "condition": condition_words(found.current.definition.get("datasets") or "") if found.current else "",
+        "may": {action: policies.workflows.allows(actor, action, found) for action in ACTIONS},
+    }
+
+
 @require_safe
 @page
 def workflow(request: HttpRequest, actor: Actor, workflow_id: int) -> HttpResponse:
     """One workflow: its graph, its runs, its versions, and the form that triggers it."""
-    return _show_workflow(request, actor, _workflow(actor, workflow_id), None)
+    return _show_workflow(request, actor, workflow_of(actor, workflow_id), None)
 
 
 def _show_workflow(request: HttpRequest, actor: Actor, found: Workflow, form: forms.Form | None) -> HttpResponse:
@@ -83,15 +96,10 @@ def _show_workflow(request: HttpRequest, actor: Actor, found: Workflow, form: fo
     schema = found.current.definition["params"] if found.current else {}
     context = {
         "crumbs": [{"label": "Workflows", "url": reverse("console:workflows")}, {"label": found.name}],
-        "workflow": found,
+        **head_of(actor, found),
         "page": page_of(request, runs, 20),
         "form": form or forms.params_form(schema),
         "opened": form is not None,
-        "upcoming": list(islice(due(found, timezone.now()), UPCOMING)),
-        "zone": ZoneInfo(found.timezone),
-        "waiting": waiting_of(found),
-        "condition": condition_words(found.current.definition.get("datasets") or "") if found.current else "",
-        "may": {action: policies.workflows.allows(actor, action, found) for action in ACTIONS},
         "budgets": budget_rows(actor, budgets_of(actor, Q(tenant=found.tenant_id, workflow=found.name))),
         "may_budget": may_budget(actor, found.tenant),
     }
@@ -106,7 +114,7 @@ def _show_workflow(request: HttpRequest, actor: Actor, found: Workflow, form: fo
 @page
 def workflow_graph(request: HttpRequest, actor: Actor, workflow_id: int) -> HttpResponse:
     """The graph of the current version."""
-    found = _workflow(actor, workflow_id)
+    found = workflow_of(actor, workflow_id)
     if found.current is None:
         raise NotFound(f"Workflow {found.name} has no version yet.")
     return JsonResponse(graphs.of_version(found.current.definition, opened_groups(request)))
@@ -122,7 +130,7 @@ def opened_groups(request: HttpRequest) -> list[str] | None:
 def workflow_action(request: HttpRequest, actor: Actor, workflow_id: int, action: str) -> HttpResponse:
     """Trigger, pause or resume a workflow; wrong parameters stand beside their fields."""
     if known(action, ("trigger", "pause", "resume")) == "trigger":
-        return _trigger(request, actor, _workflow(actor, workflow_id))
+        return _trigger(request, actor, workflow_of(actor, workflow_id))
     if action == "pause":
         changed = commands.pause(actor=actor, workflow_id=workflow_id)
         messages.success(request, f"{changed.name} is paused: its timetable makes no new runs.")
@@ -211,7 +219,7 @@ def run(request: HttpRequest, actor: Actor, run_id: int, view: str = "graph") ->
         "may_cancel": policies.runs.allows(actor, "cancel", found) and found.ended_at is None,
         "may_trigger": policies.workflows.allows(actor, "trigger", found.workflow),
         "view": view,
-        "panel": task_context(actor, found, asked, request) if (asked := text(request, "task")) else None,
+        **(task_context(actor, found, asked, request) if (asked := text(request, "task")) else {}),
     }
     partials = {"run-head": "console/runs/_head.html", "run-tasks": "console/runs/_tasks.html"}
     return show(request, "console/runs/detail.html", context, partials)

@@ -12,7 +12,7 @@ const WIDTH = 196;
 const HEIGHT = 52;
 const MAPPED = 64;
 const MARGIN = 24;
-const SMALLEST = 0.5;
+const SMALLEST = 0.7;
 const ORDER = ["succeeded", "running", "failed", "skipped"];
 
 function make(name, attributes = {}, children = []) {

@@ -71,11 +71,12 @@ class Gantt {
   }
 
   arrange() {
-    const tasks = this.bars(this.answer);
+    const tasks = new Map(this.bars(this.answer).map((bar) => [bar.name, bar]));
     this.groups.take(this.answer, [this.answer.names]);
-    this.opened ??= new Set(tasks.length <= OPEN_MAX ? this.groups.parents.keys() : []);
+    this.opened ??= new Set(tasks.size <= OPEN_MAX ? this.groups.parents.keys() : []);
     const rows = new Map();
-    for (const task of tasks) {
+    for (const name of this.groups.together([...tasks.keys()])) {
+      const task = tasks.get(name);
       const inside = this.groups.around(task.name);
       const closed = inside.findIndex((group) => !this.opened.has(group));
       for (const [depth, group] of inside.slice(0, closed < 0 ? inside.length : closed + 1).entries()) {

@@ -102,9 +102,9 @@ class Grid {
     return run.started < 0 ? 0 : Date.now() / 1000 - run.started;
   }
 
-  // The rows: the newest run's tasks in their order, then those that only former runs had; a closed group is one row.
+  // The rows: the newest run's tasks, then those that only former runs had, group by group; a closed group is one row.
   arrange() {
-    const names = [...new Set(this.runs.flatMap((run, place) => (place && run.list === this.runs[place - 1].list ? [] : run.list?.names ?? [])))];
+    const names = this.groups.together([...new Set(this.runs.flatMap((run, place) => (place && run.list === this.runs[place - 1].list ? [] : run.list?.names ?? [])))]);
     this.opened ??= new Set(names.length <= OPEN_MAX ? this.groups.parents.keys() : []);
     const rows = new Map();
     for (const name of names) {
