@@ -166,8 +166,8 @@ def test_forms_by_persona(world: World, people: People, name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(OF_VISION | LENT | (FORMS.keys() - NEW)))
 def test_what_is_not_there(people: People, name: str) -> None:
-    keys = ["artifact", "job", "workflow", "run", "dataset", "approval", "backfill", "node", "cluster", "pool", "flavor"]
-    keys += ["quota", "budget", "contribution"]
+    keys = ["artifact", "job", "workflow", "run", "dataset", "approval", "backfill", "node", "cluster", "pool"]
+    keys += ["flavor", "quota", "budget", "contribution"]
     nowhere = {f"{key}_id": 2**62 for key in keys}
     path = address(name, {**nowhere, "slug": "no-such-tenant", "region": "no-such-region"})
     assert people.operator.get(path).status_code == 404
