@@ -45,11 +45,16 @@ def note_waits(tasks: Collection[int]) -> None:
     redis.hint("SET", loops.FLAG.format("advance"), "1", "PX", loops.FLAG_MILLISECONDS)
 
 
+def tell_timetable() -> None:
+    """Runs may be due sooner than was known: the timetable looks once the present transaction has committed."""
+    loops.wake("timetable")
+
+
 def backfill_moved(runs: Iterable[Run]) -> None:
     """Runs have started or ended: the backfills that made some of them may go on, and their pages show it."""
     found = {run.backfill_id for run in runs if run.backfill_id is not None}
     if found:
-        loops.wake("timetable")
+        tell_timetable()
         publish({f"backfill:{pk}" for pk in found})
 
 

@@ -12,7 +12,6 @@ from typing import Any
 from django.db import IntegrityError, connection, transaction
 from django.utils import timezone
 
-from apps.core import loops
 from apps.core.actors import SYSTEM, Actor
 from apps.core.errors import DomainError, Invalid
 from apps.events.record import Fact, record, record_all
@@ -24,6 +23,7 @@ from rmctl.spec.datasets import check_uri, holds, uris
 from .. import policies
 from ..dataset_models import Dataset, DatasetEvent, DatasetTrigger, DatasetUse
 from ..models import Run, Workflow
+from ..moved import tell_timetable
 from ..results import size
 from ..timetable import Interval
 from .runs import NewRun, checked_params, create_runs
@@ -102,7 +102,7 @@ def record_updates(actor: Actor, tenant_id: int, updates: Sequence[Update], now:
         ),
     )  # fmt: skip
     if triggers:
-        loops.wake("timetable")
+        tell_timetable()
     return events
 
 

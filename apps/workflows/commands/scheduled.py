@@ -12,6 +12,7 @@ from apps.core.errors import DomainError
 from rmctl.spec.schedule import CONTINUOUS
 
 from ..models import Run, Workflow
+from ..moved import tell_timetable
 from ..states import RUN_ACTIVE, RunState
 from ..timetable import Interval, due, end_of
 from .runs import NewRun, checked_params, create_runs
@@ -134,4 +135,4 @@ def hasten(workflows: Iterable[int], now: datetime) -> None:
             "WHERE id = ANY(%s) AND schedule = %s AND next_run_at > %s FOR UPDATE SKIP LOCKED)",
             [now, list(workflows), CONTINUOUS, now],
         )
-    loops.wake("timetable")
+    tell_timetable()
