@@ -240,7 +240,9 @@ def rerun_backfill(*, actor: Actor, backfill_id: int, newest: bool = False, reas
     cancelled makes no runs beyond those it has. Raises Conflict when none has failed.
     """
     backfill = policies.backfills.get(actor, "rerun", pk=backfill_id)
-    failed = list(backfill.runs.filter(state__in=BAD).order_by("pk").values_list("pk", flat=True))
+    # All of them first: the first clear takes the backfill's row, which comes after every run in the lock order.
+    bad = backfill.runs.select_for_update(of=("self",)).filter(state__in=BAD).order_by("pk")
+    failed = list(bad.values_list("pk", flat=True))
     if not failed:
         raise Conflict(f"No run of backfill {backfill.pk} has failed or was cancelled.", code="nothing_failed")
     why = reason or f"What failed of backfill {backfill.pk} runs again."
