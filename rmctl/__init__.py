@@ -9,9 +9,11 @@ __version__ = "0.1.0"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from rmctl.sdk.dag import DAG, SdkError, bash, chain, empty, param, setup, task, teardown
+    from rmctl.sdk.dag import DAG, bash, chain, empty, param
     from rmctl.sdk.datasets import Dataset
+    from rmctl.sdk.functions import setup, task, teardown
     from rmctl.sdk.kinds import TaskGroup, approval, task_group, trigger_run, wait_for, wait_for_run, wait_until
+    from rmctl.sdk.options import SdkError
     from rmctl.sdk.runtime import Poked, TaskFailed, TaskSkipped, artifact, checkpoint, checkpoint_folder, context
     from rmctl.stored import connection, variable
 
@@ -45,6 +47,7 @@ __all__ = [
 ]
 
 _RUNTIME = ("Poked", "TaskFailed", "TaskSkipped", "artifact", "checkpoint", "checkpoint_folder", "context")
+_FUNCTIONS = ("setup", "task", "teardown")
 _KINDS = ("TaskGroup", "approval", "task_group", "trigger_run", "wait_for", "wait_for_run", "wait_until")
 _STORED = ("connection", "variable")
 
@@ -54,10 +57,14 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name in _RUNTIME:
         from rmctl.sdk import runtime as source
+    elif name in _FUNCTIONS:
+        from rmctl.sdk import functions as source  # type: ignore[no-redef]
     elif name in _KINDS:
         from rmctl.sdk import kinds as source  # type: ignore[no-redef]
     elif name in _STORED:
         from rmctl import stored as source  # type: ignore[no-redef]
+    elif name == "SdkError":
+        from rmctl.sdk import options as source  # type: ignore[no-redef]
     elif name == "Dataset":
         from rmctl.sdk import datasets as source  # type: ignore[no-redef]
     else:

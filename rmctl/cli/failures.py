@@ -13,7 +13,7 @@ as_json = False
 def report(error: Exception) -> int:
     """Write one error to standard error; returns the exit status. Unexpected errors are raised again."""
     from rmctl.client import ApiError, ClientError, ConfigError, Unreachable
-    from rmctl.sdk.dag import SdkError
+    from rmctl.sdk.options import SdkError
     from rmctl.spec import SpecError
 
     if isinstance(error, ApiError):

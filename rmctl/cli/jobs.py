@@ -12,7 +12,7 @@ from rmctl.cli.output import ago, clean, print_json, print_table, span, state, s
 from rmctl.cli.session import client, pairs, tenant_of
 from rmctl.client import ApiError, Client
 from rmctl.sdk import bundle, yaml_loader
-from rmctl.sdk.dag import SdkError
+from rmctl.sdk.options import SdkError
 from rmctl.spec import parse_job
 
 ENDED = ("succeeded", "failed", "cancelled")

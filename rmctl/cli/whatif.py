@@ -11,7 +11,7 @@ from rmctl.cli.output import ago, clean, print_json, print_table, span, state, s
 from rmctl.cli.session import client, tenant_of
 from rmctl.client import Client
 from rmctl.sdk import yaml_loader
-from rmctl.sdk.dag import SdkError
+from rmctl.sdk.options import SdkError
 from rmctl.spec.errors import BadValue
 from rmctl.spec.quantities import parse_cpu, parse_duration, parse_size
 

@@ -1,6 +1,7 @@
 """Groups of tasks, and tasks that wait: for a time, another workflow's run, or a person. They have no job."""
 
-from .dag import Node, SdkError, Task, _current
+from .dag import Node, Task, current
+from .options import SdkError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ class TaskGroup(Node):
     __slots__ = ("_before", "dag", "description", "id", "parent", "prefix", "upstream")
 
     def __init__(self, group_id: str, *, tooltip: str = "", prefix_group_id: bool = True) -> None:
-        self.dag = _current(f"TaskGroup {group_id}")
+        self.dag = current(f"TaskGroup {group_id}")
         self.parent: TaskGroup | None = self.dag.group
         self.id = self.parent.prefixed(group_id) if self.parent is not None else group_id
         self.description = tooltip

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from rmctl.sdk.compile import compile_file
-from rmctl.sdk.dag import DAG, SdkError, bash
+from rmctl.sdk.dag import DAG, bash
 from rmctl.sdk.datasets import Dataset
+from rmctl.sdk.options import SdkError
 
 from .portal import FakePortal
 

@@ -1,0 +1,72 @@
+"""What an author may give to DAGs and tasks, under the names of a definition. Like dag.py it imports nothing heavy."""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import date
+    from typing import Any
+
+OPTIONS = (
+    "resources", "env", "secrets", "labels", "retries", "time_limit", "intent", "priority", "on_preempt", "notice",
+    "image", "count", "min_count", "trigger_rule", "map_limit", "depends_on_past", "wait_for_downstream",
+    "template", "variables", "connections", "outlets",
+)  # fmt: skip
+
+
+class SdkError(ValueError):
+    """A DAG is written in a way that cannot work; the message names the task and what to do."""
+
+
+def read_schedule(schedule: "Any") -> "tuple[Any, Any]":
+    """The times and the datasets of a schedule: a timedelta is a fixed interval, a list of datasets means all."""
+    parts = list(schedule) if isinstance(schedule, list | tuple) else [schedule]
+    waits = [part.expression() for part in parts if hasattr(part, "expression")]
+    times = [_every(part) for part in parts if part is not None and not hasattr(part, "expression")]
+    return times or None, None if not waits else waits[0] if len(waits) == 1 else {"all": waits}
+
+
+def _every(part: "Any") -> "Any":
+    return f"every {part.total_seconds():g}s" if hasattr(part, "total_seconds") else part
+
+
+def read_date(given: "str | date | None") -> "str | None":
+    return given if given is None or isinstance(given, str) else given.isoformat()
+
+
+def read_options(where: str, options: "Mapping[str, Any]") -> "dict[str, Any]":
+    """Options under their names of the definition; `retries=3` means `{"limit": 3}`. Raises SdkError."""
+    fields = {}
+    for name, value in options.items():
+        if name not in OPTIONS:
+            raise SdkError(f"{where}: there is no option {name}; options are {', '.join(OPTIONS)}.")
+        if value is None:
+            continue
+        if name == "outlets":
+            value = [getattr(outlet, "uri", outlet) for outlet in value]
+        fields[name] = {"limit": value} if name == "retries" and isinstance(value, int) else value
+    return fields
+
+
+def params_schema(params: "Mapping[str, Any]") -> "dict[str, Any]":
+    """`{"limit": 5}` as JSON Schema; a value that is a schema already (it has a type) stays."""
+    if not params:
+        return {}
+    properties = {}
+    for name, value in params.items():
+        if isinstance(value, dict) and "type" in value:
+            properties[name] = value
+        else:
+            properties[name] = {"type": _type_name(name, value), "default": value}
+    return {"type": "object", "properties": properties}
+
+
+def _type_name(name: str, value: object) -> str:
+    if isinstance(value, bool):
+        return "boolean"
+    names = ((int, "integer"), (float, "number"), (str, "string"), (list, "array"), (dict, "object"))
+    for kind, text in names:
+        if isinstance(value, kind):
+            return text
+    raise SdkError(
+        f'Parameter {name}: give a default value or a schema such as {{"type": "string"}}, not {value!r}.'
+    )
