@@ -14,12 +14,12 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from functools import partial
+from functools import cache
 from pathlib import Path
 
 from celery import shared_task
 from django.conf import settings
-from django.db import InterfaceError, OperationalError, close_old_connections, connection, transaction
+from django.db import InterfaceError, OperationalError, close_old_connections, connection
 from django.utils import timezone
 
 from . import locks, redis
@@ -57,7 +57,6 @@ _rest_until: dict[str, float] = {}
 _rested = threading.Event()
 
 _passes: dict[str, Pass] = {}
-_senders: dict[str, Callable[[], None]] = {}
 
 
 def loop(name: str) -> Callable[[Pass], Pass]:
@@ -77,10 +76,7 @@ def loop(name: str) -> Callable[[Pass], Pass]:
 
 def wake(name: str) -> None:
     """Ask for a pass of the loop once the present transaction has committed; coalesced."""
-    sender = _senders.setdefault(name, partial(_send, name))
-    if any(function is sender for _, function, *_ in connection.run_on_commit):
-        return
-    transaction.on_commit(sender)
+    redis.hint_on_commit(_wake(name))
 
 
 def wake_at(name: str, at: datetime) -> None:
@@ -107,13 +103,21 @@ def _ring(name: str) -> None:
     _send(name)
 
 
+@cache
+def _wake(name: str) -> redis.Hint:
+    """The hint that wakes a loop."""
+    return redis.Hint(
+        lambda _: _script(FLAGGED, name, FLAG_MILLISECONDS), lambda answer: _message(name) if answer == 1 else None
+    )
+
+
 def _send(name: str) -> None:
-    if _script(FLAGGED, name, FLAG_MILLISECONDS) == 1:
+    if redis.hint(*_script(FLAGGED, name, FLAG_MILLISECONDS)) == 1:
         _message(name)
 
 
-def _script(script: str, name: str, *arguments: object) -> object | None:
-    return redis.hint("EVAL", script, 3, *(key.format(name) for key in (FLAG, RUNNER, BELL)), *arguments)
+def _script(script: str, name: str, *arguments: object) -> tuple[object, ...]:
+    return ("EVAL", script, 3, *(key.format(name) for key in (FLAG, RUNNER, BELL)), *arguments)
 
 
 def _message(name: str) -> None:
@@ -151,8 +155,14 @@ def run(name: str, *, once: bool = False) -> bool:
         return ran
     finally:
         # Who did not get the lock leaves the flag to its holder.
-        if stays and _script(GONE, name) == 1 and ran:
+        if stays and redis.hint(*_script(GONE, name)) == 1 and ran:
             _hand_over(name)
+
+
+def follow(name: str) -> None:
+    """Run one pass of another loop in this thread; whoever runs it just now looks again instead."""
+    redis.hint("SET", FLAG.format(name), "1", "PX", FLAG_MILLISECONDS)
+    run(name, once=True)
 
 
 def _run(name: str, seconds: float, stays: bool) -> bool:

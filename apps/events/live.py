@@ -13,7 +13,6 @@ from collections.abc import Iterable
 
 import redis.asyncio
 from django.conf import settings
-from django.db import connection, transaction
 from redis.exceptions import RedisError
 
 from apps.core import redis as core_redis
@@ -23,26 +22,12 @@ logger = logging.getLogger(__name__)
 CHANNEL = "rmportal:live"
 
 
-class _Pending:
-    """The topics of one transaction; called once when it commits."""
-
-    __slots__ = ("topics",)
-
-    def __init__(self, topics: Iterable[str]) -> None:
-        self.topics = set(topics)
-
-    def __call__(self) -> None:
-        core_redis.hint("PUBLISH", CHANNEL, json.dumps({"topics": sorted(self.topics)}))
+TOPICS = core_redis.Hint(lambda topics: ("PUBLISH", CHANNEL, json.dumps({"topics": sorted(topics)})))
 
 
 def publish(topics: Iterable[str]) -> None:
     """Announce the topics when the present transaction commits; all of one transaction in one message."""
-    depth = set(connection.savepoint_ids)
-    for saved, function, *_ in connection.run_on_commit:
-        if isinstance(function, _Pending) and set(saved) == depth:
-            function.topics.update(topics)
-            return
-    transaction.on_commit(_Pending(topics))
+    core_redis.hint_on_commit(TOPICS, topics)
 
 
 def publish_data(topic: str, data: dict[str, object]) -> None:

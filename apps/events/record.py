@@ -20,7 +20,8 @@ from .wakes import woken_by
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """What is to be recorded about one subject; `topics` are the live views that show it."""
+    """What is to be recorded about one subject; `topics` are the live views that show it. Without `wakes` it wakes no
+    loop: somebody else has been told who does what there is to do."""
 
     verb: str
     subject_type: str
@@ -30,6 +31,7 @@ class Fact:
     facts: Mapping[str, Any] = field(default_factory=dict)
     reason: str = ""
     topics: tuple[str, ...] = ()
+    wakes: bool = True
 
 
 def record(actor: Actor, *facts: Fact, on_behalf_of: str = "") -> None:
@@ -43,6 +45,7 @@ def record_all(actor: Actor, facts: Iterable[Fact], *, on_behalf_of: str = "") -
     now = timezone.now()
     rows = []
     topics: set[str] = {"events"}
+    waking: set[str] = set()
     for fact in facts:
         rows.append(
             Event(
@@ -58,16 +61,17 @@ def record_all(actor: Actor, facts: Iterable[Fact], *, on_behalf_of: str = "") -
                 reason=fact.reason,
             )
         )
+        if fact.wakes:
+            waking.add(fact.verb)
         topics.add(f"{fact.subject_type}:{fact.subject_id}")
         if fact.tenant_id is not None:
             topics.add(f"tenant:{fact.tenant_id}")
         topics.update(fact.topics)
     if rows:
         insert(rows)
-        verbs = {row.verb for row in rows}
-        if moves_stamp(verbs):
+        if moves_stamp({row.verb for row in rows}):
             move_stamp()
-        for name in sorted(woken_by(verbs)):
+        for name in sorted(woken_by(waking)):
             loops.wake(name)
         publish(topics)
 

@@ -14,7 +14,7 @@ import msgspec
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.conf import settings
-from django.db import InterfaceError, OperationalError, close_old_connections, transaction
+from django.db import InterfaceError, OperationalError, close_old_connections, connection, transaction
 
 from apps.core.actors import Actor
 from apps.core.errors import DomainError
@@ -269,6 +269,8 @@ class AgentConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
 
 
 def _fresh(function: Any, **arguments: Any) -> Any:
-    """Call with a healthy connection: one that broke earlier in this thread is replaced."""
+    """Call with a healthy connection: one that broke earlier in this thread is replaced. It is not asked for its health
+    first: one that has just broken says so, and the call is repeated."""
     close_old_connections()
+    connection.health_check_done = True
     return function(**arguments)

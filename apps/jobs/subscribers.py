@@ -1,4 +1,8 @@
-"""Who wants to be woken when jobs move. Higher apps append a callable in `AppConfig.ready()`; it only wakes a loop."""
+"""Who wants to be woken when jobs move. Higher apps append a callable in `AppConfig.ready()`; it only wakes a loop.
+
+The loop that is woken by ends also runs the scheduler, which has the capacity of these jobs to give away: their ends do
+not wake it themselves.
+"""
 
 from collections.abc import Callable, Collection
 

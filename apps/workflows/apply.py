@@ -15,6 +15,7 @@ from django.db import InterfaceError, OperationalError, transaction
 from apps.core import loops, redis
 from apps.core.actors import SYSTEM
 from apps.core.bulk import insert, update_rows
+from apps.core.durability import WITHOUT_WAITING
 from apps.core.errors import Invalid, StaleState
 from apps.events.record import Fact, Move, move_many, record_all
 from apps.jobs.admission import default_pool
@@ -56,6 +57,8 @@ logger = logging.getLogger(__name__)
 # Where there is no such pool, jobs wait with a reason that says so.
 NO_POOL = "default"
 POOL_SECONDS = 5.0
+# Raises the scheduler's flag before `submit_many` would send for it: the loop that called runs it itself.
+SCHEDULER_IS_NEXT = redis.Hint(lambda _: ("SET", loops.FLAG.format("schedule"), "1", "PX", loops.FLAG_MILLISECONDS))
 
 
 @dataclass(slots=True)
@@ -101,10 +104,13 @@ def _fresh(work: Work) -> Work:
 
 def _advance(work: Mapping[int, Work], now: datetime, *, then_schedule: bool = True) -> Applied:
     with transaction.atomic():
+        # What a pass loses is decided again by the next; a job starts only behind its grant, which does wait.
+        commits = WITHOUT_WAITING if then_schedule else "NULL"
         # A run that somebody else holds is being changed by a person, or comes with the next pass.
         runs = list(
             Run.objects.raw(
-                "SELECT r.*, w.awaited FROM workflows_run r JOIN workflows_workflow w ON w.id = r.workflow_id "
+                f"SELECT r.*, w.awaited, {commits} AS commits "
+                "FROM workflows_run r JOIN workflows_workflow w ON w.id = r.workflow_id "
                 "WHERE r.id = ANY(%s) AND r.state IN ('queued', 'running') ORDER BY r.id FOR UPDATE OF r SKIP LOCKED",
                 [list(work)],
             )
@@ -238,7 +244,7 @@ class _Batch:
             shares.setdefault(key, []).extend((one.run, start) for start in one.starts)
         total = sum(len(share) for share in shares.values())
         if total and self.then_schedule:
-            transaction.on_commit(_scheduler_is_next)
+            redis.hint_on_commit(SCHEDULER_IS_NEXT)
         for (tenant_id, owner_id), share in shares.items():
             for _, start in share:
                 start.spec["intent"]["pool"] = start.spec["intent"].get("pool") or _pool()
@@ -425,8 +431,3 @@ def _pool() -> str:
             name = NO_POOL
         _known_pool = (time.monotonic(), name)
     return _known_pool[1]
-
-
-def _scheduler_is_next() -> None:
-    """Raise the scheduler's flag before `submit_many` would send for it: the loop that called runs it itself."""
-    redis.hint("SET", loops.FLAG.format("schedule"), "1", "PX", loops.FLAG_MILLISECONDS)

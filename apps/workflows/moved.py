@@ -7,9 +7,6 @@ loop `waits`, which tells again of what is still due. Waits go by the number of 
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from functools import partial
-
-from django.db import transaction
 
 from apps.core import loops, redis
 from apps.events.live import publish
@@ -19,11 +16,12 @@ from .models import Run
 KEY = "rmportal:moved"
 # In front of a run, so that both are in one set and taken in one round trip.
 RUN = "run:"
+MOVED = redis.Hint(lambda names: ("SADD", KEY, *names))
 
 
 def tell(jobs: Collection[int]) -> None:
     """Remember the jobs once the present transaction has committed, and wake the advance loop."""
-    transaction.on_commit(partial(redis.hint, "SADD", KEY, *jobs))
+    redis.hint_on_commit(MOVED, map(str, jobs))
     loops.wake("advance")
 
 
@@ -34,15 +32,13 @@ def tell_waits(tasks: Collection[int]) -> None:
 
 def tell_runs(runs: Collection[int]) -> None:
     """The same for runs in which something may be ready although none of their jobs has moved."""
-    transaction.on_commit(partial(redis.hint, "SADD", KEY, *(f"{RUN}{run}" for run in runs)))
+    redis.hint_on_commit(MOVED, (f"{RUN}{run}" for run in runs))
     loops.wake("advance")
 
 
 def note_waits(tasks: Collection[int]) -> None:
-    """Remember tasks whose wait is due, for a loop that goes on with a pass of the advance loop itself: that one's flag
-    stands, in case another process runs it just now."""
+    """Remember tasks whose wait is due, for a loop that goes on with a pass of the advance loop itself."""
     redis.hint("SADD", KEY, *(-task for task in tasks))
-    redis.hint("SET", loops.FLAG.format("advance"), "1", "PX", loops.FLAG_MILLISECONDS)
 
 
 def tell_timetable() -> None:

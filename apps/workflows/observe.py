@@ -102,11 +102,13 @@ class Work:
 
 @dataclass(slots=True)
 class Observed:
-    """Work by run; `more` when a limit cut it off, `blocked` when runs wait for others to end."""
+    """Work by run; `more` when a limit cut it off, `blocked` when runs wait for others to end, `freed` when jobs have
+    ended whose capacity is free."""
 
     work: dict[int, Work]
     more: bool = False
     blocked: bool = False
+    freed: bool = False
 
 
 _searched_at = _reviewed_at = float("-inf")
@@ -124,6 +126,8 @@ def observe(*, search: bool | None = None, review: bool | None = None) -> Observ
     else:
         news = _news(MOVED_TASKS, [told.jobs]) if told.jobs else []
         observed.more = told.full
+    # Of those that were told, some may have ended without news of a task, as one that was cleared meanwhile.
+    observed.freed = max(len(told.jobs), len(news)) > sum(item.job_state == "running" for item in news)
     if told.waits:
         add_due(observed, told.waits)
     for run_id in told.runs:

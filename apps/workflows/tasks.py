@@ -17,9 +17,9 @@ def advance() -> bool:
     now = timezone.now()
     observed = observe()
     applied = apply(observed, now)
-    if applied.jobs:
+    if applied.jobs or observed.freed:
         # In this thread, to save the new jobs a trip through the queue.
-        loops.run("schedule", once=True)
+        loops.follow("schedule")
     return (observed.more and not applied.failed) or (observed.blocked and applied.ended > 0)
 
 
@@ -42,7 +42,7 @@ def waits() -> bool:
     noted = waiting.note_due(now)
     if noted:
         # In this thread, to save what is due a trip through the queue.
-        loops.run("advance", once=True)
+        loops.follow("advance")
     due = waiting.next_due(now)
     if due is not None:
         loops.wake_at("waits", due)

@@ -13,6 +13,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from apps.core.actors import SYSTEM, Actor
+from apps.core.durability import commit_without_waiting, flush
 from apps.events.live import publish
 from apps.fleet import commands as fleet
 from apps.fleet.models import Cluster, Intake, Node
@@ -76,7 +77,8 @@ def take_reports(
 ) -> list[tuple[int, int]]:
     """Store a batch of reports in one transaction; returns the (placement, token) pairs that are refused.
 
-    `connection` is the one that brought them, None for nodes without. Raises Replaced when it is not the newest.
+    `connection` is the one that brought them, None for nodes without. Raises Replaced when it is not the newest. What
+    they bring about begins before they are on disk; on return they are, so that they can be acknowledged.
     """
     now = timezone.now()
     started = [
@@ -93,12 +95,15 @@ def take_reports(
     ended = [_ended(report, now) for report in reports if report.kind == "ended"]
     with transaction.atomic():
         if connection is not None:
+            commit_without_waiting()
             fleet.require_newest(node_id, connection)
         ending = {item.placement for item in ended}
         refused = jobs.start_placements(
             actor=actor, node_id=node_id, items=[item for item in started if item.placement not in ending]
         )
         refused += jobs.end_placements(actor=actor, node_id=node_id, items=_with_starts(ended, started))
+    if connection is not None:
+        flush()
     return refused
 
 

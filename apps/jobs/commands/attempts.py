@@ -317,6 +317,7 @@ def _finish(
                 },
                 reason=step.detail,
                 topics=("queue", "fleet", "quota"),
+                wakes=not attempt.job.origin or step.target == JobState.PENDING,
             )
             for attempt, step in zip(attempts, steps, strict=True)
         ),
@@ -433,7 +434,10 @@ def end_unstartable(*, actor: Actor, details: Mapping[int, str]) -> None:
 
 
 def _fact(
-    verb: str, job: Job, *, facts: dict[str, Any] | None = None, reason: str = "", topics: tuple[str, ...] = ()
+    verb: str, job: Job, *, facts: dict[str, Any] | None = None, reason: str = "", topics: tuple[str, ...] = (),
+    wakes: bool = True,
 ) -> Fact:
-    return Fact(verb, "job", job.pk, tenant_id=job.tenant_id, facts=facts or {}, reason=reason, topics=topics)
+    return Fact(
+        verb, "job", job.pk, tenant_id=job.tenant_id, facts=facts or {}, reason=reason, topics=topics, wakes=wakes
+    )
 

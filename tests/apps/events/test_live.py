@@ -15,6 +15,7 @@ from django.contrib.auth.models import AnonymousUser
 from django.db import connections, transaction
 
 from apps.core.actors import SYSTEM
+from apps.core.redis import Commit
 from apps.events import live, topics
 from apps.events.consumers import CLOSE_UNAUTHENTICATED, LiveConsumer
 from apps.events.models import Event
@@ -74,7 +75,9 @@ def talk(conversation: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 def announce(names: Iterable[str]) -> None:
     """What the commit of a transaction does that touched these topics."""
-    live._Pending(names)()
+    commit = Commit()
+    commit.names[live.TOPICS] = set(names)
+    commit()
 
 
 async def connected() -> None:

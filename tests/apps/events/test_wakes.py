@@ -10,6 +10,7 @@ from django.db import connection
 
 from apps.core import locks, loops
 from apps.core.actors import SYSTEM
+from apps.core.redis import Commit
 from apps.events.wakes import LOOPS, woken_by
 from apps.fleet import commands as fleet
 from apps.fleet.models import Contribution
@@ -28,8 +29,8 @@ def woken(command: Callable[[], Any]) -> set[str]:
     """The loops that the command's commit would send for."""
     connection.run_on_commit.clear()
     command()
-    senders = {id(sender): name for name, sender in loops._senders.items()}
-    return {senders[id(function)] for _, function, *_ in connection.run_on_commit if id(function) in senders}
+    commits = [function for _, function, *_ in connection.run_on_commit if isinstance(function, Commit)]
+    return {name for name in locks.LOOP_KEYS if any(loops._wake(name) in commit.names for commit in commits)}
 
 
 def test_resuming_a_tenant_wakes_the_scheduler(world: World) -> None:

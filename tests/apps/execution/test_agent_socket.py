@@ -10,7 +10,8 @@ from django.db import connection
 from redis.connection import Connection, UnixDomainSocketConnection
 
 from apps.core.actors import SYSTEM
-from apps.events.live import hub
+from apps.core.redis import Commit
+from apps.events.live import TOPICS, hub
 from apps.execution.listener import Listener, listener
 from apps.execution.queries import read_log, telemetry, telemetry_history
 from apps.fleet import commands as fleet
@@ -138,7 +139,8 @@ def in_another_process() -> None:
 
 def test_a_connection_to_another_process_replaces_the_older_by_a_hint(node: tuple[Node, str]) -> None:
     def announced() -> set[str]:
-        return {topic for _, pending, *_ in connection.run_on_commit for topic in getattr(pending, "topics", ())}
+        commits = (function for _, function, *_ in connection.run_on_commit if isinstance(function, Commit))
+        return {topic for commit in commits for topic in commit.names.get(TOPICS, ())}
 
     async def conversation() -> None:
         async with AgentSocket(node[1]) as older:
