@@ -2,14 +2,18 @@
 
 import logging
 import os
+import threading
 
 from celery import Celery
-from celery.signals import worker_ready
+from celery.signals import worker_ready, worker_shutting_down
 from kombu.exceptions import OperationalError
 
 from .memory import settle
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "rmportal.settings")
+
+# The loops that people wait for: a wake of theirs makes no detour through the queue.
+KEPT = ("schedule", "advance")
 
 app = Celery("rmportal")
 app.config_from_object("django.conf:settings", namespace="CELERY")
@@ -31,4 +35,15 @@ logging.getLogger("celery.beat").addFilter(_in_one_line)
 
 @worker_ready.connect
 def _settle(**_: object) -> None:
+    from apps.core import loops
+
+    loops.stay(KEPT)
     settle()
+
+
+@worker_shutting_down.connect
+def _leave(**_: object) -> None:
+    from apps.core import loops
+
+    # In a thread of its own: this is called where a signal has come, possibly within a call to Redis.
+    threading.Thread(target=loops.leave).start()

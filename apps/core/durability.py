@@ -7,7 +7,6 @@ docs/decisions/0010 and https://www.postgresql.org/docs/current/wal-async-commit
 
 from django.db import connection, transaction
 
-
 # The same as an expression, for a statement that has to be run anyway.
 WITHOUT_WAITING = "set_config('synchronous_commit', 'off', true)"
 

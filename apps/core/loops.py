@@ -5,14 +5,15 @@ runner holds the loop's advisory lock; whoever fails to get it leaves the wake f
 looks at the flag again after it has let go. So no wake is lost while both live, and beat covers the rest.
 What becomes due by the clock is asked for by the pass before it (`wake_at`).
 
-After its pass a runner stays for a moment and is rung for the next one directly; only where nobody stays does a wake
-go through Celery, which takes longer than many a pass.
+After its pass a runner stays, for a moment or, where a worker asks for it (`stay`), until its time is up and the next
+one takes over, and is rung for the next pass directly; only where nobody stays does a wake go through Celery, which
+takes longer than many a pass.
 """
 
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -31,8 +32,10 @@ FLAG, RUNNER, BELL = "rmportal:wake:{}", "rmportal:runner:{}", "rmportal:bell:{}
 # A flag outlives a lost Celery message by this much at most, and so does the name of a runner that was killed; beat
 # ticks meanwhile.
 FLAG_MILLISECONDS = 2000
-# How long a runner stays for the next wake.
+# How long a runner stays for the next wake where nobody has asked for more.
 STAY_SECONDS = 0.1
+# One that stays longer says so again after this long.
+SAY_SECONDS = 1.0
 # Flag a wake; 1 if it needs a message, as nobody stays to hear the bell. Nothing if a runner is on its way already.
 FLAGGED = """
 if not redis.call('SET', KEYS[1], '1', 'NX', 'PX', ARGV[1]) then return 0 end
@@ -57,6 +60,22 @@ _rest_until: dict[str, float] = {}
 _rested = threading.Event()
 
 _passes: dict[str, Pass] = {}
+
+# The loops of which this process keeps a runner waiting, unless it is ending.
+_kept: frozenset[str] = frozenset()
+_ending = threading.Event()
+
+
+def stay(names: Iterable[str]) -> None:
+    """Keep a runner of each of these loops waiting in this process, which costs a thread for each."""
+    global _kept
+    _kept = frozenset(names)
+
+
+def leave() -> None:
+    """Let the runners that wait go: the process is about to end."""
+    _ending.set()
+    redis.hints(("LPUSH", BELL.format(name), "1") for name in _kept)
 
 
 def loop(name: str) -> Callable[[Pass], Pass]:
@@ -155,7 +174,7 @@ def run(name: str, *, once: bool = False) -> bool:
         return ran
     finally:
         # Who did not get the lock leaves the flag to its holder.
-        if stays and redis.hint(*_script(GONE, name)) == 1 and ran:
+        if stays and (redis.hint(*_script(GONE, name)) == 1 or _keeps(name)) and ran:
             _hand_over(name)
 
 
@@ -176,7 +195,8 @@ def _run(name: str, seconds: float, stays: bool) -> bool:
             return False
         first = False
         # Whoever has taken the lock meanwhile looks at the flag as well.
-        if not again and not (held and redis.hint("EXISTS", FLAG.format(name))) and not (stays and _rung(name)):
+        woken = again or (held and redis.hint("EXISTS", FLAG.format(name)))
+        if not woken and not (stays and _rung(name, deadline)):
             return True
         if time.monotonic() > deadline:
             _hand_over(name)
@@ -194,9 +214,21 @@ def _pass(name: str, stays: bool) -> bool:
     return again
 
 
-def _rung(name: str) -> bool:
+def _keeps(name: str) -> bool:
+    return name in _kept and not _ending.is_set()
+
+
+def _rung(name: str, deadline: float) -> bool:
     """Stay for the next wake; whether there was one."""
-    return redis.hint("BLPOP", BELL.format(name), STAY_SECONDS) is not None
+    until = deadline if _keeps(name) else time.monotonic() + STAY_SECONDS
+    while (left := until - time.monotonic()) > 0:
+        seconds = min(left, SAY_SECONDS)
+        if redis.hint("BLPOP", BELL.format(name), seconds) is not None:
+            return not _ending.is_set()
+        if until - time.monotonic() > left - seconds / 2:
+            return False  # Redis is away, and beat does the work.
+        redis.hint("SET", RUNNER.format(name), "1", "PX", FLAG_MILLISECONDS)
+    return False
 
 
 def _hand_over(name: str) -> None:

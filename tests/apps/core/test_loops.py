@@ -131,10 +131,10 @@ def test_a_runner_stays_for_a_moment_and_is_rung_without_a_message(
 ) -> None:
     stays = loops._rung
 
-    def rung(name: str) -> bool:
+    def rung(name: str, deadline: float) -> bool:
         if len(runs) < 3:
             loops._send(name)  # Somebody commits while it stays.
-        return stays(name)
+        return stays(name, deadline)
 
     monkeypatch.setattr(loops, "_rung", rung)
     assert loops.run(NAME) is True
@@ -144,11 +144,60 @@ def test_a_runner_stays_for_a_moment_and_is_rung_without_a_message(
     assert sent == [f"loop.{NAME}"]  # Nobody stays any more.
 
 
+@pytest.fixture
+def kept(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A worker that keeps a runner of the loop."""
+    monkeypatch.setattr(loops, "_kept", frozenset({NAME}))
+    monkeypatch.setattr(loops, "_ending", threading.Event())
+    monkeypatch.setattr(loops, "SAY_SECONDS", 0.05)
+    yield
+    loops.leave()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_runner_that_is_kept_is_rung_until_its_worker_ends(
+    redis_empty: None, a_pass: Any, runs: list[str], sent: list[str], kept: None
+) -> None:
+    passed = threading.Semaphore(0)
+    a_pass(lambda: bool(passed.release()))
+    thread = elsewhere(lambda: loops.run(NAME))
+    assert passed.acquire(timeout=10)
+    until = time.monotonic() + 3 * loops.STAY_SECONDS
+    key = loops.RUNNER.format(NAME)
+    while time.monotonic() < until:  # Longer than others stay, and it says so all the while.
+        assert redis.client().exists(key)
+    loops._send(NAME)
+    assert passed.acquire(timeout=10)
+
+    loops.leave()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert (runs, sent) == (["run", "run"], [])
+    assert not redis.client().exists(key)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_runner_that_is_kept_hands_over_when_its_time_is_up(
+    redis_empty: None, a_pass: Any, runs: list[str], sent: list[str], kept: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loops, "BUSY_SECONDS", 0.1)
+    assert loops.run(NAME) is True
+    assert (runs, sent) == (["run"], [f"loop.{NAME}"])
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_runner_that_is_kept_goes_where_redis_is_away(
+    no_redis: None, a_pass: Any, runs: list[str], kept: None
+) -> None:
+    assert loops.run(NAME) is True
+    assert runs == ["run"]
+
+
 @pytest.mark.django_db(transaction=True)
 def test_a_wake_that_comes_as_the_runner_goes_sends_another_one(
     redis_empty: None, a_pass: Any, runs: list[str], sent: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def deaf(name: str) -> bool:
+    def deaf(name: str, deadline: float) -> bool:
         loops._send(name)
         return False
 
@@ -163,7 +212,7 @@ def test_a_second_runner_does_not_stay_and_a_killed_one_is_waited_for_no_longer_
 ) -> None:
     key = loops.RUNNER.format(NAME)
     redis.client().set(key, "1", px=loops.FLAG_MILLISECONDS)  # As one leaves it that was killed while it stayed.
-    monkeypatch.setattr(loops, "_rung", lambda name: pytest.fail("it stays"))
+    monkeypatch.setattr(loops, "_rung", lambda name, deadline: pytest.fail("it stays"))
     assert loops.run(NAME) is True
     assert runs == ["run"]
     assert 0 < redis.client().pttl(key) <= loops.FLAG_MILLISECONDS
