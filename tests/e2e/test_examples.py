@@ -238,7 +238,9 @@ def test_backfill_makes_up_for_thirty_days(author: Author) -> None:
 
     found = wait_until(ended, RUN_SECONDS, "the end of the backfill")
     assert (found["state"], found["total"]) == ("succeeded", 30)
-    runs = [row for row in author.client.pages("runs", workflow=author.workflows["daily"]) if row["backfill"] == backfill]
+    runs = list(author.client.pages("runs", workflow=author.workflows["daily"]))
+    # The timetable may have made one of its own.
+    runs = [run for run in runs if run["backfill"] == backfill]
     results = {run["logical_time"][:10]: author.result(run["id"], "arrivals") for run in runs}
     days = Counter(day for _, day in PODS)
     first = datetime(2023, 6, 1, tzinfo=UTC)
