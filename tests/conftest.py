@@ -119,9 +119,9 @@ def redis_empty() -> Iterator[None]:
 @pytest.fixture
 def world(db: None) -> World:
     """Two domains, two tenants, and a person of every kind."""
-    from tests.personas import make_world
+    from tests.personas import kept_world
 
-    return make_world()
+    return kept_world()
 
 
 class Api:
