@@ -25,7 +25,7 @@ from .conftest import ROOT, DemoPortal, wait_until
 
 EXAMPLES = ROOT / "examples"
 ENDED = ("succeeded", "failed", "cancelled")
-RUN_SECONDS = 90
+RUN_SECONDS = 180
 NODES = EXAMPLES / "data" / "nodes.csv"
 DAY = 86400
 # The class of service and the creation day of every pod, read here by other code than the examples'.
@@ -98,7 +98,7 @@ def author(demo: DemoPortal, bucket: Bucket) -> Iterator[Author]:
                 found.push(file.name)
         found.push("hello.yaml")
         found.trigger("sensor", bucket=bucket.url)
-        body = {"from": "2023-06-01", "to": "2023-06-30", "max_active_runs": 8}
+        body = {"first": "2023-06-01T00:00Z", "last": "2023-06-30T00:00Z", "max_active_runs": 8}
         found.runs["backfill"] = client.post("backfills", {"workflow": found.workflows["daily"], **body})["id"]
         for name in ("etl", "train", "sweep", "orders", "release", "hello"):
             found.trigger(name)
