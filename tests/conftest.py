@@ -24,6 +24,21 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "schemathesis: requests made up from the OpenAPI document")
 
 
+@pytest.hookimpl(optionalhook=True)  # Without pytest-xdist there is no such hook.
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """`-n 2` gives whole files to the workers; another `--dist` is left to pytest-xdist."""
+    from tests.workers import FilesAtATime
+
+    return FilesAtATime(config, log) if config.getvalue("dist") == "load" else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        from tests.workers import long_ones_first
+
+        long_ones_first(items)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Logs, artifacts and bundles of the tests go to a folder of their own."""
@@ -104,9 +119,9 @@ def redis_empty() -> Iterator[None]:
 @pytest.fixture
 def world(db: None) -> World:
     """Two domains, two tenants, and a person of every kind."""
-    from tests.personas import make_world
+    from tests.personas import kept_world
 
-    return make_world()
+    return kept_world()
 
 
 class Api:

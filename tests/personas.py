@@ -20,6 +20,7 @@ from apps.quotas.models import QuotaNode
 from apps.tenants import commands as tenants
 from apps.tenants.actors import actor_for
 from apps.tenants.models import Domain, Membership, Role, Tenant
+from tests.replay import Replay
 
 # Who they are; `stranger` is a member of the other tenant, `nobody` has signed in and has no role.
 PERSONAS = ("operator", "provider", "admin", "member", "auditor", "stranger", "nobody", "anonymous")
@@ -122,6 +123,10 @@ def make_world() -> World:
         "nobody": make_user("nina"),
     }
     return World(alpha, beta, vision, speech, cluster, pool, flavor, cohort, *leaves, users=users)
+
+
+# The same, made once in a process and then put back as rows.
+kept_world = Replay(make_world)
 
 
 def make_limits(cpu: int = 16_000, memory: int = 64 * GIB, storage: int = 400 * GIB) -> list[dict[str, Any]]:

@@ -18,6 +18,10 @@ from .environment import Environment
 from .folder import DataFolder
 from .stack import Address, Stack, free_port
 
+# A selection of fewer test files is run in one process.
+FILES_FOR_WORKERS = 20
+# Each has a Redis database and about 20 connections to PostgreSQL of its own (servers.py: 16 and 300).
+MOST_WORKERS = 8
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
@@ -58,6 +62,20 @@ def selects_files(root: Path, arguments: list[str]) -> bool:
     return any(not one.startswith("-") and (root / one.split("::")[0]).exists() for one in arguments)
 
 
+def workers(root: Path, arguments: list[str], cores: int) -> list[str]:
+    """pytest's arguments for a worker on each core; none for a few files, which are done before workers are up.
+
+    None either for who asks for workers himself, or for what needs the terminal.
+    """
+    own = ("-n", "-s", "--numprocesses", "--dist", "--tx", "--capture", "--pdb", "--trace", "--collect-only", "--co")
+    names = {one.split("=")[0] if one.startswith("--") else one[:2] for one in arguments}
+    if cores < 2 or "no:xdist" in " ".join(arguments) or not names.isdisjoint(own):
+        return []
+    named = [found for one in arguments if not one.startswith("-") and (found := root / one.split("::")[0]).exists()]
+    files = sum(len(list(path.rglob("test_*.py"))) if path.is_dir() else 1 for path in named or [root / "tests"])
+    return ["-n", str(min(cores, MOST_WORKERS))] if files >= FILES_FOR_WORKERS else []
+
+
 async def run_tests(environment: Environment, console: Console, arguments: list[str]) -> int:
     """Static checks and pytest; returns the first status that is not 0. Everything is run, whatever fails."""
     root = environment.root
@@ -65,7 +83,8 @@ async def run_tests(environment: Environment, console: Console, arguments: list[
     if browser is None:
         console.warning("Chromium was not found: browser tests are skipped (install chromium or set CHROMIUM)")
     python = str(environment.python)
-    steps = {"pytest": [python, "-m", "pytest", *arguments]}
+    parallel = workers(root, arguments, len(os.sched_getaffinity(0)))
+    steps = {"pytest": [python, "-m", "pytest", *parallel, *arguments]}
     if not selects_files(root, arguments):
         steps = {
             "ruff": [python, "-m", "ruff", "check", "."],

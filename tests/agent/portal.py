@@ -28,7 +28,7 @@ from rmctl.agent.protocol import (
 
 TOKEN = "one-time-token"
 CREDENTIAL = "node-credential"
-WAIT_SECONDS = 15.0
+WAIT_SECONDS = 60.0
 
 Key = tuple[int, int]
 

@@ -18,7 +18,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PERSON = re.compile(r"^\s*(\w+)\s+(\S{12,})\s+(operator|provider|admin|member|auditor)\b")
-START_SECONDS = 180
+START_SECONDS = 300
 
 
 def free_port() -> int:

@@ -269,17 +269,8 @@ def test_a_reader_below_the_horizon_never_misses_an_event() -> None:
     assert settled() == []  # The first one may still come before it.
     commit.set()
     thread.join()
-    deadline = time.monotonic() + 5
+    # Another worker's test, which is one transaction, holds the horizon of the whole server back.
+    deadline = time.monotonic() + 120
     while len(settled()) < 2 and time.monotonic() < deadline:
         time.sleep(0.02)
-    if len(settled()) < 2 and others_write():
-        pytest.skip("a transaction in another database of this server holds the horizon back")
     assert settled() == ["job.first", "job.second"]
-
-
-def others_write() -> bool:
-    with connections["default"].cursor() as cursor:
-        cursor.execute(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname <> current_database() AND backend_xid IS NOT NULL"
-        )
-        return bool(cursor.fetchone()[0])

@@ -93,11 +93,15 @@ class Real:
         self.log = open(self.folder / "log", "ab")  # noqa: SIM115 - the processes write to it until `close`
         self.portal: subprocess.Popen[bytes] | None = None
         self.agent: subprocess.Popen[bytes] | None = None
-        self.start_portal()
-        _, token = fleet.create_join_token(actor=SYSTEM, cluster=world.cluster)
-        self.data = self.folder / "agent"
-        self.node = Node.objects.get(pk=join(self.url, token, "real-1", str(self.data)))
-        self.start_agent()
+        try:
+            self.start_portal()
+            _, token = fleet.create_join_token(actor=SYSTEM, cluster=world.cluster)
+            self.data = self.folder / "agent"
+            self.node = Node.objects.get(pk=join(self.url, token, "real-1", str(self.data)))
+            self.start_agent()
+        except BaseException:
+            self._end()
+            raise
 
     def _store(self, locations: dict[str, Any]) -> None:
         for name, location in locations.items():
@@ -160,10 +164,15 @@ class Real:
         return fresh(job)
 
     def close(self) -> None:
-        """End what still runs, then the processes."""
-        ids = list(Job.objects.filter(state__in=sorted(JOB_ACTIVE)).values_list("pk", flat=True))
-        jobs.cancel_many(actor=SYSTEM, job_ids=ids)
-        eventually(lambda: not Job.objects.filter(state__in=sorted(JOB_ACTIVE)).exists(), "all jobs to end")
+        """End what still runs, then the processes, which would otherwise work on the database of later tests."""
+        try:
+            ids = list(Job.objects.filter(state__in=sorted(JOB_ACTIVE)).values_list("pk", flat=True))
+            jobs.cancel_many(actor=SYSTEM, job_ids=ids)
+            eventually(lambda: not Job.objects.filter(state__in=sorted(JOB_ACTIVE)).exists(), "all jobs to end")
+        finally:
+            self._end()
+
+    def _end(self) -> None:
         for process in (self.agent, self.portal):
             if process is not None and process.poll() is None:
                 process.send_signal(signal.SIGTERM)

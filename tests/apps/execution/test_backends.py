@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -49,16 +49,15 @@ def place(request: pytest.FixtureRequest, django_db_setup: None, django_db_block
     with django_db_blocker.unblock():
         redis.client().flushdb()
         configuration._kept = None
-        world = make_world()
-        found: Place = Simulated(world) if request.param == "fake" else Real(world)
-        found.world = world  # type: ignore[attr-defined]
-        try:
+        with ExitStack() as afterwards:
+            afterwards.callback(redis.client().flushdb)
+            afterwards.callback(call_command, "flush", verbosity=0, interactive=False)
+            world = make_world()
+            found: Place = Simulated(world) if request.param == "fake" else Real(world)
+            afterwards.callback(found.close)
+            found.world = world  # type: ignore[attr-defined]
             yield found
             assert drift() == []
-        finally:
-            found.close()
-            call_command("flush", verbosity=0, interactive=False)
-            redis.client().flushdb()
 
 
 @pytest.fixture
@@ -400,7 +399,8 @@ def test_after_the_loss_of_its_node_a_job_goes_on_from_what_was_stored(real: Rea
     eventually(lambda: members(job)[0].checkpoint_at, "the beat that tells it")
     real.kill_agent()
     for process in [psutil.Process(old.pid), *psutil.Process(old.pid).children(recursive=True)]:
-        process.kill()
+        with suppress(psutil.NoSuchProcess):  # The end of the first one may take others with it.
+            process.kill()
     with second_node(real) as node:
         fleet.cordon_node(actor=SYSTEM, node_id=real.node.pk)
         try:
