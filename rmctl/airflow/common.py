@@ -15,7 +15,7 @@ RULES = {
     "none_failed_min_one_success", "none_skipped", "all_done_setup_success", "always",
 }  # fmt: skip
 OLD_RULES = {"none_failed_or_skipped": "none_failed_min_one_success", "dummy": "always"}
-# Airflow has no time limit where none is given.
+# Airflow has no time limit where none is given; said once, in the defaults of the workflow.
 NO_LIMIT = "7d"
 # Fields that have no counterpart, with what they are for; reported where they differ from Airflow's default.
 NO_PLACE: Mapping[str, tuple[Any, str]] = {
@@ -89,8 +89,8 @@ def _job(task: Mapping[str, Any]) -> dict[str, Any]:
         retries["factor"] = 2.0 if factor is True else max(1.0, float(factor or 1))
         retries["max_delay"] = _span(common["max_retry_delay"], 86400)
         made["retries"] = retries
-    limit = common["execution_timeout"]
-    made["time_limit"] = NO_LIMIT if limit is None else _span(limit, 0)
+    if common["execution_timeout"] is not None:
+        made["time_limit"] = _span(common["execution_timeout"], 0)
     return made
 
 

@@ -1,12 +1,14 @@
 """From the facts about a file of DAGs to workflows: a pure function, which neither reads files nor runs Airflow."""
 
 import os
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files as resources
 from typing import Any
 
 from rmctl.spec import SpecError, parse_workflow
+from rmctl.spec.kinds import JOBLESS
 
 from . import checks, common, operators, schedule, wrapped
 from .dag import Dag, Options, identifier
@@ -42,7 +44,7 @@ def convert(facts: Mapping[str, Any], options: Options) -> Iterator[Imported]:
     """The workflows of all DAGs in the facts."""
     for file in facts["files"]:
         for dag in file["dags"]:
-            yield _workflow(Dag(dag, file, facts["sources"], options))
+            yield _workflow(Dag(dag, file, facts, options))
 
 
 def _workflow(dag: Dag) -> Imported:
@@ -52,7 +54,7 @@ def _workflow(dag: Dag) -> Imported:
         dag.note("changed", f"its name is {dag.name}")
     if text := _description(dag):
         definition["description"] = text
-    definition |= schedule.read(facts, dag.note)
+    definition |= schedule.read(facts, dag.options.now, dag.note)
     if facts["max_active_runs"] not in (None, 16):
         definition["max_active_runs"] = max(1, min(1000, facts["max_active_runs"] or 1000))
     if facts["max_active_tasks"] not in (None, 16):
@@ -69,8 +71,11 @@ def _workflow(dag: Dag) -> Imported:
     tasks = [_task(dag, task, ways) for task in facts["tasks"]]
     definition["tasks"] = tasks
     files = _files(dag, tasks, bool(ways["wrapped"]))
+    defaults: dict[str, Any] = {"time_limit": common.NO_LIMIT}
     if ways["wrapped"]:
-        definition["defaults"] = {"env": _environment(dag)}
+        defaults["env"] = _environment(dag)
+    if any(task["kind"] not in JOBLESS for task in tasks):
+        definition["defaults"] = defaults
     definition = _accepted(dag, definition, bool(files))
     return Imported(dag.name, dag.path, definition, files, dag.findings.sorted(), ways)
 
@@ -156,14 +161,14 @@ def _in_mapped_group(dag: Dag, task: Mapping[str, Any]) -> bool:
 
 def _placeholder(reason: str) -> dict[str, Any]:
     """A task that fails without retries, with the reason in its log."""
-    text = reason.replace("'", "’")
-    return {"kind": "bash", "script": f"echo 'Not carried over from Airflow: {text}' >&2\nexit 98", "template": False}
+    text = shlex.quote(f"Not carried over from Airflow: {reason}")
+    return {"kind": "bash", "script": f"echo {text} >&2\nexit 98", "template": False}
 
 
 def _environment(dag: Dag) -> dict[str, str]:
     return {
         "AIRFLOW_PYTHON": dag.options.node_python,
-        "AIRFLOW_DAG_FILE": f"{wrapped.DAGS_FOLDER}/{os.path.basename(dag.path)}",
+        "AIRFLOW_DAG_FILE": f"{wrapped.DAGS_FOLDER}/{os.path.relpath(dag.path, dag.root)}",
         "AIRFLOW_DAG": dag.facts["id"],
     }
 
@@ -174,14 +179,13 @@ def _files(dag: Dag, tasks: list[dict[str, Any]], with_airflow: bool) -> dict[st
     files: dict[str, str] = {}
     if operators.FUNCTIONS_FILE in named:
         files[operators.FUNCTIONS_FILE] = dag.taken.text(os.path.basename(dag.path))
-        for path in dag.taken.modules:
-            files[os.path.relpath(path, dag.folder)] = dag.sources[path]
+        files |= {name: dag.taken.local[name][1] for name in dag.taken.modules}
     if operators.NATIVE_FILE in named:
         files[operators.NATIVE_FILE] = shipped(operators.NATIVE_FILE)
     if with_airflow:
         files[wrapped.RUNNER_FILE] = shipped(wrapped.RUNNER_FILE)
         for path in (dag.path, *dag.modules):
-            files[f"{wrapped.DAGS_FOLDER}/{os.path.relpath(path, dag.folder)}"] = dag.sources[path]
+            files[f"{wrapped.DAGS_FOLDER}/{os.path.relpath(path, dag.root)}"] = dag.sources[path]
     return files
 
 

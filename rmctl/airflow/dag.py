@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from rmctl.spec.values import IDENTIFIER
@@ -15,30 +16,37 @@ from .functions import Module, Taken
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the caller knows of the nodes: the interpreter there that has Airflow, and the modules of their Python."""
+    """What the caller knows: the interpreter of the nodes that has Airflow, and the modules of their own Python."""
 
     node_python: str
+    # The present moment, which says whether a schedule has ended.
+    now: datetime
     present: Collection[str] = ()
 
 
 class Dag:
     """The facts of a DAG and the sources of its file."""
 
-    def __init__(self, facts: Mapping[str, Any], file: Mapping[str, Any], sources: Mapping[str, str], options: Options):
+    def __init__(self, facts: Mapping[str, Any], file: Mapping[str, Any], read: Mapping[str, Any], options: Options):
         self.facts, self.options = facts, options
         self.path: str = file["file"]
         self.folder = os.path.dirname(self.path)
-        self.sources = sources
-        self.module = Module(self.path, sources[self.path])
-        self.local = {os.path.relpath(path, self.folder).split(os.sep)[0].removesuffix(".py"): path
-                      for path in file["modules"]}  # fmt: skip
+        # What the author's modules are imported from: the given root, else the folder of the file.
+        self.root: str = read["root"] if read["root"] and is_below(self.path, read["root"]) else self.folder
+        self.sources: Mapping[str, str] = read["sources"]
+        self.module = Module(self.path, self.sources[self.path])
         self.modules: list[str] = file["modules"]
         self.name = identifier(facts["id"])
         self.tasks = {task["id"]: task for task in facts["tasks"]}
         self.findings = Findings(os.path.basename(self.path), facts["id"])
-        self.taken = Taken(self.module, self.local, options.present)
+        local = {self.imported_as(path): (path, self.sources[path]) for path in self.modules}
+        self.taken = Taken(self.module, local, options.present)
         self.params: dict[str, Any] = {}
         self._before: dict[str, set[str]] = {}
+
+    def imported_as(self, path: str) -> str:
+        """Where a module of the author is, below the folder that it is imported from."""
+        return os.path.relpath(path, self.folder if is_below(path, self.folder) else self.root)
 
     def note(self, level: Level, message: str, task: str | None = None) -> None:
         """Add a finding about a task, or about the DAG."""
@@ -89,6 +97,11 @@ class Dag:
                 raise Unportable("it has params of its own")
             checks.check_templates(definition, self.before(task["id"]), self.params)
         return definition
+
+
+def is_below(path: str, folder: str) -> bool:
+    """Whether a file is in a folder or below it."""
+    return path.startswith(folder.rstrip(os.sep) + os.sep)
 
 
 def identifier(name: str) -> str:

@@ -1,13 +1,17 @@
 """What Airflow's own parser says about DAG files, as JSON. Runs with the Python of an environment that has Airflow.
 
-    python facts.py OUTPUT FILE…
+    python facts.py OUTPUT ROOT FILE…
+
+ROOT is the folder that the author's modules are imported from besides that of each file; empty for none.
 
 Standard library and Airflow only: nothing of RMPortal is installed there. Written for Python 3.8 and newer, Airflow 2.x
 and 3.x. Values that are not JSON are objects with one key that begins with `$`: `$seconds`, `$time`, `$xcom`,
 `$callable`, `$asset`, `$object` (its repr; it cannot be carried as data).
 """
 
+import contextlib
 import datetime
+import importlib
 import inspect
 import json
 import os
@@ -32,14 +36,15 @@ CALLBACKS = (
 
 def main(arguments):
     """Read the files and write the facts."""
-    output, files = arguments[0], arguments[1:]
+    output, root, files = arguments[0], arguments[1], arguments[2:]
     import airflow
 
     make_tables()
-    reader = Reader()
+    reader = Reader(os.path.abspath(root) if root else None)
     facts = {
         "airflow": airflow.__version__,
-        "python": "%d.%d" % sys.version_info[:2],
+        "python": ".".join(str(part) for part in sys.version_info[:2]),
+        "root": reader.root,
         "files": [reader.file(os.path.abspath(name)) for name in files],
     }
     facts["sources"] = reader.sources
@@ -53,31 +58,38 @@ def make_tables():
     from airflow.models.base import Base
 
     models.import_all_models()
-    try:
+    with contextlib.suppress(ImportError):
         # Where users are kept by this provider, a table of Airflow's own refers to theirs.
-        from airflow.providers.fab.auth_manager import models as users  # noqa: F401
-    except ImportError:
-        pass
+        importlib.import_module("airflow.providers.fab.auth_manager.models")
     Base.metadata.create_all(settings.engine)
+
+
+def dag_bag():
+    """An empty bag of DAGs."""
+    try:
+        from airflow.dag_processing.dagbag import DagBag
+    except ImportError:
+        from airflow.models.dagbag import DagBag
+    return DagBag(dag_folder=os.devnull, collect_dags=False)
 
 
 class Reader:
     """Reads files one after the other and keeps the text of every module of the author that they use."""
 
-    def __init__(self):
-        self.sources = {}
+    def __init__(self, root):
+        self.root, self.sources = root, {}
+        if root:
+            sys.path.insert(0, root)
 
     def file(self, path):
         """The DAGs of one file, or why there are none."""
-        from airflow.models.dagbag import DagBag
-
         folder = os.path.dirname(path)
         before = set(sys.modules)
         sys.path.insert(0, folder)
         self.keep(path)
         found = {"file": path, "error": None, "dags": []}
         try:
-            bag = DagBag(dag_folder=os.devnull, include_examples=False)
+            bag = dag_bag()
             bag.process_file(path, only_if_updated=False, safe_mode=False)
             if bag.import_errors:
                 found["error"] = "\n".join(str(text).rstrip() for text in bag.import_errors.values())
@@ -85,18 +97,19 @@ class Reader:
                 if not getattr(dag, "is_subdag", False):
                     found["dags"].append(self.dag(dag))
         except (Exception, SystemExit) as error:
-            found["error"] = "%s: %s" % (type(error).__name__, error)
+            found["error"] = f"{type(error).__name__}: {error}"
         finally:
             sys.path.remove(folder)
         found["modules"] = self.modules(folder, path, before)
         return found
 
     def modules(self, folder, path, before):
-        """Modules in the folder of the file that it imported, as paths; they are forgotten for the next file."""
+        """Modules of the author that the file imported, as paths; they are forgotten for the next file."""
         names = []
+        folders = tuple(one + os.sep for one in (folder, self.root) if one)
         for name in sorted(set(sys.modules) - before):
             source = getattr(sys.modules[name], "__file__", None) or ""
-            if source.startswith(folder + os.sep) and source.endswith(".py") and "site-packages" not in source:
+            if source.startswith(folders) and source.endswith(".py") and "site-packages" not in source:
                 if source != path and self.keep(source):
                     names.append(source)
                 del sys.modules[name]
@@ -130,15 +143,21 @@ class Reader:
         facts["schedule"] = self.schedule(dag)
         facts["params"] = {name: self.param(dag.params, name) for name in dag.params}
         facts["groups"] = self.groups(dag)
-        facts["tasks"] = [self.task(dag, dag.task_dict[name]) for name in sorted(dag.task_dict)]
+        facts["tasks"] = [self.task(dag, task) for task in in_order(dag.task_dict)]
         return facts
 
     def schedule(self, dag):
         """The timetable in Airflow's serialised form: its class, its fields, and the condition over assets."""
         table = dag.timetable
         try:
-            fields = table.serialize()
-        except NotImplementedError:
+            if hasattr(table, "serialize"):
+                fields = table.serialize()
+            else:
+                from airflow.serialization.encoders import encode_timetable
+
+                fields = encode_timetable(table)["__var"]
+        except Exception:
+            # One of the author's own, which nobody but Airflow could read anyway.
             fields = {}
         return {"type": type(table).__name__, "fields": self.plain(unwrapped(fields))}
 
@@ -229,9 +248,8 @@ class Reader:
         """The arguments of the operator's own classes, below Airflow's base, as the task has them now."""
         found = {}
         for base in kind.__mro__:
-            if base.__name__ in ("BaseOperator", "BaseSensorOperator", "AbstractOperator", "object"):
-                if base.__name__ != "BaseSensorOperator":
-                    break
+            if base.__name__ in ("BaseOperator", "AbstractOperator", "object"):
+                break
             made = base.__dict__.get("__init__")
             if made is None:
                 continue
@@ -254,7 +272,7 @@ class Reader:
             return {"$seconds": value.total_seconds()}
         if isinstance(value, (datetime.datetime, datetime.date, datetime.time)):
             return {"$time": value.isoformat()}
-        if isinstance(value, dict) or hasattr(value, "keys") and hasattr(value, "__getitem__"):
+        if isinstance(value, dict) or (hasattr(value, "keys") and hasattr(value, "__getitem__")):
             return {str(key): self.plain(value[key], depth + 1) for key in value}
         if isinstance(value, (list, tuple)):
             return [self.plain(item, depth + 1) for item in value]
@@ -270,7 +288,7 @@ class Reader:
             return {"$asset": value.uri}
         if callable(value):
             return self.function(value)
-        return {"$object": "%s.%s" % (type(value).__module__, name)}
+        return {"$object": f"{type(value).__module__}.{name}"}
 
     def function(self, value):
         """A function: where it stands and what it would need that is not in a module."""
@@ -285,6 +303,16 @@ class Reader:
             "free": list(code.co_freevars),
             "decorated": hasattr(value, "__wrapped__"),
         }
+
+
+def in_order(tasks):
+    """The tasks, each behind those that it waits for, and else by id."""
+    left = {name: set(task.upstream_task_ids) for name, task in tasks.items()}
+    while left:
+        ready = sorted(name for name, waits in left.items() if not waits & left.keys())
+        for name in ready:
+            yield tasks[name]
+            del left[name]
 
 
 def own_method(kind, name):

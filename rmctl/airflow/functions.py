@@ -1,8 +1,8 @@
 """Functions of an author's file that run without Airflow: taken out of it with what they use.
 
 A DAG file imports Airflow at its top, which the nodes' Python does not have. A function that itself uses neither
-Airflow nor a package that nodes lack is copied, with the imports, constants and helpers that it refers to, into a file of
-its own; the text stays the author's.
+Airflow nor a package that nodes lack is copied, with the imports, constants and helpers that it refers to, into a file
+of its own; the text stays the author's.
 """
 
 import ast
@@ -67,11 +67,13 @@ class Module:
 class Taken:
     """The functions of one module that go into a file of their own."""
 
-    def __init__(self, module: Module, local: Mapping[str, str], present: Collection[str]) -> None:
+    def __init__(self, module: Module, local: Mapping[str, tuple[str, str]], present: Collection[str]) -> None:
+        """`local` has the author's own modules: path and text, by the name of the file below where it is imported from;
+        `present` are modules that the nodes' Python has."""
         self.module, self.local, self.present = module, local, present
         self.parts: dict[int, str] = {}
         self.names: dict[str, Function] = {}
-        # Modules of the author's own that are imported; they ship too.
+        # Names of the author's own modules that are imported; they ship too.
         self.modules: set[str] = set()
 
     def take(self, function: Mapping[str, Any]) -> Function:
@@ -135,9 +137,12 @@ class Taken:
             root = name.split(".")[0]
             if root == "airflow":
                 raise Unportable(f"it uses {name} of Airflow")
-            if root in self.local:
-                modules.add(self.local[root])
-            elif root not in sys.stdlib_module_names and root not in self.present:
+            own = [file for file in self.local if file.split("/")[0] in (root, f"{root}.py")]
+            for file in own:
+                if file not in modules:
+                    modules.add(file)
+                    self._imports(ast.parse(self.local[file][1]), modules)
+            if not own and root not in sys.stdlib_module_names and root not in self.present:
                 raise Unportable(f"it imports {root}, which is not in the standard library")
 
     def text(self, origin: str) -> str:
@@ -168,7 +173,8 @@ def parameters(node: Function) -> tuple[list[str], set[str], bool]:
         if default is not None:
             optional.add(argument.arg)
     used = given.kwarg is not None and any(
-        isinstance(inner, ast.Name) and inner.id == given.kwarg.arg for inner in ast.walk(node)
+        isinstance(inner, ast.Name) and inner.id == given.kwarg.arg and isinstance(inner.ctx, ast.Load)
+        for inner in ast.walk(node)
     )
     return names, optional, used
 

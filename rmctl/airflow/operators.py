@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from . import waiting
+from . import approvals, waiting
 from .checks import is_template
 from .dag import Dag, identifier
 from .findings import Unportable
@@ -137,7 +137,7 @@ def _arguments(node: Any, given: Facts, mapped: str | None) -> dict[str, Any]:
         raise Unportable(f"{node.name} is given more arguments than it takes")
     values = {**dict(zip(names, op_args, strict=False)), **op_kwargs}
     arguments = {name: argument(name, value) for name, value in values.items() if name in names}
-    if extra := sorted(values.keys() - arguments.keys() - {"$xcom"}):
+    if extra := sorted(values.keys() - arguments.keys()):
         if node.args.kwarg is None:
             raise Unportable(f"{node.name} does not take {', '.join(extra)}")
         arguments |= {name: argument(name, values[name]) for name in extra}
@@ -257,6 +257,9 @@ HANDLERS: Mapping[str, Handler] = {
     "TimeSensorAsync": waiting.time_of_day,
     "ExternalTaskSensor": waiting.other_run,
     "TriggerDagRunOperator": waiting.trigger,
+    "HITLOperator": approvals.ask,
+    "ApprovalOperator": approvals.ask,
+    "HITLEntryOperator": approvals.ask,
 }
 
 

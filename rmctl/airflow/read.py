@@ -19,8 +19,11 @@ HOW = (
 )
 
 
-def read(files: Sequence[Path], interpreter: str | None) -> dict[str, Any]:
-    """What Airflow says about the files. Raises SdkError where there is no Airflow, or no such file."""
+def read(files: Sequence[Path], interpreter: str | None, root: Path | None = None) -> dict[str, Any]:
+    """What Airflow says about the files; `root` is a folder that they import from besides their own.
+
+    Raises SdkError where there is no Airflow, or no such file.
+    """
     chosen = interpreter or os.environ.get(VARIABLE)
     if not chosen:
         raise SdkError(f"Which Python has Airflow? {HOW}")
@@ -35,7 +38,7 @@ def read(files: Sequence[Path], interpreter: str | None) -> dict[str, Any]:
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__CORE__DAGS_FOLDER": str(files[0].absolute().parent),
         }
-        command = [chosen, str(FACTS), str(answer), *(str(file.absolute()) for file in files)]
+        command = [chosen, str(FACTS), str(answer), str(root or ""), *(str(file.absolute()) for file in files)]
         try:
             done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         except OSError as error:

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from rmctl.spec.datasets import check_uri
+from rmctl.spec.datasets import check_expression, check_uri
 from rmctl.spec.errors import BadValue
 from rmctl.spec.params import schema_faults
 from rmctl.spec.schedule import check_schedule, check_timezone
@@ -24,7 +24,12 @@ TRIGGER_NOTE = (
 )
 
 
-def read(dag: Mapping[str, Any], note: Note) -> dict[str, Any]:
+CATCHUP_NOTE = "catchup: the push makes a run for each interval since start_date, also those that Airflow has made"
+# What the portal takes as a date; Airflow's earliest and latest moments mean that there is none.
+FIRST_YEAR, LAST_YEAR = 1970, 2200
+
+
+def read(dag: Mapping[str, Any], now: datetime, note: Note) -> dict[str, Any]:
     """The fields of a definition that say when it runs; `note(level, message)` takes what is different."""
     timetable = dag["schedule"]
     fields: dict[str, Any] = {}
@@ -32,9 +37,10 @@ def read(dag: Mapping[str, Any], note: Note) -> dict[str, Any]:
     condition = timetable["fields"].get("dataset_condition") or timetable["fields"].get("asset_condition")
     if condition:
         try:
-            fields["datasets"] = _condition(condition)
+            fields["datasets"] = check_expression(_condition(condition))
         except (BadValue, KeyError) as error:
-            note("lost", f"schedule: {getattr(error, 'message', None) or f'{error} is not a dataset with a name'}")
+            why = error.message if isinstance(error, BadValue) else "it waits for something that has no URI"
+            note("lost", f"schedule by datasets: {why}")
     if times:
         try:
             fields["schedule"] = check_schedule(times)
@@ -43,12 +49,15 @@ def read(dag: Mapping[str, Any], note: Note) -> dict[str, Any]:
     zone = _zone(timetable["fields"], dag["timezone"], note)
     if zone != "UTC":
         fields["timezone"] = zone
-    if fields.get("schedule"):
+    if fields.get("schedule") and dag["end_date"] and not dag["catchup"] and _past(dag["end_date"]["$time"], now):
+        note("changed", f"schedule {fields.pop('schedule')} has ended at {dag['end_date']['$time']}: it has none here")
+    elif fields.get("schedule"):
         for name in ("start_date", "end_date"):
-            if dag[name]:
+            if dag[name] and FIRST_YEAR <= int(dag[name]["$time"][:4]) < LAST_YEAR:
                 fields[name] = _date(dag[name]["$time"], zone)
         if dag["catchup"]:
             fields["catchup"] = True
+            note("changed", CATCHUP_NOTE)
     elif dag["end_date"]:
         note("changed", "end_date has no meaning without a schedule by time")
     return fields
@@ -83,7 +92,7 @@ def _times(kind: str, fields: Mapping[str, Any], note: Note) -> str | None:
     if kind in ("DatasetOrTimeSchedule", "AssetOrTimeSchedule"):
         inner = fields["timetable"]
         return _times(inner["type"], inner["value"], note)
-    note("lost", f"schedule: the timetable {kind} is not one that is known here; trigger the workflow by hand or by API")
+    note("lost", f"schedule: the timetable {kind} is not known here; trigger the workflow by hand or by API")
     return None
 
 
@@ -102,6 +111,10 @@ def _zone(fields: Mapping[str, Any], own: str, note: Note) -> str:
     except BadValue as error:
         note("lost", f"timezone: {error.message}")
         return "UTC"
+
+
+def _past(text: str, now: datetime) -> bool:
+    return datetime.fromisoformat(text) < now
 
 
 def _date(text: str, zone: str) -> str:

@@ -13,7 +13,9 @@ from .schedule import holds_objects
 
 STATES = {"success": "succeeded", "failed": "failed"}
 _PARAM = re.compile(r"""\{\{\s*(?:params\.|params\[["']|dag_run\.conf\[["'])(\w+)(?:["']\])?\s*\}\}""")
-_RESULT = re.compile(r"""\{\{\s*(?:ti|task_instance)\.xcom_pull\(\s*(?:task_ids\s*=\s*)?["']([\w.-]+)["']\s*\)\s*\}\}""")
+_RESULT = re.compile(
+    r"""\{\{\s*(?:ti|task_instance)\.xcom_pull\(\s*(?:task_ids\s*=\s*)?["']([\w.-]+)["']\s*\)\s*\}\}"""
+)
 
 
 def poke(dag: Dag, task: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,7 +123,7 @@ def trigger(dag: Dag, task: Mapping[str, Any]) -> dict[str, Any]:
     arguments = {name: _value(dag, task, name, value) for name, value in conf.items()}
     moment = given.get("logical_date", given.get("execution_date"))
     own = isinstance(moment, str) and re.fullmatch(r"\{\{\s*(logical_date|execution_date|ts)\s*\}\}", moment.strip())
-    if isinstance(moment, Mapping) or moment and not own:
+    if isinstance(moment, Mapping) or (moment and not own):
         dag.note("lost", "the logical date that it gives the run: it is that of the start", task["id"])
     for name in ("trigger_run_id", "reset_dag_run", "skip_when_already_exists", "note"):
         if given.get(name):

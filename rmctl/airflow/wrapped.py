@@ -19,7 +19,7 @@ RUNNER_FILE = "airflow_task.py"
 DAGS_FOLDER = "dags"
 SCRIPT = f'exec "$AIRFLOW_PYTHON" {RUNNER_FILE}'
 # Operators that ask or change Airflow's own database, which is not there.
-DATABASE = {"ExternalTaskSensor", "TriggerDagRunOperator", "SubDagOperator", "DagStateTrigger"}
+DATABASE = {"ExternalTaskSensor", "TriggerDagRunOperator", "SubDagOperator", "HITLOperator"}
 ITEM, PULLED = "map_item", "xcom"
 
 
@@ -77,7 +77,7 @@ def _inputs(dag: Dag, task: Mapping[str, Any]) -> dict[str, Any]:
     arguments: dict[str, Any] = {}
     if readable:
         # One text with the results of all, as JSON.
-        inner = ", ".join(f"{name!r}: ti.xcom_pull(task_ids={identifier(name)!r})" for name in readable)
+        inner = ", ".join(f'"{name}": ti.xcom_pull(task_ids="{identifier(name)}")' for name in readable)
         arguments[PULLED] = {"value": f"{{{{ {{{inner}}} | tojson }}}}"}
     return arguments
 

@@ -52,7 +52,8 @@ def yaml_text(imported: Imported) -> str:
     if groups:
         definition["groups"] = {one["id"]: {k: v for k, v in one.items() if k != "id"} for one in groups}
     definition["tasks"] = {one["id"]: _short(one) for one in tasks}
-    return "\n".join(lines) + "\n" + yaml.dump(definition, Dumper=_Dumper, sort_keys=False, width=118, allow_unicode=True)
+    written = yaml.dump(definition, Dumper=_Dumper, sort_keys=False, width=118, allow_unicode=True)
+    return "\n".join([*lines, written])
 
 
 def _short(task: dict[str, Any]) -> dict[str, Any]:

@@ -25,6 +25,10 @@ def airflow(
             envvar="RMCTL_AIRFLOW_PYTHON", show_envvar=True, metavar="PATH",
         ),
     ] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(help="The folder that the files import their own modules from, if not that of each file."),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Where to write a folder for each workflow.")] = Path("imported"),
     node_python: Annotated[
         str | None,
@@ -44,4 +48,5 @@ def airflow(
     """  # fmt: skip
     from rmctl.cli import imports
 
-    imports.airflow(files, airflow_python, out, node_python, module or [], strict, as_json)
+    nodes = imports.Nodes(node_python or airflow_python or "", module or [])
+    imports.airflow(files, airflow_python, root, nodes, out, strict, as_json)

@@ -2,20 +2,28 @@
 
 import os
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import typer
 
 from rmctl.cli.output import clean, print_json, stdout
 
 
+class Nodes(NamedTuple):
+    """What nodes have: a Python with Airflow, and modules in their own Python."""
+
+    airflow_python: str
+    modules: Sequence[str]
+
+
 def airflow(
     files: Sequence[Path],
     interpreter: str | None,
+    root: Path | None,
+    nodes: Nodes,
     out: Path,
-    node_python: str | None,
-    present: Sequence[str],
     strict: bool,
     as_json: bool,
 ) -> None:
@@ -25,8 +33,8 @@ def airflow(
     from rmctl.airflow.read import read
     from rmctl.airflow.write import write
 
-    facts = read(files, interpreter)
-    options = Options(os.path.abspath(node_python or interpreter or ""), frozenset(present))
+    facts = read(files, interpreter, root)
+    options = Options(os.path.abspath(nodes.airflow_python), datetime.now(UTC), frozenset(nodes.modules))
     imported = list(convert(facts, options))
     unread = [file for file in facts["files"] if file["error"] or not file["dags"]]
     lost = bool(unread) or any(one.lost for one in imported)

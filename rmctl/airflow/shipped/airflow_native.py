@@ -2,7 +2,7 @@
 
 import glob
 import os
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 
 def latest_only():
@@ -17,7 +17,7 @@ def latest_only():
     begin, finish = datetime.fromisoformat(start), datetime.fromisoformat(end)
     if begin >= finish:
         return True
-    return datetime.now(timezone.utc) <= finish + (finish - begin)
+    return datetime.now(UTC) <= finish + (finish - begin)
 
 
 def file_exists(path, recursive=False, connection=None):

@@ -9,13 +9,15 @@ As a sensor (`--poke`) it calls the operator's `poke` once. `poke` below runs in
 """
 
 import asyncio
+import contextlib
+import importlib
 import json
 import os
 import re
 import subprocess
 import sys
 import tempfile
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 SKIPPED, FAILED = 99, 98
 RESULT_BYTES = 256 * 1024
@@ -35,7 +37,8 @@ def poke(**inputs):
             raise rmctl.TaskFailed("the sensor says that waiting is of no use")
         if done.returncode:
             raise SystemExit(done.returncode)
-        found = json.load(open(answer.name, encoding="utf-8"))
+        with open(answer.name, encoding="utf-8") as stream:
+            found = json.load(stream)
     return rmctl.Poked(found["done"], found["value"])
 
 
@@ -62,10 +65,10 @@ def main(as_sensor):
         with current(context):
             result = run(task, context, as_sensor)
     except skips as error:
-        print("skipped: %s" % error, file=sys.stderr)
+        print(f"skipped: {error}", file=sys.stderr)
         return SKIPPED
     except fails as error:
-        print("failed: %s" % error, file=sys.stderr)
+        print(f"failed: {error}", file=sys.stderr)
         return FAILED
     write(result if as_sensor else instance.result(result, task))
     return 0
@@ -78,7 +81,7 @@ def prepare():
     dags = os.path.dirname(os.path.abspath(os.environ["AIRFLOW_DAG_FILE"]))
     os.environ.setdefault("AIRFLOW__CORE__DAGS_FOLDER", dags)
     os.environ.setdefault("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
-    sys.path.insert(0, dags)
+    sys.path[:0] = [os.path.abspath(os.environ["AIRFLOW_DAG_FILE"].split("/")[0]), dags]
     for name in filter(None, os.environ.get("RM_CONNECTIONS", "").split(",")):
         given = json.loads(os.environ[stored("CONNECTION", name)])
         fields = {"conn_type": given.get("type") or name}
@@ -94,16 +97,19 @@ def prepare():
 
 def stored(kind, name):
     """The variable that a connection or variable of the tenant comes in."""
-    plain = "".join(c if c.isascii() and c.isalnum() else "_%02x" % ord(c) for c in name)
-    return "RM_%s_%s" % (kind, plain)
+    plain = "".join(c if c.isascii() and c.isalnum() else f"_{ord(c):02x}" for c in name)
+    return f"RM_{kind}_{plain}"
 
 
 def load_dag():
     """The DAG. Raises SystemExit where the file cannot be loaded; the log says why."""
-    from airflow.models.dagbag import DagBag
+    try:
+        from airflow.dag_processing.dagbag import DagBag
+    except ImportError:
+        from airflow.models.dagbag import DagBag
 
     for again in (False, True):
-        bag = DagBag(dag_folder=os.devnull, include_examples=False)
+        bag = DagBag(dag_folder=os.devnull, collect_dags=False)
         bag.process_file(os.path.abspath(os.environ["AIRFLOW_DAG_FILE"]), only_if_updated=False, safe_mode=False)
         faults = "\n".join(str(text) for text in bag.import_errors.values())
         if again or "no such table" not in faults:
@@ -111,7 +117,7 @@ def load_dag():
         make_tables()
     dag = bag.dags.get(os.environ["AIRFLOW_DAG"])
     if dag is None:
-        print(faults or "there is no DAG %s in the file" % os.environ["AIRFLOW_DAG"], file=sys.stderr)
+        print(faults or "there is no DAG {} in the file".format(os.environ["AIRFLOW_DAG"]), file=sys.stderr)
         raise SystemExit(2)
     return dag
 
@@ -122,10 +128,8 @@ def make_tables():
     from airflow.models.base import Base
 
     models.import_all_models()
-    try:
-        from airflow.providers.fab.auth_manager import models as users  # noqa: F401
-    except ImportError:
-        pass
+    with contextlib.suppress(ImportError):
+        importlib.import_module("airflow.providers.fab.auth_manager.models")
     Base.metadata.create_all(settings.engine)
 
 
@@ -213,7 +217,7 @@ class Instance:
         self.try_number = int(os.environ.get("RM_ATTEMPT", "1"))
         self.max_tries = int(getattr(task, "retries", 0) or 0)
         self.execution_date = self.logical_date = run.logical_date
-        self.start_date = datetime.now(timezone.utc)
+        self.start_date = datetime.now(UTC)
         self.end_date = self.duration = None
         self.state = "running"
         self.operator = type(task).__name__
@@ -244,7 +248,7 @@ class Instance:
     def xcom_pull(self, task_ids=None, dag_id=None, key="return_value", default=None, map_indexes=None, **_):
         """The result of a task, or a list of those of several; with a key, that part of it."""
         if dag_id not in (None, self.dag_id):
-            raise LookupError("results of other DAGs (%s) are not there" % dag_id)
+            raise LookupError(f"results of other DAGs ({dag_id}) are not there")
         if task_ids is None:
             task_ids = sorted(self.task.upstream_task_ids)
             task_ids = task_ids[0] if len(task_ids) == 1 else task_ids
@@ -254,8 +258,7 @@ class Instance:
             return decoded(self.pushed.get(key, default))
         if task_ids not in self.pulled:
             raise LookupError(
-                "the result of %s is not among the inputs of this task: add it to the argument xcom in workflow.yaml"
-                % task_ids
+                f"the result of {task_ids} is not among the inputs: add it to this task's argument xcom in workflow.yaml"
             )
         found = self.pulled[task_ids]
         if isinstance(map_indexes, int) and isinstance(found, list):
@@ -288,7 +291,7 @@ class Facts:
     def __getattr__(self, name):
         if name.startswith("__"):
             raise AttributeError(name)
-        raise AttributeError("%s is known to Airflow's scheduler only, which there is not here" % name)
+        raise AttributeError(f"{name} is known to Airflow's scheduler only, which there is not here")
 
 
 class Stored:
@@ -308,21 +311,21 @@ class Stored:
 def make_context(dag, task, pulled):
     """Airflow's context, as far as there is such a thing here."""
     import pendulum
-    from airflow.macros import ds_add  # noqa: F401
     from airflow import macros
 
     def moment(name):
         text = os.environ.get(name) or os.environ["RM_LOGICAL_TIME"]
         return pendulum.instance(datetime.fromisoformat(text)).in_timezone("UTC")
 
-    logical, start, end = (moment("RM_" + name) for name in ("LOGICAL_TIME", "DATA_INTERVAL_START", "DATA_INTERVAL_END"))
+    names = ("LOGICAL_TIME", "DATA_INTERVAL_START", "DATA_INTERVAL_END")
+    logical, start, end = (moment("RM_" + name) for name in names)
     conf = json.loads(os.environ.get("RM_PARAMS") or "{}")
     declared = getattr(task, "params", None)
     params = {**(declared.dump() if hasattr(declared, "dump") else dict(declared or {})), **conf}
     run = Facts(
         run_id=os.environ["RM_RUN_ID"], dag_id=dag.dag_id, conf=conf, logical_date=logical, execution_date=logical,
         data_interval_start=start, data_interval_end=end, run_type="manual", external_trigger=False, run_after=end,
-        start_date=datetime.now(timezone.utc), end_date=None, state="running", is_backfill=False, dag=dag, id=None,
+        start_date=datetime.now(UTC), end_date=None, state="running", is_backfill=False, dag=dag, id=None,
         clear_number=0, queued_at=None, triggering_user_name=None, note=None,
     )
     instance = Instance(task, run, pulled)
@@ -336,7 +339,7 @@ def make_context(dag, task, pulled):
         "ts_nodash": logical.strftime("%Y%m%dT%H%M%S"),
         "ts_nodash_with_tz": logical.isoformat().replace("-", "").replace(":", ""), "macros": macros,
         "var": {"value": Stored(variable), "json": Stored(lambda *a: loaded(variable(*a)))}, "conn": Stored(connection),
-        "task_instance_key_str": "%s__%s__%s" % (dag.dag_id, task.task_id, logical.strftime("%Y%m%d")),
+        "task_instance_key_str": "{}__{}__{}".format(dag.dag_id, task.task_id, logical.strftime("%Y%m%d")),
         "test_mode": False, "templates_dict": None, "expanded_ti_count": None, "triggering_dataset_events": {},
         "triggering_asset_events": {}, "inlets": getattr(task, "inlets", []), "outlets": getattr(task, "outlets", []),
         "prev_data_interval_start_success": None, "prev_data_interval_end_success": None,
@@ -375,7 +378,7 @@ def outlet_events(context):
 def variable(name, default=None):
     value = os.environ.get(stored("VARIABLE", name))
     if value is None and default is None:
-        raise KeyError("there is no variable %s: list it in the task's variables, and set it for the tenant" % name)
+        raise KeyError(f"there is no variable {name}: list it in the task's variables, and set it for the tenant")
     return default if value is None else value
 
 
@@ -416,8 +419,7 @@ def write(result):
     except (TypeError, ValueError):
         text = json.dumps(encoded(result))
     if len(text) > RESULT_BYTES:
-        print("the result has %d KiB; at most %d KiB can be kept" % (len(text) // 1024, RESULT_BYTES // 1024),
-              file=sys.stderr)  # fmt: skip
+        print(f"the result has {len(text)} bytes; at most {RESULT_BYTES} can be kept", file=sys.stderr)
         raise SystemExit(1)
     path = os.environ["RM_RESULT"]
     with open(path + ".new", "w", encoding="utf-8") as stream:
