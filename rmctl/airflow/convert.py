@@ -184,7 +184,7 @@ def _files(dag: Dag, tasks: list[dict[str, Any]], with_airflow: bool) -> dict[st
         files[operators.NATIVE_FILE] = shipped(operators.NATIVE_FILE)
     if with_airflow:
         files[wrapped.RUNNER_FILE] = shipped(wrapped.RUNNER_FILE)
-        for path in (dag.path, *dag.modules):
+        for path in (dag.path, *dag.modules, *dag.data):
             files[f"{wrapped.DAGS_FOLDER}/{os.path.relpath(path, dag.root)}"] = dag.sources[path]
     return files
 

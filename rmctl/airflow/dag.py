@@ -36,6 +36,7 @@ class Dag:
         self.sources: Mapping[str, str] = read["sources"]
         self.module = Module(self.path, self.sources[self.path])
         self.modules: list[str] = file["modules"]
+        self.data: list[str] = sorted(file["data"].values())
         self.name = identifier(facts["id"])
         self.tasks = {task["id"]: task for task in facts["tasks"]}
         self.findings = Findings(os.path.basename(self.path), facts["id"])

@@ -9,6 +9,7 @@ and 3.x. Values that are not JSON are objects with one key that begins with `$`:
 `$callable`, `$asset`, `$object` (its repr; it cannot be carried as data).
 """
 
+import ast
 import contextlib
 import datetime
 import importlib
@@ -18,6 +19,8 @@ import os
 import sys
 
 MAX_DEPTH = 20
+# Larger files beside a DAG file are no templates.
+MAX_DATA = 2**20
 # Arguments that say where a task stands, which are read as such and not as arguments of the operator.
 STRUCTURE = {"self", "args", "kwargs", "dag", "task_group", "task_id", "default_args"}
 COMMON = (
@@ -101,6 +104,7 @@ class Reader:
         finally:
             sys.path.remove(folder)
         found["modules"] = self.modules(folder, path, before)
+        found["data"] = self.data(folder, path)
         return found
 
     def modules(self, folder, path, before):
@@ -114,6 +118,22 @@ class Reader:
                     names.append(source)
                 del sys.modules[name]
         return names
+
+    def data(self, folder, path):
+        """Texts in the file that name other files in its folder, such as templates of SQL: paths, by that text."""
+        named = {}
+        try:
+            tree = ast.parse(self.sources.get(path, ""))
+        except SyntaxError:
+            return named
+        for node in ast.walk(tree):
+            value = getattr(node, "value", None) if isinstance(node, ast.Constant) else None
+            if isinstance(value, str) and 0 < len(value) < 200 and not value.startswith("/") and "\0" not in value:
+                other = os.path.normpath(os.path.join(folder, value))
+                inside = other.startswith(folder + os.sep) and other != path
+                if inside and os.path.isfile(other) and os.path.getsize(other) <= MAX_DATA and self.keep(other):
+                    named[os.path.relpath(other, folder)] = other
+        return named
 
     def keep(self, path):
         """Keep the text of a file; says whether it could be read."""

@@ -52,6 +52,8 @@ def main(as_sensor):
     if "AIRFLOW_MAP" in os.environ:
         task = unmapped(task, os.environ["AIRFLOW_MAP"], inputs["map_item"])
     pulled = json.loads(inputs.get("xcom") or "{}")
+    # A copy on which setting attributes no longer changes the graph.
+    task = task.prepare_for_execution()
     context, instance = make_context(dag, task, pulled)
     from airflow import exceptions
 
@@ -258,7 +260,7 @@ class Instance:
             return decoded(self.pushed.get(key, default))
         if task_ids not in self.pulled:
             raise LookupError(
-                f"the result of {task_ids} is not among the inputs: add it to this task's argument xcom in workflow.yaml"
+                f"the result of {task_ids} is not among the inputs: add it to the argument xcom of this task"
             )
         found = self.pulled[task_ids]
         if isinstance(map_indexes, int) and isinstance(found, list):
