@@ -315,10 +315,13 @@ class Reader:
         code = getattr(value, "__code__", None)
         if code is None:
             return {"$object": "callable " + type(value).__name__}
-        self.keep(code.co_filename)
+        # Of Airflow's own functions, such as defaults of arguments, the name is enough.
+        own = not code.co_filename.startswith((sys.prefix + os.sep, sys.base_prefix + os.sep))
+        if own:
+            self.keep(code.co_filename)
         return {
             "$callable": value.__qualname__,
-            "file": code.co_filename,
+            "file": code.co_filename if own else "",
             "line": code.co_firstlineno,
             "free": list(code.co_freevars),
             "decorated": hasattr(value, "__wrapped__"),

@@ -94,6 +94,9 @@ def _function(dag: Dag, task: Mapping[str, Any]) -> ast.AST | None:
     function = task["arguments"].get("python_callable")
     if not isinstance(function, Mapping) or function.get("file") != dag.path:
         return None
+    if "<lambda>" in function["$callable"]:
+        found = (node for node in ast.walk(dag.module.tree) if isinstance(node, ast.Lambda))
+        return next((node for node in found if node.lineno == function["line"]), None)
     return dag.module.functions.get(function["line"])
 
 
@@ -162,7 +165,9 @@ def _plain_texts(value: Any) -> Any:
 def _calls(dag: Dag, task: Mapping[str, Any]) -> Iterator[tuple[str, str, bool]]:
     """`Variable.get("x")`, `BaseHook.get_connection("x")` and `…conn_id="x"` in the function of the task, and what of
     it stands outside of functions and so runs when the file is loaded."""
-    inside = {id(inner) for node in dag.module.functions.values() for part in node.body for inner in ast.walk(part)}
+    bodies = [part for node in dag.module.functions.values() for part in node.body]
+    bodies += [node.body for node in ast.walk(dag.module.tree) if isinstance(node, ast.Lambda)]
+    inside = {id(inner) for body in bodies for inner in ast.walk(body)}
     function = _function(dag, task)
     nodes = [node for node in ast.walk(dag.module.tree) if id(node) not in inside]
     nodes += list(ast.walk(function)) if function is not None else []
