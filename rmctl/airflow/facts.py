@@ -316,9 +316,8 @@ class Reader:
         if code is None:
             return {"$object": "callable " + type(value).__name__}
         # Of Airflow's own functions, such as defaults of arguments, the name is enough.
-        own = not code.co_filename.startswith((sys.prefix + os.sep, sys.base_prefix + os.sep))
-        if own:
-            self.keep(code.co_filename)
+        installed = code.co_filename.startswith((sys.prefix + os.sep, sys.base_prefix + os.sep))
+        own = code.co_filename in self.sources or (not installed and self.keep(code.co_filename))
         return {
             "$callable": value.__qualname__,
             "file": code.co_filename if own else "",

@@ -36,6 +36,7 @@ def read(files: Sequence[Path], interpreter: str | None, root: Path | None = Non
             **os.environ,
             "AIRFLOW_HOME": folder,
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT": "0",
             "AIRFLOW__CORE__DAGS_FOLDER": str(files[0].absolute().parent),
         }
         command = [chosen, str(FACTS), str(answer), str(root or ""), *(str(file.absolute()) for file in files)]

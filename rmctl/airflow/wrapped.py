@@ -20,6 +20,8 @@ DAGS_FOLDER = "dags"
 SCRIPT = f'exec "$AIRFLOW_PYTHON" {RUNNER_FILE}'
 # Operators that ask or change Airflow's own database, which is not there.
 DATABASE = {"ExternalTaskSensor", "TriggerDagRunOperator", "SubDagOperator", "HITLOperator"}
+# Airflow itself takes 100 to 250 MB; a task of the portal gets 128 MiB where it says nothing.
+MEMORY = "512Mi"
 ITEM, PULLED = "map_item", "xcom"
 
 
@@ -36,7 +38,7 @@ def wrapped(dag: Dag, task: Mapping[str, Any]) -> dict[str, Any]:
             raise NotCarried(f"the group {group} is mapped: groups cannot be expanded")
         group = parents.get(group)
     env = {} if identifier(task["id"]) == task["id"] else {"AIRFLOW_TASK": task["id"]}
-    made: dict[str, Any] = {"kind": "bash", "script": SCRIPT}
+    made: dict[str, Any] = {"kind": "bash", "script": SCRIPT, "resources": {"memory": MEMORY}}
     arguments = _inputs(dag, task)
     if "map" in task:
         env["AIRFLOW_MAP"], over = _over(task)

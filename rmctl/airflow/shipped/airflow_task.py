@@ -83,6 +83,8 @@ def prepare():
     dags = os.path.dirname(os.path.abspath(os.environ["AIRFLOW_DAG_FILE"]))
     os.environ.setdefault("AIRFLOW__CORE__DAGS_FOLDER", dags)
     os.environ.setdefault("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
+    # The time limit of the task counts, not one of reading files.
+    os.environ.setdefault("AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT", "0")
     sys.path[:0] = [os.path.abspath(os.environ["AIRFLOW_DAG_FILE"].split("/")[0]), dags]
     for name in filter(None, os.environ.get("RM_CONNECTIONS", "").split(",")):
         given = json.loads(os.environ[stored("CONNECTION", name)])
@@ -182,6 +184,10 @@ def unlock(task):
             ExecutorSafeguard = None
     if ExecutorSafeguard is not None:
         ExecutorSafeguard.test_mode = True
+    with contextlib.suppress(ImportError, AttributeError):
+        # Results of mapped tasks, which Airflow 3 asks its supervisor for one by one, are all there.
+        module = importlib.import_module("airflow.sdk.definitions.xcom_arg")
+        module.LazyXComSequence = lambda xcom_arg, ti: ti.xcom_pull(task_ids=xcom_arg.operator.task_id, key=xcom_arg.key)
     for name in ("skip", "skip_all_except"):
         if hasattr(task, name):
             object.__setattr__(task, name, lambda *_, **__: None)
@@ -237,6 +243,10 @@ class Instance:
     def get_dagrun(self, *_, **__):
         return self.dag_run
 
+    def render_templates(self, context=None, **_):
+        self.task.render_template_fields(context or self.context)
+        return self.task
+
     def get_template_context(self, *_, **__):
         return self.context
 
@@ -265,6 +275,9 @@ class Instance:
         found = self.pulled[task_ids]
         if isinstance(map_indexes, int) and isinstance(found, list):
             found = found[map_indexes]
+        if isinstance(found, list) and key != "return_value":
+            # Of a mapped task: that part of each of its results.
+            return [decoded(item.get(key, default)) if isinstance(item, dict) else default for item in found]
         if isinstance(found, dict) and key in found:
             return decoded(found[key])
         if key == "return_value":
@@ -351,8 +364,8 @@ def make_context(dag, task, pulled):
         **{name + "_ds_nodash": value.strftime("%Y%m%d") for name, value in shifted.items()},
     }  # fmt: skip
     context["outlet_events"] = outlet_events(context)
-    instance.context = context
-    return as_context(context), instance
+    instance.context = as_context(context)
+    return instance.context, instance
 
 
 def as_context(values):
