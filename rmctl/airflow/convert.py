@@ -41,10 +41,18 @@ class Imported:
 
 
 def convert(facts: Mapping[str, Any], options: Options) -> Iterator[Imported]:
-    """The workflows of all DAGs in the facts."""
+    """The workflows of all DAGs in the facts; of several with one name the first is written."""
+    sources: dict[str, str] = {}
     for file in facts["files"]:
         for dag in file["dags"]:
-            yield _workflow(Dag(dag, file, facts, options))
+            made = _workflow(Dag(dag, file, facts, options))
+            first = sources.get(made.name)
+            sources.setdefault(made.name, made.source)
+            if first is not None:
+                message = f"nothing is written, {first} has a DAG {made.name} too: import each with an --out of its own"
+                made.findings.insert(0, Finding("lost", message, os.path.basename(made.source), 1, dag["id"]))
+                made.definition = {}
+            yield made
 
 
 def _workflow(dag: Dag) -> Imported:

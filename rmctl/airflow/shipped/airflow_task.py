@@ -187,7 +187,7 @@ def unlock(task):
     with contextlib.suppress(ImportError, AttributeError):
         # Results of mapped tasks, which Airflow 3 asks its supervisor for one by one, are all there.
         module = importlib.import_module("airflow.sdk.definitions.xcom_arg")
-        module.LazyXComSequence = lambda xcom_arg, ti: ti.xcom_pull(task_ids=xcom_arg.operator.task_id, key=xcom_arg.key)
+        module.LazyXComSequence = lambda xcom_arg, ti: ti.xcom_pull(xcom_arg.operator.task_id, key=xcom_arg.key)
     for name in ("skip", "skip_all_except"):
         if hasattr(task, name):
             object.__setattr__(task, name, lambda *_, **__: None)
