@@ -27,7 +27,8 @@ def ask(dag: Dag, task: Mapping[str, Any]) -> dict[str, Any]:
         made["default"] = chosen if isinstance(chosen, str) else chosen[0]
     form = given.get("params") or {}
     if form:
-        made["form"] = params({key: _param(value) for key, value in form.items()}, lambda *said: dag.note(*said, name))
+        declared = {key: _param(value) for key, value in form.items()}
+        made["form"] = params(declared, lambda level, message: dag.note(level, message, name))
     timeout = given.get("response_timeout") or task["common"]["execution_timeout"]
     if isinstance(timeout, Mapping):
         made["timeout"] = format_duration(max(1, round(timeout["$seconds"])))

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from itertools import product
 from typing import Any
 
+from rmctl.spec.templates import texts
+
 from . import checks, waiting
 from .dag import Dag, identifier
 from .findings import NotCarried
@@ -141,7 +143,7 @@ def needs(dag: Dag, task: Mapping[str, Any]) -> tuple[list[str], list[str]]:
         value for name, value in task["arguments"].items() if name.endswith("conn_id") and isinstance(value, str)
     }
     variables: set[str] = set()
-    for text in checks.texts(_plain_texts(task["arguments"])):
+    for text in texts(_plain_texts(task["arguments"])):
         found = checks.stored_names(text)
         connections |= found[0]
         variables |= found[1]
@@ -167,7 +169,7 @@ def _plain_texts(value: Any) -> Any:
 def _calls(dag: Dag, task: Mapping[str, Any]) -> Iterator[tuple[str, str, bool]]:
     """`Variable.get("x")`, `BaseHook.get_connection("x")` and `…conn_id="x"` in the function of the task, and what of
     it stands outside of functions and so runs when the file is loaded."""
-    bodies = [part for node in dag.module.functions.values() for part in node.body]
+    bodies: list[ast.AST] = [part for node in dag.module.functions.values() for part in node.body]
     bodies += [node.body for node in ast.walk(dag.module.tree) if isinstance(node, ast.Lambda)]
     inside = {id(inner) for body in bodies for inner in ast.walk(body)}
     function = _function(dag, task)

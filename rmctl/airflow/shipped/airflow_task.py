@@ -55,21 +55,13 @@ def main(as_sensor):
     # A copy on which setting attributes no longer changes the graph.
     task = task.prepare_for_execution()
     context, instance = make_context(dag, task, pulled)
-    from airflow import exceptions
-
-    skips = (exceptions.AirflowSkipException,)
-    fails = tuple(
-        getattr(exceptions, kind)
-        for kind in ("AirflowFailException", "AirflowSensorTimeout")
-        if hasattr(exceptions, kind)
-    )
     try:
         with current(context):
             result = run(task, context, as_sensor)
-    except skips as error:
+    except exception("AirflowSkipException") as error:
         print(f"skipped: {error}", file=sys.stderr)
         return SKIPPED
-    except fails as error:
+    except (exception("AirflowFailException"), exception("AirflowSensorTimeout")) as error:
         print(f"failed: {error}", file=sys.stderr)
         return FAILED
     write(result if as_sensor else instance.result(result, task))
@@ -195,17 +187,23 @@ def unlock(task):
 
 def finish(task, context):
     """Call `execute`; where it defers, wait for the trigger and go on as it says."""
-    from airflow.exceptions import TaskDeferred
-
     method, arguments = task.execute, {}
     while True:
         try:
             return method(context, **arguments)
-        except TaskDeferred as deferred:
+        except exception("TaskDeferred") as deferred:
             limit = deferred.timeout.total_seconds() if deferred.timeout else None
             event = asyncio.run(asyncio.wait_for(first_event(deferred.trigger), limit))
             method = getattr(task, deferred.method_name)
             arguments = {**(deferred.kwargs or {}), "event": event.payload}
+
+
+def exception(name):
+    """One of Airflow's exceptions, which have moved between its versions."""
+    for module in ("airflow.sdk.exceptions", "airflow.exceptions"):
+        with contextlib.suppress(ImportError, AttributeError):
+            return getattr(importlib.import_module(module), name)
+    raise ImportError(name)
 
 
 async def first_event(trigger):

@@ -49,7 +49,8 @@ def test_what_is_lost_shows_in_the_status_and_strict_writes_nothing(
 
 def test_a_file_that_airflow_cannot_read_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     facts = recorded("wrapped")
-    facts["files"].append({"file": "/dags/broken.py", "error": "SyntaxError: no", "dags": [], "modules": [], "data": {}})
+    broken = {"file": "/dags/broken.py", "error": "SyntaxError: no", "dags": [], "modules": [], "data": {}}
+    facts["files"].append(broken)
     assert run(facts, tmp_path) == 1
     assert "/dags/broken.py: not read: SyntaxError: no" in capsys.readouterr().out
 
