@@ -1,0 +1,5 @@
+"""A module beside the DAG files."""
+
+
+def rounded(value):
+    return round(value, 2)

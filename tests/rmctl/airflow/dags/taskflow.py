@@ -1,0 +1,79 @@
+"""DAGs in the style of Airflow 3: decorators, assets, mapped tasks, setup and teardown."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from math import prod
+
+from airflow.sdk import Asset, Param, dag, setup, task, task_group, teardown
+
+orders, rates = Asset("s3://lake/orders"), Asset("s3://lake/rates")
+
+
+@dag(
+    schedule=(orders & rates),
+    params={"factor": Param(2, type="integer", minimum=1), "note": Param(None, type=["null", "string"])},
+    start_date=datetime(2025, 1, 1),
+)
+def taskflow():
+    """Multiplies numbers."""
+
+    @setup
+    def room():
+        return "room"
+
+    @teardown
+    def clean():
+        print("clean")
+
+    @task
+    def numbers() -> list[int]:
+        return [1, 2, 3]
+
+    @task(max_active_tis_per_dagrun=2)
+    def scale(number: int, factor: int) -> int:
+        return number * factor
+
+    @task(retries=1, retry_delay=timedelta(seconds=20), outlets=[Asset("s3://lake/total")])
+    def total(values: list[int]) -> dict:
+        return {"product": prod(values), "count": len(values)}
+
+    @task.bash
+    def show(product: int) -> str:
+        return f"echo {product}"
+
+    @task.short_circuit(ignore_downstream_trigger_rules=False)
+    def large(product: int) -> bool:
+        return product > 3
+
+    @task.sensor(poke_interval=15, timeout=120)
+    def ready() -> bool:
+        return True
+
+    @task
+    def report(params=None, ti=None):
+        print(params["factor"], ti.xcom_pull(task_ids="total"))
+
+    @task_group
+    def checks(product):
+        large(product) >> report()
+
+    made = room()
+    scaled = scale.partial(factor=2).expand(number=numbers())
+    result = total(scaled)
+    product = result["product"]
+    ready() >> show(product) >> checks(product)
+    made >> scaled >> result >> clean().as_teardown(setups=made)
+
+
+@dag(schedule="@daily", start_date=datetime(2025, 1, 1), catchup=True)
+def nightly():
+    @task
+    def night(data_interval_end=None):
+        print(data_interval_end)
+
+    night()
+
+
+taskflow()
+nightly()
