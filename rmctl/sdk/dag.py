@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _open: "list[DAG]" = []
 created: "list[DAG]" = []
+# Says where in the author's file a task or an edge is made; only while the file is compiled (places.py), not in tasks.
+locate: "Callable[[], Any] | None" = None
 
 
 def current(what: str) -> "DAG":
@@ -70,6 +72,7 @@ class DAG:
         self.files = list(files)
         self.tasks: dict[str, Task] = {}
         self.groups: list[Any] = []
+        self.place = locate() if locate is not None else None
         # The group that is open, and the tasks whose `with` block is.
         self.group: Any = None
         self.scopes: list[list[Task]] = []
@@ -154,7 +157,7 @@ class Task(Node):
     """A task of a DAG, and a handle to its result: an argument as it is, or a part of it as `task["key"]`."""
 
     __slots__ = (
-        "arguments", "dag", "extra", "fields", "function", "group", "id", "kind", "over", "script", "upstream"
+        "arguments", "dag", "extra", "fields", "function", "group", "id", "kind", "over", "place", "script", "upstream"
     )  # fmt: skip
 
     def __init__(
@@ -181,7 +184,9 @@ class Task(Node):
         self.function = function
         self.arguments = dict(arguments or {})
         self.over = dict(over or {})
-        self.upstream: dict[str, None] = {}
+        # With the place of each edge.
+        self.upstream: dict[str, Any] = {}
+        self.place = locate() if locate is not None else None
         for name, value in (*self.arguments.items(), *self.over.items()):
             if isinstance(value, Node) and value._task().dag is not self.dag:
                 raise SdkError(f"Task {identifier}: argument {name} comes from another DAG.")
@@ -379,4 +384,4 @@ def _link(before: "Iterable[Node]", after: "Iterable[Node]") -> None:
             up, down = first._task(), last._task()
             if up.dag is not down.dag:
                 raise SdkError(f"Tasks {up.id} and {down.id} belong to different DAGs.")
-            down.upstream[up.id] = None
+            down.upstream[up.id] = locate() if locate is not None else None

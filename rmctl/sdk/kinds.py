@@ -22,7 +22,7 @@ class TaskGroup(Node):
         self.id = self.parent.prefixed(group_id) if self.parent is not None else group_id
         self.description = tooltip
         self.prefix = prefix_group_id
-        self.upstream: dict[str, None] = {}
+        self.upstream: dict[str, Any] = {}
         if self.id in self.dag.tasks or any(group.id == self.id for group in self.dag.groups):
             raise SdkError(f"DAG {self.dag.name}: there is a task or a group {self.id} already; choose another id.")
         self.dag.groups.append(self)

@@ -14,7 +14,12 @@ OPTIONS = (
 
 
 class SdkError(ValueError):
-    """A DAG is written in a way that cannot work; the message names the task and what to do."""
+    """A DAG is written in a way that cannot work; the message names the task and what to do, `line` is where, if that
+    is known."""
+
+    def __init__(self, message: str, line: "int | None" = None) -> None:
+        super().__init__(message)
+        self.line = line
 
 
 def read_schedule(schedule: "Any") -> "tuple[Any, Any]":

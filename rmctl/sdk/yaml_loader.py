@@ -22,8 +22,7 @@ class YamlError(SdkError):
     """The text is not usable YAML; `line` and `column` count from 1."""
 
     def __init__(self, message: str, line: int = 1, column: int = 1) -> None:
-        super().__init__(f"line {line}, column {column}: {message}")
-        self.line = line
+        super().__init__(f"line {line}, column {column}: {message}", line)
         self.column = column
 
 
