@@ -15,7 +15,8 @@ from typing import Any
 from rmctl.spec import FieldError, SpecError, WorkflowSpec, parse_workflow
 
 from . import bundle, dag, places, yaml_loader
-from .dag import DAG, SdkError
+from .dag import DAG
+from .options import SdkError
 from .places import Place, YamlPlaces
 
 
