@@ -13,6 +13,7 @@ WorkflowFile = Annotated[Path, typer.Argument(help="A workflow: .py, .yaml or .y
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     app.command()(push)
+    app.command()(dev)
 
 
 def push(
@@ -31,3 +32,30 @@ def push(
         push.check(file, tenant, offline, as_json)
     else:
         push.push(file, tenant, as_json)
+
+
+def dev(
+    file: WorkflowFile,
+    param: Annotated[
+        list[str] | None, typer.Option("--param", "-p", help="NAME=VALUE; the value is JSON, or else text.")
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="Only this task and what it depends on.")] = None,
+    workflow: Annotated[str | None, typer.Option(help="Which one, if the file has several.")] = None,
+    logical_time: Annotated[str | None, typer.Option(help="Of the run, for example 2026-03-01; now.")] = None,
+    variables: Annotated[
+        Path | None, typer.Option(help="YAML or JSON with variables, connections and secrets, each name → value.")
+    ] = None,
+    answer: Annotated[list[str] | None, typer.Option(help="TASK=OPTION, the answer to an approval.")] = None,
+    isolated: Annotated[
+        bool, typer.Option("--isolated", help="Python tasks in processes of their own, as on a node.")
+    ] = False,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Poke sensors until they are done, or once.")] = True,
+    folder: Annotated[Path | None, typer.Option(help="Keep logs, results and artifacts there.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Run a workflow of a file here, in one process, without a portal. Status 1 if the run failed."""
+    from rmctl.cli import dev
+
+    dev.dev(
+        dev.Request(file, param, task, workflow, logical_time, variables, answer, isolated, wait, folder), as_json
+    )

@@ -22,7 +22,7 @@ def push(file: Path, tenant: str | None, as_json: bool) -> None:
     """Compile, upload, push; what is pushed twice stays one version. Ends with status 2 when there are faults."""
     checked = check_file(file, datetime.now(UTC))
     if checked.errors:
-        _refuse(file, checked, as_json)
+        refuse(file, checked, as_json)
     answers = []
     with client() as asked:
         tenant = tenant_of(tenant)
@@ -35,7 +35,7 @@ def push(file: Path, tenant: str | None, as_json: bool) -> None:
             except ApiError as error:
                 if _about_fields(error):
                     _take(checked, draft, error.errors, ERROR)
-                    _refuse(file, checked, as_json)
+                    refuse(file, checked, as_json)
                 raise
             answers.append(answer)
             _take(checked, draft, answer.get("warnings") or [], WARNING)
@@ -44,7 +44,7 @@ def push(file: Path, tenant: str | None, as_json: bool) -> None:
     if as_json:
         print_json(answers)
     else:
-        _show(checked.findings)
+        show_findings(checked.findings)
 
 
 def _pushed(asked: Client, workflow: CompiledWorkflow, row: dict[str, Any]) -> None:
@@ -66,12 +66,12 @@ def _take(checked: Checked, draft: Draft, faults: Iterable[Mapping[str, Any]], s
         checked.add(draft, plain, severity)
 
 
-def _refuse(file: Path, checked: Checked, as_json: bool) -> None:
+def refuse(file: Path, checked: Checked, as_json: bool) -> None:
     """Show the findings and end."""
     if as_json:
         print_json(_report(file, checked, None))
     else:
-        _show(checked.findings)
+        show_findings(checked.findings)
     sys.exit(USAGE)
 
 
@@ -82,7 +82,7 @@ def check(file: Path, tenant: str | None, offline: bool, as_json: bool) -> None:
     if as_json:
         print_json(_report(file, checked, url or None))
     else:
-        _show(checked.findings)
+        show_findings(checked.findings)
         broken = {finding.workflow for finding in checked.errors}
         for workflow in checked.compiled:
             if workflow is not None and workflow.spec.name not in broken:
@@ -133,7 +133,7 @@ def _report(file: Path, checked: Checked, url: str | None) -> dict[str, Any]:
     }
 
 
-def _show(findings: list[Finding]) -> None:
+def show_findings(findings: list[Finding]) -> None:
     """`etl.py:12: error: tasks.load.arguments.rows: …`, one to a line."""
     here, console = Path.cwd(), stderr()
     for finding in findings:
