@@ -14,6 +14,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     app.command()(push)
     app.command()(dev)
+    app.command()(schema)
 
 
 def push(
@@ -59,3 +60,15 @@ def dev(
     dev.dev(
         dev.Request(file, param, task, workflow, logical_time, variables, answer, isolated, wait, folder), as_json
     )
+
+
+def schema(kind: Annotated[str, typer.Argument(help="workflow or job.")]) -> None:
+    """Print the JSON Schema of workflows or jobs for editors. A portal has it at /schemas/workflow.json too."""
+    from rmctl.cli.failures import UsageError
+    from rmctl.cli.output import print_json
+    from rmctl.spec import editor
+
+    try:
+        print_json(editor.schema(kind))
+    except KeyError:
+        raise UsageError(f"There is no schema {kind!r}; there are workflow and job.") from None
