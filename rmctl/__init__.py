@@ -12,7 +12,16 @@ if TYPE_CHECKING:
     from rmctl.sdk.dag import DAG, bash, chain, empty, param
     from rmctl.sdk.datasets import Dataset
     from rmctl.sdk.functions import setup, task, teardown
-    from rmctl.sdk.kinds import TaskGroup, approval, task_group, trigger_run, wait_for, wait_for_run, wait_until
+    from rmctl.sdk.kinds import (
+        TaskGroup,
+        approval,
+        python,
+        task_group,
+        trigger_run,
+        wait_for,
+        wait_for_run,
+        wait_until,
+    )
     from rmctl.sdk.options import SdkError
     from rmctl.sdk.runtime import Poked, TaskFailed, TaskSkipped, artifact, checkpoint, checkpoint_folder, context
     from rmctl.stored import connection, variable
@@ -35,6 +44,7 @@ __all__ = [
     "context",
     "empty",
     "param",
+    "python",
     "setup",
     "task",
     "task_group",
@@ -48,7 +58,7 @@ __all__ = [
 
 _RUNTIME = ("Poked", "TaskFailed", "TaskSkipped", "artifact", "checkpoint", "checkpoint_folder", "context")
 _FUNCTIONS = ("setup", "task", "teardown")
-_KINDS = ("TaskGroup", "approval", "task_group", "trigger_run", "wait_for", "wait_for_run", "wait_until")
+_KINDS = ("TaskGroup", "approval", "python", "task_group", "trigger_run", "wait_for", "wait_for_run", "wait_until")
 _STORED = ("connection", "variable")
 
 

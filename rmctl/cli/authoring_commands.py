@@ -15,6 +15,7 @@ def register(app: typer.Typer) -> None:
     app.command()(push)
     app.command()(dev)
     app.command()(schema)
+    app.command()(export)
 
 
 def push(
@@ -72,3 +73,15 @@ def schema(kind: Annotated[str, typer.Argument(help="workflow or job.")]) -> Non
         print_json(editor.schema(kind))
     except KeyError:
         raise UsageError(f"There is no schema {kind!r}; there are workflow and job.") from None
+
+
+def export(
+    workflow: Annotated[str, typer.Argument(help="Name or number of the workflow.")],
+    form: Annotated[str, typer.Option("--as", help="yaml, json or python.")] = "yaml",
+    version: Annotated[int | None, typer.Option(min=1, help="Number of a version; the current one.")] = None,
+    tenant: TenantOption = None,
+) -> None:
+    """Print a workflow of the portal as a file that pushes to the same version."""
+    from rmctl.cli import export
+
+    export.export(workflow, form, version, tenant)

@@ -62,7 +62,7 @@ class Draft:
 
 
 def compile_file(path: str | os.PathLike[str]) -> list[CompiledWorkflow]:
-    """Every workflow of a `.py`, `.yaml` or `.yml` file.
+    """Every workflow of a `.py`, `.yaml`, `.yml` or `.json` file.
 
     Raises SdkError when the file cannot be used as it is written, and SpecError for a definition with faults.
     """
@@ -82,21 +82,29 @@ def drafts(path: str | os.PathLike[str]) -> list[Draft]:
         raise SdkError(f"{path}: there is no such file.")
     if file.suffix == ".py":
         return _compile_python(file)
-    if file.suffix in (".yaml", ".yml"):
+    if file.suffix in (".yaml", ".yml", ".json"):
         return [_compile_yaml(file)]
-    raise SdkError(f"{path}: give a .py, .yaml or .yml file.")
+    raise SdkError(f"{path}: give a .py, .yaml, .yml or .json file.")
 
 
 def _compile_yaml(file: Path) -> Draft:
     text = file.read_bytes()
+    read = yaml_loader.parse_json if file.suffix == ".json" else yaml_loader.parse
     try:
-        definition, patterns = yaml_loader.workflow(text)
+        definition, patterns = yaml_loader.workflow(text, read)
     except yaml_loader.YamlError as error:
         raise SdkError(f"{file.name}: {error}", error.line) from None
+    # With a bundle that the portal has nothing ships.
+    if definition.get("bundle") is None:
+        patterns += _named_files(definition)
+    return Draft(definition, bundle.find(file.parent, patterns), YamlPlaces(file, text))
+
+
+def _named_files(definition: dict[str, Any]) -> list[str]:
+    """The files that tasks name."""
     tasks = definition.get("tasks")
     named = [task.get("file") for task in tasks if isinstance(task, dict)] if isinstance(tasks, list) else []
-    patterns += [name for name in dict.fromkeys(named) if isinstance(name, str)]
-    return Draft(definition, bundle.find(file.parent, patterns), YamlPlaces(file, text))
+    return [name for name in dict.fromkeys(named) if isinstance(name, str)]
 
 
 def _compile_python(file: Path) -> list[Draft]:
@@ -116,9 +124,11 @@ def _compile_python(file: Path) -> list[Draft]:
             return _ship(function, folder, shipped)
 
         definition = made.definition(file_of=file_of)
-        if any(task["kind"] == "python" for task in definition["tasks"]):
-            for path in (file, *helpers):
-                bundle.add(shipped, folder, path)
+        if "bundle" not in definition:
+            shipped |= bundle.find(folder, _named_files(definition))
+            if any(made_of.function is not None for made_of in made.tasks.values()):
+                for path in (file, *helpers):
+                    bundle.add(shipped, folder, path)
         compiled.append(Draft(definition, shipped, partial(places.in_dag, made)))
     return compiled
 

@@ -43,7 +43,8 @@ def in_dag() -> bool:
 
 
 class DAG:
-    """A workflow: a context in which tasks are made. `files` are globs beside the file that ship with it."""
+    """A workflow: a context in which tasks are made. `files` are globs beside the file that ship with it; with a
+    `bundle`, the SHA-256 of one that the portal has, nothing ships."""
 
     def __init__(
         self,
@@ -61,6 +62,7 @@ class DAG:
         params: "Mapping[str, Any] | None" = None,
         defaults: "Mapping[str, Any] | None" = None,
         files: "Sequence[str]" = (),
+        bundle: "str | None" = None,
     ) -> None:
         if isinstance(files, str):
             raise SdkError(f"DAG {name}: files is a list of globs, for example files=[{files!r}].")
@@ -89,6 +91,7 @@ class DAG:
             "max_active_tasks": max_active_tasks,
             "params": params_schema(params or {}),
             "defaults": read_options(f"DAG {name}: defaults", defaults or {}),
+            **({"bundle": bundle} if bundle is not None else {}),
         }
         created.append(self)
 
@@ -251,7 +254,7 @@ class Task(Node):
             task["group"] = self.group.id
         if self.kind == "bash":
             task["script"] = self.script
-        elif self.kind == "python":
+        elif self.function is not None:
             task["file"] = file_of(self.function) if file_of else self.function.__code__.co_filename
             task["function"] = self.function.__name__
         if self.arguments:

@@ -72,6 +72,28 @@ def task_group(function: "Any" = None, **options: "Any") -> "Any":
     return made
 
 
+def python(
+    identifier: str,
+    file: str,
+    function: str,
+    *,
+    arguments: "Mapping[str, Any] | None" = None,
+    expand: "Mapping[str, Any] | None" = None,
+    decides: "str | None" = None,
+    returns: "str | None" = None,
+    poke: "Mapping[str, Any] | None" = None,
+    ignore_downstream_trigger_rules: bool = True,
+    **options: "Any",
+) -> Task:
+    """A task that calls a function of another file, by name: the file ships, and is not loaded here."""
+    extra: dict[str, Any] = {"file": file, "function": function}
+    given = {"decides": decides, "returns": returns, "poke": None if poke is None else dict(poke)}
+    extra |= {name: value for name, value in given.items() if value is not None}
+    if not ignore_downstream_trigger_rules:
+        extra["ignore_downstream_trigger_rules"] = False
+    return Task(identifier, "python", options=options, arguments=arguments, over=expand, extra=extra)
+
+
 def wait_until(identifier: str, time: "Any", **options: "Any") -> Task:
     """Wait for a point in time: a date and time, a time of day in the zone of the workflow, a parameter or a result."""
     value = time.isoformat() if hasattr(time, "isoformat") else time

@@ -53,9 +53,12 @@ def read_options(where: str, options: "Mapping[str, Any]") -> "dict[str, Any]":
 
 
 def params_schema(params: "Mapping[str, Any]") -> "dict[str, Any]":
-    """`{"limit": 5}` as JSON Schema; a value that is a schema already (it has a type) stays."""
+    """`{"limit": 5}` as JSON Schema; a value that is a schema already (it has a type) stays, and so does a schema of
+    all parameters (an object with properties)."""
     if not params:
         return {}
+    if params.get("type") == "object" and isinstance(params.get("properties"), dict):
+        return dict(params)
     properties = {}
     for name, value in params.items():
         if isinstance(value, dict) and "type" in value:

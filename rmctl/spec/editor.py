@@ -73,7 +73,7 @@ def _kinds(task: dict[str, Any]) -> None:
         rules.append(
             {
                 "if": {"properties": {"kind": {"const": kind}}, "required": ["kind"]},
-                "then": {"required": list(needed), "properties": dict.fromkeys(foreign, {"type": "null"})},
+                "then": {"required": list(needed), "properties": {field: {"type": "null"} for field in foreign}},
             }
         )
     task["allOf"] = rules

@@ -9,7 +9,8 @@ from rmctl.spec import TRIGGER_RULES
 # Texts that YAML, JSON or Python could read as something else.
 TEXTS = st.sampled_from(
     ["x", "", "yes", "null", "1e3", "2026-01-01", "a: b", "# no comment", "- x", "'\"\\", "tab\there", "two\nlines\n",
-     "  led", "trailed  ", "ünï → ✓", "%s", "!x", "{a}", "[1", "*", "&a", "\u2028", "\u0085", "\ufeff", "=", "~", "0x1f"]
+     "  led", "trailed  ", "ünï → ✓", "%s", "!x", "{a}", "[1", "*", "&a", "\u2028", "\u0085", "\ufeff", "=",
+     "~", "0x1f"]
 ) | st.text(st.characters(codec="utf-8", exclude_categories=["Cs"], exclude_characters="\0{"), max_size=12)  # fmt: skip
 NAMES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,8}", fullmatch=True)
 VARIABLES = NAMES.filter(lambda name: not name.startswith("RM_"))
