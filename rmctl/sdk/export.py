@@ -206,7 +206,7 @@ class _Python:
         match task["kind"]:
             case "empty":
                 return words
-            case "bash" if "ignore_downstream_trigger_rules" not in task:
+            case "bash" if not task.keys() & {"ignore_downstream_trigger_rules", "poke"}:
                 words += [_literal(task["script"]), *([f"arguments={arguments}"] if arguments else []), *expand]
                 return words + ([f"decides={task['decides']!r}"] if "decides" in task else [])
             case "python":

@@ -102,7 +102,7 @@ def _task(
     task["kind"] = "python" if kind == "sensor" else kind
     match kind:
         case "bash":
-            task |= {"script": draw(TEXTS.filter(str.strip)), "arguments": draw(arguments)}
+            task |= {"script": draw(TEXTS.filter(str.strip)), "arguments": draw(arguments), **draw(optional(poke=POKE))}
         case "python" | "sensor":
             task |= {"file": "sub/a.py", "function": "f", "arguments": draw(arguments)}
             extra = {"poke": POKE} if kind == "sensor" else {"returns": st.just("script")}
