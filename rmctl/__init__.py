@@ -12,7 +12,17 @@ if TYPE_CHECKING:
     from rmctl.sdk.dag import DAG, bash, chain, empty, param
     from rmctl.sdk.datasets import Dataset
     from rmctl.sdk.functions import setup, task, teardown
-    from rmctl.sdk.kinds import TaskGroup, approval, task_group, trigger_run, wait_for, wait_for_run, wait_until
+    from rmctl.sdk.kinds import (
+        TaskGroup,
+        approval,
+        python,
+        task_group,
+        trigger_run,
+        wait_for,
+        wait_for_run,
+        wait_until,
+    )
+    from rmctl.sdk.operators import container, http, sql, wait_for_file
     from rmctl.sdk.options import SdkError
     from rmctl.sdk.runtime import Poked, TaskFailed, TaskSkipped, artifact, checkpoint, checkpoint_folder, context
     from rmctl.stored import connection, variable
@@ -32,23 +42,29 @@ __all__ = [
     "checkpoint",
     "checkpoint_folder",
     "connection",
+    "container",
     "context",
     "empty",
+    "http",
     "param",
+    "python",
     "setup",
+    "sql",
     "task",
     "task_group",
     "teardown",
     "trigger_run",
     "variable",
     "wait_for",
+    "wait_for_file",
     "wait_for_run",
     "wait_until",
 ]
 
 _RUNTIME = ("Poked", "TaskFailed", "TaskSkipped", "artifact", "checkpoint", "checkpoint_folder", "context")
 _FUNCTIONS = ("setup", "task", "teardown")
-_KINDS = ("TaskGroup", "approval", "task_group", "trigger_run", "wait_for", "wait_for_run", "wait_until")
+_KINDS = ("TaskGroup", "approval", "python", "task_group", "trigger_run", "wait_for", "wait_for_run", "wait_until")
+_OPERATORS = ("container", "http", "sql", "wait_for_file")
 _STORED = ("connection", "variable")
 
 
@@ -61,6 +77,8 @@ def __getattr__(name: str) -> object:
         from rmctl.sdk import functions as source  # type: ignore[no-redef]
     elif name in _KINDS:
         from rmctl.sdk import kinds as source  # type: ignore[no-redef]
+    elif name in _OPERATORS:
+        from rmctl.sdk import operators as source  # type: ignore[no-redef]
     elif name in _STORED:
         from rmctl import stored as source  # type: ignore[no-redef]
     elif name == "SdkError":

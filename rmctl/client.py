@@ -287,6 +287,15 @@ class Client:
         body = {"definition": definition, **({"tenant": tenant} if tenant else {})}
         return dict(self.post("workflows", body))
 
+    def try_push(self, definition: Mapping[str, Any], tenant: str | None = None) -> dict[str, Any]:
+        """What `push` would answer, its bundle uploaded; nothing is kept. Raises ApiError as that would."""
+        body = {"definition": definition, "bundle_follows": True, **({"tenant": tenant} if tenant else {})}
+        return dict(self.post("workflows", body, dry_run="1"))
+
+    def version(self, workflow_id: int, number: int) -> dict[str, Any]:
+        """One version of a workflow with its definition."""
+        return dict(self.get(f"workflows/{workflow_id}/versions/{number}"))
+
     def workflow(self, name: str, tenant: str | None = None) -> dict[str, Any]:
         """A workflow by name or id. Raises ApiError (404) for none, ConfigError for a name of several."""
         if name.isdecimal():

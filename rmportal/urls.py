@@ -31,6 +31,7 @@ CLOSED = (
 
 urlpatterns = [
     path("healthz", views.healthz),
+    path("schemas/<slug:name>.json", views.editor_schema),
     path("api/v1/", include(api)),
     # Before allauth's own, which they replace.
     path("accounts/oidc/<slug:provider_id>/login/", oidc.login, name="openid_connect_login"),

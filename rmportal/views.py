@@ -1,5 +1,6 @@
 """What belongs to no app: health, the API's schema, and errors that no view answered."""
 
+import json
 import sys
 from typing import Any
 
@@ -13,6 +14,7 @@ from rest_framework.permissions import AllowAny
 from rest_framework.renderers import JSONRenderer
 
 from apps.core.problems import problem_response, wants_problem
+from rmctl.spec import editor
 
 
 @require_safe
@@ -24,6 +26,17 @@ def healthz(request: HttpRequest) -> HttpResponse:
     except DatabaseError:
         return HttpResponse("The database does not answer.\n", status=503, content_type="text/plain")
     return HttpResponse("ok\n", content_type="text/plain", headers={"Cache-Control": "no-store"})
+
+
+@require_safe
+def editor_schema(request: HttpRequest, name: str) -> HttpResponse:
+    """The JSON Schema of workflows or jobs, for the `$schema` of editors; public, from wherever they run."""
+    try:
+        body = json.dumps(editor.schema(name))
+    except KeyError:
+        return HttpResponse("There are workflow.json and job.json.\n", status=404, content_type="text/plain")
+    headers = {"Access-Control-Allow-Origin": "*", "Cache-Control": "public, max-age=3600"}
+    return HttpResponse(body, content_type="application/schema+json", headers=headers)
 
 
 def closed(request: HttpRequest, rest: str = "") -> HttpResponse:

@@ -6,6 +6,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.core.api import ApiView, ReasonBody, operation
+from apps.core.errors import Invalid
 from apps.tenants.queries import tenant_named
 
 from . import commands, queries
@@ -37,7 +38,12 @@ class Workflows(ApiView):
         Pushing the same definition again changes nothing and answers with `created` false.
         """
         tenant = tenant_named(self.actor, self.data.get("tenant"))
-        pushed = commands.push(actor=self.actor, tenant=tenant, definition=self.data["definition"])
+        follows = self.data["bundle_follows"]
+        if follows and not self.dry_run:
+            raise Invalid.field("bundle_follows", "Only a dry run may leave the bundle for later.", "not_a_dry_run")
+        pushed = commands.push(
+            actor=self.actor, tenant=tenant, definition=self.data["definition"], bundle_follows=follows
+        )
         return {
             "id": pushed.workflow.pk,
             "tenant": tenant.slug,

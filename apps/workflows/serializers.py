@@ -15,6 +15,9 @@ from .states import TaskState
 class DefinitionBody(StrictSerializer):
     tenant = Text(max_length=63, required=False, help_text="Slug; may be left out by members of one tenant.")
     definition = serializers.DictField(help_text="A workflow definition; its fields are checked one by one.")
+    bundle_follows = serializers.BooleanField(
+        default=False, help_text="In a dry run: the bundle is uploaded with the push itself, so it need not be there."
+    )
 
 
 class TriggerBody(StrictSerializer):
@@ -68,6 +71,12 @@ class WorkflowAnswer(serializers.ModelSerializer[Workflow]):
         return LatestRunAnswer(found).data  # type: ignore[return-value]
 
 
+class WarningAnswer(serializers.Serializer[Any]):
+    field = serializers.CharField(help_text="Where in the definition, such as `tasks[0].trigger_run`.")
+    message = serializers.CharField()
+    code = serializers.CharField()
+
+
 class PushAnswer(serializers.Serializer[Any]):
     id = serializers.IntegerField(help_text="Of the workflow.")
     tenant = serializers.CharField()
@@ -75,8 +84,8 @@ class PushAnswer(serializers.Serializer[Any]):
     version = serializers.IntegerField(help_text="Number of the version.")
     digest = serializers.CharField(help_text="SHA-256 of the canonical definition.")
     created = serializers.BooleanField(help_text="False when this definition was known already.")
-    warnings = serializers.ListField(
-        child=serializers.CharField(), help_text="What the author may not expect, such as at changes of the clock."
+    warnings = WarningAnswer(
+        many=True, help_text="What the author may not expect, such as at changes of the clock, or what is missing yet."
     )
 
 

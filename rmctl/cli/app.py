@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rmctl.cli import failures, tenant_app
+from rmctl.cli import authoring_commands, failures, tenant_app
 from rmctl.cli.backfill_commands import backfill_app
 from rmctl.cli.import_app import import_app
 from rmctl.cli.options import JobId, Json, TenantOption
@@ -28,6 +28,7 @@ app.add_typer(runs_app, name="runs")
 app.add_typer(backfill_app, name="backfill")
 app.add_typer(import_app, name="import")
 tenant_app.register(app)
+authoring_commands.register(app)
 
 
 @app.callback(invoke_without_command=True)
@@ -241,19 +242,6 @@ def checkpoint() -> None:
         runtime.checkpoint()
     except OSError as error:
         raise failures.UsageError(f"RM_CHECKPOINT: {error.strerror}; leave that path to this command.") from error
-
-
-@app.command()
-def push(
-    file: Annotated[Path, typer.Argument(help="A workflow: .py, .yaml or .yml.")],
-    tenant: TenantOption = None,
-    check: Annotated[bool, typer.Option("--check", help="Only validate, here on this machine.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Compile the workflows of a file and make them the newest version."""
-    from rmctl.cli import workflows
-
-    workflows.push(file, tenant, check, as_json)
 
 
 @app.command()

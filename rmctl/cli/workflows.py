@@ -1,4 +1,4 @@
-"""`rmctl push` and `trigger`."""
+"""`rmctl trigger` and `next`."""
 
 import json
 import re
@@ -6,8 +6,7 @@ import sys
 import time
 from collections import Counter
 from contextlib import nullcontext
-from datetime import UTC, datetime
-from pathlib import Path
+from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -31,60 +30,13 @@ from rmctl.cli.output import (
 )
 from rmctl.cli.session import client, pairs, tenant_of
 from rmctl.client import ApiError, Client
-from rmctl.sdk.compile import CompiledWorkflow, compile_file
-from rmctl.spec.schedule import CONTINUOUS, clock_warnings
+from rmctl.spec.schedule import CONTINUOUS
 
 LOOK_SECONDS = 0.3
 ENDED = ("succeeded", "failed", "cancelled")
 TAIL_LINES = 15
 TAIL_BYTES = 8192
 SHOWN_FAILURES = 4
-
-
-def push(file: Path, tenant: str | None, check: bool, as_json: bool) -> None:
-    """Compile, upload, push; what is pushed twice stays one version."""
-    compiled = compile_file(file)
-    if check:
-        _checked(file, compiled, as_json)
-        return
-    answers = []
-    with client() as asked:
-        tenant = tenant_of(tenant)
-        for workflow in compiled:
-            if workflow.bundle is not None:
-                asked.upload_bundle(workflow.bundle, tenant)
-            answers.append(asked.push(workflow.definition, tenant))
-            if not as_json:
-                _pushed(asked, workflow, answers[-1])
-    if as_json:
-        print_json(answers)
-
-
-def _pushed(asked: Client, workflow: CompiledWorkflow, row: dict[str, Any]) -> None:
-    files = f", {len(workflow.files)} files" if workflow.files else ""
-    tasks = f"{len(workflow.spec.tasks)} tasks{files}"
-    said = f"version {row['version']} ({tasks})" if row["created"] else f"unchanged, version {row['version']}"
-    stdout().print(f"{workflow.spec.name}: {said}: {asked.url}/workflows/{row['id']}/")
-    _warn(row.get("warnings") or [])
-
-
-def _warn(warnings: list[str]) -> None:
-    for warning in warnings:
-        stderr().print(f"  note: {clean(warning)}", style="yellow", soft_wrap=True)
-
-
-def _checked(file: Path, compiled: list[CompiledWorkflow], as_json: bool) -> None:
-    if as_json:
-        print_json(
-            [{"definition": w.definition, "digest": w.spec.digest(), "files": w.files} for w in compiled]
-        )
-        return
-    for workflow in compiled:
-        digest = workflow.spec.digest()[:12]
-        stdout().print(
-            f"{file.name}: {workflow.spec.name} is fine ({len(workflow.spec.tasks)} tasks, {digest})"
-        )
-        _warn(clock_warnings(workflow.spec.schedule, workflow.spec.timezone, datetime.now(UTC)))
 
 
 def upcoming(name: str, count: int, tenant: str | None, as_json: bool) -> None:

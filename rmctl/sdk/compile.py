@@ -4,7 +4,9 @@ import os
 import re
 import sys
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -12,8 +14,10 @@ from typing import Any
 
 from rmctl.spec import FieldError, SpecError, WorkflowSpec, parse_workflow
 
-from . import bundle, dag, yaml_loader
-from .dag import DAG, SdkError
+from . import bundle, dag, places, yaml_loader
+from .dag import DAG
+from .options import SdkError
+from .places import Place, YamlPlaces
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,33 +34,80 @@ class CompiledWorkflow:
         return self.spec.definition
 
 
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A definition as its author's file has it, not validated yet, with the files that it ships by their names in the
+    bundle. `place` says where a part of the definition, such as `tasks[3].upstream`, was written."""
+
+    definition: dict[str, Any]
+    shipped: dict[str, Path]
+    place: Callable[[str], Place | None]
+
+    def finish(self) -> CompiledWorkflow:
+        """The validated definition and its bundle. Raises SpecError and SdkError."""
+        definition = self.definition
+        content = bundle.pack(self.shipped) if self.shipped else None
+        if content is not None:
+            definition = {**definition, "bundle": bundle.digest(content)}
+        return CompiledWorkflow(parse_workflow(definition), content, sorted(self.shipped))
+
+    def named(self, fault: FieldError) -> FieldError:
+        """`tasks[3].upstream` says little to whoever wrote no list: the task's id stands in its place."""
+        match = re.match(r"tasks\[(\d+)\](.*)", fault["field"])
+        tasks = self.definition.get("tasks")
+        task = tasks[int(match[1])] if match and isinstance(tasks, list) and int(match[1]) < len(tasks) else None
+        if match and isinstance(task, dict) and isinstance(task.get("id"), str):
+            return {**fault, "field": f"tasks.{task['id']}{match[2]}"}
+        return fault
+
+
 def compile_file(path: str | os.PathLike[str]) -> list[CompiledWorkflow]:
-    """Every workflow of a `.py`, `.yaml` or `.yml` file.
+    """Every workflow of a `.py`, `.yaml`, `.yml` or `.json` file.
 
     Raises SdkError when the file cannot be used as it is written, and SpecError for a definition with faults.
     """
+    compiled = []
+    for draft in drafts(path):
+        try:
+            compiled.append(draft.finish())
+        except SpecError as error:
+            raise SpecError([draft.named(fault) for fault in error.errors]) from None
+    return compiled
+
+
+def drafts(path: str | os.PathLike[str]) -> list[Draft]:
+    """The workflows of a file before anything of them is checked. Raises SdkError."""
     file = Path(path).absolute()
     if not file.is_file():
         raise SdkError(f"{path}: there is no such file.")
     if file.suffix == ".py":
         return _compile_python(file)
-    if file.suffix in (".yaml", ".yml"):
+    if file.suffix in (".yaml", ".yml", ".json"):
         return [_compile_yaml(file)]
-    raise SdkError(f"{path}: give a .py, .yaml or .yml file.")
+    raise SdkError(f"{path}: give a .py, .yaml, .yml or .json file.")
 
 
-def _compile_yaml(file: Path) -> CompiledWorkflow:
+def _compile_yaml(file: Path) -> Draft:
+    text = file.read_bytes()
+    read = yaml_loader.parse_json if file.suffix == ".json" else yaml_loader.parse
     try:
-        definition, patterns = yaml_loader.workflow(file.read_bytes())
+        definition, patterns = yaml_loader.workflow(text, read)
     except yaml_loader.YamlError as error:
-        raise SdkError(f"{file.name}: {error}") from None
+        raise SdkError(f"{file.name}: {error}", error.line) from None
+    # With a bundle that the portal has nothing ships.
+    if definition.get("bundle") is None:
+        patterns += _named_files(definition)
+    return Draft(definition, bundle.find(file.parent, patterns), YamlPlaces(file, text))
+
+
+def _named_files(definition: dict[str, Any]) -> list[str]:
+    """The files that tasks name."""
     tasks = definition.get("tasks")
     named = [task.get("file") for task in tasks if isinstance(task, dict)] if isinstance(tasks, list) else []
-    patterns += [name for name in dict.fromkeys(named) if isinstance(name, str)]
-    return _finish(definition, bundle.find(file.parent, patterns))
+    return [name for name in dict.fromkeys(named) if isinstance(name, str)]
 
 
-def _compile_python(file: Path) -> list[CompiledWorkflow]:
+def _compile_python(file: Path) -> list[Draft]:
     folder = file.parent
     before = set(sys.modules)
     dags = _execute(file)
@@ -73,30 +124,13 @@ def _compile_python(file: Path) -> list[CompiledWorkflow]:
             return _ship(function, folder, shipped)
 
         definition = made.definition(file_of=file_of)
-        if any(task["kind"] == "python" for task in definition["tasks"]):
-            for path in (file, *helpers):
-                bundle.add(shipped, folder, path)
-        compiled.append(_finish(definition, shipped))
+        if "bundle" not in definition:
+            shipped |= bundle.find(folder, _named_files(definition))
+            if any(made_of.function is not None for made_of in made.tasks.values()):
+                for path in (file, *helpers):
+                    bundle.add(shipped, folder, path)
+        compiled.append(Draft(definition, shipped, partial(places.in_dag, made)))
     return compiled
-
-
-def _finish(definition: dict[str, Any], shipped: dict[str, Path]) -> CompiledWorkflow:
-    content = bundle.pack(shipped) if shipped else None
-    if content is not None:
-        definition = {**definition, "bundle": bundle.digest(content)}
-    try:
-        return CompiledWorkflow(parse_workflow(definition), content, sorted(shipped))
-    except SpecError as error:
-        raise SpecError([_named(fault, definition) for fault in error.errors]) from None
-
-
-def _named(fault: FieldError, definition: dict[str, Any]) -> FieldError:
-    """`tasks[3].upstream` says little to whoever wrote no list: the task's id stands in its place."""
-    match = re.match(r"tasks\[(\d+)\](.*)", fault["field"])
-    task = definition["tasks"][int(match[1])] if match else None
-    if match and isinstance(task, dict) and isinstance(task.get("id"), str):
-        return {**fault, "field": f"tasks.{task['id']}{match[2]}"}
-    return fault
 
 
 def _execute(file: Path) -> list[DAG]:
@@ -110,13 +144,16 @@ def _execute(file: Path) -> list[DAG]:
     sys.path.insert(0, str(file.parent))
     dag.created.clear()
     try:
-        spec.loader.exec_module(module)
+        with places.noted():
+            spec.loader.exec_module(module)
         return list(dag.created)
     except SdkError as error:
-        raise SdkError(f"{file.name}{_line(error, file)}: {error}") from None
+        line = _line(error, file)
+        raise SdkError(f"{file.name}{f':{line}' if line else ''}: {error}", line) from None
     except Exception as error:
         trace = "".join(traceback.format_exception(type(error), error, _frames(error, file))).rstrip()
-        raise SdkError(f"{file.name} could not be run:\n{trace}") from None
+        line = error.lineno if isinstance(error, SyntaxError) else _line(error, file)
+        raise SdkError(f"{file.name} could not be run:\n{trace}", line) from None
     finally:
         dag.created.clear()
         dag._open.clear()
@@ -132,12 +169,12 @@ def _frames(error: BaseException, file: Path) -> Any:
     return frames
 
 
-def _line(error: BaseException, file: Path) -> str:
-    """`:12`, the innermost line of the author's file."""
-    line, frames = "", error.__traceback__
+def _line(error: BaseException, file: Path) -> int | None:
+    """The innermost line of the author's file."""
+    line, frames = None, error.__traceback__
     while frames is not None:
         if frames.tb_frame.f_code.co_filename == str(file):
-            line = f":{frames.tb_lineno}"
+            line = frames.tb_lineno
         frames = frames.tb_next
     return line
 

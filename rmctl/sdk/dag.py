@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _open: "list[DAG]" = []
 created: "list[DAG]" = []
+# Says where in the author's file a task or an edge is made; only while the file is compiled (places.py), not in tasks.
+locate: "Callable[[], Any] | None" = None
 
 
 def current(what: str) -> "DAG":
@@ -41,7 +43,8 @@ def in_dag() -> bool:
 
 
 class DAG:
-    """A workflow: a context in which tasks are made. `files` are globs beside the file that ship with it."""
+    """A workflow: a context in which tasks are made. `files` are globs beside the file that ship with it; with a
+    `bundle`, the SHA-256 of one that the portal has, nothing ships."""
 
     def __init__(
         self,
@@ -59,6 +62,7 @@ class DAG:
         params: "Mapping[str, Any] | None" = None,
         defaults: "Mapping[str, Any] | None" = None,
         files: "Sequence[str]" = (),
+        bundle: "str | None" = None,
     ) -> None:
         if isinstance(files, str):
             raise SdkError(f"DAG {name}: files is a list of globs, for example files=[{files!r}].")
@@ -70,6 +74,7 @@ class DAG:
         self.files = list(files)
         self.tasks: dict[str, Task] = {}
         self.groups: list[Any] = []
+        self.place = locate() if locate is not None else None
         # The group that is open, and the tasks whose `with` block is.
         self.group: Any = None
         self.scopes: list[list[Task]] = []
@@ -86,6 +91,7 @@ class DAG:
             "max_active_tasks": max_active_tasks,
             "params": params_schema(params or {}),
             "defaults": read_options(f"DAG {name}: defaults", defaults or {}),
+            **({"bundle": bundle} if bundle is not None else {}),
         }
         created.append(self)
 
@@ -154,7 +160,7 @@ class Task(Node):
     """A task of a DAG, and a handle to its result: an argument as it is, or a part of it as `task["key"]`."""
 
     __slots__ = (
-        "arguments", "dag", "extra", "fields", "function", "group", "id", "kind", "over", "script", "upstream"
+        "arguments", "dag", "extra", "fields", "function", "group", "id", "kind", "over", "place", "script", "upstream"
     )  # fmt: skip
 
     def __init__(
@@ -181,7 +187,9 @@ class Task(Node):
         self.function = function
         self.arguments = dict(arguments or {})
         self.over = dict(over or {})
-        self.upstream: dict[str, None] = {}
+        # With the place of each edge.
+        self.upstream: dict[str, Any] = {}
+        self.place = locate() if locate is not None else None
         for name, value in (*self.arguments.items(), *self.over.items()):
             if isinstance(value, Node) and value._task().dag is not self.dag:
                 raise SdkError(f"Task {identifier}: argument {name} comes from another DAG.")
@@ -246,7 +254,7 @@ class Task(Node):
             task["group"] = self.group.id
         if self.kind == "bash":
             task["script"] = self.script
-        elif self.kind == "python":
+        elif self.function is not None:
             task["file"] = file_of(self.function) if file_of else self.function.__code__.co_filename
             task["function"] = self.function.__name__
         if self.arguments:
@@ -379,4 +387,4 @@ def _link(before: "Iterable[Node]", after: "Iterable[Node]") -> None:
             up, down = first._task(), last._task()
             if up.dag is not down.dag:
                 raise SdkError(f"Tasks {up.id} and {down.id} belong to different DAGs.")
-            down.upstream[up.id] = None
+            down.upstream[up.id] = locate() if locate is not None else None

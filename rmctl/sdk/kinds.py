@@ -22,7 +22,7 @@ class TaskGroup(Node):
         self.id = self.parent.prefixed(group_id) if self.parent is not None else group_id
         self.description = tooltip
         self.prefix = prefix_group_id
-        self.upstream: dict[str, None] = {}
+        self.upstream: dict[str, Any] = {}
         if self.id in self.dag.tasks or any(group.id == self.id for group in self.dag.groups):
             raise SdkError(f"DAG {self.dag.name}: there is a task or a group {self.id} already; choose another id.")
         self.dag.groups.append(self)
@@ -70,6 +70,28 @@ def task_group(function: "Any" = None, **options: "Any") -> "Any":
 
     made.__name__, made.__doc__ = function.__name__, function.__doc__
     return made
+
+
+def python(
+    identifier: str,
+    file: str,
+    function: str,
+    *,
+    arguments: "Mapping[str, Any] | None" = None,
+    expand: "Mapping[str, Any] | None" = None,
+    decides: "str | None" = None,
+    returns: "str | None" = None,
+    poke: "Mapping[str, Any] | None" = None,
+    ignore_downstream_trigger_rules: bool = True,
+    **options: "Any",
+) -> Task:
+    """A task that calls a function of another file, by name: the file ships, and is not loaded here."""
+    extra: dict[str, Any] = {"file": file, "function": function}
+    given = {"decides": decides, "returns": returns, "poke": None if poke is None else dict(poke)}
+    extra |= {name: value for name, value in given.items() if value is not None}
+    if not ignore_downstream_trigger_rules:
+        extra["ignore_downstream_trigger_rules"] = False
+    return Task(identifier, "python", options=options, arguments=arguments, over=expand, extra=extra)
 
 
 def wait_until(identifier: str, time: "Any", **options: "Any") -> Task:

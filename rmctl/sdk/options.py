@@ -14,7 +14,12 @@ OPTIONS = (
 
 
 class SdkError(ValueError):
-    """A DAG is written in a way that cannot work; the message names the task and what to do."""
+    """A DAG is written in a way that cannot work; the message names the task and what to do, `line` is where, if that
+    is known."""
+
+    def __init__(self, message: str, line: "int | None" = None) -> None:
+        super().__init__(message)
+        self.line = line
 
 
 def read_schedule(schedule: "Any") -> "tuple[Any, Any]":
@@ -48,9 +53,12 @@ def read_options(where: str, options: "Mapping[str, Any]") -> "dict[str, Any]":
 
 
 def params_schema(params: "Mapping[str, Any]") -> "dict[str, Any]":
-    """`{"limit": 5}` as JSON Schema; a value that is a schema already (it has a type) stays."""
+    """`{"limit": 5}` as JSON Schema; a value that is a schema already (it has a type) stays, and so does a schema of
+    all parameters (an object with properties)."""
     if not params:
         return {}
+    if params.get("type") == "object" and isinstance(params.get("properties"), dict):
+        return dict(params)
     properties = {}
     for name, value in params.items():
         if isinstance(value, dict) and "type" in value:

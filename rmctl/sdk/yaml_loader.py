@@ -5,13 +5,14 @@ Tasks may be a mapping id → task; a task with `script` is of kind bash, one wi
 Beside the definition's fields there is `files`: globs of what the bundle ships.
 """
 
-from collections.abc import Hashable
+import json
+from collections.abc import Callable, Hashable
 from datetime import date
 from typing import Any
 
 import yaml
 
-from .dag import SdkError
+from .options import SdkError
 
 MAX_BYTES = 4 * 2**20
 MAX_VALUES = 500_000
@@ -22,8 +23,7 @@ class YamlError(SdkError):
     """The text is not usable YAML; `line` and `column` count from 1."""
 
     def __init__(self, message: str, line: int = 1, column: int = 1) -> None:
-        super().__init__(f"line {line}, column {column}: {message}")
-        self.line = line
+        super().__init__(f"line {line}, column {column}: {message}", line)
         self.column = column
 
 
@@ -99,9 +99,21 @@ def _key(key: Any) -> str:
     return key
 
 
-def workflow(text: str | bytes) -> tuple[dict[str, Any], list[str]]:
+def parse_json(text: str | bytes) -> Any:
+    """JSON text as JSON data, which YAML would read otherwise here and there. Raises YamlError."""
+    if len(text) > MAX_BYTES:
+        raise YamlError(f"The file has {len(text) / 2**20:.1f} MiB; at most {MAX_BYTES // 2**20} MiB are read.")
+    try:
+        return _plain(json.loads(text), [MAX_VALUES], 0)
+    except json.JSONDecodeError as error:
+        raise YamlError(f"{error.msg}.", error.lineno, error.colno) from None
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise YamlError(f"cannot be read as JSON: {error}.") from None
+
+
+def workflow(text: str | bytes, read: Callable[[str | bytes], Any] = parse) -> tuple[dict[str, Any], list[str]]:
     """(definition as JSON data, file globs). Raises YamlError; checks of fields are `parse_workflow`'s."""
-    data = parse(text)
+    data = read(text)
     if not isinstance(data, dict):
         raise YamlError("a workflow is a mapping with name and tasks.")
     files = data.pop("files", [])

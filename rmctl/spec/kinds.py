@@ -1,7 +1,7 @@
 """What tasks may be beyond scripts, functions and joints: those that decide the way, and those that wait.
 
 A task that waits has no job and holds no place: it stands as a row until its time, a run or a person ends it. A
-sensor is a Python task with `poke`: a short job at each due time, and nothing between.
+sensor is a task with `poke`: a short job at each due time, and nothing between.
 """
 
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "trigger_run": ("trigger_run",),
     "approval": ("approval",),
 }
-OPTIONAL: dict[str, tuple[str, ...]] = {"bash": ("decides",), "python": ("decides", "returns", "poke")}
+OPTIONAL: dict[str, tuple[str, ...]] = {"bash": ("decides", "poke"), "python": ("decides", "returns", "poke")}
 # Arguments of the kinds whose arguments mean something: what each needs, and what else it may have.
 ARGUMENTS: dict[str, tuple[set[str], set[str]]] = {
     "empty": (set(), set()),

@@ -113,7 +113,7 @@ def test_waits() -> None:
         ({"kind": "wait_until", "arguments": {"time": {"value": "25:00"}}}, "is not a time"),
         ({"kind": "wait_for", "arguments": {"duration": {"value": "soon"}}}, "is not a duration"),
         ({"kind": "wait_for", "arguments": {"x": {"value": 1}}}, "has no argument x"),
-        ({"kind": "bash", "script": "true", "poke": {}}, "poke does not belong"),
+        ({"kind": "empty", "poke": {}}, "poke does not belong"),
         ({"kind": "bash", "script": "true", "decides": "way"}, "Must be one of"),
         ({"kind": "bash", "script": "true", "decides": "branch", "map": {"over": {"x": {"value": []}}}}, "not mapped"),
         ({"kind": "bash", "script": "true", "ignore_downstream_trigger_rules": False}, "belongs to a task that"),

@@ -31,9 +31,10 @@ def test_next_shows_the_local_times(portal: FakePortal, rm: Any) -> None:
 def test_a_push_shows_the_warnings(portal: FakePortal, rm: Any, tmp_path: Path) -> None:
     file = tmp_path / "flow.yaml"
     file.write_text('name: flow\nschedule: "30 2 * * *"\ntimezone: Europe/Berlin\ntasks: {a: {script: "true"}}\n')
-    row = {"id": 5, "version": 1, "created": True, "warnings": ["The clock changes."]}
+    warning = {"field": "schedule", "message": "The clock changes.", "code": "clock_change"}
+    row = {"id": 5, "version": 1, "created": True, "warnings": [warning]}
     portal.on("POST workflows", (201, row))
-    assert "note: The clock changes." in rm("push", str(file)).err
+    assert "warning: schedule: The clock changes." in rm("push", str(file)).err
     checked = rm("push", "--check", str(file))
     assert checked.status == 0 and "does not exist there" in checked.err
 

@@ -20,10 +20,10 @@ from apps.tenants import policies as tenant_policies
 from apps.tenants.models import Secret, Tenant
 from apps.tenants.stored import missing
 from rmctl.spec import SpecError, WorkflowSpec, parse_workflow
-from rmctl.spec.schedule import clock_warnings
 
 from .. import policies
 from ..models import Workflow, WorkflowVersion
+from ..notices import notices
 from ..timetable import Interval, end_of, start_of, timetable_of
 from .datasets import keep_uses
 
@@ -37,22 +37,25 @@ CHECKED_REQUESTS = 50
 class PushResult:
     """The version that the definition is now; `created` is False when it was known already.
 
-    `warnings` say what its author may not expect of it, as sentences.
+    `warnings` say what its author may not expect of it, and what has come to be wrong with a version that was known.
     """
 
     workflow: Workflow
     version: WorkflowVersion
     created: bool
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[FieldError] = field(default_factory=list)
 
 
 @transaction.atomic
-def push(*, actor: Actor, tenant: Tenant, definition: dict[str, Any]) -> PushResult:
+def push(
+    *, actor: Actor, tenant: Tenant, definition: dict[str, Any], bundle_follows: bool = False
+) -> PushResult:
     """Make a definition the current version of the workflow that it names.
 
     The same definition again is the same version, also after others were pushed in between (it becomes the
     current one). Pushes of one name come one after the other. Raises Invalid naming every wrong field, an
     absent bundle or secret, a schedule that never comes, and each task that no quota or no node could ever hold.
+    With `bundle_follows`, for what is rolled back after it, the bundle may be absent.
     """
     tenant_policies.tenants.require(actor, "push", tenant)
     try:
@@ -60,13 +63,15 @@ def push(*, actor: Actor, tenant: Tenant, definition: dict[str, Any]) -> PushRes
     except SpecError as error:
         raise Invalid(str(error), code="invalid_spec", errors=error.errors) from None
     now = timezone.now()
-    warnings = clock_warnings(spec.schedule, spec.timezone, now)
+    warnings = notices(tenant, spec, now)
     lock_in_transaction(LockClass.WORKFLOW, zlib.crc32(f"{tenant.pk}/{spec.name}".encode()))
     workflow = Workflow.objects.select_for_update().filter(tenant=tenant, name=spec.name).first()
     version = WorkflowVersion.objects.filter(workflow=workflow, digest=spec.digest()).first() if workflow else None
+    errors = _faults(tenant, spec, bundle_follows)
     if version is not None and workflow is not None and workflow.current_id == version.pk:
-        return PushResult(workflow, version, created=False, warnings=warnings)
-    _check(tenant, spec)
+        return PushResult(workflow, version, created=False, warnings=[*errors, *warnings])
+    if errors:
+        raise Invalid(f"{errors[0]['field']}: {errors[0]['message']}", code=errors[0]["code"], errors=errors)
     if workflow is None:
         workflow = Workflow.objects.create(tenant=tenant, name=spec.name)
         record(actor, _fact("workflow.created", workflow))
@@ -124,11 +129,12 @@ def plan_timetable(workflow: Workflow, now: datetime) -> None:
         workflow.next_logical_time, workflow.next_run_at = interval.start, interval.end
 
 
-def _check(tenant: Tenant, spec: WorkflowSpec) -> None:
-    """Refuse what could not run although the definition itself is right."""
+def _faults(tenant: Tenant, spec: WorkflowSpec, bundle_follows: bool) -> list[FieldError]:
+    """Why it could not run although the definition itself is right."""
     errors: list[FieldError] = []
-    if spec.bundle is not None and not Bundle.objects.filter(tenant=tenant, sha256=spec.bundle).exists():
-        message = f"Tenant {tenant.slug} has no bundle {spec.bundle[:12]}…: upload it first (rmctl push does)."
+    given = spec.bundle is None or bundle_follows
+    if not given and not Bundle.objects.filter(tenant=tenant, sha256=spec.bundle).exists():
+        message = f"Tenant {tenant.slug} has no bundle {str(spec.bundle)[:12]}…: upload it first (rmctl push does)."
         errors.append(FieldError(field="bundle", message=message, code="unknown_bundle"))
     properties = spec.params.get("properties", {})
     needed = [name for name in spec.params.get("required", []) if "default" not in properties[name]]
@@ -141,9 +147,7 @@ def _check(tenant: Tenant, spec: WorkflowSpec) -> None:
         except ValueError as error:
             errors.append(FieldError(field=name, message=f"{error}.", code="out_of_range"))
     errors += _unknown_secrets(tenant, spec)
-    errors += _impossible_tasks(tenant, spec)
-    if errors:
-        raise Invalid(f"{errors[0]['field']}: {errors[0]['message']}", code=errors[0]["code"], errors=errors)
+    return errors + _impossible_tasks(tenant, spec)
 
 
 def _unknown_secrets(tenant: Tenant, spec: WorkflowSpec) -> list[FieldError]:

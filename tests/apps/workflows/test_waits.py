@@ -25,9 +25,14 @@ def wait(name: str, kind: str, *upstream: str, **fields: Any) -> dict[str, Any]:
 
 
 def sensor(name: str, *upstream: str, **poke: Any) -> dict[str, Any]:
-    """A bash script cannot be poked; the bundle that a function needs is not looked at here."""
+    """The bundle that a function needs is not looked at here."""
     fields = {"kind": "python", "file": "flow.py", "function": "look", "poke": poke}
     return {"id": name, "upstream": list(upstream), **fields}
+
+
+def script_sensor(name: str, *upstream: str, **poke: Any) -> dict[str, Any]:
+    """A script that writes whether it is done to RM_RESULT."""
+    return {**bash(name, *upstream), "poke": poke}
 
 
 def task(run: Run, name: str, index: int = -1) -> Task:
@@ -111,8 +116,8 @@ def test_a_sensor_is_poked_at_its_times_and_gives_its_value(world: World, bundle
 
 
 @pytest.mark.parametrize(("soft", "state"), [(False, "failed"), (True, "skipped")])
-def test_a_sensor_has_a_last_poke_and_ends(world: World, bundle: str, soft: bool, state: str) -> None:
-    run = start(world.vision, sensor("look", interval=60, timeout=90, soft_fail=soft), bundle=bundle)
+def test_a_sensor_has_a_last_poke_and_ends(world: World, soft: bool, state: str) -> None:
+    run = start(world.vision, script_sensor("look", interval=60, timeout=90, soft_fail=soft))
     for _ in range(2):
         end(run, "look", result={"done": False, "value": None})
         look()
