@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from apps.workflows.states import TASK_ACTIVE
+from rmctl.spec.mapping import sources as lists_of
 
 from . import folding
 from .words import duration
@@ -84,7 +85,7 @@ def edges(definition: Mapping[str, Any]) -> list[list[str]]:
         sources = dict.fromkeys(task.get("upstream") or [])
         arguments = [
             *(task.get("arguments") or {}).values(),
-            *((task.get("map") or {}).get("over") or {}).values(),
+            *(argument for _, argument in lists_of(task.get("map"))),
         ]
         for argument in arguments:
             if isinstance(argument, Mapping) and "result" in argument:

@@ -25,7 +25,7 @@ from engine.dag import TaskState as EngineState
 from engine.dag import run_outcome
 from rmctl.spec import SpecError
 
-from . import moved, past, waits
+from . import moved, past, unmade, waits
 from .commands.datasets import EXTRA_BYTES, Update, record_updates
 from .commands.runs import start_children
 from .commands.scheduled import hasten
@@ -200,8 +200,17 @@ class _Batch:
         for run_id in asked:
             self.progress[run_id].hold(holds.get(run_id, {}))
 
+    def _grow(self) -> None:
+        """Ask how far mapped tasks are whose instances have started or ended."""
+        asked = {run_id: names for run_id, one in self.progress.items() if (names := one.growing.unasked())}
+        if asked:
+            found = unmade.made(asked)
+            for run_id in asked:
+                self.progress[run_id].grow(found[run_id])
+
     def _start(self) -> None:
         self._hold()
+        self._grow()
         wanted: dict[int, set[str]] = {}
         mapped = False
         for run_id, one in self.progress.items():
@@ -226,6 +235,9 @@ class _Batch:
         self._write_datasets()
         for run, detail in self.broken.values():
             self._abandon(run, detail)
+        again = [run_id for run_id, one in self.progress.items() if one.growing.again]
+        if again:
+            moved.tell_runs(again)
         ended = self._write_runs()
         record_all(SYSTEM, self.facts)
         return Applied(jobs=jobs, ended=ended)

@@ -13,6 +13,7 @@ from django.db import connection
 from . import moved, past, waits
 from .plans import plan_of
 from .states import TaskState
+from .unmade import unfinished
 
 # News and starting runs of one pass; the next pass follows at once when there are more.
 NEWS_MAX = 2000
@@ -133,7 +134,7 @@ def observe(*, search: bool | None = None, review: bool | None = None) -> Observ
     _starts(observed)
     if review or (review is None and time.monotonic() - _reviewed_at > REVIEW_SECONDS):
         _reviewed_at = time.monotonic()
-        for run_id in (*_stuck(), *past.released()):
+        for run_id in (*_stuck(), *past.released(), *unfinished()):
             observed.work.setdefault(run_id, Work()).review = True
     return observed
 

@@ -24,12 +24,14 @@ from rmctl.spec.templates import STATUS as TEMPLATE_STATUS
 
 from .datasets import triggering_events
 from .deferring import Deferring, End
+from .expansion import Growing, require_room, require_same_width
 from .models import Run
 from .observe import News, TaskRow
 from .past import Hold
 from .plans import Plan
-from .results import EXPANSION_BYTES, INPUT_BYTES, RESULTS_BYTES, TooLarge, size
+from .results import INPUT_BYTES, RESULTS_BYTES, TooLarge, size
 from .states import TaskState
+from .unmade import Made
 from .waits import WaitRow, merge_results
 from .ways import left_out
 
@@ -61,6 +63,8 @@ class Progress:
         # Tasks that a branch or a condition leaves out, with a sentence that says so.
         self.left_out: dict[str, str] = {}
         self.deferring = Deferring(run, plan, now)
+        # Mapped tasks of which further instances are to be made.
+        self.growing = Growing()
         # What tasks wait for, as far as this pass looks at it, and results of tasks that ended in it without a job.
         self.waits: dict[int, WaitRow] = {}
         self.results: dict[Ready, Any] = {}
@@ -151,6 +155,8 @@ class Progress:
                 self._end(row, said.state, said.detail, at=at)
             else:
                 row.move(TaskState.DEFERRED, self.now, said)
+                if row.index >= 0:
+                    self.growing.moved(self.rows[row.name])
             return
         try:
             out = left_out(self.plan, task, result)
@@ -203,8 +209,11 @@ class Progress:
         self._end(row, end.state, end.detail)
 
     def _group_runs(self, row: TaskRow) -> None:
+        if row.index < 0:
+            return
         group = self.rows[row.name]
-        if row.index >= 0 and group.state == TaskState.QUEUED:
+        self.growing.moved(group)
+        if group.state == TaskState.QUEUED:
             group.move(TaskState.RUNNING, row.started_at or self.now)
 
     def _end(self, row: TaskRow, state: str, detail: str = "", *, at: datetime | None = None) -> None:
@@ -218,6 +227,7 @@ class Progress:
         column = str(state) if state in (TaskState.SUCCEEDED, TaskState.SKIPPED) else "failed"
         setattr(group, column, getattr(group, column) + 1)
         group.changed = True
+        self.growing.moved(group)
         self._end_group(group, at or self.now)
 
     def _end_group(self, group: TaskRow, at: datetime) -> None:
@@ -283,6 +293,9 @@ class Progress:
     def review(self, instances: Mapping[str, Mapping[str, int]] | None) -> None:
         """Find what is ready from the rows alone, all of which are loaded: what waited for a free place, and,
         with the `instances` counted anew, whatever a run is missing that has come to rest or that people changed."""
+        for row in self.rows.values():
+            if row.state not in TERMINAL:
+                self.growing.moved(row)
         if instances is not None:
             self._recount(instances)
             self._waiting_instances()
@@ -338,6 +351,11 @@ class Progress:
 
     # What starts
 
+    def grow(self, made: Mapping[str, Made]) -> None:
+        """Take how far mapped tasks are that were asked for; those of which more is to be made are ready for it."""
+        for name in self.growing.take(made, self.rows, self.instances.values()):
+            self.ready.append((name, -1))
+
     def wanted(self) -> tuple[set[str], bool]:
         """The tasks whose results `start` reads, and whether mapped ones are among them."""
         if self.slots == 0:
@@ -386,6 +404,9 @@ class Progress:
             if row.state in TERMINAL:
                 continue  # Left out by a branch while it waited for a place.
             try:
+                if row.index < 0 and row.width is not None:
+                    self._make(row, task, results)
+                    continue
                 known = _usable(task, self.plan.references[name], results)
                 if task.kind == "empty":
                     row.started_at = self.now
@@ -399,9 +420,6 @@ class Progress:
             except ArgumentError as error:
                 self._end(row, TaskState.FAILED, str(error))
 
-    def _items(self, task: CompiledTask, results: Mapping[str, Any]) -> list[Any]:
-        return task.items(results, self.run.params)
-
     def _begin(self, row: TaskRow, task: CompiledTask, inputs: Mapping[str, Any]) -> None:
         """Let a task or an instance wait or get its job."""
         if task.jobless:
@@ -412,14 +430,10 @@ class Progress:
         if isinstance(task.options, Poke):
             self.deferring.poke(row, task.options, self.waits.get(row.pk) if row.pk else None)
 
-    def _item(self, row: TaskRow, task: CompiledTask, results: Mapping[str, Any]) -> Any:
-        items = self._items(task, results)
-        if row.index >= len(items):
-            raise ArgumentError(
-                f"The list that {task.id} is mapped over has only {len(items)} items since what makes it ran again: "
-                f"clear {task.id} as a whole."
-            )
-        return items[row.index]
+    def _item(self, row: TaskRow, task: CompiledTask, results: Mapping[str, Any]) -> dict[str, Any]:
+        expansion = self.growing.expansion(task, results, self.run.params)
+        require_same_width(self.rows[row.name], expansion)
+        return expansion.item(row.index)
 
     def _submit(self, row: TaskRow, task: CompiledTask, inputs: Mapping[str, Any]) -> None:
         if inputs and size(inputs) > INPUT_BYTES:
@@ -447,30 +461,37 @@ class Progress:
         return triggering_events(self.run)
 
     def _expand(self, group: TaskRow, task: CompiledTask, results: Mapping[str, Any]) -> None:
-        items = self._items(task, results)
-        if not items:
+        expansion = self.growing.expansion(task, results, self.run.params)
+        if not expansion.width:
             self._end(group, TaskState.SKIPPED, "There was nothing to map over.")
             return
-        common = task.resolve(results, self.run.params)
-        if size(common) * len(items) + size(items) > EXPANSION_BYTES:
-            raise ArgumentError(
-                f"The arguments of the {len(items)} instances of {task.id} are together larger than "
-                f"{EXPANSION_BYTES // 2**20} MiB: write files and pass their names."
-            )
-        [over] = task.over
-        group.width = len(items)
+        require_room(task, expansion, task.resolve(results, self.run.params))
+        group.width = expansion.width
         group.succeeded = group.failed = group.skipped = 0
         group.move(TaskState.DEFERRED if task.jobless else TaskState.QUEUED, self.now)
-        for index, item in enumerate(items):
+        self._make(group, task, results)
+
+    def _make(self, group: TaskRow, task: CompiledTask, results: Mapping[str, Any]) -> None:
+        """Make the next instances of a mapped task; what keeps all of them from running fails each."""
+        fault, common, made = "", {}, []
+        try:
+            common = task.resolve(_usable(task, self.plan.references[task.id], results), self.run.params)
+        except ArgumentError as error:
+            fault = str(error)
+        for index in self.growing.due(group):
             row = TaskRow(0, self.run.pk, task.id, index, TaskState.WAITING, None, None, 0, 0, 0, "", None, None, None)
             self.instances[task.id, index] = row
-            self.made.append(row)
+            made.append(row)
             if self.slots == 0:
                 continue
             try:
-                self._begin(row, task, {**common, over: item})
+                if fault:
+                    raise ArgumentError(fault)
+                self._begin(row, task, {**common, **self._item(row, task, results)})
             except ArgumentError as error:
                 self._end(row, TaskState.FAILED, str(error))
+        self.made += made
+        self.growing.made(group, made)
 
 
 def _why_left_out(task: CompiledTask) -> str:

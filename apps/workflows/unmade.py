@@ -1,0 +1,55 @@
+"""How far mapped tasks are expanded, by their rows: which of their instances are not made yet.
+
+Instances are made in the order of their indices and deleted only all together, so that the highest index says how many
+there are; both are looked up in the index of (run, name, index).
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from django.db import connection
+
+# Instances of one task that have not started: below half of it further ones are made.
+WINDOW = 256
+UNFINISHED_MAX = 100
+
+_MADE = "coalesce((SELECT max(t.index) + 1 FROM workflows_task t WHERE t.run_id = g.run_id AND t.name = g.name), 0)"
+_ACTIVE = "g.index = -1 AND g.state IN ('deferred', 'queued', 'running') AND NOT g.restart AND g.width IS NOT NULL"
+
+
+@dataclass(slots=True)
+class Made:
+    """How many instances of a mapped task have been made, and how many of them have not started, by the database."""
+
+    count: int
+    idle: int
+
+
+def made(wanted: Mapping[int, Iterable[str]]) -> dict[int, dict[str, Made]]:
+    """The state of expansion of mapped tasks in flight, by run and name; none of those that are being cleared."""
+    pairs = [(run, name) for run, names in wanted.items() for name in names]
+    found: dict[int, dict[str, Made]] = {run: {} for run in wanted}
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT g.run_id, g.name, {_MADE}, (SELECT count(*) FROM workflows_task t WHERE t.run_id = g.run_id "
+            "AND t.name = g.name AND t.index >= 0 AND t.state IN ('waiting', 'queued')) "
+            "FROM unnest(%s::bigint[], %s::text[]) AS w(run_id, name) "
+            f"JOIN workflows_task g ON g.run_id = w.run_id AND g.name = w.name AND {_ACTIVE}",
+            [[run for run, _ in pairs], [name for _, name in pairs]],
+        )
+        for run, name, count, idle in cursor.fetchall():
+            found[run][name] = Made(count, idle)
+    return found
+
+
+def unfinished() -> list[int]:
+    """Running runs with a mapped task of which more instances are to be made and none has yet to start."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT DISTINCT g.run_id FROM workflows_run r JOIN workflows_task g ON g.run_id = r.id "
+            f"WHERE r.state = 'running' AND {_ACTIVE} AND g.width > %s AND {_MADE} < g.width "
+            "AND NOT EXISTS (SELECT 1 FROM workflows_task t WHERE t.run_id = g.run_id AND t.name = g.name "
+            "AND t.index >= 0 AND t.state IN ('waiting', 'queued')) ORDER BY g.run_id LIMIT %s",
+            [WINDOW, UNFINISHED_MAX],
+        )
+        return [run for (run,) in cursor.fetchall()]
