@@ -72,8 +72,8 @@ class TaskView:
         if self.kind.mapped:
             if self.width is None:
                 return "mapped, not expanded yet" if self.state == "waiting" else self.state.replace("_", " ")
-            failed = f", {self.failed} failed" if self.failed else ""
-            return f"{self.done} of {self.width}{failed}" + (f" · {duration(took)}" if took is not None else "")
+            failed = f", {self.failed:,} failed" if self.failed else ""
+            return f"{self.done:,} of {self.width:,}{failed}" + (f" · {duration(took)}" if took is not None else "")
         word = self.state.replace("_", " ")
         return word if took is None else f"{word} · {duration(took)}"
 

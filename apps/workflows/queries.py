@@ -16,6 +16,7 @@ from . import policies
 from .models import Backfill, Run, Task, Workflow, WorkflowVersion
 from .plans import plan_of
 from .states import RUN_ACTIVE, TASK_ACTIVE, TaskState
+from .unmade import missing, with_missing
 
 # A run without one of them has one of these as its worst; the page colours an expanded task by it.
 Counts = dict[str, int]
@@ -136,6 +137,8 @@ def count_states(runs: Iterable[int]) -> dict[int, Counts]:
     )
     for run, state, count in rows:
         found[run][state] = count
+    for run, state, count in missing(found):
+        found[run][state] = found[run].get(state, 0) + count
     return found
 
 
@@ -209,7 +212,7 @@ def run_graph(run: Run) -> dict[str, Any]:
             "job": task.job_id,
             "detail": task.detail,
             "width": task.width,
-            "counts": instances.get(task.name, {}),
+            "counts": with_missing(instances[task.name], task.state, task.width),
             "started_at": _text(task.started_at),
             "ended_at": _text(task.ended_at),
         }

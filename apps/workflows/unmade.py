@@ -9,9 +9,12 @@ from dataclasses import dataclass
 
 from django.db import connection
 
+from .states import TASK_ACTIVE, TaskState
+
 # Instances of one task that have not started: below half of it further ones are made.
 WINDOW = 256
 UNFINISHED_MAX = 100
+ENDED_BEFORE = "Its task ended before it was made."
 
 _MADE = "coalesce((SELECT max(t.index) + 1 FROM workflows_task t WHERE t.run_id = g.run_id AND t.name = g.name), 0)"
 _ACTIVE = "g.index = -1 AND g.state IN ('deferred', 'queued', 'running') AND NOT g.restart AND g.width IS NOT NULL"
@@ -53,3 +56,43 @@ def unfinished() -> list[int]:
             [WINDOW, UNFINISHED_MAX],
         )
         return [run for (run,) in cursor.fetchall()]
+
+
+def write_out(groups: Iterable[int]) -> int:
+    """Make the missing instances of mapped tasks that have ended, given by their rows, as having ended with them;
+    returns how many. So they keep that end when others of the instances run again or are marked."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO workflows_task (run_id, name, index, state, succeeded, failed, skipped, detail, ended_at) "
+            "SELECT g.run_id, g.name, i, g.state, 0, 0, 0, %s, g.ended_at "
+            "FROM workflows_task g, generate_series(0, g.width - 1) AS i WHERE g.id = ANY(%s) AND NOT EXISTS ("
+            "SELECT 1 FROM workflows_task t WHERE t.run_id = g.run_id AND t.name = g.name AND t.index = i)",
+            [ENDED_BEFORE, list(groups)],
+        )
+        return cursor.rowcount
+
+
+def missing(runs: Iterable[int]) -> list[tuple[int, str, int]]:
+    """(run, state, how many) of instances that are not made: they wait while their task goes on, and count as having
+    ended with it."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT run_id, state, width - made FROM ("
+            f"SELECT g.run_id, g.state, g.width, {_MADE} AS made FROM workflows_task g "
+            "WHERE g.run_id = ANY(%s) AND g.index = -1 AND g.width > 0) AS g WHERE width > made",
+            [list(runs)],
+        )
+        return [(run, _state_of_missing(state), count) for run, state, count in cursor.fetchall()]
+
+
+def with_missing(counts: dict[str, int], state: str, width: int | None) -> dict[str, int]:
+    """The instances of a mapped task by state, with those that are not made, as `missing` counts them."""
+    more = (width or 0) - sum(counts.values())
+    if more > 0:
+        its = _state_of_missing(state)
+        counts[its] = counts.get(its, 0) + more
+    return counts
+
+
+def _state_of_missing(state: str) -> str:
+    return TaskState.WAITING.value if state in TASK_ACTIVE else state
