@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rmctl.sdk.datasets import Dataset
     from rmctl.sdk.functions import setup, task, teardown
     from rmctl.sdk.kinds import TaskGroup, approval, task_group, trigger_run, wait_for, wait_for_run, wait_until
+    from rmctl.sdk.mapping import zipped
     from rmctl.sdk.options import SdkError
     from rmctl.sdk.runtime import Poked, TaskFailed, TaskSkipped, artifact, checkpoint, checkpoint_folder, context
     from rmctl.stored import connection, variable
@@ -44,6 +45,7 @@ __all__ = [
     "wait_for",
     "wait_for_run",
     "wait_until",
+    "zipped",
 ]
 
 _RUNTIME = ("Poked", "TaskFailed", "TaskSkipped", "artifact", "checkpoint", "checkpoint_folder", "context")
@@ -63,6 +65,8 @@ def __getattr__(name: str) -> object:
         from rmctl.sdk import kinds as source  # type: ignore[no-redef]
     elif name in _STORED:
         from rmctl import stored as source  # type: ignore[no-redef]
+    elif name == "zipped":
+        from rmctl.sdk import mapping as source  # type: ignore[no-redef]
     elif name == "SdkError":
         from rmctl.sdk import options as source  # type: ignore[no-redef]
     elif name == "Dataset":
