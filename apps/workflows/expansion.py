@@ -1,10 +1,10 @@
 """Mapped tasks during a pass: their instances come into being little by little, as earlier ones start.
 
 The row of the mapped task holds how many there will be (`width`). Instances are made in the order of their indices, so
-how many there are says which is next; at any time only about WINDOW of them have not started. What waits as rows and
-not in the queue (questions, runs that were started, sensors between pokes) does not count, so that it comes WINDOW rows
-a pass. The pass that sees an instance start or end makes the next ones in its own transaction; every few seconds a
-search finds tasks that nobody told of (`unfinished`).
+how many there are says which is next; at any time few of them have not started (`Made.window`). What waits as rows and
+not in the queue (questions, runs that were started, sensors between pokes) does not count among these. The pass that
+sees an instance start or end makes the next ones in its own transaction; every few seconds a search finds tasks that
+nobody told of (`unfinished`).
 """
 
 from collections.abc import Iterable, Mapping
@@ -47,7 +47,7 @@ class Growing:
         self._done |= self.asked
         self.asked = set()
         self._known |= known
-        return [name for name, each in known.items() if each.idle <= unmade.WINDOW // 2]
+        return [name for name, each in known.items() if each.idle <= each.window // 2]
 
     def unasked(self) -> set[str]:
         """The tasks of which the database has to be asked how far they are."""
@@ -61,16 +61,16 @@ class Growing:
 
     def due(self, group: TaskRow) -> range:
         """The indices of the instances that this pass makes of a task that has its width."""
-        known = self._known.get(group.name, Made(0, 0))
+        known = self._known.get(group.name, Made())
         self._done.add(group.name)
-        return range(known.count, min(group.width or 0, known.count + unmade.WINDOW - known.idle))
+        return range(known.count, min(group.width or 0, known.count + known.window - known.idle))
 
     def made(self, group: TaskRow, rows: Iterable[TaskRow]) -> None:
         """Instances were made: whether it goes on by itself once some of them start."""
         found = list(rows)
-        known = self._known.get(group.name, Made(0, 0))
+        known = self._known.get(group.name, Made())
         idle = known.idle + sum(row.state in _NOT_STARTED for row in found)
-        if known.count + len(found) < (group.width or 0) and idle <= unmade.WINDOW // 2:
+        if known.count + len(found) < (group.width or 0) and idle <= known.window // 2:
             self.again = True
 
 

@@ -11,8 +11,9 @@ from django.db import connection
 
 from .states import TASK_ACTIVE, TaskState
 
-# Instances of one task that have not started: below half of it further ones are made.
-WINDOW = 256
+# As many instances of one task as have not started are there, or as many as run if that is more: few enough that other
+# work does not queue behind thousands, and more the larger the fleet that takes them. Below half of it more are made.
+WINDOW = 64
 UNFINISHED_MAX = 100
 ENDED_BEFORE = "Its task ended before it was made."
 
@@ -22,10 +23,17 @@ _ACTIVE = "g.index = -1 AND g.state IN ('deferred', 'queued', 'running') AND NOT
 
 @dataclass(slots=True)
 class Made:
-    """How many instances of a mapped task have been made, and how many of them have not started, by the database."""
+    """How many instances of a mapped task have been made, how many of them have not started, and how many run, by the
+    database."""
 
-    count: int
-    idle: int
+    count: int = 0
+    idle: int = 0
+    running: int = 0
+
+    @property
+    def window(self) -> int:
+        """How many that have not started there should be."""
+        return max(WINDOW, self.running)
 
 
 def made(wanted: Mapping[int, Iterable[str]]) -> dict[int, dict[str, Made]]:
@@ -34,14 +42,16 @@ def made(wanted: Mapping[int, Iterable[str]]) -> dict[int, dict[str, Made]]:
     found: dict[int, dict[str, Made]] = {run: {} for run in wanted}
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT g.run_id, g.name, {_MADE}, (SELECT count(*) FROM workflows_task t WHERE t.run_id = g.run_id "
-            "AND t.name = g.name AND t.index >= 0 AND t.state IN ('waiting', 'queued')) "
+            f"SELECT g.run_id, g.name, {_MADE}, active.idle, active.running "
             "FROM unnest(%s::bigint[], %s::text[]) AS w(run_id, name) "
-            f"JOIN workflows_task g ON g.run_id = w.run_id AND g.name = w.name AND {_ACTIVE}",
+            f"JOIN workflows_task g ON g.run_id = w.run_id AND g.name = w.name AND {_ACTIVE} CROSS JOIN LATERAL ("
+            "SELECT count(*) FILTER (WHERE t.state <> 'running') AS idle, "
+            "count(*) FILTER (WHERE t.state = 'running') AS running FROM workflows_task t WHERE t.run_id = g.run_id "
+            "AND t.name = g.name AND t.index >= 0 AND t.state IN ('waiting', 'queued', 'running')) AS active",
             [[run for run, _ in pairs], [name for _, name in pairs]],
         )
-        for run, name, count, idle in cursor.fetchall():
-            found[run][name] = Made(count, idle)
+        for run, name, *counts in cursor.fetchall():
+            found[run][name] = Made(*counts)
     return found
 
 

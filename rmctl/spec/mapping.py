@@ -150,9 +150,9 @@ def expand(mapping: Mapping[str, Any], lists: Mapping[str, Any], given: Collecti
     lengths = [len(items) for items in checked.values()]
     width = math.prod(lengths) if kind == "over" else max(lengths)
     if kind == "zip" and "fill" not in mapping and len(set(lengths)) > 1:
-        there = ", ".join(f"{name} has {len(items):,}" for name, items in checked.items())
+        there = ", ".join(f"{name} has {len(items):,} items" for name, items in checked.items())
         raise ArgumentError(
-            f"the lists of a zip are of different lengths: {there} items. Make them equally long, or give a fill."
+            f"the lists of a zip are of different lengths: {there}. Make them equally long, or give a fill."
         )
     if width > mapping["limit"]:
         raise ArgumentError(_too_many(checked, width, mapping["limit"], product=kind == "over"))

@@ -56,7 +56,7 @@ def test_a_wide_product_is_never_written_out() -> None:
             r"20 \(x\) × 30 \(y\) are 600 instances; its limit is 100",
         ),
         ({"over": {}, "limit": 10_000}, {"x": [0] * 1000, "y": [0] * 100}, "are 100,000 instances.*Map over fewer"),
-        ({"zip": {}}, {"x": [1, 2], "y": [1, 2, 3]}, "different lengths: x has 2, y has 3 items"),
+        ({"zip": {}}, {"x": [1, 2], "y": [1, 2, 3]}, "different lengths: x has 2 items, y has 3 items"),
         ({"kwargs": {}}, {"kwargs": [{"a": 1}, 7]}, "item 1 of kwargs must be an object"),
         ({"kwargs": {}}, {"kwargs": [{"not one": 1}]}, '"not one", which is not the name'),
         ({"kwargs": {}, "accepts": ["rows"]}, {"kwargs": [{"row": 1}]}, "unknown argument row; there are rows. Did"),
