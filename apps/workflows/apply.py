@@ -29,6 +29,7 @@ from . import moved, past, unmade, waits
 from .commands.datasets import EXTRA_BYTES, Update, record_updates
 from .commands.runs import start_children
 from .commands.scheduled import hasten
+from .ends import of_sensor
 from .facts import run_fact
 from .fence import fenced
 from .models import Run, Task
@@ -42,12 +43,13 @@ from .observe import (
     job_results,
     load_all,
     load_tasks,
+    load_waiting,
     news_of,
     task_states,
     with_active_tasks,
 )
 from .plans import plan_of
-from .progress import Progress, Start, of_sensor
+from .progress import Progress, Start
 from .results import load_results, size
 from .states import RUN_EDGES, TASK_EDGES, RunState, TaskState
 
@@ -205,8 +207,9 @@ class _Batch:
         asked = {run_id: names for run_id, one in self.progress.items() if (names := one.growing.unasked())}
         if asked:
             found = unmade.made(asked)
-            for run_id in asked:
-                self.progress[run_id].grow(found[run_id])
+            waiting = {run_id: cleared for run_id in asked if (cleared := self.progress[run_id].grow(found[run_id]))}
+            for row in load_waiting(waiting) if waiting else ():
+                self.progress[row.run].restart([row])
 
     def _start(self) -> None:
         self._hold()
@@ -235,7 +238,7 @@ class _Batch:
         self._write_datasets()
         for run, detail in self.broken.values():
             self._abandon(run, detail)
-        again = [run_id for run_id, one in self.progress.items() if one.growing.again]
+        again = [run_id for run_id, one in self.progress.items() if one.growing.again(limited=one.slots is not None)]
         if again:
             moved.tell_runs(again)
         ended = self._write_runs()

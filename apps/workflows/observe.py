@@ -250,6 +250,18 @@ def load_all(runs: Iterable[int]) -> list[TaskRow]:
     return [TaskRow(*row) for row in rows]
 
 
+def load_waiting(wanted: Mapping[int, Mapping[str, int]]) -> list[TaskRow]:
+    """So many instances that wait, the first ones, of these mapped tasks, by run and name."""
+    asked = [(run, name, count) for run, names in wanted.items() for name, count in names.items()]
+    rows = _fetch(
+        f"SELECT {COLUMNS} FROM unnest(%s::bigint[], %s::text[], %s::int[]) AS w(run_id, name, count) "
+        "CROSS JOIN LATERAL (SELECT * FROM workflows_task t WHERE t.run_id = w.run_id AND t.name = w.name "
+        "AND t.index >= 0 AND t.state = 'waiting' ORDER BY t.index LIMIT w.count) t ORDER BY t.id",
+        [list(column) for column in zip(*asked, strict=True)],
+    )
+    return [TaskRow(*row) for row in rows]
+
+
 def count_instances(run: int) -> dict[str, dict[str, int]]:
     """Ended instances of a run's mapped tasks: name → state → how many."""
     rows = _fetch(

@@ -16,7 +16,6 @@ from engine.branches import left_out_by_condition
 from engine.clearing import recounted
 from engine.dag import TERMINAL, Counters, advance, mapped_outcome, outcome
 from engine.dag import TaskState as EngineState
-from rmctl.runner import FAIL_STATUS, SKIP_STATUS
 from rmctl.spec import ArgumentError, CompiledTask
 from rmctl.spec.kinds import Poke
 from rmctl.spec.templates import KEY
@@ -24,12 +23,13 @@ from rmctl.spec.templates import STATUS as TEMPLATE_STATUS
 
 from .datasets import triggering_events
 from .deferring import Deferring, End
-from .expansion import Growing, require_room, require_same_width
+from .ends import end_of, of_sensor, why_left_out
+from .expansion import Growing, require_room, require_same_width, wide
 from .models import Run
 from .observe import News, TaskRow
 from .past import Hold
 from .plans import Plan
-from .results import INPUT_BYTES, RESULTS_BYTES, TooLarge, size
+from .results import INPUT_BYTES, size, usable
 from .states import TaskState
 from .unmade import Made
 from .waits import WaitRow, merge_results
@@ -37,7 +37,6 @@ from .ways import left_out
 
 Loader = Callable[[Mapping[int, Iterable[str]]], list[TaskRow]]
 Ready = tuple[str, int]  # Name and instance; -1 for a task or a mapped task as a whole.
-_ENDS = {"succeeded": TaskState.SUCCEEDED, "failed": TaskState.FAILED, "cancelled": TaskState.CANCELLED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +137,7 @@ class Progress:
                 self._group_runs(row)
                 continue
             row.started_at = row.started_at or item.started_at
-            state, detail = _end_of(item)
+            state, detail = end_of(item)
             if item.exit_code == TEMPLATE_STATUS and self.plan.tasks[row.name].template is not None:
                 detail = "A template of it could not be rendered; its log says which and why."
             if state == TaskState.SUCCEEDED and row.name in self.plan.answering:
@@ -163,7 +162,7 @@ class Progress:
         except ArgumentError as error:
             self._end(row, TaskState.FAILED, str(error), at=at)
             return
-        self.left_out |= dict.fromkeys(out, _why_left_out(task))
+        self.left_out |= dict.fromkeys(out, why_left_out(task))
         self._end(row, TaskState.SUCCEEDED, at=at)
 
     def decided(self) -> dict[str, int]:
@@ -182,7 +181,7 @@ class Progress:
             except ArgumentError:
                 continue  # Of another version, or marked: it decided nothing.
             waiting = [below for below in out if self.rows[below].state == TaskState.WAITING]
-            self.left_out = dict.fromkeys(waiting, _why_left_out(self.plan.tasks[name])) | self.left_out
+            self.left_out = dict.fromkeys(waiting, why_left_out(self.plan.tasks[name])) | self.left_out
 
     def look(self, due: Iterable[tuple[TaskRow, WaitRow]]) -> None:
         """Look at deferred tasks whose wait may be over."""
@@ -315,7 +314,12 @@ class Progress:
         self._waiting_instances()
 
     def _waiting_instances(self) -> None:
-        waiting = [key for key, row in self.instances.items() if row.state == TaskState.WAITING]
+        # Of wide tasks those that were cleared start little by little, as the others did (`restart`).
+        waiting = [
+            key
+            for key, row in self.instances.items()
+            if row.state == TaskState.WAITING and (self.slots is not None or not wide(self.rows[row.name]))
+        ]
         self.ready += sorted(waiting, key=lambda key: (self.plan.position[key[0]], key[1]))
 
     def _recount(self, instances: Mapping[str, Mapping[str, int]]) -> None:
@@ -351,10 +355,21 @@ class Progress:
 
     # What starts
 
-    def grow(self, made: Mapping[str, Made]) -> None:
-        """Take how far mapped tasks are that were asked for; those of which more is to be made are ready for it."""
-        for name in self.growing.take(made, self.rows, self.instances.values()):
-            self.ready.append((name, -1))
+    def grow(self, made: Mapping[str, Made]) -> dict[str, int]:
+        """Take how far mapped tasks are that were asked for; those of which more is to be made are ready for it.
+
+        Returns of how many instances that were cleared `restart` is to get the rows; a limited run has those already.
+        """
+        self.growing.take(made, self.rows, self.instances.values())
+        self.ready += [(name, -1) for name in self.growing.incomplete(made)]
+        return self.growing.cleared(made) if self.slots is None else {}
+
+    def restart(self, rows: Iterable[TaskRow]) -> None:
+        """Start these instances, which wait."""
+        waiting = [self.instances.setdefault((row.name, row.index), row) for row in rows]
+        waiting = [row for row in waiting if row.state == TaskState.WAITING]
+        self.growing.restart(waiting)
+        self.ready += [(row.name, row.index) for row in waiting]
 
     def wanted(self) -> tuple[set[str], bool]:
         """The tasks whose results `start` reads, and whether mapped ones are among them."""
@@ -407,7 +422,7 @@ class Progress:
                 if row.index < 0 and row.width is not None:
                     self._make(row, task, results)
                     continue
-                known = _usable(task, self.plan.references[name], results)
+                known = usable(task, self.plan.references[name], results)
                 if task.kind == "empty":
                     row.started_at = self.now
                     self._end(row, TaskState.SUCCEEDED)
@@ -475,7 +490,7 @@ class Progress:
         """Make the next instances of a mapped task; what keeps all of them from running fails each."""
         fault, common, made = "", {}, []
         try:
-            common = task.resolve(_usable(task, self.plan.references[task.id], results), self.run.params)
+            common = task.resolve(usable(task, self.plan.references[task.id], results), self.run.params)
         except ArgumentError as error:
             fault = str(error)
         for index in self.growing.due(group):
@@ -492,47 +507,3 @@ class Progress:
                 self._end(row, TaskState.FAILED, str(error))
         self.made += made
         self.growing.made(group, made)
-
-
-def _why_left_out(task: CompiledTask) -> str:
-    return f"{task.id} did not choose it." if task.decides == "branch" else f"{task.id} found that it is not to go on."
-
-
-def _end_of(item: News) -> tuple[str, str]:
-    """The state that a task takes from its job, with a detail for people."""
-    if item.job_state is None:
-        return TaskState.FAILED, "Its job was deleted before it had ended."
-    state = _ENDS[item.job_state]
-    if state == TaskState.SUCCEEDED:
-        return state, ""
-    if state == TaskState.CANCELLED:
-        return state, "Its job was cancelled."
-    if item.exit_code == SKIP_STATUS:
-        return TaskState.SKIPPED, f"It skipped itself: exit status {SKIP_STATUS}."
-    if item.exit_code == FAIL_STATUS:
-        return state, f"It said that trying again is of no use: exit status {FAIL_STATUS}."
-    if item.detail:
-        return state, item.detail
-    return (
-        state,
-        f"Its job exited with status {item.exit_code}." if item.exit_code is not None else "Its job failed.",
-    )
-
-
-def of_sensor(result: Any, *, mapped: bool) -> Any:
-    """What the last poke said besides being done."""
-    if mapped and isinstance(result, list):
-        return [of_sensor(item, mapped=False) for item in result]
-    return result.get("value") if isinstance(result, dict) else result
-
-
-def _usable(task: CompiledTask, names: Iterable[str], results: Mapping[str, Any]) -> dict[str, Any]:
-    """The results that a task reads. Raises ArgumentError when they are too large together."""
-    known = {name: results.get(name) for name in names}
-    for name, value in known.items():
-        if value is TooLarge:
-            raise ArgumentError(
-                f"{task.id} reads the results of {name}, which are together larger than "
-                f"{RESULTS_BYTES // 2**20} MiB: write files and pass their names."
-            )
-    return known

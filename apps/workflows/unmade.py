@@ -23,11 +23,12 @@ _ACTIVE = "g.index = -1 AND g.state IN ('deferred', 'queued', 'running') AND NOT
 
 @dataclass(slots=True)
 class Made:
-    """How many instances of a mapped task have been made, how many of them have not started, and how many run, by the
-    database."""
+    """How many instances of a mapped task have been made, and how many of them wait (for a place, or as they were
+    cleared), are queued and run, by the database."""
 
     count: int = 0
-    idle: int = 0
+    waiting: int = 0
+    queued: int = 0
     running: int = 0
 
     @property
@@ -42,10 +43,11 @@ def made(wanted: Mapping[int, Iterable[str]]) -> dict[int, dict[str, Made]]:
     found: dict[int, dict[str, Made]] = {run: {} for run in wanted}
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT g.run_id, g.name, {_MADE}, active.idle, active.running "
+            f"SELECT g.run_id, g.name, {_MADE}, active.waiting, active.queued, active.running "
             "FROM unnest(%s::bigint[], %s::text[]) AS w(run_id, name) "
             f"JOIN workflows_task g ON g.run_id = w.run_id AND g.name = w.name AND {_ACTIVE} CROSS JOIN LATERAL ("
-            "SELECT count(*) FILTER (WHERE t.state <> 'running') AS idle, "
+            "SELECT count(*) FILTER (WHERE t.state = 'waiting') AS waiting, "
+            "count(*) FILTER (WHERE t.state = 'queued') AS queued, "
             "count(*) FILTER (WHERE t.state = 'running') AS running FROM workflows_task t WHERE t.run_id = g.run_id "
             "AND t.name = g.name AND t.index >= 0 AND t.state IN ('waiting', 'queued', 'running')) AS active",
             [[run for run, _ in pairs], [name for _, name in pairs]],
@@ -82,27 +84,27 @@ def write_out(groups: Iterable[int]) -> int:
         return cursor.rowcount
 
 
-def missing(runs: Iterable[int]) -> list[tuple[int, str, int]]:
-    """(run, state, how many) of instances that are not made: they wait while their task goes on, and count as having
-    ended with it."""
+def count_units(runs: Iterable[int]) -> list[tuple[int, str, int]]:
+    """(run, state, how many) of the units of work of runs: tasks, and the instances of expanded ones. Those that are
+    not made wait while their task goes on, and count as having ended with it."""
+    asked = list(runs)
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT run_id, state, width - made FROM ("
-            f"SELECT g.run_id, g.state, g.width, {_MADE} AS made FROM workflows_task g "
-            "WHERE g.run_id = ANY(%s) AND g.index = -1 AND g.width > 0) AS g WHERE width > made",
-            [list(runs)],
+            "SELECT run_id, state, sum(units)::int FROM ("
+            "SELECT t.run_id, t.state, count(*) AS units FROM workflows_task t "
+            "WHERE t.run_id = ANY(%s) AND t.width IS NULL GROUP BY t.run_id, t.state UNION ALL "
+            "SELECT g.run_id, CASE WHEN g.state IN ('deferred', 'queued', 'running') THEN 'waiting' ELSE g.state END, "
+            f"g.width - {_MADE} FROM workflows_task g WHERE g.run_id = ANY(%s) AND g.index = -1 AND g.width > 0"
+            ") AS counted WHERE units > 0 GROUP BY run_id, state",
+            [asked, asked],
         )
-        return [(run, _state_of_missing(state), count) for run, state, count in cursor.fetchall()]
+        return [(run, state, count) for run, state, count in cursor.fetchall()]
 
 
 def with_missing(counts: dict[str, int], state: str, width: int | None) -> dict[str, int]:
-    """The instances of a mapped task by state, with those that are not made, as `missing` counts them."""
+    """The instances of a mapped task by state, with those that are not made, as `count_units` counts them."""
     more = (width or 0) - sum(counts.values())
     if more > 0:
-        its = _state_of_missing(state)
+        its = TaskState.WAITING.value if state in TASK_ACTIVE else state
         counts[its] = counts.get(its, 0) + more
     return counts
-
-
-def _state_of_missing(state: str) -> str:
-    return TaskState.WAITING.value if state in TASK_ACTIVE else state

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from rmctl.spec import ArgumentError, SpecError, parse_workflow
 from rmctl.spec.mapping import Expansion, expand
 
-lists = st.dictionaries(st.text("abcdefgh", min_size=1, max_size=3), st.lists(st.integers(), max_size=5), min_size=1)
+lengths = st.integers(0, 5).map(lambda length: list(range(length)))
+lists = st.dictionaries(st.sampled_from("zyxabc"), lengths, min_size=1, max_size=4)
 
 
 def items(expansion: Expansion) -> list[dict[str, Any]]:

@@ -306,3 +306,35 @@ def test_an_instance_to_come_can_be_neither_cleared_nor_marked(world: World) -> 
             act()
     with pytest.raises(Conflict):
         commands.clear(actor=SYSTEM, run_id=run.pk, choice=Choice(only_failed=True))
+
+
+def test_many_cleared_instances_start_little_by_little(world: World) -> None:
+    run = start(world.vision, wide(9), bash("after", "m"))
+    assert finish(run, lambda task: ("failed" if task.index != 4 else "succeeded", None)) == "failed"
+    clear(run, only_failed=True)
+    assert list(instances(run).values()).count("queued") == 4
+    begin(run, "m", 0)
+    step()
+    assert list(instances(run).values()).count("waiting") == 4
+    end(run, "m", index=0)
+    end(run, "m", index=1)
+    step()
+    assert list(instances(run).values()).count("waiting") == 2
+    assert finish(run) == "succeeded"
+    assert Job.objects.filter(origin=f"run:{run.pk}", name="etl.m[4]").count() == 1
+
+
+def test_cleared_instances_that_fail_at_once_do_not_keep_the_run_waiting(world: World) -> None:
+    source = bash("a")
+    run = start(world.vision, source, bash("m", map={"over": {"x": {"result": "a"}}}))
+    end(run, "a", result=list(range(9)))
+    step()
+    assert finish(run, lambda task: ("failed", [1])) == "failed"
+    clear(run, "a", downstream=False)
+    assert finish(run, lambda task: ("succeeded", [1])) == "failed"
+    clear(run, only_failed=True)
+    for _ in range(3):
+        step(review=True)
+    run.refresh_from_db()
+    assert (run.state, list(instances(run).values())) == ("failed", ["failed"] * 9)
+    assert "clear m as a whole" in Task.objects.get(run=run, name="m", index=8).detail
