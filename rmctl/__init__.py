@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         wait_for_run,
         wait_until,
     )
+    from rmctl.sdk.mapping import zipped
     from rmctl.sdk.operators import container, http, sql, wait_for_file
     from rmctl.sdk.options import SdkError
     from rmctl.sdk.runtime import Poked, TaskFailed, TaskSkipped, artifact, checkpoint, checkpoint_folder, context
@@ -59,6 +60,7 @@ __all__ = [
     "wait_for_file",
     "wait_for_run",
     "wait_until",
+    "zipped",
 ]
 
 _RUNTIME = ("Poked", "TaskFailed", "TaskSkipped", "artifact", "checkpoint", "checkpoint_folder", "context")
@@ -81,6 +83,8 @@ def __getattr__(name: str) -> object:
         from rmctl.sdk import operators as source  # type: ignore[no-redef]
     elif name in _STORED:
         from rmctl import stored as source  # type: ignore[no-redef]
+    elif name == "zipped":
+        from rmctl.sdk import mapping as source  # type: ignore[no-redef]
     elif name == "SdkError":
         from rmctl.sdk import options as source  # type: ignore[no-redef]
     elif name == "Dataset":

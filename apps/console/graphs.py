@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from apps.workflows.states import TASK_ACTIVE
+from rmctl.spec.mapping import sources as lists_of
 
 from . import folding
 from .words import duration
@@ -71,8 +72,8 @@ class TaskView:
         if self.kind.mapped:
             if self.width is None:
                 return "mapped, not expanded yet" if self.state == "waiting" else self.state.replace("_", " ")
-            failed = f", {self.failed} failed" if self.failed else ""
-            return f"{self.done} of {self.width}{failed}" + (f" · {duration(took)}" if took is not None else "")
+            failed = f", {self.failed:,} failed" if self.failed else ""
+            return f"{self.done:,} of {self.width:,}{failed}" + (f" · {duration(took)}" if took is not None else "")
         word = self.state.replace("_", " ")
         return word if took is None else f"{word} · {duration(took)}"
 
@@ -84,7 +85,7 @@ def edges(definition: Mapping[str, Any]) -> list[list[str]]:
         sources = dict.fromkeys(task.get("upstream") or [])
         arguments = [
             *(task.get("arguments") or {}).values(),
-            *((task.get("map") or {}).get("over") or {}).values(),
+            *(argument for _, argument in lists_of(task.get("map"))),
         ]
         for argument in arguments:
             if isinstance(argument, Mapping) and "result" in argument:

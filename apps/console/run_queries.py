@@ -16,6 +16,7 @@ from django.db.models.functions import TruncDate
 
 from apps.workflows.models import Run, Task, Workflow, WorkflowVersion
 from apps.workflows.states import TaskState
+from apps.workflows.unmade import with_missing
 
 from .graphs import Kind, TaskView, edges, groups, kind_of
 
@@ -65,6 +66,8 @@ def task_views(run: Run, rows: QuerySet[Task]) -> list[TaskView]:
             view.counts[state] = count
             if started is not None and (view.started_at is None or started < view.started_at):
                 view.started_at = started
+        for name in expanded:
+            with_missing(views[name].counts, views[name].state, views[name].width)
     return list(views.values())
 
 

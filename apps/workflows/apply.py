@@ -26,10 +26,11 @@ from engine.dag import TaskState as EngineState
 from engine.dag import run_outcome
 from rmctl.spec import SpecError
 
-from . import moved, past, waits
+from . import moved, past, unmade, waits
 from .commands.datasets import EXTRA_BYTES, Update, record_updates
 from .commands.runs import start_children
 from .commands.scheduled import hasten
+from .ends import of_sensor
 from .facts import run_fact
 from .fence import fenced
 from .models import Run, Task
@@ -43,12 +44,13 @@ from .observe import (
     job_results,
     load_all,
     load_tasks,
+    load_waiting,
     news_of,
     task_states,
     with_active_tasks,
 )
 from .plans import plan_of
-from .progress import Progress, Start, of_sensor
+from .progress import Progress, Start
 from .results import load_results, size
 from .states import RUN_EDGES, TASK_EDGES, RunState, TaskState
 
@@ -206,8 +208,18 @@ class _Batch:
         for run_id in asked:
             self.progress[run_id].hold(holds.get(run_id, {}))
 
+    def _grow(self) -> None:
+        """Ask how far mapped tasks are whose instances have started or ended."""
+        asked = {run_id: names for run_id, one in self.progress.items() if (names := one.growing.unasked())}
+        if asked:
+            found = unmade.made(asked)
+            waiting = {run_id: cleared for run_id in asked if (cleared := self.progress[run_id].grow(found[run_id]))}
+            for row in load_waiting(waiting) if waiting else ():
+                self.progress[row.run].restart([row])
+
     def _start(self) -> None:
         self._hold()
+        self._grow()
         wanted: dict[int, set[str]] = {}
         mapped = False
         for run_id, one in self.progress.items():
@@ -232,6 +244,9 @@ class _Batch:
         self._write_datasets()
         for run, detail in self.broken.values():
             self._abandon(run, detail)
+        again = [run_id for run_id, one in self.progress.items() if one.growing.again(limited=one.slots is not None)]
+        if again:
+            moved.tell_runs(again)
         ended = self._write_runs()
         record_all(SYSTEM, self.facts)
         return Applied(jobs=jobs, ended=ended)

@@ -8,7 +8,7 @@ from typing import Any
 from apps.core.errors import Conflict, Invalid
 from apps.jobs.states import JOB_ACTIVE
 from engine.clearing import behind, failing, selected
-from engine.dag import FAILING
+from engine.dag import FAILING, TERMINAL
 from engine.dag import TaskState as EngineState
 from rmctl.spec.errors import did_you_mean
 
@@ -37,7 +37,8 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A task or an instance (`index` from 0) of the run; `stopping`: its job that has not ended."""
+    """A task or an instance (`index` from 0) of the run; `stopping`: its job that has not ended. An instance that was
+    not made before its task ended has no row: its `pk` is 0."""
 
     pk: int
     name: str
@@ -76,6 +77,17 @@ class ClearPlan:
     removed: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
     remapped: tuple[str, ...] = ()
+    only_failed: bool = False
+
+    @property
+    def settled(self) -> list[int]:
+        """Rows of mapped tasks that have ended, whose instances that were not made keep that end, although others of
+        them are cleared."""
+        return [
+            row.pk
+            for row in self.groups
+            if row.state in TERMINAL and not (self.only_failed and row.state in FAILING)
+        ]
 
     @property
     def units(self) -> list[Row]:
@@ -105,7 +117,21 @@ def rows_of(run: Run) -> list[Row]:
     ):
         own = job if job_state in active else None
         found.append(Row(pk, name, index, state, width, job, restart, own or stopping.get((name, index))))
-    return found
+    return found + _unmade(found)
+
+
+def _unmade(rows: Sequence[Row]) -> list[Row]:
+    """The instances that mapped tasks which have ended never got to: they count as having ended with them."""
+    indices: dict[str, set[int]] = {row.name: set() for row in rows if row.expanded and row.state in TERMINAL}
+    for row in rows:
+        if row.index >= 0 and row.name in indices:
+            indices[row.name].add(row.index)
+    return [
+        Row(0, row.name, index, row.state, None, None, False, None)
+        for row in rows
+        if row.index < 0 and row.name in indices
+        for index in sorted(set(range(row.width or 0)) - indices[row.name])
+    ]
 
 
 def plan_clear(run: Run, choice: Choice) -> ClearPlan:
@@ -129,8 +155,9 @@ def plan_clear(run: Run, choice: Choice) -> ClearPlan:
         differences = _differences(plan_of(run.version_id), plan, version, run, own)
         remapped = selected(plan.graph, differences["remapped"], downstream=choice.downstream)
         whole = selected(plan.graph, {*whole, *remapped})
-    # The list of a mapped task may change when something before it runs again: then all of it has to.
-    below = behind(plan.graph, whole)
+    # The list of a mapped task may change when something before it runs again: then all of it has to, as where it was
+    # being cleared as a whole when its run was stopped.
+    below = behind(plan.graph, whole) | {row.name for row in own.values() if row.restart and row.state in TERMINAL}
     whole = selected(plan.graph, {*whole, *(name for name in instances if name in below)})
     partial = {name: tuple(sorted(chosen)) for name, chosen in instances.items() if name not in whole}
     gone = differences.get("removed", ())
@@ -138,10 +165,11 @@ def plan_clear(run: Run, choice: Choice) -> ClearPlan:
         row
         for row in rows
         if (row.name in gone or row.name in whole or (row.index >= 0 and row.index in partial.get(row.name, ())))
-        # Instances that wait are made anew with the others.
+        # Instances that wait are made anew with the others, as are those that are not made.
+        and (row.pk or row.name in partial)
         and (row.state != TaskState.WAITING or (row.index >= 0 and row.name not in partial))
     )
-    if not chosen and not differences:
+    if not chosen and not differences and all(partial.values()):
         raise Conflict(f"Nothing of run {run.pk} is to be cleared: {_why_nothing(choice)}.", code="nothing_to_clear")
     cleared = {row.name for row in chosen}
     place = {name: position for position, name in enumerate((*plan.graph.order, *gone))}
@@ -153,6 +181,7 @@ def plan_clear(run: Run, choice: Choice) -> ClearPlan:
         partial,
         chosen,
         tuple(own[name] for name in plan.graph.order if name in partial),
+        only_failed=choice.only_failed,
         **differences,
     )
 
@@ -196,7 +225,9 @@ def _named(
         if match is None:
             names.add(name)
         elif (name, int(match[2])) not in known:
-            raise Invalid.field("tasks", f"there is no instance {text} in the run.", "unknown_instance")
+            group = own.get(name)
+            there = "yet" if group is not None and int(match[2]) < (group.width or 0) else "in the run"
+            raise Invalid.field("tasks", f"there is no instance {text} {there}.", "unknown_instance")
         else:
             instances.setdefault(name, set()).add(int(match[2]))
     if not names and not instances:
@@ -207,12 +238,13 @@ def _named(
 def _only_failed(
     names: set[str], instances: dict[str, set[int]], rows: Iterable[Row], own: Mapping[str, Row], plan: Plan
 ) -> tuple[set[str], dict[str, set[int]]]:
-    """Those that failed; of expanded mapped tasks their failed instances, also while others of them run."""
+    """Those that failed; of expanded mapped tasks their failed instances, also while others of them run. Those that
+    were never made are no reason to clear all of them: they are made when it goes on."""
     states = {name: EngineState(row.state) for name, row in own.items()}
     bad: dict[str, set[int]] = {}
     for row in rows:
         if row.index >= 0 and row.state in FAILING:
-            bad.setdefault(row.name, set()).add(row.index)
+            bad.setdefault(row.name, set()).update([row.index] if row.pk else [])
     found = {name for name in failing(plan.graph, states) if name in names and name not in bad}
     partial = {name: bad[name] for name in names if name in bad}
     for name, chosen in instances.items():

@@ -13,6 +13,7 @@ from django.db import connection
 from . import moved, past, waits
 from .plans import plan_of
 from .states import TaskState
+from .unmade import unfinished
 
 # News and starting runs of one pass; the next pass follows at once when there are more.
 NEWS_MAX = 2000
@@ -137,7 +138,7 @@ def observe(*, search: bool | None = None, review: bool | None = None) -> Observ
     _starts(observed)
     if review or (review is None and time.monotonic() - _reviewed_at > REVIEW_SECONDS):
         _reviewed_at = time.monotonic()
-        for run_id in (*_stuck(), *past.released()):
+        for run_id in (*_stuck(), *past.released(), *unfinished()):
             observed.work.setdefault(run_id, Work()).review = True
     return observed
 
@@ -249,6 +250,18 @@ def load_all(runs: Iterable[int]) -> list[TaskRow]:
         f"SELECT {COLUMNS} FROM workflows_task t WHERE t.run_id = ANY(%s) "
         "AND (t.index = -1 OR t.state = 'waiting') ORDER BY t.id",
         [list(runs)],
+    )
+    return [TaskRow(*row) for row in rows]
+
+
+def load_waiting(wanted: Mapping[int, Mapping[str, int]]) -> list[TaskRow]:
+    """So many instances that wait, the first ones, of these mapped tasks, by run and name."""
+    asked = [(run, name, count) for run, names in wanted.items() for name, count in names.items()]
+    rows = _fetch(
+        f"SELECT {COLUMNS} FROM unnest(%s::bigint[], %s::text[], %s::int[]) AS w(run_id, name, count) "
+        "CROSS JOIN LATERAL (SELECT * FROM workflows_task t WHERE t.run_id = w.run_id AND t.name = w.name "
+        "AND t.index >= 0 AND t.state = 'waiting' ORDER BY t.index LIMIT w.count) t ORDER BY t.id",
+        [list(column) for column in zip(*asked, strict=True)],
     )
     return [TaskRow(*row) for row in rows]
 

@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 
 from engine.dag import Graph, TaskNode
 from rmctl.spec import CompiledTask, WorkflowSpec, parse_workflow
+from rmctl.spec.mapping import sources
 from rmctl.spec.schedule import CONTINUOUS
 
 from .models import WorkflowVersion
@@ -90,9 +91,9 @@ class Plan:
 
 
 def _references(task: CompiledTask) -> frozenset[str]:
-    sources: list[Mapping[str, Any]] = [*task.arguments.values(), *task.over.values()]
+    read: list[Mapping[str, Any]] = [*task.arguments.values(), *(argument for _, argument in sources(task.map))]
     pulled = task.template.needs.results if task.template is not None else frozenset()
-    return pulled.union(source["result"] for source in sources if "result" in source)
+    return pulled.union(source["result"] for source in read if "result" in source)
 
 
 def _groups(definition: Mapping[str, Any]) -> dict[str, list[str]]:

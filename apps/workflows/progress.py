@@ -16,7 +16,6 @@ from engine.branches import left_out_by_condition
 from engine.clearing import recounted
 from engine.dag import TERMINAL, Counters, advance, mapped_outcome, outcome
 from engine.dag import TaskState as EngineState
-from rmctl.runner import FAIL_STATUS, SKIP_STATUS
 from rmctl.spec import ArgumentError, CompiledTask
 from rmctl.spec.kinds import Poke
 from rmctl.spec.templates import KEY
@@ -24,18 +23,20 @@ from rmctl.spec.templates import STATUS as TEMPLATE_STATUS
 
 from .datasets import triggering_events
 from .deferring import Deferring, End
+from .ends import end_of, of_sensor, why_left_out
+from .expansion import Growing, require_room, require_same_width, wide
 from .models import Run
 from .observe import News, TaskRow
 from .past import Hold
 from .plans import Plan
-from .results import EXPANSION_BYTES, INPUT_BYTES, RESULTS_BYTES, TooLarge, size
+from .results import INPUT_BYTES, size, usable
 from .states import TaskState
+from .unmade import Made
 from .waits import WaitRow, merge_results
 from .ways import left_out
 
 Loader = Callable[[Mapping[int, Iterable[str]]], list[TaskRow]]
 Ready = tuple[str, int]  # Name and instance; -1 for a task or a mapped task as a whole.
-_ENDS = {"succeeded": TaskState.SUCCEEDED, "failed": TaskState.FAILED, "cancelled": TaskState.CANCELLED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,8 @@ class Progress:
         # Tasks that a branch or a condition leaves out, with a sentence that says so.
         self.left_out: dict[str, str] = {}
         self.deferring = Deferring(run, plan, now)
+        # Mapped tasks of which further instances are to be made.
+        self.growing = Growing()
         # What tasks wait for, as far as this pass looks at it, and results of tasks that ended in it without a job.
         self.waits: dict[int, WaitRow] = {}
         self.results: dict[Ready, Any] = {}
@@ -134,7 +137,7 @@ class Progress:
                 self._group_runs(row)
                 continue
             row.started_at = row.started_at or item.started_at
-            state, detail = _end_of(item)
+            state, detail = end_of(item)
             if item.exit_code == TEMPLATE_STATUS and self.plan.tasks[row.name].template is not None:
                 detail = "A template of it could not be rendered; its log says which and why."
             if state == TaskState.SUCCEEDED and row.name in self.plan.answering:
@@ -151,13 +154,15 @@ class Progress:
                 self._end(row, said.state, said.detail, at=at)
             else:
                 row.move(TaskState.DEFERRED, self.now, said)
+                if row.index >= 0:
+                    self.growing.moved(self.rows[row.name])
             return
         try:
             out = left_out(self.plan, task, result)
         except ArgumentError as error:
             self._end(row, TaskState.FAILED, str(error), at=at)
             return
-        self.left_out |= dict.fromkeys(out, _why_left_out(task))
+        self.left_out |= dict.fromkeys(out, why_left_out(task))
         self._end(row, TaskState.SUCCEEDED, at=at)
 
     def decided(self) -> dict[str, int]:
@@ -176,7 +181,7 @@ class Progress:
             except ArgumentError:
                 continue  # Of another version, or marked: it decided nothing.
             waiting = [below for below in out if self.rows[below].state == TaskState.WAITING]
-            self.left_out = dict.fromkeys(waiting, _why_left_out(self.plan.tasks[name])) | self.left_out
+            self.left_out = dict.fromkeys(waiting, why_left_out(self.plan.tasks[name])) | self.left_out
 
     def look(self, due: Iterable[tuple[TaskRow, WaitRow]]) -> None:
         """Look at deferred tasks whose wait may be over."""
@@ -203,8 +208,11 @@ class Progress:
         self._end(row, end.state, end.detail)
 
     def _group_runs(self, row: TaskRow) -> None:
+        if row.index < 0:
+            return
         group = self.rows[row.name]
-        if row.index >= 0 and group.state == TaskState.QUEUED:
+        self.growing.moved(group)
+        if group.state == TaskState.QUEUED:
             group.move(TaskState.RUNNING, row.started_at or self.now)
 
     def _end(self, row: TaskRow, state: str, detail: str = "", *, at: datetime | None = None) -> None:
@@ -218,6 +226,7 @@ class Progress:
         column = str(state) if state in (TaskState.SUCCEEDED, TaskState.SKIPPED) else "failed"
         setattr(group, column, getattr(group, column) + 1)
         group.changed = True
+        self.growing.moved(group)
         self._end_group(group, at or self.now)
 
     def _end_group(self, group: TaskRow, at: datetime) -> None:
@@ -283,6 +292,9 @@ class Progress:
     def review(self, instances: Mapping[str, Mapping[str, int]] | None) -> None:
         """Find what is ready from the rows alone, all of which are loaded: what waited for a free place, and,
         with the `instances` counted anew, whatever a run is missing that has come to rest or that people changed."""
+        for row in self.rows.values():
+            if row.state not in TERMINAL:
+                self.growing.moved(row)
         if instances is not None:
             self._recount(instances)
             self._waiting_instances()
@@ -302,7 +314,12 @@ class Progress:
         self._waiting_instances()
 
     def _waiting_instances(self) -> None:
-        waiting = [key for key, row in self.instances.items() if row.state == TaskState.WAITING]
+        # Of wide tasks those that were cleared start little by little, as the others did (`restart`).
+        waiting = [
+            key
+            for key, row in self.instances.items()
+            if row.state == TaskState.WAITING and (self.slots is not None or not wide(self.rows[row.name]))
+        ]
         self.ready += sorted(waiting, key=lambda key: (self.plan.position[key[0]], key[1]))
 
     def _recount(self, instances: Mapping[str, Mapping[str, int]]) -> None:
@@ -337,6 +354,22 @@ class Progress:
         self.ready += [(name, -1) for name in step.ready]
 
     # What starts
+
+    def grow(self, made: Mapping[str, Made]) -> dict[str, int]:
+        """Take how far mapped tasks are that were asked for; those of which more is to be made are ready for it.
+
+        Returns of how many instances that were cleared `restart` is to get the rows; a limited run has those already.
+        """
+        self.growing.take(made, self.rows, self.instances.values())
+        self.ready += [(name, -1) for name in self.growing.incomplete(made)]
+        return self.growing.cleared(made) if self.slots is None else {}
+
+    def restart(self, rows: Iterable[TaskRow]) -> None:
+        """Start these instances, which wait."""
+        waiting = [self.instances.setdefault((row.name, row.index), row) for row in rows]
+        waiting = [row for row in waiting if row.state == TaskState.WAITING]
+        self.growing.restart(waiting)
+        self.ready += [(row.name, row.index) for row in waiting]
 
     def wanted(self) -> tuple[set[str], bool]:
         """The tasks whose results `start` reads, and whether mapped ones are among them."""
@@ -386,7 +419,10 @@ class Progress:
             if row.state in TERMINAL:
                 continue  # Left out by a branch while it waited for a place.
             try:
-                known = _usable(task, self.plan.references[name], results)
+                if row.index < 0 and row.width is not None:
+                    self._make(row, task, results)
+                    continue
+                known = usable(task, self.plan.references[name], results)
                 if task.kind == "empty":
                     row.started_at = self.now
                     self._end(row, TaskState.SUCCEEDED)
@@ -399,9 +435,6 @@ class Progress:
             except ArgumentError as error:
                 self._end(row, TaskState.FAILED, str(error))
 
-    def _items(self, task: CompiledTask, results: Mapping[str, Any]) -> list[Any]:
-        return task.items(results, self.run.params)
-
     def _begin(self, row: TaskRow, task: CompiledTask, inputs: Mapping[str, Any]) -> None:
         """Let a task or an instance wait or get its job."""
         if task.jobless:
@@ -412,14 +445,10 @@ class Progress:
         if isinstance(task.options, Poke):
             self.deferring.poke(row, task.options, self.waits.get(row.pk) if row.pk else None)
 
-    def _item(self, row: TaskRow, task: CompiledTask, results: Mapping[str, Any]) -> Any:
-        items = self._items(task, results)
-        if row.index >= len(items):
-            raise ArgumentError(
-                f"The list that {task.id} is mapped over has only {len(items)} items since what makes it ran again: "
-                f"clear {task.id} as a whole."
-            )
-        return items[row.index]
+    def _item(self, row: TaskRow, task: CompiledTask, results: Mapping[str, Any]) -> dict[str, Any]:
+        expansion = self.growing.expansion(task, results, self.run.params)
+        require_same_width(self.rows[row.name], expansion)
+        return expansion.item(row.index)
 
     def _submit(self, row: TaskRow, task: CompiledTask, inputs: Mapping[str, Any]) -> None:
         if inputs and size(inputs) > INPUT_BYTES:
@@ -447,71 +476,34 @@ class Progress:
         return triggering_events(self.run)
 
     def _expand(self, group: TaskRow, task: CompiledTask, results: Mapping[str, Any]) -> None:
-        items = self._items(task, results)
-        if not items:
+        expansion = self.growing.expansion(task, results, self.run.params)
+        if not expansion.width:
             self._end(group, TaskState.SKIPPED, "There was nothing to map over.")
             return
-        common = task.resolve(results, self.run.params)
-        if size(common) * len(items) + size(items) > EXPANSION_BYTES:
-            raise ArgumentError(
-                f"The arguments of the {len(items)} instances of {task.id} are together larger than "
-                f"{EXPANSION_BYTES // 2**20} MiB: write files and pass their names."
-            )
-        [over] = task.over
-        group.width = len(items)
+        require_room(task, expansion, task.resolve(results, self.run.params))
+        group.width = expansion.width
         group.succeeded = group.failed = group.skipped = 0
         group.move(TaskState.DEFERRED if task.jobless else TaskState.QUEUED, self.now)
-        for index, item in enumerate(items):
+        self._make(group, task, results)
+
+    def _make(self, group: TaskRow, task: CompiledTask, results: Mapping[str, Any]) -> None:
+        """Make the next instances of a mapped task; what keeps all of them from running fails each."""
+        fault, common, made = "", {}, []
+        try:
+            common = task.resolve(usable(task, self.plan.references[task.id], results), self.run.params)
+        except ArgumentError as error:
+            fault = str(error)
+        for index in self.growing.due(group):
             row = TaskRow(0, self.run.pk, task.id, index, TaskState.WAITING, None, None, 0, 0, 0, "", None, None, None)
             self.instances[task.id, index] = row
-            self.made.append(row)
+            made.append(row)
             if self.slots == 0:
                 continue
             try:
-                self._begin(row, task, {**common, over: item})
+                if fault:
+                    raise ArgumentError(fault)
+                self._begin(row, task, {**common, **self._item(row, task, results)})
             except ArgumentError as error:
                 self._end(row, TaskState.FAILED, str(error))
-
-
-def _why_left_out(task: CompiledTask) -> str:
-    return f"{task.id} did not choose it." if task.decides == "branch" else f"{task.id} found that it is not to go on."
-
-
-def _end_of(item: News) -> tuple[str, str]:
-    """The state that a task takes from its job, with a detail for people."""
-    if item.job_state is None:
-        return TaskState.FAILED, "Its job was deleted before it had ended."
-    state = _ENDS[item.job_state]
-    if state == TaskState.SUCCEEDED:
-        return state, ""
-    if state == TaskState.CANCELLED:
-        return state, "Its job was cancelled."
-    if item.exit_code == SKIP_STATUS:
-        return TaskState.SKIPPED, f"It skipped itself: exit status {SKIP_STATUS}."
-    if item.exit_code == FAIL_STATUS:
-        return state, f"It said that trying again is of no use: exit status {FAIL_STATUS}."
-    if item.detail:
-        return state, item.detail
-    return (
-        state,
-        f"Its job exited with status {item.exit_code}." if item.exit_code is not None else "Its job failed.",
-    )
-
-
-def of_sensor(result: Any, *, mapped: bool) -> Any:
-    """What the last poke said besides being done."""
-    if mapped and isinstance(result, list):
-        return [of_sensor(item, mapped=False) for item in result]
-    return result.get("value") if isinstance(result, dict) else result
-
-
-def _usable(task: CompiledTask, names: Iterable[str], results: Mapping[str, Any]) -> dict[str, Any]:
-    """The results that a task reads. Raises ArgumentError when they are too large together."""
-    known = {name: results.get(name) for name in names}
-    for name, value in known.items():
-        if value is TooLarge:
-            raise ArgumentError(
-                f"{task.id} reads the results of {name}, which are together larger than "
-                f"{RESULTS_BYTES // 2**20} MiB: write files and pass their names."
-            )
-    return known
+        self.made += made
+        self.growing.made(group, made)

@@ -16,6 +16,7 @@ from . import policies
 from .models import Backfill, Run, Task, Workflow, WorkflowVersion
 from .plans import plan_of
 from .states import RUN_ACTIVE, TASK_ACTIVE, TaskState
+from .unmade import count_units, with_missing
 
 # A run without one of them has one of these as its worst; the page colours an expanded task by it.
 Counts = dict[str, int]
@@ -128,13 +129,7 @@ def run_tasks(run: Run) -> QuerySet[Task]:
 def count_states(runs: Iterable[int]) -> dict[int, Counts]:
     """How many units of work each run has in each state: tasks, and the instances of expanded ones."""
     found: dict[int, Counts] = {run: {} for run in runs}
-    rows = (
-        Task.objects.filter(run_id__in=list(found), width__isnull=True)
-        .order_by()
-        .values_list("run_id", "state")
-        .annotate(count=Count("pk"))
-    )
-    for run, state, count in rows:
+    for run, state, count in count_units(found):
         found[run][state] = count
     return found
 
@@ -209,7 +204,7 @@ def run_graph(run: Run) -> dict[str, Any]:
             "job": task.job_id,
             "detail": task.detail,
             "width": task.width,
-            "counts": instances.get(task.name, {}),
+            "counts": with_missing(instances[task.name], task.state, task.width),
             "started_at": _text(task.started_at),
             "ended_at": _text(task.ended_at),
         }

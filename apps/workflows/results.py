@@ -6,6 +6,8 @@ from typing import Any
 
 from django.db import connection
 
+from rmctl.spec import ArgumentError, CompiledTask
+
 # Results of a mapped task are read together, and an expansion copies the arguments into each instance.
 RESULTS_BYTES = 32 * 2**20
 INPUT_BYTES = 2**20
@@ -64,3 +66,15 @@ def _oversized(pairs: list[tuple[int, str]]) -> list[tuple[int, str]]:
 def size(value: Any) -> int:
     """Bytes of a value as JSON."""
     return len(json.dumps(value, ensure_ascii=False).encode())
+
+
+def usable(task: CompiledTask, names: Iterable[str], results: Mapping[str, Any]) -> dict[str, Any]:
+    """The results that a task reads. Raises ArgumentError when they are too large together."""
+    known = {name: results.get(name) for name in names}
+    for name, value in known.items():
+        if value is TooLarge:
+            raise ArgumentError(
+                f"{task.id} reads the results of {name}, which are together larger than "
+                f"{RESULTS_BYTES // 2**20} MiB: write files and pass their names."
+            )
+    return known

@@ -12,6 +12,7 @@ nothing heavy: no pydantic, dataclasses, inspect or typing. Checks of a whole de
 
 from itertools import pairwise
 
+from rmctl.sdk.mapping import over_of
 from rmctl.sdk.options import SdkError, params_schema, read_date, read_options, read_schedule
 
 TYPE_CHECKING = False
@@ -172,7 +173,7 @@ class Task(Node):
         script: "str | None" = None,
         function: "Any" = None,
         arguments: "Mapping[str, Any] | None" = None,
-        over: "Mapping[str, Any] | None" = None,
+        over: "Any" = None,
         extra: "Mapping[str, Any] | None" = None,
         rename: bool = False,
     ) -> None:
@@ -186,11 +187,11 @@ class Task(Node):
         self.script = script
         self.function = function
         self.arguments = dict(arguments or {})
-        self.over = dict(over or {})
+        self.over = over_of(f"Task {identifier}", over)
         # With the place of each edge.
         self.upstream: dict[str, Any] = {}
         self.place = locate() if locate is not None else None
-        for name, value in (*self.arguments.items(), *self.over.items()):
+        for name, value in (*self.arguments.items(), *self.lists().items()):
             if isinstance(value, Node) and value._task().dag is not self.dag:
                 raise SdkError(f"Task {identifier}: argument {name} comes from another DAG.")
         self.dag.add(self, rename=rename)
@@ -233,9 +234,13 @@ class Task(Node):
             if made.id not in waited:
                 _link([made], [self])
 
+    def lists(self) -> "dict[str, Any]":
+        """The lists that it is mapped over, by argument."""
+        return self.over.lists if self.over is not None else {}
+
     def sources(self) -> "list[str]":
         """Tasks whose results it takes."""
-        values = (*self.arguments.values(), *self.over.values())
+        values = (*self.arguments.values(), *self.lists().values())
         return [value._task().id for value in values if isinstance(value, Node)]
 
     def __getitem__(self, key: "str | int") -> "Result":
@@ -259,8 +264,9 @@ class Task(Node):
             task["function"] = self.function.__name__
         if self.arguments:
             task["arguments"] = {name: self._argument(name, value) for name, value in self.arguments.items()}
-        if self.over:
-            task["map"] = {"over": {name: self._argument(name, value) for name, value in self.over.items()}}
+        if self.over is not None:
+            lists = {name: self._argument(name, value) for name, value in self.over.lists.items()}
+            task["map"] = self.over.definition(lists)
             if limit is not None:
                 task["map"]["limit"] = limit
         return task
@@ -340,7 +346,7 @@ def bash(
     script: str,
     *,
     arguments: "Mapping[str, Any] | None" = None,
-    expand: "Mapping[str, Any] | None" = None,
+    expand: "Any" = None,
     decides: "str | None" = None,
     **options: "Any",
 ) -> Task:
@@ -348,7 +354,8 @@ def bash(
     how the run goes on.
 
     Arguments arrive as variables `RM_ARG_<NAME>` (text as it is, everything else as JSON; up to 32 KiB each)
-    and in the JSON file `RM_INPUTS`; `expand={"name": list}` makes an instance for each item.
+    and in the JSON file `RM_INPUTS`. `expand={"name": list}` makes an instance for each item, of several lists for each
+    combination of theirs, with `zipped(name=list, …)` for each place; `expand=rows` for each object of arguments.
     """
     extra = {"decides": decides} if decides else {}
     return Task(identifier, "bash", options=options, script=script, arguments=arguments, over=expand, extra=extra)

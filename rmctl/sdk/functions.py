@@ -1,6 +1,7 @@
 """`@task` and its kin: functions that become tasks when called inside a DAG. Like dag.py it imports nothing heavy."""
 
 from rmctl.sdk.dag import Task, in_dag
+from rmctl.sdk.mapping import Over, kwargs, zipped
 from rmctl.sdk.options import SdkError, read_options
 
 TYPE_CHECKING = False
@@ -31,27 +32,51 @@ class TaskFunction:
             setattr(self, name, getattr(function, name))
         self.__wrapped__ = function
 
-    def __call__(self, *args: "Any", **kwargs: "Any") -> "Any":
+    def __call__(self, *args: "Any", **given: "Any") -> "Any":
         if not in_dag():
-            return self.function(*args, **{**self._fixed, **kwargs})
-        return self._make(self._bind(args, {**self._fixed, **kwargs}), {})
+            return self.function(*args, **{**self._fixed, **given})
+        return self._make(self._bind(args, {**self._fixed, **given}), None)
 
-    def partial(self, **kwargs: "Any") -> "TaskFunction":
+    def partial(self, **given: "Any") -> "TaskFunction":
         """The same function with some arguments given; followed by `.expand(...)`."""
-        return TaskFunction(self.function, self._settings, {**self._fixed, **kwargs}, self.extra)
+        return TaskFunction(self.function, self._settings, {**self._fixed, **given}, self.extra)
 
     def override(self, **options: "Any") -> "TaskFunction":
         """The same function with other options, for example `id` or `resources`."""
         return TaskFunction(self.function, {**self._settings, **options}, self._fixed, self.extra)
 
-    def expand(self, **over: "Any") -> Task:
-        """One instance for each item of a list: a literal one, a parameter, or another task's result."""
-        name = self.function.__name__
-        if len(over) != 1:
-            raise SdkError(f"{name}.expand takes exactly one argument to map over, not {len(over)}.")
-        return self._make(self._bind((), {**self._fixed, **over}), over)
+    def expand(self, **lists: "Any") -> Task:
+        """One instance for each item of a list (a literal one, a parameter, or another task's result), of several lists
+        for each combination of their items; the last list varies fastest."""
+        if not lists:
+            raise SdkError(f"{self.function.__name__}.expand needs at least one argument with a list to map over.")
+        return self._map(Over("over", lists))
 
-    def _make(self, arguments: "dict[str, Any]", over: "Mapping[str, Any]") -> Task:
+    def expand_zip(self, **lists: "Any") -> Task:
+        """One instance for each place of the lists, which are of the same length unless there is a `fillvalue` for what
+        the shorter ones lack."""
+        return self._map(zipped(**lists))
+
+    def expand_kwargs(self, rows: "Any") -> Task:
+        """One instance for each object of a list, which gives it arguments by name."""
+        name, code = self.function.__name__, self.function.__code__
+        for index, row in enumerate(rows if isinstance(rows, list | tuple) else ()):
+            where = f"{name}.expand_kwargs, item {index}"
+            if not isinstance(row, dict):
+                raise SdkError(f"{where}: give an object of arguments by name, not {row!r}.")
+            twice = sorted(row.keys() & self._fixed.keys())
+            if twice:
+                raise SdkError(f"{where}: {', '.join(twice)} is given by partial already; keep one.")
+            self._bind((), {**self._fixed, **row}, where=where)
+        any_name = code.co_flags & _VARKEYWORDS
+        fixed = self._bind((), self._fixed, complete=False)
+        return self._make(fixed, kwargs(rows, None if any_name else set(_names(code)) - fixed.keys()))
+
+    def _map(self, over: Over) -> Task:
+        bound = self._bind((), {**self._fixed, **over.lists})
+        return self._make({name: value for name, value in bound.items() if name not in over.lists}, over)
+
+    def _make(self, arguments: "dict[str, Any]", over: "Over | None") -> Task:
         options = dict(self._settings)
         chosen = options.pop("id", None)
         return Task(
@@ -59,19 +84,21 @@ class TaskFunction:
             "python",
             options=options,
             function=self.function,
-            arguments={name: value for name, value in arguments.items() if name not in over},
+            arguments=arguments,
             over=over,
             extra=self.extra,
             rename=chosen is None,
         )
 
-    def _bind(self, args: "tuple[Any, ...]", kwargs: "dict[str, Any]") -> "dict[str, Any]":
-        """Arguments by name. Raises SdkError for what the function does not take or still misses."""
+    def _bind(
+        self, args: "tuple[Any, ...]", given: "dict[str, Any]", *, complete: bool = True, where: str = ""
+    ) -> "dict[str, Any]":
+        """Arguments by name. Raises SdkError for what the function does not take or, if `complete`, still misses."""
         function, code = self.function, self.function.__code__
         count = code.co_argcount
         names = code.co_varnames[:count]
-        by_name = names[code.co_posonlyargcount :] + code.co_varnames[count : count + code.co_kwonlyargcount]
-        where = f"Task {function.__name__}"
+        by_name = _names(code)
+        where = where or f"Task {function.__name__}"
         if code.co_posonlyargcount or code.co_flags & _VARARGS:
             raise SdkError(
                 f"{where}: its arguments are given by name; remove * and positional-only arguments."
@@ -79,7 +106,7 @@ class TaskFunction:
         if len(args) > count:
             raise SdkError(f"{where}: takes {count} positional arguments, {len(args)} are given.")
         bound = dict(zip(names, args, strict=False))
-        for name, value in kwargs.items():
+        for name, value in given.items():
             if name in bound:
                 raise SdkError(f"{where}: argument {name} is given twice.")
             if name not in by_name and not code.co_flags & _VARKEYWORDS:
@@ -87,9 +114,15 @@ class TaskFunction:
             bound[name] = value
         optional = {*names[count - len(function.__defaults__ or ()) :], *(function.__kwdefaults__ or ())}
         missing = [name for name in by_name if name not in bound and name not in optional]
-        if missing:
+        if missing and complete:
             raise SdkError(f"{where}: {', '.join(missing)} must be given.")
         return bound
+
+
+def _names(code: "Any") -> "tuple[str, ...]":
+    """The arguments of a function that may be given by name."""
+    names: tuple[str, ...] = code.co_varnames[code.co_posonlyargcount : code.co_argcount + code.co_kwonlyargcount]
+    return names
 
 
 class _Marker:

@@ -133,7 +133,7 @@ def trigger_run(
     workflow: str,
     *,
     params: "Mapping[str, Any] | None" = None,
-    expand: "Mapping[str, Any] | None" = None,
+    expand: "Any" = None,
     logical_time: str = "now",
     wait: bool = False,
     allowed: "Sequence[str]" = ("succeeded",),
@@ -143,7 +143,8 @@ def trigger_run(
     **options: "Any",
 ) -> Task:
     """Start a run of another workflow of the tenant; with `wait` the task ends as that run does. Its result is
-    `{"run": id, "state": …}`; `logical_time` is `now` or `own`, that of this run."""
+    `{"run": id, "state": …}`; `logical_time` is `now` or `own`, that of this run. With `expand` (as of `bash`) there is
+    a run for each instance, with the parameters that it gives."""
     spec = {**_run_wait(workflow, allowed, failed, timeout, soft_fail), "wait": wait, "logical_time": logical_time}
     extra = {"trigger_run": spec}
     return Task(identifier, "trigger_run", options=options, arguments=params, over=expand, extra=extra)
@@ -175,11 +176,13 @@ def approval(
     default: "str | None" = None,
     soft_fail: bool = False,
     show: "Mapping[str, Any] | None" = None,
+    expand: "Any" = None,
     **settings: "Any",
 ) -> Task:
     """Ask people; `show` are values (results, parameters) that they see, `form` is a JSON Schema of what they fill in.
 
     The result is `{"option": …, "values": {…}, "by": user or None}`. An option of `reject` skips all behind the task.
+    With `expand` (as of `bash`) there is a question for each instance, which shows what that gives.
     """
     spec: dict[str, Any] = {
         "subject": subject,
@@ -193,4 +196,4 @@ def approval(
         "default": default,
         "soft_fail": soft_fail,
     }
-    return Task(identifier, "approval", options=settings, arguments=show, extra={"approval": spec})
+    return Task(identifier, "approval", options=settings, arguments=show, over=expand, extra={"approval": spec})

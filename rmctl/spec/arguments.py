@@ -1,12 +1,15 @@
 """Arguments of a workflow task: a value, another task's result, or a parameter of the run."""
 
+import re
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import field_validator, model_validator
+from pydantic import AfterValidator, field_validator, model_validator
 
 from .errors import BadValue, describe
 from .values import Identifier, Line, Strict
+
+ARGUMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 
 
 class ArgumentError(ValueError):
@@ -38,6 +41,16 @@ class Argument(Strict):
         if "key" in self.model_fields_set and "result" not in given:
             raise BadValue("bad_argument", "key picks a part of a result; give it together with result only.")
         return self
+
+
+def _argument_name(name: str) -> str:
+    if not ARGUMENT_NAME.fullmatch(name):
+        raise BadValue("bad_id", f'"{name[:60]}" is not the name of an argument: use letters, digits and _.')
+    return name
+
+
+ArgumentName = Annotated[str, AfterValidator(_argument_name)]
+Arguments = dict[ArgumentName, Argument]
 
 
 def resolve(argument: Mapping[str, Any], results: Mapping[str, Any], params: Mapping[str, Any]) -> Any:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .errors import FieldError, did_you_mean, field_error
+from .mapping import sources
 
 
 @dataclass(slots=True)
@@ -43,15 +44,11 @@ def nodes(tasks: Any) -> Iterator[Node]:
         if isinstance(setups, list):
             node.setups = [name for name in setups if isinstance(name, str)]
             node.upstream += node.setups
-        mapping = task.get("map")
-        for name, owner in (("arguments", task), ("map.over", mapping)):
-            source = owner.get(name.split(".")[-1]) if isinstance(owner, Mapping) else None
-            if isinstance(source, Mapping):
-                node.references += [
-                    (f"{node.where}.{name}.{key}", value)
-                    for key, value in source.items()
-                    if isinstance(value, Mapping)
-                ]
+        arguments = task.get("arguments")
+        given = arguments.items() if isinstance(arguments, Mapping) else ()
+        named = [(f"arguments.{key}", value) for key, value in given]
+        named += [(f"map.{field}", value) for field, value in sources(task.get("map"))]
+        node.references += [(f"{node.where}.{name}", value) for name, value in named if isinstance(value, Mapping)]
         yield node
 
 

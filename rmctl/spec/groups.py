@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import Field
 
 from .errors import FieldError, did_you_mean, field_error
+from .mapping import sources
 from .values import Identifier, Strict
 
 
@@ -39,12 +40,11 @@ class _Task:
         self.teardown = teardown is not None
         self.upstream = _names(raw.get("upstream"))
         self.implied = _names(teardown.get("setups")) if isinstance(teardown, Mapping) else []
-        arguments, mapping = raw.get("arguments"), raw.get("map")
-        over = mapping.get("over") if isinstance(mapping, Mapping) else None
-        for source in (arguments, over):
-            for value in source.values() if isinstance(source, Mapping) else ():
-                if isinstance(value, Mapping) and isinstance(value.get("result"), str):
-                    self.implied.append(value["result"])
+        arguments = raw.get("arguments")
+        given = list(arguments.values()) if isinstance(arguments, Mapping) else []
+        for value in (*given, *(argument for _, argument in sources(raw.get("map")))):
+            if isinstance(value, Mapping) and isinstance(value.get("result"), str):
+                self.implied.append(value["result"])
 
 
 def _name(value: Any) -> str | None:

@@ -7,11 +7,11 @@ from typing import Any
 
 from rmctl.stored import environment_name
 
-from . import arguments
+from . import arguments, mapping
 from .arguments import ArgumentError
-from .errors import describe
 from .job import parse_job
 from .kinds import FINAL_STATUSES, JOBLESS, OPTIONS, Approval, Poke, TriggerRun, WaitForRun
+from .mapping import Expansion
 from .templates import KEY, Needs, TaskTemplates, templates_of
 from .values import canonical_json
 
@@ -44,8 +44,8 @@ class CompiledTask:
     workflow: str
     base: dict[str, Any]
     arguments: Mapping[str, Mapping[str, Any]]
-    over: Mapping[str, Mapping[str, Any]]
-    limit: int
+    # The `map` of a mapped task as it stands in the definition.
+    map: Mapping[str, Any]
     template: TaskTemplates | None = None
     # `branch` or `short_circuit` when its result decides the way; `direct` when the latter leaves out only what is
     # directly behind it.
@@ -66,31 +66,22 @@ class CompiledTask:
 
     @property
     def mapped(self) -> bool:
-        """Whether the task has one instance per item of a list."""
-        return bool(self.over)
+        """Whether the task has an instance for each item of its lists."""
+        return bool(self.map)
 
-    def items(self, results: Mapping[str, Any], params: Mapping[str, Any]) -> list[Any]:
-        """The list that a mapped task is expanded over. Raises ArgumentError when it is none or too long."""
-        [(name, argument)] = self.over.items()
-        items = arguments.resolve(argument, results, params)
-        if not isinstance(items, list):
-            raise ArgumentError(
-                f"{self.id} is mapped over {name}, which must be a list, not {describe(items)}."
-            )
-        if len(items) > self.limit:
-            raise ArgumentError(
-                f"{self.id} is mapped over {name} with {len(items)} items; its limit is {self.limit}. "
-                "Raise map.limit or map over fewer."
-            )
-        return items
+    def expansion(self, results: Mapping[str, Any], params: Mapping[str, Any]) -> Expansion:
+        """The instances of a mapped task. Raises ArgumentError when its lists make none, or too many."""
+        try:
+            return mapping.expand(self.map, mapping.resolved(self.map, results, params), self.arguments)
+        except ArgumentError as error:
+            raise ArgumentError(f"{self.id} is mapped: {error}") from None
 
     def resolve(
-        self, results: Mapping[str, Any], params: Mapping[str, Any], *, item: Any = None
+        self, results: Mapping[str, Any], params: Mapping[str, Any], *, item: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
-        """The inputs of an instance; `item` is the mapped one's. Raises ArgumentError."""
+        """The inputs of an instance; `item` are those that it does not share with others. Raises ArgumentError."""
         values = {name: arguments.resolve(value, results, params) for name, value in self.arguments.items()}
-        for name in self.over:
-            values[name] = item
+        values.update(item or {})
         if self.template is not None:
             values[KEY] = self.template.inputs(results, params, bash=self.kind == "bash")
         return values
@@ -177,7 +168,6 @@ def compile_task(
     if template is not None:
         command = run["command"] or ["bash", "-c", run["script"]]
         run = {"command": ["python", "-m", "rmctl.render", *command], "script": None}
-    mapping = task.get("map") or {}
     return CompiledTask(
         id=task["id"],
         kind=task["kind"],
@@ -188,8 +178,7 @@ def compile_task(
             "groups": [{**plain["groups"][0], **run, **_with_stored(env, plain["groups"][0], task, template)}],
         },
         arguments=task.get("arguments", {}),
-        over=mapping.get("over", {}),
-        limit=mapping.get("limit", 1),
+        map=task.get("map", {}),
         template=template,
         decides=task.get("decides", ""),
         direct=not task.get("ignore_downstream_trigger_rules", True),

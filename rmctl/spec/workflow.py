@@ -1,7 +1,6 @@
 """The workflow definition: what the SDK and YAML compile to, and what a version is."""
 
 import hashlib
-import re
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
@@ -17,7 +16,7 @@ from pydantic import (
 )
 
 from . import graph, groups, params
-from .arguments import Argument
+from .arguments import Arguments
 from .datasets import Expression, Outlets, check_expression
 from .errors import BadValue, FieldError, SpecError, describe, field_error
 from .groups import GroupSpec
@@ -35,6 +34,7 @@ from .kinds import (
     WaitForRun,
     check_kind,
 )
+from .mapping import MapSpec
 from .quantities import Seconds
 from .schedule import check_date, check_schedule, check_timezone, join_schedule
 from .tasks import CompiledTask, compile_task
@@ -54,7 +54,6 @@ from .values import (
 )
 
 MAX_TASKS = 10_000
-MAX_MAP = 10_000
 DEFINITION_BYTES = 8 * 2**20
 
 TRIGGER_RULES = (
@@ -65,19 +64,6 @@ TriggerRule = Literal[
     "all_success", "all_failed", "all_done", "all_skipped", "one_success", "one_failed", "one_done",
     "none_failed", "none_failed_min_one_success", "none_skipped", "always", "all_done_setup_success",
 ]  # fmt: skip
-
-_ARGUMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
-
-
-def _argument_name(name: str) -> str:
-    if not _ARGUMENT.fullmatch(name):
-        raise BadValue("bad_id", f'"{name[:60]}" is not the name of an argument: use letters, digits and _.')
-    return name
-
-
-ArgumentName = Annotated[str, AfterValidator(_argument_name)]
-Arguments = dict[ArgumentName, Argument]
-
 
 def _relative(name: str) -> str:
     if name.startswith("/") or "\\" in name or ".." in name.split("/") or not name.endswith(".py"):
@@ -112,29 +98,6 @@ class JobFields(Strict):
         """Only what was set, in the spelling of a definition; empty objects count as not set."""
         fields = self.model_dump(mode="json", include=set(JobFields.model_fields), exclude_unset=True)
         return {name: value for name, value in fields.items() if value not in ({}, [])}
-
-
-class MapSpec(Strict):
-    """One instance of the task for each item of the list that `over` names."""
-
-    over: Arguments
-    limit: int = Field(default=1000, ge=1, le=MAX_MAP)
-
-    @model_validator(mode="after")
-    def _one_list(self) -> Self:
-        if len(self.over) != 1:
-            raise BadValue("bad_map", f"Give exactly one argument to map over; {len(self.over)} are given.")
-        [(name, argument)] = self.over.items()
-        if "value" in argument.model_fields_set:
-            if not isinstance(argument.value, list):
-                raise BadValue(
-                    "bad_map", f"{name}: only a list can be mapped over, not {describe(argument.value)}."
-                )
-            if len(argument.value) > self.limit:
-                raise BadValue(
-                    "bad_map", f"{name}: the list has {len(argument.value)} items, the limit is {self.limit}."
-                )
-        return self
 
 
 class TaskSpec(JobFields):
@@ -178,12 +141,10 @@ class TaskSpec(JobFields):
         if not self.ignore_downstream_trigger_rules and self.decides != "short_circuit":
             message = "ignore_downstream_trigger_rules belongs to a task that decides short_circuit; remove it."
             raise BadValue("wrong_kind", message)
-        if self.map and (twice := self.arguments.keys() & self.map.over.keys()):
-            raise BadValue(
-                "bad_map", f"{', '.join(sorted(twice))}: given in both arguments and map.over; keep one."
-            )
+        if self.map and (twice := self.arguments.keys() & self.map.names):
+            raise BadValue("bad_map", f"{', '.join(sorted(twice))}: given in both arguments and map; keep one.")
         if self.kind == "bash":
-            names = [*self.arguments, *(self.map.over if self.map else ())]
+            names = [*self.arguments, *(self.map.names if self.map else ())]
             if len({name.upper() for name in names}) < len(names):
                 raise BadValue(
                     "bad_id", "Two arguments differ only in case; as RM_ARG_ variables they would clash."
@@ -218,7 +179,7 @@ class TaskSpec(JobFields):
             if value is not None:
                 plain = value.model_dump(mode="json", exclude_defaults=True) if isinstance(value, Strict) else value
                 task[name] = plain
-        references = [*self.arguments.values(), *(self.map.over.values() if self.map else ())]
+        references = [*self.arguments.values(), *(self.map.sources.values() if self.map else ())]
         implied = {a.result for a in references if a.result is not None}
         if self.teardown is not None:
             implied |= set(self.teardown.setups)
@@ -227,8 +188,7 @@ class TaskSpec(JobFields):
         if self.arguments:
             task["arguments"] = {name: a.model_dump(exclude_unset=True) for name, a in self.arguments.items()}
         if self.map:
-            over = {name: a.model_dump(exclude_unset=True) for name, a in self.map.over.items()}
-            task["map"] = {"over": over, "limit": self.map.limit}
+            task["map"] = self.map.definition()
         for name in (
             "count", "min_count", "group", "setup", "ignore_downstream_trigger_rules", "template", "depends_on_past",
             "wait_for_downstream",

@@ -1,9 +1,13 @@
 """`./portal bench dag`: how fast workflows go through a real portal, from trigger to the last task's end.
 
-Independent tasks a second, latency of a hop on a chain, a fully connected fan, trigger to first start, memory
-and idle cpu. Times of starts and ends are those of the node's agent; all run on one machine and one clock.
+Independent tasks a second, mapped tasks a second, latency of a hop on a chain, a fully connected fan, many runs at
+once, trigger to first start, memory and idle cpu. Times of starts and ends are those of the node's agent; all run on
+one machine and one clock.
+
+    ./portal bench dag [--mapped 1000 10000] [--runs 100] [--history 2000000]
 """
 
+import argparse
 import time
 from itertools import pairwise
 from typing import Any
@@ -51,6 +55,55 @@ def throughput(portal: Portal, count: int) -> dict[str, float]:
     return {"tasks_per_second": round(count / seconds_taken, 1), "seconds": round(seconds_taken, 2)}
 
 
+def mapped(width: int) -> dict[str, Any]:
+    """One task over a product of two lists."""
+    sides = [width // 100, 100]
+    over = {name: {"value": list(range(side))} for name, side in zip("ab", sides, strict=True)}
+    return definition(f"mapped-{width}", [{"id": "t", "map": {"over": over, "limit": width}}])
+
+
+def wide(portal: Portal, width: int) -> dict[str, Any]:
+    """A mapped task, while a chain shows what it leaves of the latency of others."""
+    workflow = portal.push(chain(10))
+    triggered = time.time()
+    run_id = portal.trigger(portal.push(mapped(width)))
+    beside = gaps_of([portal.run(workflow, timeout=1800)])
+    tasks = portal.ended(run_id, timeout=1800)["tasks"]
+    taken = max(seconds(task["job__ended_at"]) for task in tasks) - triggered
+    first = min(seconds(task["job__started_at"]) for task in tasks) - triggered
+    return {
+        "tasks_per_second": round(width / taken, 1),
+        "seconds": round(taken, 2),
+        "first_start_ms": round(first * 1000, 1),
+        "hop_beside_ms": spread(beside),
+    }
+
+
+def crowd(portal: Portal, count: int) -> dict[str, Any]:
+    """Runs of 20 tasks in four connected layers, all triggered one after the other without waiting."""
+    workflow = portal.push({**fan(4, 5), "max_active_runs": count})
+    began = time.time()
+    runs = [portal.trigger(workflow) for _ in range(count)]
+    triggered = time.time() - began
+    tasks = [task for run_id in runs for task in portal.ended(run_id, timeout=1800)["tasks"]]
+    taken = max(seconds(task["job__ended_at"]) for task in tasks) - began
+    return {
+        "tasks_per_second": round(len(tasks) / taken, 1),
+        "seconds": round(taken, 2),
+        "triggering_seconds": round(triggered, 2),
+    }
+
+
+def gaps_of(runs: list[dict[str, Any]]) -> list[float]:
+    """Seconds between upstream's end and downstream's start, of runs of a chain."""
+    gaps = []
+    for run in runs:
+        tasks = sorted(run["tasks"], key=lambda task: int(task["name"][1:]))
+        for upstream, downstream in pairwise(tasks):
+            gaps.append(seconds(downstream["job__started_at"]) - seconds(upstream["job__ended_at"]))
+    return gaps
+
+
 def hops(portal: Portal, length: int, repeats: int) -> dict[str, Any]:
     """Upstream's end to downstream's start on a chain; the duration is from the trigger to the last end."""
     workflow = portal.push(chain(length))
@@ -60,8 +113,7 @@ def hops(portal: Portal, length: int, repeats: int) -> dict[str, Any]:
     for _ in range(repeats):
         run = portal.run(workflow)
         tasks = sorted(run["tasks"], key=lambda task: int(task["name"][1:]))
-        for upstream, downstream in pairwise(tasks):
-            gaps.append(seconds(downstream["job__started_at"]) - seconds(upstream["job__ended_at"]))
+        gaps += gaps_of([run])
         durations.append(seconds(tasks[-1]["job__ended_at"]) - run["triggered"])
         first_starts.append(seconds(tasks[0]["job__started_at"]) - run["triggered"])
     return {
@@ -71,7 +123,25 @@ def hops(portal: Portal, length: int, repeats: int) -> dict[str, Any]:
     }
 
 
+def aged(portal: Portal, count: int, before: dict[str, Any]) -> dict[str, Any]:
+    """The chain once more when so many finished tasks are in the database, against how it was before."""
+    from .history import fill
+
+    run = portal.run(portal.push(chain(2)))
+    filled = fill(run["id"], count)
+    after = hops(portal, 30, 3)
+    ratios = {
+        name: round(after[name]["p50"] / before[name]["p50"], 2) for name in ("hop_ms", "trigger_to_first_start_ms")
+    }
+    return {"filled": filled, "chain_30": after, "p50_ratios": ratios}
+
+
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mapped", type=int, nargs="*", default=[1000], help="widths of mapped tasks, in hundreds")
+    parser.add_argument("--runs", type=int, default=100, help="runs of 20 tasks at once; 0 leaves them out")
+    parser.add_argument("--history", type=int, default=0, help="finished tasks to fill in before the last measurement")
+    options = parser.parse_args()
     portal = Portal()
     portal.wait_for_node()
     result: dict[str, Any] = {"benchmark": "dag", "machine": machine()}
@@ -88,6 +158,12 @@ def main() -> None:
         run = portal.run(portal.push(fan(10, 10)))
         last = max(seconds(task["job__ended_at"]) for task in run["tasks"])
         result["fan_10x10_s"] = round(last - run["triggered"], 2)
+        for width in options.mapped:
+            result[f"mapped_{width}"] = wide(portal, width)
+        if options.runs:
+            result[f"runs_{options.runs}x20"] = crowd(portal, options.runs)
+    if options.history:
+        result["with_history"] = aged(portal, options.history, result["chain_30"])
     finish(result)
 
 

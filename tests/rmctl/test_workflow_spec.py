@@ -158,8 +158,8 @@ def test_jobs_of_one_task_share_nothing_that_is_changed_later() -> None:
 def test_arguments_resolve_from_results_and_params() -> None:
     task = parse_workflow(ETL).compiled["demand"]
     results = {"check": {"models": ["a", "b"]}}
-    assert task.items(results, {}) == ["a", "b"]
-    assert task.resolve(results, {"models": 9}, item="a") == {
+    assert [task.expansion(results, {}).item(index) for index in range(2)] == [{"model": "a"}, {"model": "b"}]
+    assert task.resolve(results, {"models": 9}, item={"model": "a"}) == {
         "rows": results["check"],
         "limit": 9,
         "model": "a",
@@ -169,7 +169,7 @@ def test_arguments_resolve_from_results_and_params() -> None:
 @pytest.mark.parametrize(
     ("result", "said"),
     [
-        ({"models": "abc"}, "must be a list"),
+        ({"models": "abc"}, "only a list"),
         ({"models": list("abcd")}, "its limit is 3"),
         ({"other": 1}, "has no 'models': it has other"),
         (None, "it is null"),
@@ -177,7 +177,7 @@ def test_arguments_resolve_from_results_and_params() -> None:
 )
 def test_a_map_over_something_else_says_so(result: Any, said: str) -> None:
     with pytest.raises(ArgumentError, match=said):
-        parse_workflow(ETL).compiled["demand"].items({"check": result}, {})
+        parse_workflow(ETL).compiled["demand"].expansion({"check": result}, {})
 
 
 def test_a_key_picks_from_each_result_of_a_mapped_task() -> None:
@@ -216,7 +216,7 @@ def test_a_cycle_through_results_is_found() -> None:
             "does not exist",
         ),
         ([bash("a", map={"over": {"x": {"value": "abc"}}})], "tasks[0].map", "bad_map", "only a list"),
-        ([bash("a", map={"over": {}})], "tasks[0].map", "bad_map", "exactly one"),
+        ([bash("a", map={"over": {}})], "tasks[0].map", "bad_map", "at least one argument"),
         (
             [bash("a", arguments={"x": {"param": "n"}})],
             "tasks[0].arguments.x",

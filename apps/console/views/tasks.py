@@ -55,6 +55,7 @@ def _instances(request: HttpRequest, run: Run, task: Task) -> dict[str, Any]:
     """One page of a mapped task's instances, in one state if asked, and how many there are in each."""
     rows = Task.objects.filter(run=run, name=task.name, index__gte=0)
     counts = dict(rows.order_by().values_list("state").annotate(count=Count("pk")))
+    made = sum(counts.values())
     state = choice(request, "state", TaskState.values)
     if state:
         rows = rows.filter(state=state)
@@ -62,6 +63,7 @@ def _instances(request: HttpRequest, run: Run, task: Task) -> dict[str, Any]:
     return {
         "instances": numbered_page(request, rows, "index", size=INSTANCES),
         "instance_states": states,
+        "unmade": (task.width or 0) - made,
         "state": state,
     }
 

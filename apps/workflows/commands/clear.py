@@ -21,7 +21,8 @@ from ..clearing import Choice, ClearPlan, Row, named_rows, plan_clear, rows_of
 from ..facts import run_fact
 from ..models import Run, Task
 from ..plans import plan_of
-from ..states import MARKS, TASK_CLEARS, TASK_IN_FLIGHT, TASK_MARKS, TaskState
+from ..states import MARKS, TASK_CLEARS, TASK_IN_FLIGHT, TASK_MARKS, TASK_TERMINAL, TaskState
+from ..unmade import write_out
 from .history import Turn, archive, ended, go_on, reopen_groups, rewrite, stop_jobs
 from .runs import checked_params
 
@@ -41,6 +42,8 @@ def clear(*, actor: Actor, run_id: int, choice: Choice, reason: str = "") -> Cle
     """
     run = policies.runs.get(actor, "clear", lock=True, pk=run_id)
     plan = plan_clear(run, choice)
+    if plan.settled and write_out(plan.settled):
+        plan = plan_clear(run, choice)
     now = timezone.now()
     why = reason or f"Cleared by {actor.label}."
     stopping = stop_jobs(actor, plan.rows, why)
@@ -131,6 +134,10 @@ def mark(*, actor: Actor, run_id: int, tasks: Sequence[str], state: str, reason:
     rows = rows_of(run)
     named = named_rows(run, rows, tasks)
     own = {row.name: row for row in rows if row.index < 0}
+    settled = {row.name for row in named if row.index >= 0 and own[row.name].state in TASK_TERMINAL}
+    if settled and write_out(own[name].pk for name in settled):
+        rows = rows_of(run)
+        named = named_rows(run, rows, tasks)
     for row in named:
         _require_markable(row, own[row.name], state)
     marked = [*named, *_instances(rows, named, state)]
@@ -170,6 +177,7 @@ def _instances(rows: Sequence[Row], named: Sequence[Row], state: str) -> list[Ro
         for row in rows
         if row.name in groups
         and row.index >= 0
+        and row.pk
         and row.pk not in chosen
         and row.state not in (TaskState.SUCCEEDED, state)
         and (state != TaskState.FAILED or row.state in (*TASK_IN_FLIGHT, TaskState.WAITING))

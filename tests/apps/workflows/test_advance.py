@@ -289,7 +289,7 @@ def test_mapping_over_nothing_skips(world: World) -> None:
 
 @pytest.mark.parametrize(
     ("result", "said"),
-    [({"a": 1}, "must be a list"), (None, "must be a list"), ([1, 2, 3], "its limit is 2")],
+    [({"a": 1}, "only a list"), (None, "only a list"), ([1, 2, 3], "its limit is 2")],
 )
 def test_what_cannot_be_mapped_over_fails_with_the_reason(world: World, result: Any, said: str) -> None:
     run = start(world.vision, bash("a"), mapped("m", {"result": "a"}, limit=2), bash("b", "m"))

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from apps.core.actors import SYSTEM
 from apps.core.errors import Conflict
 from apps.jobs.models import Job
-from apps.workflows import commands
+from apps.workflows import commands, unmade
 from apps.workflows.clearing import Choice
 from apps.workflows.models import Run, Task, TaskTry
 from apps.workflows.plans import plan_of
 from engine.dag import FAILING, TERMINAL, Counters, TaskState
 from tests.apps.workflows.driver import begin, end_job, start, states, step
-from tests.apps.workflows.test_random import dags
+from tests.apps.workflows.test_random import WINDOW, dags
 from tests.engine.test_dag import rescanned
 from tests.personas import World
 
@@ -95,8 +95,11 @@ class Watched:
 
 @given(dag=dags(), seed=st.integers(0, 2**32))
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_whatever_people_turn_back_every_rule_holds_and_the_run_ends(world: World, dag: Any, seed: int) -> None:
+def test_whatever_people_turn_back_every_rule_holds_and_the_run_ends(
+    world: World, monkeypatch: pytest.MonkeyPatch, dag: Any, seed: int
+) -> None:
     tasks, ends = dag
+    monkeypatch.setattr(unmade, "WINDOW", WINDOW)
     with connection.cursor() as cursor:
         # All examples share a transaction, whose rows the planner would know nothing of.
         cursor.execute("ANALYZE workflows_task, workflows_run, workflows_tasktry, jobs_job")
@@ -104,7 +107,7 @@ def test_whatever_people_turn_back_every_rule_holds_and_the_run_ends(world: Worl
     watched = Watched(world, tasks)
     watched.check()
     acts = random.randint(1, 4)
-    for _ in range(200):
+    for _ in range(600):
         if watched.run.ended_at is not None and not acts:
             break
         jobs = list(Job.objects.filter(origin=f"run:{watched.run.pk}", ended_at=None).order_by("id"))

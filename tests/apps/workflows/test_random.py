@@ -1,5 +1,7 @@
 """Any DAG with any outcomes of its jobs, through the loop and the database, against a naive reference."""
 
+from collections import Counter
+from itertools import product, zip_longest
 from random import Random
 from typing import Any
 
@@ -8,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from apps.jobs.models import Job
+from apps.workflows import unmade
 from apps.workflows.models import Run, Task
 from engine.dag import RULES, Counters, TaskState, mapped_outcome, outcome
 from tests.apps.workflows.driver import end_job, start, states, step
@@ -15,7 +18,12 @@ from tests.personas import World
 
 pytestmark = pytest.mark.django_db
 
-KINDS = ("bash", "bash", "bash", "empty", "mapped", "mapped_over_result")
+OVER_RESULTS = ("mapped_over_result", "product_of_result", "zip_of_result")
+KINDS = ("bash", "bash", "bash", "empty", "mapped", "product", *OVER_RESULTS)
+# Of each mapped task so few instances are made before they start, so that most come later.
+WINDOW = 2
+WIDTH_MAX = 40
+IDLE = ["waiting", "queued"]
 
 
 @st.composite
@@ -29,7 +37,7 @@ def dags(draw: Any) -> tuple[list[dict[str, Any]], dict[str, str]]:
     for number in range(random.randint(2, 9)):
         known = [task["id"] for task in tasks]
         upstream = random.sample(known, min(len(known), random.choice([0, 1, 1, 1, 2, 2, 3])))
-        kind = random.choice(KINDS if upstream else KINDS[:-1])
+        kind = random.choice(KINDS if upstream else KINDS[: -len(OVER_RESULTS)])
         task = {
             "id": f"t{number}",
             "kind": "empty" if kind == "empty" else "bash",
@@ -38,14 +46,30 @@ def dags(draw: Any) -> tuple[list[dict[str, Any]], dict[str, str]]:
         }
         if kind != "empty":
             task["script"] = "true"
-        if kind == "mapped":
-            task["map"] = {"over": {"x": {"value": list(range(random.randint(0, 3)))}}}
-        elif kind == "mapped_over_result":
-            task["map"] = {"over": {"x": {"result": upstream[0]}}}
+        mapping = _map(kind, upstream, random)
+        if mapping:
+            task["map"] = {**mapping, "limit": WIDTH_MAX}
         tasks.append(task)
-    keys = [key for task in tasks for key in (task["id"], *(f"{task['id']}[{index}]" for index in range(3)))]
+    keys = [key for task in tasks for key in (task["id"], *(f"{task['id']}[{index}]" for index in range(WIDTH_MAX)))]
     ends = ["succeeded"] * 5 + ["failed", "failed", "cancelled"]
     return tasks, {key: random.choice(ends) for key in keys}
+
+
+def _map(kind: str, upstream: list[str], random: Random) -> dict[str, Any]:
+    """The map of a task of this kind."""
+    x, y = ({"value": list(range(random.randint(0, most)))} for most in (5, 3))
+    match kind:
+        case "mapped":
+            return {"over": {"x": x}}
+        case "product":
+            return {"over": {"x": x, "y": y}}
+        case "mapped_over_result":
+            return {"over": {"x": {"result": upstream[0]}}}
+        case "product_of_result":
+            return {"over": {"x": {"result": upstream[0]}, "y": y}}
+        case "zip_of_result":
+            return {"zip": {"x": {"result": upstream[0]}, "y": y}, **random.choice([{}, {"fill": None}])}
+    return {}
 
 
 def expected(tasks: list[dict[str, Any]], ends: dict[str, str], order: list[str]) -> dict[str, str]:
@@ -89,18 +113,23 @@ def expected(tasks: list[dict[str, Any]], ends: dict[str, str], order: list[str]
 
 @given(dag=dags(), data=st.data())
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_every_run_ends_as_the_rules_say(world: World, dag: Any, data: st.DataObject) -> None:
+def test_every_run_ends_as_the_rules_say(
+    world: World, monkeypatch: pytest.MonkeyPatch, dag: Any, data: st.DataObject
+) -> None:
     tasks, ends = dag
+    monkeypatch.setattr(unmade, "WINDOW", WINDOW)
     limit = data.draw(st.sampled_from([0, 0, 1, 2]))
     run = start(world.vision, *tasks, name=f"w{Run.objects.count()}", max_active_tasks=limit)
     order = [task.name for task in _ended_now(run)]
-    for _ in range(100):
+    for _ in range(400):
         run.refresh_from_db()
         if run.ended_at is not None:
             break
         jobs = list(Job.objects.filter(task__run=run, task__state__in=["queued", "running"]).order_by("id"))
         assert jobs, f"the run waits for nothing: {states(run)}"
         assert not limit or len(jobs) <= limit
+        idle = Counter(Task.objects.filter(run=run, index__gte=0, state__in=IDLE).values_list("name", flat=True))
+        assert all(count <= WINDOW for count in idle.values())
         job = data.draw(st.sampled_from(jobs))
         task = Task.objects.get(job=job)
         before = {row.pk for row in _ended_now(run)}
@@ -109,6 +138,7 @@ def test_every_run_ends_as_the_rules_say(world: World, dag: Any, data: st.DataOb
         order += [row.name for row in _ended_now(run) if row.pk not in before]
     assert run.ended_at is not None, f"the run did not end: {states(run)}"
     final = {task.name: task.state for task in Task.objects.filter(run=run, index=-1)}
+    by_id = {task["id"]: task for task in tasks}
     mapped = {task["id"] for task in tasks if "map" in task}
     for name in mapped:
         group = Task.objects.get(run=run, name=name, index=-1)
@@ -116,6 +146,7 @@ def test_every_run_ends_as_the_rules_say(world: World, dag: Any, data: st.DataOb
         if group.width:
             assert len(instances) == group.width
             assert group.state == mapped_outcome(instances)
+            assert group.width == width_of(by_id[name]["map"], given_results(run, by_id[name]["map"]))
     # A mapped task ends as its instances say (above); the rules decide the rest.
     given_ends = {name: final[name] if name in mapped else ends[name] for name in final}
     assert final == expected(tasks, given_ends, order)
@@ -123,6 +154,22 @@ def test_every_run_ends_as_the_rules_say(world: World, dag: Any, data: st.DataOb
     leaves = {task["id"] for task in tasks} - {name for task in tasks for name in task["upstream"]}
     failing = {"failed", "upstream_failed", "cancelled"}
     assert run.state == ("failed" if any(final[name] in failing for name in leaves) else "succeeded")
+
+
+def width_of(mapping: dict[str, Any], results: list[Any]) -> int:
+    """How many instances there are to be, counted one by one."""
+    sources = (mapping.get("over") or mapping["zip"]).values()
+    lists = [results if "result" in source else source["value"] for source in sources]
+    return len(list(product(*lists) if "over" in mapping else zip_longest(*lists)))
+
+
+def given_results(run: Run, mapping: dict[str, Any]) -> list[Any]:
+    """What the task returned that a map reads; every job returns [1, 2]."""
+    for source in (mapping.get("over") or mapping["zip"]).values():
+        if "result" in source:
+            upstream = Task.objects.get(run=run, name=source["result"], index=-1)
+            return [1, 2] if upstream.width is None else [None] * upstream.width
+    return []
 
 
 def _ended_now(run: Run) -> list[Task]:
