@@ -19,6 +19,8 @@ from .models import Run
 KEY = "rmportal:moved"
 # In front of a run, so that both are in one set and taken in one round trip.
 RUN = "run:"
+# In front of a tenant in which places of limits may be free.
+SLOTS = "slots:"
 
 
 def tell(jobs: Collection[int]) -> None:
@@ -36,6 +38,13 @@ def tell_runs(runs: Collection[int]) -> None:
     """The same for runs in which something may be ready although none of their jobs has moved."""
     transaction.on_commit(partial(redis.hint, "SADD", KEY, *(f"{RUN}{run}" for run in runs)))
     loops.wake("advance")
+
+
+def tell_slots(tenants: Collection[int]) -> None:
+    """The same for tenants in which places may be free for tasks that wait for some."""
+    if tenants:
+        transaction.on_commit(partial(redis.hint, "SADD", KEY, *(f"{SLOTS}{tenant}" for tenant in tenants)))
+        loops.wake("advance")
 
 
 def note_waits(tasks: Collection[int]) -> None:
@@ -60,12 +69,14 @@ def backfill_moved(runs: Iterable[Run]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """Jobs that have moved, tasks whose wait is due and runs to go through; `full` when there may be more."""
+    """Jobs that have moved, tasks whose wait is due, runs to go through and tenants in which places may be free;
+    `full` when there may be more."""
 
     jobs: list[int]
     waits: list[int]
     runs: list[int]
     full: bool
+    tenants: frozenset[int] = frozenset()
 
 
 def take(limit: int) -> Told:
@@ -73,7 +84,8 @@ def take(limit: int) -> Told:
     found = redis.hint("SPOP", KEY, limit)
     names = [name.decode() for name in found] if isinstance(found, list | set) else []
     runs = [int(name.removeprefix(RUN)) for name in names if name.startswith(RUN)]
-    told = [int(name) for name in names if not name.startswith(RUN)]
+    tenants = frozenset(int(name.removeprefix(SLOTS)) for name in names if name.startswith(SLOTS))
+    told = [int(name) for name in names if not name.startswith((RUN, SLOTS))]
     return Told(
-        [job for job in told if job > 0], [-task for task in told if task < 0], runs, full=len(names) == limit
+        [job for job in told if job > 0], [-task for task in told if task < 0], runs, len(names) == limit, tenants
     )

@@ -56,6 +56,8 @@ class DAG:
         end_date: "str | date | None" = None,
         max_active_runs: int = 16,
         max_active_tasks: int = 0,
+        max_active_tasks_all_runs: "int | None" = None,
+        weight_rule: "str | None" = None,
         params: "Mapping[str, Any] | None" = None,
         defaults: "Mapping[str, Any] | None" = None,
         files: "Sequence[str]" = (),
@@ -84,6 +86,8 @@ class DAG:
             "end_date": read_date(end_date),
             "max_active_runs": max_active_runs,
             "max_active_tasks": max_active_tasks,
+            "max_active_tasks_all_runs": max_active_tasks_all_runs,
+            "weight_rule": weight_rule,
             "params": params_schema(params or {}),
             "defaults": read_options(f"DAG {name}: defaults", defaults or {}),
         }

@@ -22,10 +22,12 @@ from apps.tenants.stored import missing
 from rmctl.spec import SpecError, WorkflowSpec, parse_workflow
 from rmctl.spec.schedule import clock_warnings
 
-from .. import policies
+from .. import moved, path_history, policies
+from ..limits import task_limits
 from ..models import Workflow, WorkflowVersion
 from ..timetable import Interval, end_of, start_of, timetable_of
 from .datasets import keep_uses
+from .slots import slot_faults
 
 # What of a definition decides when its scheduled runs come.
 TIMETABLE_FIELDS = ("schedule", "timezone", "start_date", "end_date")
@@ -82,6 +84,10 @@ def push(*, actor: Actor, tenant: Tenant, definition: dict[str, Any]) -> PushRes
         )
     _make_current(workflow, version, spec, now)
     keep_uses(workflow, version.definition)
+    path_history.watch(version)
+    if task_limits(version.definition):
+        # They may be wider than those that tasks wait for.
+        moved.tell_slots([tenant.pk])
     verb = "workflow.pushed" if created else "workflow.version_selected"
     record(actor, _fact(verb, workflow, version=version.number, digest=version.digest))
     return PushResult(workflow, version, created=created, warnings=warnings)
@@ -141,6 +147,7 @@ def _check(tenant: Tenant, spec: WorkflowSpec) -> None:
         except ValueError as error:
             errors.append(FieldError(field=name, message=f"{error}.", code="out_of_range"))
     errors += _unknown_secrets(tenant, spec)
+    errors += slot_faults(tenant, spec)
     errors += _impossible_tasks(tenant, spec)
     if errors:
         raise Invalid(f"{errors[0]['field']}: {errors[0]['message']}", code=errors[0]["code"], errors=errors)
