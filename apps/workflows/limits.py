@@ -1,5 +1,6 @@
 """The limits over runs of one version, and what its tasks weigh where they compete for places."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +12,8 @@ from rmctl.spec.kinds import JOBLESS
 
 # What Airflow gives a task that names nothing.
 WEIGHT, RULE = 1, "downstream"
+# What a task that waits for its places says of itself (`TaskLimit.asks`).
+ASKS = re.compile(r"Waits for (a slot|\d+ slots|its turn)\b")
 # The rule that weighs by what tasks have taken.
 BY_HISTORY = "critical_path"
 

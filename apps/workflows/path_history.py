@@ -18,6 +18,7 @@ from .plans import Plan
 RUNS_SEEN = 20
 RENEW = timedelta(minutes=5)
 KEPT_SECONDS = 60.0
+KEPT_MAX = 1000
 # Between two looks for what is to be renewed, and how many versions one look renews.
 LOOK_SECONDS = 30.0
 VERSIONS_MAX = 20
@@ -44,10 +45,15 @@ def weights_of(version_id: int, plan: Plan) -> dict[str, float]:
     if time.monotonic() - at > KEPT_SECONDS:
         seconds = PathHistory.objects.filter(pk=version_id).values_list("seconds", flat=True).first()
         found = plan.weighing.weights(seconds or {})
-        if len(_kept) > 1000:
-            _kept.clear()
+        if len(_kept) > KEPT_MAX:
+            forget()
         _kept[version_id] = time.monotonic(), found
     return found
+
+
+def forget() -> None:
+    """Read the stored times again with the next question."""
+    _kept.clear()
 
 
 def watch(version: WorkflowVersion) -> None:

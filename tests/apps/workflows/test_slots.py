@@ -1,5 +1,6 @@
 """Limits over runs: slot pools, tasks and workflows over all of their runs, and who goes first."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,10 +12,11 @@ from apps.core.actors import SYSTEM
 from apps.core.errors import Conflict, Forbidden, Invalid
 from apps.execution.models import Bundle
 from apps.jobs.models import Job
-from apps.workflows import claims, commands
+from apps.workflows import claims, commands, path_history
 from apps.workflows.clearing import Choice
-from apps.workflows.models import Run, SlotClaim, SlotPool, Task
+from apps.workflows.models import PathHistory, Run, SlotClaim, SlotPool, Task
 from apps.workflows.observe import observe
+from apps.workflows.slot_queries import claims_of, list_slot_pools, say_why
 from tests.apps.workflows.driver import bash, definition, empty, end, finish, look, start, states, step
 from tests.apps.workflows.test_waits import later
 from tests.personas import World
@@ -368,3 +370,68 @@ def test_a_workflow_without_limits_asks_no_table_of_them(world: World) -> None:
         end(run, "a")
         step()
     assert [query["sql"] for query in asked if "slot" in query["sql"] or "pathhistory" in query["sql"]] == []
+
+
+def why(run: Run, name: str) -> str:
+    return say_why([Task.objects.get(run=run, name=name)])[0].detail
+
+
+def test_a_task_that_waits_says_for_what_who_has_it_and_where_it_stands(world: World) -> None:
+    found = pool(world, 2)
+    run = start(world.vision, *(bash(name, **slots()) for name in "abcde"))
+    assert why(run, "e") == (
+        f"Waits for a slot of warehouse; 2 of 2 are held: a of run {run.pk}, b of run {run.pk}. Number 3 in line."
+    )
+    large = start(world.vision, bash("a", **slots(2)), name="large")
+    assert "Waits for 2 slots of warehouse" in why(large, "a") and why(large, "a").endswith("Number 4 in line.")
+    resize(found, 1)
+    assert why(large, "a") == "Wants 2 slots of warehouse, which has only 1: an admin can give it more."
+    resize(found, 0)
+    assert why(run, "c").startswith("warehouse has size 0")
+    held_back = start(world.vision, bash("a", max_active=1), name="alone", max_active_tasks_all_runs=1)
+    second = again(held_back)
+    assert why(second, "a") == (
+        f"At most 1 of a at once over all runs (now 1: a of run {held_back.pk}). Number 1 in line."
+    )
+    both = start(world.vision, bash("a"), bash("b"), name="both", max_active_tasks_all_runs=1)
+    assert why(both, "b") == (
+        f"At most 1 task of both at once over all runs (now 1: a of run {both.pk}). Number 1 in line."
+    )
+    mapped = bash("m", map={"over": {"n": {"value": [1, 2]}}}, max_active_per_run=1)
+    wide = start(world.vision, mapped, name="wide")
+    instance = Task.objects.get(run=wide, index=1)
+    assert say_why([instance])[0].detail.startswith(f"At most 1 of m at once in a run (now 1: m[0] of run {wide.pk}).")
+
+
+def test_lists_say_how_much_is_held_and_who_waits(world: World) -> None:
+    pool(world, 5)
+    run = start(world.vision, bash("a", **slots(2)), bash("b", **slots(3)), bash("c", weight=7, **slots(4)))
+    row = list_slot_pools(world.actor("member")).get()
+    assert (row.held, row.holders, row.waiting) == (4, 1, 2)
+    assert [claim.name for claim in claims_of(row, held=True)] == ["c"]
+    assert [claim.name for claim in claims_of(row, held=False)] == ["a", "b"]
+    assert not list_slot_pools(world.actor("stranger")).exists()
+    assert finish(run) == "succeeded"
+
+
+def test_the_critical_path_goes_first_by_what_tasks_have_taken(world: World) -> None:
+    """Chains a → long and b → short: without a history both weigh the same, with one the long chain goes first."""
+    pool(world)
+    chains = [bash("b", **slots()), bash("short", "b"), bash("a", **slots()), bash("long", "a")]
+    first = start(world.vision, *chains, weight_rule="critical_path")
+    assert states(first)["b"] == "queued"
+    assert finish(first) == "succeeded"
+    for name, seconds in {"a": 5, "b": 5, "short": 10, "long": 60}.items():
+        row = Task.objects.get(run=first, name=name)
+        Task.objects.filter(pk=row.pk).update(started_at=row.ended_at - timedelta(seconds=seconds))
+    path_history.renew(timezone.now(), at_once=True)
+    path_history.forget()
+    second = again(first)
+    assert states(second)["a"] == "queued"
+    assert SlotClaim.objects.get(name="b").weight == 15
+    # Nothing more is computed before the time has come, and of versions that nobody runs any more nothing at all.
+    PathHistory.objects.update(at=timezone.now() - timedelta(hours=1))
+    commands.push(actor=SYSTEM, tenant=world.vision, definition=definition(*chains))
+    with CaptureQueriesContext(connection) as asked:
+        path_history.renew(timezone.now(), at_once=True)
+    assert len(asked) == 1
