@@ -392,6 +392,8 @@ class Progress:
     def limit(self, known: Mapping[int, Known], pools: Mapping[str, int]) -> None:
         """Take back those of the ready tasks that have to wait for places at limits over runs."""
         self.limiting.pools = pools
+        # What was given its places may have been found by a review as well.
+        self.ready = list(dict.fromkeys(self.ready))
         rows, asked = self.ready_rows(), len(self.limiting.asked)
         go_on = {(row.name, row.index) for row in self.limiting.choose(rows, known, self.slots)}
         stay = {(row.name, row.index) for row in rows} - go_on

@@ -3,9 +3,11 @@
 from typing import Any
 
 from rmctl.cli.failures import UsageError
-from rmctl.cli.output import print_json, print_table, stdout
+from rmctl.cli.output import ago, print_json, print_table, stdout
 from rmctl.cli.session import client, tenant_of
 from rmctl.client import Client
+
+COLUMNS = ("workflow", "run", "slots", "weight", "since")
 
 
 def _number(asked: Client, pool: str, tenant: str | None) -> int:
@@ -46,8 +48,7 @@ def show(pool: str, tenant: str | None, as_json: bool) -> None:
     stdout().print(_line(row), highlight=False, markup=False)
     for title, name in (("HELD BY", "held_by"), ("IN LINE", "in_line")):
         if row[name]:
-            columns = [title, "workflow", "run", "slots", "weight", "since"]
-            print_table(columns, [_cells(claim) for claim in row[name]])
+            print_table([title, *COLUMNS], [_cells(claim) for claim in row[name]], right=COLUMNS[1:])
 
 
 def delete(pool: str, tenant: str | None) -> None:
@@ -57,9 +58,9 @@ def delete(pool: str, tenant: str | None) -> None:
 
 
 def _cells(claim: dict[str, Any]) -> tuple[Any, ...]:
-    fields = ("name", "workflow_name", "run", "slots", "weight", "since")
-    return tuple(claim[field] for field in fields)
+    fields = ("name", "workflow_name", "run", "slots", "weight")
+    return (*(claim[field] for field in fields), ago(claim["since"]))
 
 
 def _line(row: dict[str, Any]) -> str:
-    return f"slot pool {row['name']}: {row['held']} of {row['size']} slots held, {row['waiting']} tasks wait"
+    return f"slot pool {row['name']}: {row['held']} of {row['size']} slots held, {row['waiting']} waiting"

@@ -14,6 +14,7 @@ from apps.execution.models import Bundle
 from apps.jobs.models import Job
 from apps.workflows import claims, commands, path_history
 from apps.workflows.clearing import Choice
+from apps.workflows.giving import go_on
 from apps.workflows.models import PathHistory, Run, SlotClaim, SlotPool, Task
 from apps.workflows.observe import observe
 from apps.workflows.slot_queries import claims_of, list_slot_pools, say_why
@@ -201,6 +202,21 @@ def test_a_run_asks_for_no_more_than_its_own_limit_lets_start(world: World) -> N
     run = start(world.vision, *(bash(name, **slots()) for name in "abcd"), max_active_tasks=2)
     assert list(states(run).values()).count("queued") == 2 and held() == 2
     assert finish(run) == "succeeded"
+
+
+def test_instances_that_a_review_finds_beside_their_places_start_once(world: World) -> None:
+    found = pool(world, 0)
+    over = {"over": {"n": {"value": [1, 2, 3, 4]}}}
+    run = start(world.vision, bash("m", map=over, **slots()), max_active_tasks=2)
+    SlotPool.objects.filter(pk=found.pk).update(size=3)
+    given = claims.give_out([world.vision.pk])
+    assert len(given) == 2
+    moved_on = observe(search=True, review=True)
+    moved_on.work[run.pk].review = True
+    assert len(moved_on.work[run.pk].granted) == 2
+    go_on(moved_on, timezone.now())
+    assert Job.objects.filter(name__startswith="etl.").count() == 2
+    assert finish(run) == "succeeded" and Job.objects.filter(name__startswith="etl.").count() == 4
 
 
 def test_tasks_of_one_run_start_by_weight_within_its_limit(world: World) -> None:
