@@ -316,7 +316,7 @@ class _Batch:
         limited = [one for one in self.progress.values() if one.plan.limits]
         tenants = claims.write(limited, self.now) if limited else set()
         if not self.then_schedule:
-            moved.tell_slots(tenants)
+            claims.tell(tenants)
         return tenants
 
     def _write_waits(self) -> None:

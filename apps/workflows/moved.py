@@ -16,11 +16,11 @@ from apps.events.live import publish
 
 from .models import Run
 
+# In front of a tenant in which places of limits over runs may be free.
+SLOTS = "slots:"
 KEY = "rmportal:moved"
 # In front of a run, so that both are in one set and taken in one round trip.
 RUN = "run:"
-# In front of a tenant in which places of limits may be free.
-SLOTS = "slots:"
 
 
 def tell(jobs: Collection[int]) -> None:
@@ -38,13 +38,6 @@ def tell_runs(runs: Collection[int]) -> None:
     """The same for runs in which something may be ready although none of their jobs has moved."""
     transaction.on_commit(partial(redis.hint, "SADD", KEY, *(f"{RUN}{run}" for run in runs)))
     loops.wake("advance")
-
-
-def tell_slots(tenants: Collection[int]) -> None:
-    """The same for tenants in which places may be free for tasks that wait for some."""
-    if tenants:
-        transaction.on_commit(partial(redis.hint, "SADD", KEY, *(f"{SLOTS}{tenant}" for tenant in tenants)))
-        loops.wake("advance")
 
 
 def note_waits(tasks: Collection[int]) -> None:

@@ -104,13 +104,13 @@ class Work:
 
 @dataclass(slots=True)
 class Observed:
-    """Work by run; `more` when a limit cut it off, `blocked` when runs wait for others to end. In `tenants` places of
-    limits over runs may be free."""
+    """Work by run; `more` when a limit cut it off, `blocked` when runs wait for others to end."""
 
     work: dict[int, Work]
+    # In which places of limits over runs may be free.
+    tenants: set[int] = field(default_factory=set)
     more: bool = False
     blocked: bool = False
-    tenants: set[int] = field(default_factory=set)
 
 
 _searched_at = _reviewed_at = float("-inf")

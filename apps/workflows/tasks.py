@@ -8,7 +8,7 @@ from apps.core import loops
 from . import path_history
 from . import waits as waiting
 from .commands import advance_backfills, create_dataset_runs, create_due_runs, next_due
-from .giving import go_on
+from .giving import apply
 from .observe import observe
 
 
@@ -17,7 +17,7 @@ def advance() -> bool:
     """Move every run on as far as its jobs have come; returns whether there is more to do at once."""
     now = timezone.now()
     observed = observe()
-    applied = go_on(observed, now)
+    applied = apply(observed, now)
     if applied.jobs:
         # In this thread, to save the new jobs a trip through the queue.
         loops.run("schedule", once=True)

@@ -15,7 +15,7 @@ from apps.jobs.models import Job
 from apps.workflows import claims, commands
 from apps.workflows.apply import apply
 from apps.workflows.clearing import Choice
-from apps.workflows.giving import go_on
+from apps.workflows.giving import apply as apply_and_give_out
 from apps.workflows.models import Run, SlotClaim, SlotPool, Task
 from apps.workflows.observe import observe
 from tests.apps.workflows.driver import bash, end_job, start, step
@@ -87,7 +87,7 @@ def act(world: World, pool: SlotPool, runs: list[Run], seed: int, over: list[int
                     jobs = Job.objects.filter(task__run=run, state="pending")[:2]
                     for job in jobs:
                         end_job(job, chance.choice(["succeeded", "failed"]))
-                    go_on(observe(search=True, review=False), timezone.now())
+                    apply_and_give_out(observe(search=True, review=False), timezone.now())
                 case 1:
                     # A pass that is killed before it gives anything out.
                     apply(observe(search=True, review=False), timezone.now())

@@ -22,7 +22,7 @@ from apps.tenants.stored import missing
 from rmctl.spec import SpecError, WorkflowSpec, parse_workflow
 from rmctl.spec.schedule import clock_warnings
 
-from .. import moved, path_history, policies
+from .. import claims, path_history, policies
 from ..limits import task_limits
 from ..models import Workflow, WorkflowVersion
 from ..timetable import Interval, end_of, start_of, timetable_of
@@ -87,7 +87,7 @@ def push(*, actor: Actor, tenant: Tenant, definition: dict[str, Any]) -> PushRes
     path_history.watch(version)
     if task_limits(version.definition):
         # They may be wider than those that tasks wait for.
-        moved.tell_slots([tenant.pk])
+        claims.tell([tenant.pk])
     verb = "workflow.pushed" if created else "workflow.version_selected"
     record(actor, _fact(verb, workflow, version=version.number, digest=version.digest))
     return PushResult(workflow, version, created=created, warnings=warnings)

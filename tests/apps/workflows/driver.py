@@ -10,7 +10,7 @@ from apps.jobs.models import Job
 from apps.tenants.models import Tenant
 from apps.workflows import commands
 from apps.workflows.apply import Applied
-from apps.workflows.giving import go_on
+from apps.workflows.giving import apply
 from apps.workflows.models import Run, Task, Wait
 from apps.workflows.observe import add_due, observe
 
@@ -42,7 +42,7 @@ def start(tenant: Tenant, *tasks: dict[str, Any], given: Mapping[str, Any] | Non
 
 def step(*, review: bool = False) -> Applied:
     """One pass of the advance loop that looks at everything in flight."""
-    return go_on(observe(search=True, review=review), timezone.now())
+    return apply(observe(search=True, review=review), timezone.now())
 
 
 def look(*, review: bool = False) -> Applied:
@@ -51,7 +51,7 @@ def look(*, review: bool = False) -> Applied:
     due = Wait.objects.filter(due_at__lte=timezone.now()).values_list("task_id", flat=True)
     if due:
         add_due(observed, list(due))
-    return go_on(observed, timezone.now())
+    return apply(observed, timezone.now())
 
 
 def end(run: Run, name: str, state: str = "succeeded", result: Any = None, index: int = -1) -> None:

@@ -14,7 +14,7 @@ from apps.execution.models import Bundle
 from apps.jobs.models import Job
 from apps.workflows import claims, commands, path_history
 from apps.workflows.clearing import Choice
-from apps.workflows.giving import go_on
+from apps.workflows.giving import apply
 from apps.workflows.models import PathHistory, Run, SlotClaim, SlotPool, Task
 from apps.workflows.observe import observe
 from apps.workflows.slot_queries import claims_of, list_slot_pools, say_why
@@ -214,7 +214,7 @@ def test_instances_that_a_review_finds_beside_their_places_start_once(world: Wor
     moved_on = observe(search=True, review=True)
     moved_on.work[run.pk].review = True
     assert len(moved_on.work[run.pk].granted) == 2
-    go_on(moved_on, timezone.now())
+    apply(moved_on, timezone.now())
     assert Job.objects.filter(name__startswith="etl.").count() == 2
     assert finish(run) == "succeeded" and Job.objects.filter(name__startswith="etl.").count() == 4
 
