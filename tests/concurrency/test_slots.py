@@ -103,7 +103,7 @@ def act(world: World, pool: SlotPool, runs: list[Run], seed: int, over: list[int
             over.append(held(pool))
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_no_order_of_acts_gives_out_more_than_there_is_or_forgets_anybody(shared_world: World, seed: int) -> None:
     pool, runs = make_runs(shared_world)
     over: list[int] = []
