@@ -5,7 +5,7 @@ import threading
 from functools import partial
 
 import pytest
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
 from django.db.models import Sum
 from django.utils import timezone
 
@@ -54,6 +54,24 @@ def test_who_gives_out_at_once_gives_no_slot_twice(shared_world: World) -> None:
     together(*[give] * 4)
     assert held(pool) == SIZE
     assert len(given) == len(set(given)) == SlotClaim.objects.filter(held=True).count()
+
+
+def test_who_gives_out_sees_what_another_has_given_out_and_not_committed(shared_world: World) -> None:
+    """A heavier task comes between: without the lock of the tenant it would get what the others have already."""
+    pool, _ = make_runs(shared_world)
+
+    def come() -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SET lock_timeout = '300ms'")
+        heavy = bash("heavy", weight=1000, slots={"name": "warehouse", "count": SIZE})
+        with pytest.raises(OperationalError, match="lock timeout"):
+            start(shared_world.vision, heavy, name="heavy")
+
+    with transaction.atomic():
+        assert len(claims.give_out([shared_world.vision.pk])) == 3
+        together(come)
+    claims.give_out([shared_world.vision.pk])
+    assert held(pool) == SIZE and not SlotClaim.objects.get(name="heavy").held
 
 
 def test_who_gives_out_waits_for_nobody_who_takes_claims_away(shared_world: World) -> None:
