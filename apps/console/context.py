@@ -26,6 +26,7 @@ NAVIGATION: tuple[tuple[str, list[tuple[str, str, str, str]]], ...] = (
             ("Workflows", "workflow", "workflows", "/workflows/"),
             ("Runs", "activity", "runs", "/runs/"),
             ("Datasets", "boxes", "datasets", "/datasets/"),
+            ("Slot pools", "sliders-horizontal", "slot-pools", "/slot-pools/"),
             ("Approvals", "inbox", "approvals", "/approvals/"),
             ("Backfills", "history", "backfills", "/backfills/"),
         ],

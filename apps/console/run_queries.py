@@ -15,6 +15,7 @@ from django.db.models import Count, Max, Min, QuerySet
 from django.db.models.functions import TruncDate
 
 from apps.workflows.models import Run, Task, Workflow, WorkflowVersion
+from apps.workflows.slot_queries import may_wait, why_waiting
 from apps.workflows.states import TaskState
 from apps.workflows.unmade import with_missing
 
@@ -52,8 +53,11 @@ def task_views(run: Run, rows: QuerySet[Task]) -> list[TaskView]:
     """These tasks of a run (index -1) as pages show them, in their order; instances only as counts."""
     kinds = topology(run.version_id).kinds
     views: dict[str, TaskView] = {}
-    columns = ("name", "state", "width", "job_id", "detail", "queued_at", "started_at", "ended_at")
-    for name, state, width, job_id, detail, queued, started, ended in rows.values_list(*columns):
+    columns = ("name", "state", "width", "job_id", "detail", "queued_at", "started_at", "ended_at", "pk")
+    found = list(rows.values_list(*columns))
+    why = why_waiting([row[-1] for row in found if may_wait(row[1], row[4])])
+    for name, state, width, job_id, detail, queued, started, ended, pk in found:
+        detail = why.get(pk, detail)
         kind = kinds.get(name) or Kind("", mapped=width is not None)
         views[name] = TaskView(name, state, kind, width, job_id, detail, queued, started, ended)
     expanded = [view.name for view in views.values() if view.width]

@@ -1,6 +1,6 @@
 """Every PostgreSQL advisory lock of the product, by name: nobody takes a number of their own.
 
-Order where several are held: loop → tenant → quota tree → rows (jobs, then nodes by id).
+Order where several are held: loop → tenant → quota tree → slots → rows (jobs, then nodes by id).
 """
 
 from collections.abc import Iterator
@@ -18,6 +18,7 @@ class LockClass(IntEnum):
     WORKFLOW = 7203
     PREPARE = 7204
     PEOPLE = 7205
+    SLOTS = 7206
 
 
 LOOP_KEYS = {"schedule": 1, "advance": 2, "recover": 3, "timetable": 4, "housekeep": 5, "waits": 6}

@@ -7,7 +7,7 @@ the one that was read besides. Lock order: runs by id → tasks → jobs.
 import logging
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from django.db import InterfaceError, OperationalError, transaction
@@ -26,7 +26,7 @@ from engine.dag import TaskState as EngineState
 from engine.dag import run_outcome
 from rmctl.spec import SpecError
 
-from . import moved, past, unmade, waits
+from . import claims, moved, past, path_history, unmade, waits
 from .commands.datasets import EXTRA_BYTES, Update, record_updates
 from .commands.runs import start_children
 from .commands.scheduled import hasten
@@ -65,11 +65,19 @@ SCHEDULER_IS_NEXT = redis.Hint(lambda _: ("SET", loops.FLAG.format("schedule"), 
 
 @dataclass(slots=True)
 class Applied:
-    """What a pass did: jobs made, runs ended, runs that could not be advanced."""
+    """What a pass did: jobs made, runs ended, runs that could not be advanced. In `tenants` places of limits over runs
+    are asked for or free."""
 
     jobs: int = 0
     ended: int = 0
     failed: int = 0
+    tenants: set[int] = field(default_factory=set)
+
+    def add(self, other: "Applied") -> None:
+        """Count what another pass did; its tenants are looked at by who called it."""
+        self.jobs += other.jobs
+        self.ended += other.ended
+        self.failed += other.failed
 
 
 def apply(observed: Observed, now: datetime) -> Applied:
@@ -89,17 +97,14 @@ def apply(observed: Observed, now: datetime) -> Applied:
     for run_id, work in observed.work.items():
         fresh = _fresh(work)
         one = apply(Observed({run_id: fresh}), now)
-        total.jobs, total.ended, total.failed = (
-            total.jobs + one.jobs,
-            total.ended + one.ended,
-            total.failed + one.failed,
-        )
+        total.add(one)
+        total.tenants |= one.tenants
     return total
 
 
 def _fresh(work: Work) -> Work:
     """The work as it was observed, without what a pass that was rolled back has changed in its rows."""
-    for row in (*(item.row for item in work.news), *(row for row, _ in work.due)):
+    for row in (*(item.row for item in work.news), *(row for row, _ in work.due), *work.granted):
         row.reset()
     return work
 
@@ -138,7 +143,10 @@ class _Batch:
         self.broken: dict[int, tuple[Run, str]] = {}
         for run in runs:
             try:
-                self.progress[run.pk] = Progress(run, plan_of(run.version_id), load_tasks, now)
+                plan = plan_of(run.version_id)
+                one = self.progress[run.pk] = Progress(run, plan, load_tasks, now)
+                if plan.weighing.given:
+                    one.weights = path_history.weights_of(run.version_id, plan)
             except SpecError as error:
                 self.broken[run.pk] = (run, str(error))
 
@@ -147,12 +155,15 @@ class _Batch:
         self._load()
         asked = [pair for run_id, one in self.progress.items() for pair in one.asks(self.work[run_id].news)]
         returned = job_results(job for job, _ in asked) if asked else {}
-        poking = waits.load(task for _, task in asked) if asked else {}
+        poked = [task for _, task in asked]
+        poked += [row.pk for each in self.work.values() for row in each.granted if row.state == TaskState.DEFERRED]
+        poking = waits.load(poked) if poked else {}
         for run_id, one in self.progress.items():
             work = self.work[run_id]
             one.waits.update(poking)
             one.take(work.news, returned)
             one.look(work.due)
+            one.resume(work.granted)
             if work.start and one.run.state == RunState.QUEUED and not work.review:
                 one.begin()
         self._review()
@@ -170,7 +181,7 @@ class _Batch:
         whole: list[int] = []
         for run_id, one in self.progress.items():
             work = self.work[run_id]
-            wanted[run_id] = one.expect(work.news, work.due)
+            wanted[run_id] = one.expect(work)
             if work.start:
                 wanted[run_id] |= one.plan.at_start()
             if work.review or one.plan.max_active_tasks:
@@ -220,6 +231,8 @@ class _Batch:
     def _start(self) -> None:
         self._hold()
         self._grow()
+        if limited := [one for one in self.progress.values() if one.ready and one.plan.limits]:
+            claims.consider(limited)
         wanted: dict[int, set[str]] = {}
         mapped = False
         for run_id, one in self.progress.items():
@@ -239,6 +252,7 @@ class _Batch:
         """Store what was decided."""
         jobs = self._submit()
         self._write_tasks()
+        tenants = self._write_claims()
         self._write_waits()
         self._write_past()
         self._write_datasets()
@@ -249,7 +263,7 @@ class _Batch:
             moved.tell_runs(again)
         ended = self._write_runs()
         record_all(SYSTEM, self.facts)
-        return Applied(jobs=jobs, ended=ended)
+        return Applied(jobs=jobs, ended=ended, tenants=tenants)
 
     def _submit(self) -> int:
         """Make the jobs, in one call for each tenant and owner."""
@@ -257,6 +271,9 @@ class _Batch:
         for one in self.progress.values():
             key = (one.run.tenant_id, one.run.owner_id)
             shares.setdefault(key, []).extend((one.run, start) for start in one.starts)
+        for share in shares.values():
+            if any(self.progress[run.pk].weights is not None for run, _ in share):
+                share.sort(key=lambda item: -self._weight(item[1].row))
         total = sum(len(share) for share in shares.values())
         if total and self.then_schedule:
             redis.hint_on_commit(SCHEDULER_IS_NEXT)
@@ -274,6 +291,11 @@ class _Batch:
                 for (_, start), job in zip(share, jobs, strict=True):
                     start.row.job = job.pk
         return total
+
+    def _weight(self, row: TaskRow) -> float:
+        one = self.progress[row.run]
+        weights = one.plan.weighing.fixed if one.weights is None else one.weights
+        return weights[row.name]
 
     def _write_tasks(self) -> None:
         columns = (
@@ -310,6 +332,13 @@ class _Batch:
         for row in (*rows, *made):
             if row.state != row.source:
                 self.facts.append(self._task_fact(row))
+
+    def _write_claims(self) -> set[int]:
+        limited = [one for one in self.progress.values() if one.plan.limits]
+        tenants = claims.write(limited, self.now) if limited else set()
+        if not self.then_schedule:
+            claims.tell(tenants)
+        return tenants
 
     def _write_waits(self) -> None:
         for one in self.progress.values():
@@ -386,6 +415,7 @@ class _Batch:
         moves = [
             Move(pk, state, TaskState.FAILED, (text, self.now)) for pk, state in waiting.values_list("pk", "state")
         ]
+        claims.release(run=run.pk)
         waits.drop(SYSTEM, [move.pk for move in moves])
         move_many(Task, TASK_EDGES, moves, ("detail", "ended_at"))
         for item in self.work[run.pk].news:

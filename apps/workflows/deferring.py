@@ -147,6 +147,10 @@ class Deferring:
         if wait.deadline is not None:
             row.detail = f"Poke {wait.looks}; at the latest until {self._moment(wait.deadline)}."
 
+    def stop(self, row: Any, wait: WaitRow) -> None:
+        """A sensor waits for places before its next poke: the clock has nothing to say meanwhile."""
+        self.changes.waits.append((row, replace(wait, due_at=None)))
+
     def poked(self, row: Any, options: Poke, wait: WaitRow | None, result: Any) -> End | str:
         """A poke has returned: how the sensor ends, or what it waits for."""
         if not isinstance(result, dict) or not isinstance(result.get("done"), bool):

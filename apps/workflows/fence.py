@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 
 from django.db import connection
 
+from . import claims
 from .models import Run
 from .observe import Work
 from .states import RunState, TaskState
@@ -37,6 +38,7 @@ def fenced(runs: Iterable[Run], work: Mapping[int, Work]) -> Mapping[int, Work]:
         result[pk] = Work(
             news=[item for item in held if not present[item.row.pk][2]],
             due=[item for item in work[pk].due if present.get(item[0].pk, ("",))[0] == TaskState.DEFERRED],
+            granted=work[pk].granted,
             start=work[pk].start,
             review=bool(restarts) or work[pk].review or (work[pk].start and run.state == RunState.QUEUED),
         )
@@ -57,6 +59,7 @@ def _restart(stopped: Mapping[int, list[int]]) -> None:
     """Let the tasks wait anew. The instances of a mapped task that is cleared as a whole go; it waits once the last
     of them has."""
     tasks = [pk for pks in stopped.values() for pk in pks]
+    claims.release(tasks=tasks)
     with connection.cursor() as cursor:
         cursor.execute(
             "DELETE FROM workflows_task t USING workflows_task g WHERE t.id = ANY(%s) AND t.index >= 0 "

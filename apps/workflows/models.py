@@ -15,12 +15,13 @@ from .dataset_models import (
     Webhook,
     WebhookDelivery,
 )
+from .slot_models import PathHistory, SlotClaim, SlotPool
 from .states import RUN_ACTIVE, TASK_ACTIVE, TASK_IN_FLIGHT, BackfillState, RunState, TaskState
 from .wait_models import Approval, Wait
 
 __all__ = [
-    "Approval", "Backfill", "Dataset", "DatasetEvent", "DatasetTrigger", "DatasetUse", "PastWait", "Run", "Task",
-    "TaskTry", "Wait", "Webhook", "WebhookDelivery", "Workflow", "WorkflowVersion",
+    "Approval", "Backfill", "Dataset", "DatasetEvent", "DatasetTrigger", "DatasetUse", "PastWait", "PathHistory", "Run",
+    "SlotClaim", "SlotPool", "Task", "TaskTry", "Wait", "Webhook", "WebhookDelivery", "Workflow", "WorkflowVersion",
 ]  # fmt: skip
 
 

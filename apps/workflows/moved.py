@@ -13,6 +13,8 @@ from apps.events.live import publish
 
 from .models import Run
 
+# In front of a tenant in which places of limits over runs may be free.
+SLOTS = "slots:"
 KEY = "rmportal:moved"
 # In front of a run, so that both are in one set and taken in one round trip.
 RUN = "run:"
@@ -56,12 +58,14 @@ def backfill_moved(runs: Iterable[Run]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """Jobs that have moved, tasks whose wait is due and runs to go through; `full` when there may be more."""
+    """Jobs that have moved, tasks whose wait is due, runs to go through and tenants in which places may be free;
+    `full` when there may be more."""
 
     jobs: list[int]
     waits: list[int]
     runs: list[int]
     full: bool
+    tenants: frozenset[int] = frozenset()
 
 
 def take(limit: int) -> Told:
@@ -69,7 +73,8 @@ def take(limit: int) -> Told:
     found = redis.hint("SPOP", KEY, limit)
     names = [name.decode() for name in found] if isinstance(found, list | set) else []
     runs = [int(name.removeprefix(RUN)) for name in names if name.startswith(RUN)]
-    told = [int(name) for name in names if not name.startswith(RUN)]
+    tenants = frozenset(int(name.removeprefix(SLOTS)) for name in names if name.startswith(SLOTS))
+    told = [int(name) for name in names if not name.startswith((RUN, SLOTS))]
     return Told(
-        [job for job in told if job > 0], [-task for task in told if task < 0], runs, full=len(names) == limit
+        [job for job in told if job > 0], [-task for task in told if task < 0], runs, len(names) == limit, tenants
     )

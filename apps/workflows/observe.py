@@ -10,7 +10,7 @@ from typing import Any
 
 from django.db import connection
 
-from . import moved, past, waits
+from . import claims, moved, past, waits
 from .plans import plan_of
 from .states import TaskState
 from .unmade import unfinished
@@ -97,6 +97,8 @@ class Work:
 
     news: list[News] = field(default_factory=list)
     due: list[tuple[TaskRow, waits.WaitRow]] = field(default_factory=list)
+    # Tasks that were given the places that they waited for.
+    granted: list[TaskRow] = field(default_factory=list)
     start: bool = False
     review: bool = False
 
@@ -107,6 +109,8 @@ class Observed:
     ended whose capacity is free."""
 
     work: dict[int, Work]
+    # In which places of limits over runs may be free.
+    tenants: set[int] = field(default_factory=set)
     more: bool = False
     blocked: bool = False
     freed: bool = False
@@ -133,6 +137,7 @@ def observe(*, search: bool | None = None, review: bool | None = None) -> Observ
         add_due(observed, told.waits)
     for run_id in told.runs:
         observed.work.setdefault(run_id, Work()).review = True
+    observed.tenants |= told.tenants
     for item in news:
         observed.work.setdefault(item.row.run, Work()).news.append(item)
     _starts(observed)
@@ -140,6 +145,9 @@ def observe(*, search: bool | None = None, review: bool | None = None) -> Observ
         _reviewed_at = time.monotonic()
         for run_id in (*_stuck(), *past.released(), *unfinished()):
             observed.work.setdefault(run_id, Work()).review = True
+        tenants, late = claims.overdue()
+        observed.tenants |= tenants
+        add_granted(observed, late)
     return observed
 
 
@@ -172,6 +180,17 @@ def add_due(observed: Observed, tasks: list[int]) -> None:
     for row in rows:
         task = TaskRow(*row[:14])
         observed.work.setdefault(task.run, Work()).due.append((task, waits.read(row[14:])))
+
+
+def add_granted(observed: Observed, tasks: list[int]) -> None:
+    """Add tasks that have the places that they waited for."""
+    if not tasks:
+        return
+    for row in _fetch(f"SELECT {COLUMNS} FROM workflows_task t WHERE t.id = ANY(%s) ORDER BY t.id", [tasks]):
+        task = TaskRow(*row)
+        observed.work.setdefault(task.run, Work()).granted.append(task)
+
+
 def news_of(run: int) -> list[News]:
     """The news of one run."""
     return _news("workflows_task t", [run], "AND t.run_id = %s")
@@ -219,13 +238,15 @@ def _starts(observed: Observed) -> None:
 def _stuck() -> list[int]:
     """Running runs of which no task has a job in flight or waits: what they wait for, nobody will bring.
 
-    A deferred task is brought by its wait, one that waits for the run before by what it waits for.
+    A deferred task is brought by its wait, one that waits for the run before by what it waits for, and one that waits
+    for places at a limit by whoever leaves some.
     """
     rows = _fetch(
         "SELECT r.id FROM workflows_run r WHERE r.state = 'running' AND r.id NOT IN ("
         " SELECT t.run_id FROM workflows_task t WHERE t.state IN ('queued', 'running') AND t.job_id IS NOT NULL) "
         "AND NOT EXISTS (SELECT 1 FROM workflows_task t WHERE t.run_id = r.id AND t.state = 'deferred') "
         "AND NOT EXISTS (SELECT 1 FROM workflows_pastwait w WHERE w.run_id = r.id) "
+        "AND NOT EXISTS (SELECT 1 FROM workflows_slotclaim c WHERE c.run_id = r.id) "
         f"ORDER BY r.id LIMIT {REVIEWS_MAX}"
     )
     return [row[0] for row in rows]

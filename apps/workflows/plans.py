@@ -11,6 +11,7 @@ from rmctl.spec import CompiledTask, WorkflowSpec, parse_workflow
 from rmctl.spec.mapping import sources
 from rmctl.spec.schedule import CONTINUOUS
 
+from .limits import Weighing, task_limits
 from .models import WorkflowVersion
 
 # A task of a plan takes one or two KiB.
@@ -39,6 +40,7 @@ class Plan:
         self.params: dict[str, Any] = definition["params"]
         self.max_active_runs: int = definition["max_active_runs"]
         self.max_active_tasks: int = definition["max_active_tasks"]
+        self.max_active_tasks_all_runs: int | None = definition.get("max_active_tasks_all_runs")
         self.zone = ZoneInfo(definition["timezone"])
         self.continuous = definition["schedule"] == CONTINUOUS
         # Tasks whose results each task reads, in its arguments and templates or as the list that it is mapped over.
@@ -58,6 +60,9 @@ class Plan:
         # For each task that depends on the past, the tasks of the run before that must have come to a good end.
         self.past = {task["id"]: past for task in definition["tasks"] if (past := self._past(task))}
         self.watched = frozenset().union(*self.past.values())
+        # What tasks need besides a place in their run, and who goes first.
+        self.limits = task_limits(definition)
+        self.weighing = Weighing(definition, self.graph)
         self.position = {name: position for position, name in enumerate(self.graph.order)}
         self._reach: dict[str, frozenset[str]] = {}
 

@@ -4,9 +4,9 @@ from typing import Any
 
 from apps.core.actors import Actor
 from apps.core.policies import Policy
-from apps.tenants.policies import OwnedPolicy, works_for
+from apps.tenants.policies import OwnedPolicy, tenant_admin, works_for
 
-from .models import Approval, Backfill, Dataset, Run, Task, Webhook, Workflow, WorkflowVersion
+from .models import Approval, Backfill, Dataset, Run, SlotPool, Task, Webhook, Workflow, WorkflowVersion
 
 
 class WorkflowPolicy(OwnedPolicy[Workflow]):
@@ -69,6 +69,17 @@ class WebhookPolicy(OwnedPolicy[Webhook]):
     rules = {"delete": works_for}
 
 
+class SlotPoolPolicy(OwnedPolicy[SlotPool]):
+    """Admins of the tenant make and change its slot pools; `create` is asked of the tenant."""
+
+    model = SlotPool
+    noun = "slot pool"
+    rules = {
+        "create": tenant_admin,
+        **dict.fromkeys(("update", "delete"), lambda actor, pool: tenant_admin(actor, pool.tenant)),
+    }
+
+
 def visible(policy: Policy[Any], actor: Actor, pk: int | None) -> bool:
     """Whether the actor sees the object; the check behind a live topic."""
     return pk is not None and policy.visible(actor).filter(pk=pk).exists()
@@ -82,3 +93,4 @@ approvals = ApprovalPolicy()
 backfills = BackfillPolicy()
 datasets = DatasetPolicy()
 webhooks = WebhookPolicy()
+slot_pools = SlotPoolPolicy()

@@ -25,8 +25,9 @@ from .datasets import triggering_events
 from .deferring import Deferring, End
 from .ends import end_of, of_sensor, why_left_out
 from .expansion import Growing, require_room, require_same_width, wide
+from .limits import Known, Limiting
 from .models import Run
-from .observe import News, TaskRow
+from .observe import News, TaskRow, Work
 from .past import Hold
 from .plans import Plan
 from .results import INPUT_BYTES, size, usable
@@ -64,6 +65,7 @@ class Progress:
         self.deferring = Deferring(run, plan, now)
         # Mapped tasks of which further instances are to be made.
         self.growing = Growing()
+        self.limiting = Limiting(plan.limits)
         # What tasks wait for, as far as this pass looks at it, and results of tasks that ended in it without a job.
         self.waits: dict[int, WaitRow] = {}
         self.results: dict[Ready, Any] = {}
@@ -72,6 +74,8 @@ class Progress:
         self.let_go: list[TaskRow] = []
         # Places for further jobs; None without a limit.
         self.slots: int | None = None
+        # What tasks weigh, where the author has said something about it.
+        self.weights: Mapping[str, float] | None = None
         self._counters: dict[str, Counters] = {}
         self._logical_time = run.logical_time.astimezone(plan.zone).isoformat()
         bounds = (run.data_interval_start, run.data_interval_end)
@@ -107,13 +111,13 @@ class Progress:
 
     # What happened
 
-    def expect(self, news: Iterable[News], due: Iterable[tuple[TaskRow, WaitRow]] = ()) -> set[str]:
-        """Take the rows of the news and of the waits; returns the tasks that have to be loaded before `take`."""
+    def expect(self, work: Work) -> set[str]:
+        """Take the rows that the work names; returns the tasks that have to be loaded before `take`."""
         names: set[str] = set()
-        for row, _ in due:
+        for row in (*(row for row, _ in work.due), *work.granted):
             self.add([row])
             names |= {row.name} | self.plan.reach(row.name)
-        for item in news:
+        for item in work.news:
             self.add([item.row])
             if item.row.index >= 0:
                 names.add(item.row.name)
@@ -186,7 +190,7 @@ class Progress:
     def look(self, due: Iterable[tuple[TaskRow, WaitRow]]) -> None:
         """Look at deferred tasks whose wait may be over."""
         for read, wait in due:
-            row = self.rows[read.name] if read.index < 0 else self.instances[read.name, read.index]
+            row = self._row(read.name, read.index)
             if row.state != TaskState.DEFERRED:
                 continue
             self.waits[row.pk] = wait
@@ -407,15 +411,45 @@ class Progress:
                 self.let_go.append(row)
         self.held.update(holds)
 
+    def ready_rows(self) -> list[TaskRow]:
+        """What is ready and is, or may become, a job; mapped tasks that are to be expanded are not."""
+        keys = (key for key in self.ready if key[1] >= 0 or not self.plan.tasks[key[0]].mapped)
+        return [self._row(*key) for key in keys]
+
+    def resume(self, rows: Iterable[TaskRow]) -> None:
+        """Go on with tasks that were given the places that they waited for."""
+        for row in rows:
+            self.ready.append((row.name, row.index))
+            self.limiting.resumed.add(row.pk)
+
+    def limit(self, known: Mapping[int, Known], pools: Mapping[str, int]) -> None:
+        """Take back those of the ready tasks that have to wait for places at limits over runs."""
+        self.limiting.pools = pools
+        # What was given its places may have been found by a review as well.
+        self.ready = list(dict.fromkeys(self.ready))
+        rows, asked = self.ready_rows(), len(self.limiting.asked)
+        go_on = {(row.name, row.index) for row in self.limiting.choose(rows, known, self.slots)}
+        stay = {(row.name, row.index) for row in rows} - go_on
+        self.ready = [key for key in self.ready if key not in stay]
+        for row in self.limiting.asked[asked:]:
+            if row.state == TaskState.DEFERRED and row.pk in self.waits:
+                self.deferring.stop(row, self.waits[row.pk])
+
+    def _row(self, name: str, index: int) -> TaskRow:
+        return self.rows[name] if index < 0 else self.instances[name, index]
+
     def start(self, results: Mapping[str, Any]) -> None:
         """Start what is ready, as far as there are places; what needs no job ends at once."""
         ready, self.ready = self.ready, []
+        weights = self.weights
+        if self.slots is not None and weights is not None:
+            ready.sort(key=lambda key: -weights[key[0]])
         for position, (name, index) in enumerate(ready):
             if self.slots == 0:
                 self.ready = ready[position:]
                 return
             task = self.plan.tasks[name]
-            row = self.rows[name] if index < 0 else self.instances[name, index]
+            row = self._row(name, index)
             if row.state in TERMINAL:
                 continue  # Left out by a branch while it waited for a place.
             try:
@@ -441,6 +475,12 @@ class Progress:
             detail = self.deferring.begin(row, task, inputs)
             row.move(TaskState.DEFERRED, self.now, detail)
             return
+        if row.name in self.plan.limits:
+            if pool := self.limiting.unknown_pool(row):
+                raise ArgumentError(f"There is no slot pool {pool} any more: create it, then clear {row}.")
+            if not self.limiting.admits(row):
+                return
+            row.detail = ""
         self._submit(row, task, inputs)
         if isinstance(task.options, Poke):
             self.deferring.poke(row, task.options, self.waits.get(row.pk) if row.pk else None)

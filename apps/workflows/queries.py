@@ -15,6 +15,7 @@ from apps.tenants.models import Tenant
 from . import policies
 from .models import Backfill, Run, Task, Workflow, WorkflowVersion
 from .plans import plan_of
+from .slot_queries import say_why
 from .states import RUN_ACTIVE, TASK_ACTIVE, TaskState
 from .unmade import count_units, with_missing
 
@@ -190,7 +191,7 @@ def run_graph(run: Run) -> dict[str, Any]:
     for name, state, count in counted:
         instances[name][state] = count
     nodes = []
-    for task in run.tasks.filter(index=-1).order_by("id"):
+    for task in say_why(list(run.tasks.filter(index=-1).order_by("id"))):
         node: dict[str, Any] = {
             "id": task.name,
             "task": task.pk,

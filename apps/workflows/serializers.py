@@ -9,6 +9,7 @@ from apps.core.api import Integer, StrictSerializer, Text
 from rmctl.spec.kinds import NEEDED
 
 from .models import Run, Task, Workflow, WorkflowVersion
+from .slot_queries import say_why
 from .states import TaskState
 
 
@@ -154,6 +155,14 @@ class RunDetailAnswer(RunAnswer):
         read_only_fields = fields
 
 
+class TaskList(serializers.ListSerializer[Any]):
+    """Tasks of one page; those that wait for places say where they stand in line."""
+
+    def to_representation(self, data: Any) -> list[Any]:
+        """The rows, with what is known of the places of all of them at once."""
+        return super().to_representation(say_why(list(data)))
+
+
 class TaskAnswer(serializers.ModelSerializer[Task]):
     job: Any = serializers.IntegerField(source="job_id", read_only=True, allow_null=True)
     job_state = serializers.CharField(source="job.state", default=None, read_only=True, allow_null=True)
@@ -175,6 +184,7 @@ class TaskAnswer(serializers.ModelSerializer[Task]):
 
     class Meta:
         model = Task
+        list_serializer_class = TaskList
         fields = (
             "id",
             "name",

@@ -1,6 +1,6 @@
 from django.urls import path
 
-from . import api, approvals_api, backfills_api, budgets_api, clear_api, datasets_api, times_api
+from . import api, approvals_api, backfills_api, budgets_api, clear_api, datasets_api, slots_api, times_api
 
 urlpatterns = [
     path("budgets", budgets_api.Budgets.as_view()),
@@ -22,6 +22,8 @@ urlpatterns = [
     path("datasets/<int:dataset_id>/events", datasets_api.DatasetEvents.as_view()),
     path("datasets/<int:dataset_id>/lineage", datasets_api.Lineage.as_view()),
     path("runs/<int:run_id>/datasets", datasets_api.TriggeredBy.as_view()),
+    path("slot-pools", slots_api.SlotPools.as_view()),
+    path("slot-pools/<int:slot_pool_id>", slots_api.SlotPoolDetail.as_view()),
     path("webhooks", datasets_api.Webhooks.as_view()),
     path("webhooks/<int:webhook_id>", datasets_api.WebhookDetail.as_view()),
     path("webhooks/<int:webhook_id>/deliveries", datasets_api.Deliveries.as_view()),

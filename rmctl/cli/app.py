@@ -10,6 +10,7 @@ from rmctl.cli.backfill_commands import backfill_app
 from rmctl.cli.import_app import import_app
 from rmctl.cli.options import JobId, Json, TenantOption
 from rmctl.cli.run_commands import runs_app
+from rmctl.cli.slot_commands import slots_app
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -27,6 +28,7 @@ app.add_typer(budget_app, name="budget")
 app.add_typer(runs_app, name="runs")
 app.add_typer(backfill_app, name="backfill")
 app.add_typer(import_app, name="import")
+app.add_typer(slots_app, name="slots")
 tenant_app.register(app)
 authoring_commands.register(app)
 

@@ -9,8 +9,18 @@ if TYPE_CHECKING:
 OPTIONS = (
     "resources", "env", "secrets", "labels", "retries", "time_limit", "intent", "priority", "on_preempt", "notice",
     "image", "count", "min_count", "trigger_rule", "map_limit", "depends_on_past", "wait_for_downstream",
-    "template", "variables", "connections", "outlets",
+    "template", "variables", "connections", "outlets", "slots", "max_active", "max_active_per_run", "weight",
+    "weight_rule",
 )  # fmt: skip
+
+# Options of Airflow's operators that have another name here.
+AIRFLOW = {
+    "pool": 'slots="name" or slots={"name": …, "count": …}',
+    "pool_slots": 'slots={"name": …, "count": …}',
+    "priority_weight": "weight",
+    "max_active_tis_per_dag": "max_active",
+    "max_active_tis_per_dagrun": "max_active_per_run",
+}
 
 
 class SdkError(ValueError):
@@ -42,6 +52,8 @@ def read_options(where: str, options: "Mapping[str, Any]") -> "dict[str, Any]":
     """Options under their names of the definition; `retries=3` means `{"limit": 3}`. Raises SdkError."""
     fields = {}
     for name, value in options.items():
+        if name in AIRFLOW:
+            raise SdkError(f"{where}: there is no option {name}; what Airflow calls so is {AIRFLOW[name]}.")
         if name not in OPTIONS:
             raise SdkError(f"{where}: there is no option {name}; options are {', '.join(OPTIONS)}.")
         if value is None:

@@ -34,6 +34,7 @@ from .kinds import (
     WaitForRun,
     check_kind,
 )
+from .limits import TASK_FIELDS, WORKFLOW_FIELDS, Limit, SlotsField, Weight, WeightRule, check_limits, limits_of
 from .mapping import MapSpec
 from .quantities import Seconds
 from .schedule import check_date, check_schedule, check_timezone, join_schedule
@@ -129,6 +130,11 @@ class TaskSpec(JobFields):
     outlets: Outlets = Field(default_factory=list)
     depends_on_past: bool = False
     wait_for_downstream: bool = False
+    slots: SlotsField = None
+    max_active: Limit = None
+    max_active_per_run: Limit = None
+    weight: Weight = None
+    weight_rule: WeightRule | None = None
     count: int = Field(default=1, ge=1, le=MAX_MEMBERS)
     min_count: int | None = Field(default=None, ge=1, le=MAX_MEMBERS)
 
@@ -138,6 +144,7 @@ class TaskSpec(JobFields):
         given = {name for name in _KIND_FIELDS if getattr(self, name) is not None}
         self._no_templates_without_a_job()
         check_kind(self.kind, given, self.arguments, mapped=self.map is not None)
+        check_limits(self.kind, vars(self))
         if not self.ignore_downstream_trigger_rules and self.decides != "short_circuit":
             message = "ignore_downstream_trigger_rules belongs to a task that decides short_circuit; remove it."
             raise BadValue("wrong_kind", message)
@@ -199,7 +206,7 @@ class TaskSpec(JobFields):
         for name in ("variables", "connections", "outlets"):
             if getattr(self, name):
                 task[name] = sorted(set(getattr(self, name)))
-        return task | self.given()
+        return task | limits_of(self, TASK_FIELDS) | self.given()
 
 
 _KIND_FIELDS = sorted({name for fields in (*NEEDED.values(), *OPTIONAL.values()) for name in fields})
@@ -228,6 +235,8 @@ class WorkflowSpec(Strict):
     end_date: Annotated[str | None, AfterValidator(check_date)] = None
     max_active_runs: int = Field(default=16, ge=1, le=1000)
     max_active_tasks: int = Field(default=0, ge=0, le=MAX_TASKS)
+    max_active_tasks_all_runs: Limit = None
+    weight_rule: WeightRule | None = None
     bundle: Digest | None = None
     params: dict[str, Any] = Field(default_factory=dict)
     defaults: JobFields = Field(default_factory=JobFields)
@@ -267,7 +276,7 @@ class WorkflowSpec(Strict):
             definition["end_date"] = self.end_date
         if self.datasets is not None:
             definition["datasets"] = self.datasets
-        return definition
+        return definition | limits_of(self, WORKFLOW_FIELDS)
 
     def canonical(self) -> bytes:
         """The definition as canonical JSON: sorted keys, no blanks, UTF-8."""

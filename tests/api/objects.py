@@ -149,6 +149,9 @@ def make_objects(world: World) -> dict[str, Any]:
         "approval_id": make_approval(run).pk,
         "dataset_id": dataset.pk,
         "webhook_id": webhook.pk,
+        "slot_pool_id": workflows.create_slot_pool(
+            actor=SYSTEM, tenant=world.vision, name="warehouse", size=4
+        ).pk,
         "artifact_id": placement_artifact(placement),
         "checkpoint_id": Checkpoint.objects.get(job=job).pk,
         "placement_id": placement.pk,

@@ -25,6 +25,7 @@ LISTS = {
     "job-submit",
     "workflows",
     "datasets",
+    "slot-pools",
     "runs",
     "approvals",
     "backfills",
@@ -55,6 +56,7 @@ OF_VISION = {
     "backfill",
     "dataset",
     "dataset-lineage",
+    "slot-pool",
     "tenant",
 }
 # Alpha lends its nodes to every domain, so that members of other tenants see them too.
@@ -76,6 +78,8 @@ FORMS = {
     "node-labels": {"operator", "provider"},
     "region-new": {"operator"},
     "region": {"operator"},
+    "slot-pool-new": {"operator", "admin"},
+    "slot-pool-edit": {"operator", "admin"},
     "domain-new": {"operator"},
     "tenant-new": {"operator"},
     "cluster-new": {"operator", "provider"},
@@ -86,7 +90,7 @@ FORMS = {
 }
 # Of these, those of what is not there yet.
 NEW = {"pool-preview", "flavor-preview"}
-NEW |= {f"{noun}-new" for noun in ("pool", "flavor", "quota", "budget", "contribution", "region")}
+NEW |= {f"{noun}-new" for noun in ("pool", "flavor", "quota", "budget", "contribution", "region", "slot-pool")}
 NEW |= {f"{noun}-new" for noun in ("domain", "tenant", "cluster")}
 # Only POST: one request each in test_changes_are_refused.
 CHANGES = {
@@ -107,6 +111,7 @@ CHANGES = {
     "quota-delete",
     "budget-delete",
     "dataset-update",
+    "slot-pool-delete",
     "stored-action",
     "cluster-delete",
     "domain-action",
@@ -167,7 +172,7 @@ def test_forms_by_persona(world: World, people: People, name: str) -> None:
 @pytest.mark.parametrize("name", sorted(OF_VISION | LENT | (FORMS.keys() - NEW)))
 def test_what_is_not_there(people: People, name: str) -> None:
     keys = ["artifact", "job", "workflow", "run", "dataset", "approval", "backfill", "node", "cluster", "pool"]
-    keys += ["flavor", "quota", "budget", "contribution"]
+    keys += ["flavor", "quota", "budget", "contribution", "slot_pool"]
     nowhere = {f"{key}_id": 2**62 for key in keys}
     path = address(name, {**nowhere, "slug": "no-such-tenant", "region": "no-such-region"})
     assert people.operator.get(path).status_code == 404
@@ -204,6 +209,7 @@ CHANGE_ARGUMENTS = [("node-action", {"action": action}) for action in ("cordon",
     ("quota-delete", {}),
     ("budget-delete", {}),
     ("dataset-update", {}),
+    ("slot-pool-delete", {}),
     *(
         ("stored-action", {"action": action})
         for action in ("set-variable", "set-connection", "delete-variable", "delete-connection")

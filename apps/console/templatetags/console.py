@@ -281,6 +281,21 @@ def quota_bar(cell: QuotaCell) -> SafeString:
 
 
 @register.simple_tag
+def slot_bar(pool: Any) -> SafeString:
+    """How much of a slot pool is held, with a mark where it ends if more is held than there is."""
+    scale = max(pool.size, pool.held, 1)
+    return format_html(
+        '<svg class="bar bar--l" role="img" aria-label="{} of {} slots held"><rect width="{}%"></rect>'
+        '<rect x="{}%" width="{}%" class="is-warn"></rect></svg>',
+        pool.held,
+        pool.size,
+        f"{100 * min(pool.held, pool.size) / scale:.2f}",
+        f"{100 * pool.size / scale:.2f}",
+        f"{100 * max(0, pool.held - pool.size) / scale:.2f}",
+    )
+
+
+@register.simple_tag
 def budget_bar(use: Use) -> SafeString:
     """What is used of a budget, with marks where it warns; it ends at the budget, or where more is used."""
     most = use.budget.amount

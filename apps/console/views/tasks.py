@@ -13,6 +13,7 @@ from apps.execution.queries import job_artifacts
 from apps.jobs.models import Job, Placement
 from apps.workflows import policies
 from apps.workflows.models import Run, Task, TaskTry
+from apps.workflows.slot_queries import say_why
 from apps.workflows.states import MARKS, TASK_MARKS, TaskState
 
 from ..pages import choice, number, numbered_page
@@ -34,6 +35,7 @@ def task_context(actor: Actor, run: Run, name: str, request: HttpRequest) -> dic
     if task is None:
         what = f"task {name}" if index is None else f"instance {index} of task {name}"
         raise NotFound(f"Run {run.pk} has no {what}.")
+    say_why([task])
     context: dict[str, Any] = {"run": run, "task": task, "index": index, "questions": questions_of(actor, run, name)}
     context["tries"] = _tries(run, name, index)
     context["may_clear"] = policies.runs.allows(actor, "clear", run)
@@ -59,9 +61,11 @@ def _instances(request: HttpRequest, run: Run, task: Task) -> dict[str, Any]:
     state = choice(request, "state", TaskState.values)
     if state:
         rows = rows.filter(state=state)
+    shown = numbered_page(request, rows, "index", size=INSTANCES)
+    say_why(shown.rows)
     states = [(value, value.replace("_", " "), counts[value]) for value in TaskState.values if value in counts]
     return {
-        "instances": numbered_page(request, rows, "index", size=INSTANCES),
+        "instances": shown,
         "instance_states": states,
         "unmade": (task.width or 0) - made,
         "state": state,

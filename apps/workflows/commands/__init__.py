@@ -18,6 +18,7 @@ from .definitions import PushResult, pause, push, resume
 from .notes import note_run
 from .runs import cancel_run, trigger
 from .scheduled import create_due_runs, hasten, next_due
+from .slots import change_slot_pool, create_slot_pool, delete_slot_pool
 from .webhooks import create_webhook, delete_webhook, deliver
 
 __all__ = [
@@ -26,12 +27,15 @@ __all__ = [
     "answer_approval",
     "cancel_backfill",
     "cancel_run",
+    "change_slot_pool",
     "clear",
     "create_backfill",
     "create_dataset_runs",
     "create_due_runs",
+    "create_slot_pool",
     "create_webhook",
     "delete_dataset",
+    "delete_slot_pool",
     "delete_webhook",
     "deliver",
     "hasten",

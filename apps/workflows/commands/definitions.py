@@ -21,11 +21,13 @@ from apps.tenants.models import Secret, Tenant
 from apps.tenants.stored import missing
 from rmctl.spec import SpecError, WorkflowSpec, parse_workflow
 
-from .. import policies
+from .. import claims, path_history, policies
+from ..limits import task_limits
 from ..models import Workflow, WorkflowVersion
 from ..notices import notices
 from ..timetable import Interval, end_of, start_of, timetable_of
 from .datasets import keep_uses
+from .slots import slot_faults
 
 # What of a definition decides when its scheduled runs come.
 TIMETABLE_FIELDS = ("schedule", "timezone", "start_date", "end_date")
@@ -87,6 +89,10 @@ def push(
         )
     _make_current(workflow, version, spec, now)
     keep_uses(workflow, version.definition)
+    path_history.watch(version)
+    if task_limits(version.definition):
+        # They may be wider than those that tasks wait for.
+        claims.tell([tenant.pk])
     verb = "workflow.pushed" if created else "workflow.version_selected"
     record(actor, _fact(verb, workflow, version=version.number, digest=version.digest))
     return PushResult(workflow, version, created=created, warnings=warnings)
@@ -147,7 +153,7 @@ def _faults(tenant: Tenant, spec: WorkflowSpec, bundle_follows: bool) -> list[Fi
         except ValueError as error:
             errors.append(FieldError(field=name, message=f"{error}.", code="out_of_range"))
     errors += _unknown_secrets(tenant, spec)
-    return errors + _impossible_tasks(tenant, spec)
+    return errors + slot_faults(tenant, spec) + _impossible_tasks(tenant, spec)
 
 
 def _unknown_secrets(tenant: Tenant, spec: WorkflowSpec) -> list[FieldError]:

@@ -14,7 +14,7 @@ from apps.jobs.commands import cancel_many
 from apps.jobs.models import Job
 from apps.jobs.states import JOB_ACTIVE
 
-from .. import waits
+from .. import claims, waits
 from ..apply import settle
 from ..clearing import Row
 from ..facts import backfill_fact, run_fact
@@ -123,6 +123,7 @@ def go_on(actor: Actor, run: Run, now: datetime, reason: str) -> None:
     """
     run.edits += 1
     run.save(update_fields=["edits"])
+    claims.reset(run.pk)
     if run.state in RUN_TERMINAL:
         fact = run_fact("run.reopened", run, {"from": run.state}, reason=reason)
         transition(actor, run, RUN_REOPENS, RunState.QUEUED, fact, started_at=None, ended_at=None)

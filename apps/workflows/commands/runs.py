@@ -16,7 +16,7 @@ from apps.jobs.budgets import require_room
 from apps.jobs.commands import cancel_many
 from rmctl.spec import SpecError, check_params
 
-from .. import policies, waits
+from .. import claims, policies, waits
 from ..facts import run_fact
 from ..models import Run, Task, Workflow, WorkflowVersion
 from ..moved import backfill_moved
@@ -174,6 +174,7 @@ def cancel_run(*, actor: Actor, run_id: int, reason: str = "") -> Run:
     )
     keys = [task.pk for task in tasks]
     children = waits.children_of(keys)
+    claims.release(run=run.pk)
     waits.drop(actor, keys)
     for child in children:
         cancel_run(actor=actor, run_id=child, reason=reason or f"Run {run.pk}, which started it, was cancelled.")

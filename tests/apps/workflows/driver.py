@@ -9,7 +9,8 @@ from apps.core.actors import SYSTEM
 from apps.jobs.models import Job
 from apps.tenants.models import Tenant
 from apps.workflows import commands
-from apps.workflows.apply import Applied, apply
+from apps.workflows.apply import Applied
+from apps.workflows.giving import apply
 from apps.workflows.models import Run, Task, Wait
 from apps.workflows.observe import add_due, observe
 
