@@ -9,16 +9,19 @@ __version__ = "0.1.0"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from rmctl.sdk.caching import Cache
     from rmctl.sdk.dag import DAG, bash, chain, empty, param
     from rmctl.sdk.datasets import Dataset
     from rmctl.sdk.functions import setup, task, teardown
     from rmctl.sdk.kinds import TaskGroup, approval, task_group, trigger_run, wait_for, wait_for_run, wait_until
     from rmctl.sdk.options import SdkError
     from rmctl.sdk.runtime import Poked, TaskFailed, TaskSkipped, artifact, checkpoint, checkpoint_folder, context
+    from rmctl.sdk.state import run_state, state
     from rmctl.stored import connection, variable
 
 __all__ = [
     "DAG",
+    "Cache",
     "Dataset",
     "Poked",
     "SdkError",
@@ -35,7 +38,9 @@ __all__ = [
     "context",
     "empty",
     "param",
+    "run_state",
     "setup",
+    "state",
     "task",
     "task_group",
     "teardown",
@@ -50,6 +55,7 @@ _RUNTIME = ("Poked", "TaskFailed", "TaskSkipped", "artifact", "checkpoint", "che
 _FUNCTIONS = ("setup", "task", "teardown")
 _KINDS = ("TaskGroup", "approval", "task_group", "trigger_run", "wait_for", "wait_for_run", "wait_until")
 _STORED = ("connection", "variable")
+_STATE = ("run_state", "state")
 
 
 def __getattr__(name: str) -> object:
@@ -63,6 +69,10 @@ def __getattr__(name: str) -> object:
         from rmctl.sdk import kinds as source  # type: ignore[no-redef]
     elif name in _STORED:
         from rmctl import stored as source  # type: ignore[no-redef]
+    elif name in _STATE:
+        from rmctl.sdk import state as source  # type: ignore[no-redef]
+    elif name == "Cache":
+        from rmctl.sdk import caching as source  # type: ignore[no-redef]
     elif name == "SdkError":
         from rmctl.sdk import options as source  # type: ignore[no-redef]
     elif name == "Dataset":

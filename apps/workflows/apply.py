@@ -25,7 +25,7 @@ from engine.dag import TaskState as EngineState
 from engine.dag import run_outcome
 from rmctl.spec import SpecError
 
-from . import moved, past, waits
+from . import caching, moved, past, waits
 from .commands.datasets import EXTRA_BYTES, Update, record_updates
 from .commands.runs import start_children
 from .commands.scheduled import hasten
@@ -153,6 +153,7 @@ class _Batch:
                 if one.finished:
                     one.settle()
             self._start()
+            caching.answer(self.progress.values(), self.now)
             if not any(one.finished for one in self.progress.values()):
                 return
 
@@ -181,6 +182,12 @@ class _Batch:
             job for run_id, one in self.progress.items() if self.work[run_id].review for job in one.decided().values()
         ]
         returned = job_results(decided) if decided else {}
+        spared = {
+            run_id: names
+            for run_id, one in self.progress.items()
+            if self.work[run_id].review and (names := one.decided_by_cache())
+        }
+        cached = load_results(spared, mapped=False) if spared else {}
         for run_id, one in self.progress.items():
             # One that starts has rows to be looked at only if people have changed some of them.
             review = self.work[run_id].review and (one.run.state == RunState.RUNNING or self.work[run_id].start)
@@ -189,7 +196,7 @@ class _Batch:
                 ended = sum(item.job_state not in ("running", None) for item in self.work[run_id].news)
                 one.slots = max(0, one.plan.max_active_tasks - in_flight.get(run_id, 0) + ended)
             if review:
-                one.decide_again(returned)
+                one.decide_again(returned, cached.get(run_id, {}))
             if review or (one.plan.max_active_tasks and one.run.state == RunState.RUNNING):
                 one.review(count_instances(run_id) if review else None)
 
@@ -221,6 +228,7 @@ class _Batch:
         """Store what was decided."""
         jobs = self._submit()
         self._write_tasks()
+        caching.write(self.progress.values(), self.now)
         self._write_waits()
         self._write_past()
         self._write_datasets()
@@ -279,7 +287,9 @@ class _Batch:
                     state=str(row.state),
                     job_id=row.job,
                     detail=row.detail,
+                    result=row.result,
                     queued_at=row.queued_at,
+                    started_at=row.started_at,
                     ended_at=row.ended_at,
                 )
                 for row in made
@@ -348,8 +358,9 @@ class _Batch:
         facts = {"run": run.pk, "task": str(row)}
         if row.job is not None:
             facts["job"] = row.job
+        verb = TASK_EDGES[row.source, row.state]
         return Fact(
-            TASK_EDGES[row.source, row.state],
+            "task.cached" if row.cached and row.state == TaskState.SUCCEEDED else verb,
             "task",
             row.pk,
             tenant_id=run.tenant_id,

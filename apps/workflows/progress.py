@@ -18,10 +18,12 @@ from engine.dag import TERMINAL, Counters, advance, mapped_outcome, outcome
 from engine.dag import TaskState as EngineState
 from rmctl.runner import FAIL_STATUS, SKIP_STATUS
 from rmctl.spec import ArgumentError, CompiledTask
+from rmctl.spec.caching import Circumstances
 from rmctl.spec.kinds import Poke
 from rmctl.spec.templates import KEY
 from rmctl.spec.templates import STATUS as TEMPLATE_STATUS
 
+from .caching import Ask, Caching, Found
 from .datasets import triggering_events
 from .deferring import Deferring, End
 from .models import Run
@@ -61,6 +63,7 @@ class Progress:
         # Tasks that a branch or a condition leaves out, with a sentence that says so.
         self.left_out: dict[str, str] = {}
         self.deferring = Deferring(run, plan, now)
+        self.caching = Caching()
         # What tasks wait for, as far as this pass looks at it, and results of tasks that ended in it without a job.
         self.waits: dict[int, WaitRow] = {}
         self.results: dict[Ready, Any] = {}
@@ -168,11 +171,17 @@ class Progress:
             if row.state == TaskState.SUCCEEDED and row.job is not None and self.plan.tasks[name].decides
         }
 
-    def decide_again(self, returned: Mapping[int, Any]) -> None:
+    def decided_by_cache(self) -> set[str]:
+        """Those that have decided the way by an earlier result, so without a job."""
+        rows = (self.rows[name] for name in self.plan.cached if self.plan.tasks[name].decides and name in self.rows)
+        return {row.name for row in rows if row.state == TaskState.SUCCEEDED and row.job is None}
+
+    def decide_again(self, returned: Mapping[int, Any], cached: Mapping[str, Any]) -> None:
         """What was decided holds for tasks behind it that people let run again."""
-        for name, job in self.decided().items():
+        results = {name: returned.get(job) for name, job in self.decided().items()}
+        for name, result in (results | dict(cached)).items():
             try:
-                out = left_out(self.plan, self.plan.tasks[name], returned.get(job))
+                out = left_out(self.plan, self.plan.tasks[name], result)
             except ArgumentError:
                 continue  # Of another version, or marked: it decided nothing.
             waiting = [below for below in out if self.rows[below].state == TaskState.WAITING]
@@ -351,6 +360,9 @@ class Progress:
             if self.plan.tasks[name].poked:
                 results[name] = of_sensor(results[name], mapped=self.plan.tasks[name].mapped)
         if self.results:
+            for name in {name for name, index in self.results if index >= 0 and results.get(name, ...) is None}:
+                # Its list was made in this pass.
+                results[name] = [None] * (self.rows[name].width or 0)
             merge_results(results, self.results, results.keys())
 
     def asks_past(self) -> dict[str, tuple[str, ...]]:
@@ -428,6 +440,12 @@ class Progress:
             )
         if task.template is not None and task.template.needs.events:
             inputs = {**inputs, KEY: {**inputs[KEY], "events": self._events}}
+        if task.cache is not None:
+            self.caching.asks.append(Ask(row, task, inputs))
+            return
+        self._make_job(row, task, inputs)
+
+    def _make_job(self, row: TaskRow, task: CompiledTask, inputs: Mapping[str, Any]) -> None:
         spec = task.job(
             inputs,
             run_id=self.run.pk,
@@ -440,6 +458,34 @@ class Progress:
         self.starts.append(Start(row, spec))
         if self.slots is not None:
             self.slots -= 1
+
+    def circumstances(self, row: TaskRow, stored: Mapping[str, str]) -> Circumstances:
+        """What of the run may be part of a task's key in the cache."""
+        return Circumstances(
+            self.run.tenant_id, self.run.params, self._logical_time, self._interval, row.index, stored
+        )
+
+    def answer(self, ask: Ask, found: Found | None) -> None:
+        """Let a task that asked the cache end with what was found, or run. It took no place while it asked: one that
+        finds nothing and no place waits like any other."""
+        row = ask.row
+        if found is None:
+            if self.slots == 0:
+                return
+            self._make_job(row, ask.task, ask.inputs)
+            self.caching.answered.append((ask, found))
+            return
+        self.caching.answered.append((ask, found))
+        row.started_at, row.cached = self.now, True
+        row.result = self.results[row.name, row.index] = found.result
+        if row.index >= 0:
+            group = self.rows[row.name]
+            group.started_at = group.started_at or self.now
+        if ask.task.decides:
+            self._answered(row, found.result, self.now)
+            row.detail = row.detail or str(found)
+        else:
+            self._end(row, TaskState.SUCCEEDED, str(found))
 
     @cached_property
     def _events(self) -> dict[str, list[dict[str, Any]]]:

@@ -5,6 +5,7 @@ from django.utils import timezone
 import apps.scheduling.tasks  # noqa: F401 - registers the loop that follows this one
 from apps.core import loops
 
+from . import caching
 from . import waits as waiting
 from .apply import apply
 from .commands import advance_backfills, create_dataset_runs, create_due_runs, next_due
@@ -28,6 +29,7 @@ def timetable() -> bool:
     """Make the runs that are due, those that datasets trigger and the next ones of backfills, and come back when the
     next ones are due."""
     now = timezone.now()
+    caching.forget_sometimes(now)
     more = create_due_runs(now) | create_dataset_runs(now) | advance_backfills(now)
     due = next_due(now)
     if due is not None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from rmctl.spec import FieldError, SpecError, WorkflowSpec, parse_workflow
 
-from . import bundle, dag, yaml_loader
+from . import bundle, caching, dag, yaml_loader
 from .dag import DAG, SdkError
 
 
@@ -84,10 +84,22 @@ def _finish(definition: dict[str, Any], shipped: dict[str, Path]) -> CompiledWor
     content = bundle.pack(shipped) if shipped else None
     if content is not None:
         definition = {**definition, "bundle": bundle.digest(content)}
+        _tell_code(definition, shipped)
     try:
         return CompiledWorkflow(parse_workflow(definition), content, sorted(shipped))
     except SpecError as error:
         raise SpecError([_named(fault, definition) for fault in error.errors]) from None
+
+
+def _tell_code(definition: dict[str, Any], shipped: dict[str, Path]) -> None:
+    """Say of Python tasks with a cache what their code is: less than the whole bundle, which changes more often."""
+    tasks = definition.get("tasks")
+    for task in tasks if isinstance(tasks, list) else ():
+        if not isinstance(task, dict) or task.get("kind") != "python" or not task.get("cache"):
+            continue
+        cache = task["cache"] if isinstance(task["cache"], dict) else {"ttl": task["cache"]}
+        if "code" not in cache and task.get("file") in shipped:
+            task["cache"] = {**cache, "code": caching.code_digest(task["file"], shipped)}
 
 
 def _named(fault: FieldError, definition: dict[str, Any]) -> FieldError:

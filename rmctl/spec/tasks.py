@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rmctl.stored import environment_name
 
 from . import arguments
 from .arguments import ArgumentError
+from .caching import CacheSpec, fixed_parts
 from .errors import describe
 from .job import parse_job
 from .kinds import FINAL_STATUSES, JOBLESS, OPTIONS, Approval, Poke, TriggerRun, WaitForRun
@@ -20,6 +21,9 @@ VARIABLE = "variable:"
 CONNECTION = "connection:"
 # A variable that may be missing, as a template has a default for it.
 OPTIONAL_VARIABLE = "variable?:"
+
+# Set where the task has asked for state; the node agent puts the path of its door in it.
+STATE_VARIABLE = "RM_STATE"
 
 # A larger argument or parameter is in RM_INPUTS only: variables and argv share a small space of the kernel.
 VARIABLE_BYTES = 32 * 1024
@@ -53,6 +57,9 @@ class CompiledTask:
     direct: bool = False
     # How a sensor is poked, and what a task that waits waits for.
     options: Poke | WaitForRun | TriggerRun | Approval | None = None
+    # How long its results may be used again, and what of the key is the same for all inputs.
+    cache: CacheSpec | None = None
+    cache_parts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def poked(self) -> bool:
@@ -173,11 +180,14 @@ def compile_task(
         env = {"PYTHONUNBUFFERED": "1", **env}
     else:
         run["command"] = ["true"]
+    if task.get("state"):
+        env = {**env, STATE_VARIABLE: "1"}
     template = templates_of(task, env)
     if template is not None:
         command = run["command"] or ["bash", "-c", run["script"]]
         run = {"command": ["python", "-m", "rmctl.render", *command], "script": None}
     mapping = task.get("map") or {}
+    group = {**plain["groups"][0], **run, **_with_stored(env, plain["groups"][0], task, template)}
     return CompiledTask(
         id=task["id"],
         kind=task["kind"],
@@ -185,7 +195,7 @@ def compile_task(
         base={
             **plain,
             "name": f"{definition['name']}.{task['id']}"[:200],
-            "groups": [{**plain["groups"][0], **run, **_with_stored(env, plain["groups"][0], task, template)}],
+            "groups": [group],
         },
         arguments=task.get("arguments", {}),
         over=mapping.get("over", {}),
@@ -194,6 +204,8 @@ def compile_task(
         decides=task.get("decides", ""),
         direct=not task.get("ignore_downstream_trigger_rules", True),
         options=next((model.model_validate(task[name]) for name, model in OPTIONS.items() if name in task), None),
+        cache=CacheSpec.model_validate(task["cache"]) if "cache" in task else None,
+        cache_parts=fixed_parts(definition, task, group) if "cache" in task else {},
     )
 
 
