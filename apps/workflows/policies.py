@@ -6,13 +6,13 @@ from apps.core.actors import Actor
 from apps.core.policies import Policy
 from apps.tenants.policies import OwnedPolicy, works_for
 
-from .models import Approval, Backfill, Dataset, Run, Task, Webhook, Workflow, WorkflowVersion
+from .models import Approval, Backfill, Dataset, Run, StateValue, Task, Webhook, Workflow, WorkflowVersion
 
 
 class WorkflowPolicy(OwnedPolicy[Workflow]):
     model = Workflow
     noun = "workflow"
-    rules = {"trigger": works_for, "pause": works_for, "resume": works_for, "backfill": works_for}
+    rules = dict.fromkeys(("trigger", "pause", "resume", "backfill", "set_state"), works_for)
 
 
 class VersionPolicy(OwnedPolicy[WorkflowVersion]):
@@ -24,7 +24,7 @@ class VersionPolicy(OwnedPolicy[WorkflowVersion]):
 class RunPolicy(OwnedPolicy[Run]):
     model = Run
     noun = "run"
-    rules = dict.fromkeys(("cancel", "clear", "mark", "note"), works_for)
+    rules = dict.fromkeys(("cancel", "clear", "mark", "note", "set_state"), works_for)
 
 
 class TaskPolicy(OwnedPolicy[Task]):
@@ -63,6 +63,11 @@ class DatasetPolicy(OwnedPolicy[Dataset]):
     rules = {"update": works_for, "delete": works_for}
 
 
+class StatePolicy(OwnedPolicy[StateValue]):
+    model = StateValue
+    noun = "state"
+
+
 class WebhookPolicy(OwnedPolicy[Webhook]):
     model = Webhook
     noun = "webhook"
@@ -81,4 +86,5 @@ tasks = TaskPolicy()
 approvals = ApprovalPolicy()
 backfills = BackfillPolicy()
 datasets = DatasetPolicy()
+state = StatePolicy()
 webhooks = WebhookPolicy()

@@ -18,6 +18,7 @@ from .definitions import PushResult, pause, push, resume
 from .notes import note_run
 from .runs import cancel_run, trigger
 from .scheduled import create_due_runs, hasten, next_due
+from .state import delete_state, set_state, task_state
 from .webhooks import create_webhook, delete_webhook, deliver
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "create_due_runs",
     "create_webhook",
     "delete_dataset",
+    "delete_state",
     "delete_webhook",
     "deliver",
     "hasten",
@@ -44,6 +46,8 @@ __all__ = [
     "rerun_backfill",
     "resume",
     "resume_backfill",
+    "set_state",
+    "task_state",
     "trigger",
     "update_dataset",
 ]
