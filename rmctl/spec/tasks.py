@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rmctl.names import STATE_VARIABLE
 from rmctl.stored import environment_name
 
 from . import arguments
@@ -21,9 +22,6 @@ VARIABLE = "variable:"
 CONNECTION = "connection:"
 # A variable that may be missing, as a template has a default for it.
 OPTIONAL_VARIABLE = "variable?:"
-
-# Set where the task has asked for state; the node agent puts the path of its door in it.
-STATE_VARIABLE = "RM_STATE"
 
 # A larger argument or parameter is in RM_INPUTS only: variables and argv share a small space of the kernel.
 VARIABLE_BYTES = 32 * 1024
