@@ -16,16 +16,15 @@ from engine.branches import left_out_by_condition
 from engine.clearing import recounted
 from engine.dag import TERMINAL, Counters, advance, mapped_outcome, outcome
 from engine.dag import TaskState as EngineState
-from rmctl.runner import FAIL_STATUS, SKIP_STATUS
 from rmctl.spec import ArgumentError, CompiledTask
 from rmctl.spec.caching import Circumstances
 from rmctl.spec.kinds import Poke
 from rmctl.spec.templates import KEY
-from rmctl.spec.templates import STATUS as TEMPLATE_STATUS
 
 from .caching import Ask, Caching, Found
 from .datasets import triggering_events
 from .deferring import Deferring, End
+from .ends import end_of
 from .models import Run
 from .observe import News, TaskRow
 from .past import Hold
@@ -37,7 +36,6 @@ from .ways import left_out
 
 Loader = Callable[[Mapping[int, Iterable[str]]], list[TaskRow]]
 Ready = tuple[str, int]  # Name and instance; -1 for a task or a mapped task as a whole.
-_ENDS = {"succeeded": TaskState.SUCCEEDED, "failed": TaskState.FAILED, "cancelled": TaskState.CANCELLED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +135,7 @@ class Progress:
                 self._group_runs(row)
                 continue
             row.started_at = row.started_at or item.started_at
-            state, detail = _end_of(item)
-            if item.exit_code == TEMPLATE_STATUS and self.plan.tasks[row.name].template is not None:
-                detail = "A template of it could not be rendered; its log says which and why."
+            state, detail = end_of(item, self.plan.tasks[row.name])
             if state == TaskState.SUCCEEDED and row.name in self.plan.answering:
                 self._answered(row, returned.get(row.job or 0), item.ended_at or self.now)
             else:
@@ -521,27 +517,6 @@ class Progress:
 
 def _why_left_out(task: CompiledTask) -> str:
     return f"{task.id} did not choose it." if task.decides == "branch" else f"{task.id} found that it is not to go on."
-
-
-def _end_of(item: News) -> tuple[str, str]:
-    """The state that a task takes from its job, with a detail for people."""
-    if item.job_state is None:
-        return TaskState.FAILED, "Its job was deleted before it had ended."
-    state = _ENDS[item.job_state]
-    if state == TaskState.SUCCEEDED:
-        return state, ""
-    if state == TaskState.CANCELLED:
-        return state, "Its job was cancelled."
-    if item.exit_code == SKIP_STATUS:
-        return TaskState.SKIPPED, f"It skipped itself: exit status {SKIP_STATUS}."
-    if item.exit_code == FAIL_STATUS:
-        return state, f"It said that trying again is of no use: exit status {FAIL_STATUS}."
-    if item.detail:
-        return state, item.detail
-    return (
-        state,
-        f"Its job exited with status {item.exit_code}." if item.exit_code is not None else "Its job failed.",
-    )
 
 
 def of_sensor(result: Any, *, mapped: bool) -> Any:
