@@ -46,6 +46,7 @@ OF_VISION = {
     "workflow-calendar",
     "workflow-code",
     "workflow-code-graph",
+    "workflow-state",
     "run",
     "run-timeline",
     "run-graph",
@@ -95,6 +96,7 @@ CHANGES = {
     "node-action",
     "job-action",
     "workflow-action",
+    "workflow-state-action",
     "run-cancel",
     "run-mark",
     "backfill-action",
@@ -192,6 +194,7 @@ CHANGE_ARGUMENTS = [("node-action", {"action": action}) for action in ("cordon",
         ("tenant-action", {"action": action})
         for action in ("add-member", "remove-member", "set-secret", "delete-secret", "suspend", "resume")
     ),
+    *(("workflow-state-action", {"action": action}) for action in ("set", "delete")),
     ("run-cancel", {}),
     ("run-mark", {}),
     *(("backfill-action", {"action": action}) for action in ("pause", "resume", "cancel", "rerun")),
@@ -227,7 +230,8 @@ def test_changes_are_refused(world: World, people: People, name: str, arguments:
         "role": "member",
         "membership": objects["membership_id"],
         "name": "key",
-        "value": "x",
+        "value": "1",
+        "key": "cursor",
     }
     before = Event.objects.count()
     for persona in ("stranger", "nobody", "auditor", "anonymous"):
