@@ -1,6 +1,6 @@
 from django.urls import path
 
-from . import api, approvals_api, backfills_api, budgets_api, clear_api, datasets_api, state_api, times_api
+from . import api, approvals_api, backfills_api, budgets_api, cache_api, clear_api, datasets_api, state_api, times_api
 
 urlpatterns = [
     path("budgets", budgets_api.Budgets.as_view()),
@@ -18,6 +18,7 @@ urlpatterns = [
     path("workflows/<int:workflow_id>/upcoming", times_api.Upcoming.as_view()),
     path("workflows/<int:workflow_id>/state", state_api.WorkflowState.as_view()),
     path("workflows/<int:workflow_id>/state/<str:key>", state_api.WorkflowStateValue.as_view()),
+    path("runs/<int:run_id>/cache", cache_api.CacheUses.as_view()),
     path("runs/<int:run_id>/state", state_api.RunState.as_view()),
     path("runs/<int:run_id>/state/<str:key>", state_api.RunStateValue.as_view()),
     path("agent/placements/<int:placement_id>/state", state_api.AgentState.as_view()),
