@@ -33,6 +33,9 @@ CONNECTIONS = 8
 # Requests of one task: so many a second, and so many at once before that counts.
 PER_SECOND = 20.0
 BURST = 40.0
+# The same of all tasks of the node together, so that what else the node sends stays within the portal's rate.
+NODE_PER_SECOND = 50.0
+NODE_BURST = 100.0
 # Requests of all tasks that are with the portal at the same time.
 ROOM = 4
 # How often a portal that answers may fail before the task is told.
@@ -53,17 +56,32 @@ class Request(msgspec.Struct, forbid_unknown_fields=True):
     request: str = ""
 
 
+class Rate:
+    """So many a second, and so many at once before that counts."""
+
+    def __init__(self, per_second: float, burst: float) -> None:
+        self._per_second, self._burst = per_second, burst
+        self._left, self._counted_at = burst, 0.0
+
+    async def wait(self) -> None:
+        """Until the next one may come."""
+        now = asyncio.get_running_loop().time()
+        self._left = min(self._burst, self._left + (now - self._counted_at) * self._per_second) - 1
+        self._counted_at = now
+        if self._left < 0:
+            await asyncio.sleep(-self._left / self._per_second)
+
+
 @dataclass(slots=True, eq=False)
 class Door:
-    """An open door, and how much of its rate is left."""
+    """An open door."""
 
     task: Task
     listening: socket.socket
     server: asyncio.Server | None = None
     writers: set[asyncio.StreamWriter] = field(default_factory=set)
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
-    left: float = BURST
-    counted_at: float = 0.0
+    rate: Rate = field(default_factory=lambda: Rate(PER_SECOND, BURST))
     closed: bool = False
 
 
@@ -74,6 +92,7 @@ class Doors:
         self._portal = portal
         self._doors: dict[Key, Door] = {}
         self._room = asyncio.Semaphore(ROOM)
+        self._rate = Rate(NODE_PER_SECOND, NODE_BURST)
         self._serving: set[asyncio.Task[None]] = set()
 
     def open(self, task: Task) -> None:
@@ -140,18 +159,9 @@ class Doors:
         except (msgspec.DecodeError, UnicodeError, RecursionError, OverflowError) as error:
             return _refusal("invalid", f"the request cannot be read: {error}")
         async with door.turn:
-            await self._pace(door)
+            await door.rate.wait()
+            await self._rate.wait()
             return await self._forward(door, body)
-
-    @staticmethod
-    async def _pace(door: Door) -> None:
-        """Wait until the task may ask again."""
-        loop = asyncio.get_running_loop()
-        door.left = min(BURST, door.left + (loop.time() - door.counted_at) * PER_SECOND)
-        door.counted_at = loop.time()
-        door.left -= 1
-        if door.left < 0:
-            await asyncio.sleep(-door.left / PER_SECOND)
 
     async def _forward(self, door: Door, body: bytes) -> bytes:
         """The portal's answer; one that is away is waited for as long as the task runs."""

@@ -114,10 +114,10 @@ def task_state(
 ) -> dict[str, Any]:
     """What a task on a node asks of the state of its own workflow (`scope` workflow) or run, and of no other.
 
-    `operation` is get, list, set or delete. The answer has `found`, `value` and `version` as they are afterwards, and
-    `written`: false where the version was not the expected one. The same `request` again gives the same answer and
-    changes nothing. Raises Conflict for an attempt that is not live any more, or whose task was cleared meanwhile:
-    what is left of it on a node that came back writes nothing.
+    `operation` is get, list, set or delete. The answer has `found`, `value` and `version`, and `written`: false where
+    the version was not the expected one; a value that was just written is not said again. The same `request` again
+    gives the same answer and changes nothing. Raises Conflict for an attempt that is not live any more, or whose task
+    was cleared meanwhile: what is left of it on a node that came back writes nothing.
     """
     writes = operation in ("set", "delete")
     # While the placement is locked, no later attempt of its job can begin.
@@ -139,11 +139,15 @@ def task_state(
         kept, answered = idempotency.claim(actor, f"state:{placement_id}:{token}:{request}", print_)
         if answered is not None:
             return dict(answered.data)
+    version = 0
     if operation == "set":
-        written = _set(actor, chosen, key, value, expected, by, facts) is not None
+        version = _set(actor, chosen, key, value, expected, by, facts) or 0
+        written = version > 0
     else:
         written = _delete(actor, chosen, key, expected, facts)
-    answer = {**_answer(chosen, key), "written": written}
+    answer: dict[str, Any] = {"found": version > 0, "value": None, "version": version, "written": True}
+    if not written:
+        answer = {**_answer(chosen, key), "written": operation == "delete" and expected is None}
     if kept is not None:
         idempotency.keep(kept, Response(answer))
     return answer
