@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from rmctl.sdk.caching import Cache
     from rmctl.sdk.dag import DAG, bash, chain, empty, param
     from rmctl.sdk.datasets import Dataset
     from rmctl.sdk.functions import setup, task, teardown
@@ -26,10 +27,12 @@ if TYPE_CHECKING:
     from rmctl.sdk.operators import container, http, sql, wait_for_file
     from rmctl.sdk.options import SdkError
     from rmctl.sdk.runtime import Poked, TaskFailed, TaskSkipped, artifact, checkpoint, checkpoint_folder, context
+    from rmctl.sdk.state import run_state, state
     from rmctl.stored import connection, variable
 
 __all__ = [
     "DAG",
+    "Cache",
     "Dataset",
     "Poked",
     "SdkError",
@@ -49,8 +52,10 @@ __all__ = [
     "http",
     "param",
     "python",
+    "run_state",
     "setup",
     "sql",
+    "state",
     "task",
     "task_group",
     "teardown",
@@ -68,6 +73,7 @@ _FUNCTIONS = ("setup", "task", "teardown")
 _KINDS = ("TaskGroup", "approval", "python", "task_group", "trigger_run", "wait_for", "wait_for_run", "wait_until")
 _OPERATORS = ("container", "http", "sql", "wait_for_file")
 _STORED = ("connection", "variable")
+_STATE = ("run_state", "state")
 
 
 def __getattr__(name: str) -> object:
@@ -85,6 +91,10 @@ def __getattr__(name: str) -> object:
         from rmctl import stored as source  # type: ignore[no-redef]
     elif name == "zipped":
         from rmctl.sdk import mapping as source  # type: ignore[no-redef]
+    elif name in _STATE:
+        from rmctl.sdk import state as source  # type: ignore[no-redef]
+    elif name == "Cache":
+        from rmctl.sdk import caching as source  # type: ignore[no-redef]
     elif name == "SdkError":
         from rmctl.sdk import options as source  # type: ignore[no-redef]
     elif name == "Dataset":

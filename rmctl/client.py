@@ -168,7 +168,7 @@ class Client:
     ) -> httpx.Response:
         """One request, repeated while that is safe and useful. Raises ApiError and Unreachable."""
         headers = {}
-        if method == "POST" and idempotent:
+        if method in ("POST", "PUT") and idempotent:
             headers["Idempotency-Key"] = str(uuid.uuid4())
         if content is not None:
             headers["Content-Type"] = "application/gzip"
@@ -308,9 +308,12 @@ class Client:
             raise ConfigError(f"Several tenants have a workflow {name}: name one with --tenant.")
         return found[0]
 
-    def trigger(self, workflow_id: int, params: Mapping[str, Any], note: str = "") -> dict[str, Any]:
-        """Start a run; its row."""
-        return dict(self.post(f"workflows/{workflow_id}/trigger", {"params": params, "note": note}))
+    def trigger(
+        self, workflow_id: int, params: Mapping[str, Any], note: str = "", *, no_cache: bool = False
+    ) -> dict[str, Any]:
+        """Start a run, with `no_cache` without earlier results; its row."""
+        body = {"params": params, "note": note, **({"no_cache": True} if no_cache else {})}
+        return dict(self.post(f"workflows/{workflow_id}/trigger", body))
 
     def upcoming(self, workflow_id: int, count: int) -> dict[str, Any]:
         """The next runs of a workflow's timetable, with its schedule and time zone."""

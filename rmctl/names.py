@@ -21,3 +21,7 @@ def canonical_image(name: str) -> str:
         rest = f"library/{rest}"
     tagged = "@" in rest or ":" in rest.rpartition("/")[2]
     return f"{first}/{rest}" if tagged else f"{first}/{rest}:latest"
+
+# Set where a task has asked for state; the agent puts the path of the task's door in it, a socket of this name.
+STATE_VARIABLE = "RM_STATE"
+STATE_SOCKET = "state.sock"

@@ -1,8 +1,8 @@
 """`python -m rmctl.runner FILE FUNCTION`: run one Python task.
 
 Loads FILE, calls FUNCTION with the arguments in the JSON file `RM_INPUTS` and writes what it returns to
-`RM_RESULT`. Exit status 1: the function raised, or its result cannot be kept; 2: there is nothing to call; 98: it
-says that trying again is of no use (`rmctl.TaskFailed`); 99: it says that it is skipped (`rmctl.TaskSkipped`).
+`RM_RESULT`. Exit status 1: the function raised; 2: there is nothing to call; 97: what it returned cannot be kept; 98:
+it says that trying again is of no use (`rmctl.TaskFailed`); 99: it says that it is skipped (`rmctl.TaskSkipped`).
 With `--script` the text that it returns is then run by bash in its place; with `--poke` it returns whether it is done,
 or a `rmctl.Poked`.
 Started for every Python task, so it imports almost nothing.
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 RESULT_BYTES = 256 * 1024
 # Exit statuses by which a task says how it ended; a script uses the same.
-FAIL_STATUS, SKIP_STATUS = 98, 99
+RESULT_STATUS, FAIL_STATUS, SKIP_STATUS = 97, 98, 99
 MODES = ("--poke", "--script")
 
 
@@ -147,12 +147,13 @@ def _encode(result: object, name: str) -> bytes:
     try:
         text = json.dumps(result, ensure_ascii=False, allow_nan=False).encode()
     except (TypeError, ValueError, RecursionError):
-        raise RunnerError(f"{name} returned {_culprit(result)}, which cannot be stored as JSON", 1) from None
+        message = f"{name} returned {_culprit(result)}, which cannot be stored as JSON"
+        raise RunnerError(message, RESULT_STATUS) from None
     if len(text) > RESULT_BYTES:
         raise RunnerError(
             f"{name} returned {len(text) // 1024} KiB; a result has at most {RESULT_BYTES // 1024} KiB. "
             "Write large data to a file with rmctl.artifact(...) and return its name.",
-            1,
+            RESULT_STATUS,
         )
     return text
 

@@ -21,6 +21,7 @@ from .views import (
     quotas,
     regions,
     slots,
+    state,
     versions,
     whatif,
     workflows,
@@ -82,6 +83,10 @@ urlpatterns = [
     path("workflows/<int:workflow_id>/calendar/", grids.workflow_calendar, name="workflow-calendar"),
     path("workflows/<int:workflow_id>/code/", versions.workflow_code, name="workflow-code"),
     path("workflows/<int:workflow_id>/code/graph", versions.workflow_code_graph, name="workflow-code-graph"),
+    path("workflows/<int:workflow_id>/state/", state.workflow_state, name="workflow-state"),
+    path(
+        "workflows/<int:workflow_id>/state/<str:action>", state.workflow_state_action, name="workflow-state-action"
+    ),
     path(
         "workflows/<int:workflow_id>/<str:action>",
         workflows.workflow_action,

@@ -26,7 +26,7 @@ from engine.dag import TaskState as EngineState
 from engine.dag import run_outcome
 from rmctl.spec import SpecError
 
-from . import claims, moved, past, path_history, unmade, waits
+from . import caching, claims, moved, past, path_history, unmade, waits
 from .commands.datasets import EXTRA_BYTES, Update, record_updates
 from .commands.runs import start_children
 from .commands.scheduled import hasten
@@ -172,6 +172,7 @@ class _Batch:
                 if one.finished:
                     one.settle()
             self._start()
+            caching.answer(self.progress.values(), self.now)
             if not any(one.finished for one in self.progress.values()):
                 return
 
@@ -200,6 +201,12 @@ class _Batch:
             job for run_id, one in self.progress.items() if self.work[run_id].review for job in one.decided().values()
         ]
         returned = job_results(decided) if decided else {}
+        spared = {
+            run_id: names
+            for run_id, one in self.progress.items()
+            if self.work[run_id].review and (names := one.decided_by_cache())
+        }
+        cached = load_results(spared, mapped=False) if spared else {}
         for run_id, one in self.progress.items():
             # One that starts has rows to be looked at only if people have changed some of them.
             review = self.work[run_id].review and (one.run.state == RunState.RUNNING or self.work[run_id].start)
@@ -208,7 +215,7 @@ class _Batch:
                 ended = sum(item.job_state not in ("running", None) for item in self.work[run_id].news)
                 one.slots = max(0, one.plan.max_active_tasks - in_flight.get(run_id, 0) + ended)
             if review:
-                one.decide_again(returned)
+                one.decide_again(returned, cached.get(run_id, {}))
             if review or (one.plan.max_active_tasks and one.run.state == RunState.RUNNING):
                 one.review(count_instances(run_id) if review else None)
 
@@ -253,6 +260,7 @@ class _Batch:
         jobs = self._submit()
         self._write_tasks()
         tenants = self._write_claims()
+        caching.write(self.progress.values(), self.now)
         self._write_waits()
         self._write_past()
         self._write_datasets()
@@ -322,7 +330,9 @@ class _Batch:
                     state=str(row.state),
                     job_id=row.job,
                     detail=row.detail,
+                    result=row.result,
                     queued_at=row.queued_at,
+                    started_at=row.started_at,
                     ended_at=row.ended_at,
                 )
                 for row in made
@@ -398,8 +408,9 @@ class _Batch:
         facts = {"run": run.pk, "task": str(row)}
         if row.job is not None:
             facts["job"] = row.job
+        verb = TASK_EDGES[row.source, row.state]
         return Fact(
-            TASK_EDGES[row.source, row.state],
+            "task.cached" if row.cached and row.state == TaskState.SUCCEEDED else verb,
             "task",
             row.pk,
             tenant_id=run.tenant_id,

@@ -14,7 +14,6 @@ Lock order: runs → tasks → claims. `give_out` holds the lock of its tenant a
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
-from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.db import connection, transaction
@@ -105,8 +104,7 @@ def _lets_go(row: Any) -> bool:
 def tell(tenants: Collection[int]) -> None:
     """Let the advance loop give out in these tenants, once the present transaction has committed."""
     if tenants:
-        names = [f"{moved.SLOTS}{tenant}" for tenant in tenants]
-        transaction.on_commit(partial(redis.hint, "SADD", moved.KEY, *names))
+        redis.hint_on_commit(moved.MOVED, (f"{moved.SLOTS}{tenant}" for tenant in tenants))
         loops.wake("advance")
 
 

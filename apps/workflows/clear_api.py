@@ -38,6 +38,9 @@ class ClearBody(StrictSerializer):
     newest = serializers.BooleanField(
         default=False, help_text="On the newest version of the workflow instead of the version of the run."
     )
+    from_cache = serializers.BooleanField(
+        default=False, help_text="Let tasks with a cache end with what they had made before instead of anew."
+    )
     reason = Text(max_length=500, required=False, allow_blank=True, default="")
 
 

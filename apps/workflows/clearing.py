@@ -33,6 +33,8 @@ class Choice:
     downstream: bool = True
     only_failed: bool = False
     newest: bool = False
+    # Whether tasks with a cache may end with what they had made before; otherwise that is made anew.
+    from_cache: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from rmctl.runner import FAIL_STATUS, SKIP_STATUS
+from rmctl.runner import FAIL_STATUS, RESULT_STATUS, SKIP_STATUS
 from rmctl.spec import CompiledTask
+from rmctl.spec.templates import STATUS as TEMPLATE_STATUS
 
 from .observe import News
 from .states import TaskState
@@ -16,7 +17,7 @@ def why_left_out(task: CompiledTask) -> str:
     return f"{task.id} did not choose it." if task.decides == "branch" else f"{task.id} found that it is not to go on."
 
 
-def end_of(item: News) -> tuple[str, str]:
+def end_of(item: News, task: CompiledTask) -> tuple[str, str]:
     """The state that a task takes from its job, with a detail for people."""
     if item.job_state is None:
         return TaskState.FAILED, "Its job was deleted before it had ended."
@@ -25,6 +26,13 @@ def end_of(item: News) -> tuple[str, str]:
         return state, ""
     if state == TaskState.CANCELLED:
         return state, "Its job was cancelled."
+    if item.exit_code == TEMPLATE_STATUS and task.template is not None:
+        return state, "A template of it could not be rendered; its log says which and why."
+    if item.exit_code == RESULT_STATUS and task.kind == "python":
+        return state, (
+            "What it returned cannot be kept; its log says why. A result is JSON of at most 256 KiB: write large data "
+            "to a file with rmctl.artifact and return its name."
+        )
     if item.exit_code == SKIP_STATUS:
         return TaskState.SKIPPED, f"It skipped itself: exit status {SKIP_STATUS}."
     if item.exit_code == FAIL_STATUS:

@@ -7,6 +7,7 @@ from django.db.models import Q
 from apps.jobs.models import Job
 from apps.tenants.models import Tenant
 
+from .cache_models import CacheUse
 from .dataset_models import (
     Dataset,
     DatasetEvent,
@@ -16,12 +17,14 @@ from .dataset_models import (
     WebhookDelivery,
 )
 from .slot_models import PathHistory, SlotClaim, SlotPool
+from .state_models import StateValue
 from .states import RUN_ACTIVE, TASK_ACTIVE, TASK_IN_FLIGHT, BackfillState, RunState, TaskState
 from .wait_models import Approval, Wait
 
 __all__ = [
-    "Approval", "Backfill", "Dataset", "DatasetEvent", "DatasetTrigger", "DatasetUse", "PastWait", "PathHistory", "Run",
-    "SlotClaim", "SlotPool", "Task", "TaskTry", "Wait", "Webhook", "WebhookDelivery", "Workflow", "WorkflowVersion",
+    "Approval", "Backfill", "CacheUse", "Dataset", "DatasetEvent", "DatasetTrigger", "DatasetUse", "PastWait",
+    "PathHistory", "Run", "SlotClaim", "SlotPool", "StateValue", "Task", "TaskTry", "Wait", "Webhook",
+    "WebhookDelivery", "Workflow", "WorkflowVersion",
 ]  # fmt: skip
 
 
@@ -158,6 +161,8 @@ class Run(models.Model):
     )
     # How often people cleared or marked tasks of it: what was observed of such a run is looked at twice (`fence`).
     edits = models.PositiveIntegerField(default=0)
+    # Whether its tasks with a cache run although an earlier result would do; what they make is kept for others.
+    no_cache = models.BooleanField(default=False, db_default=False)
     created_at = models.DateTimeField()
     started_at = models.DateTimeField(null=True)
     ended_at = models.DateTimeField(null=True)

@@ -52,6 +52,8 @@ class TaskRow:
     source: str = ""
     changed: bool = False
     result: Any = None
+    # Whether its end came from the cache.
+    cached: bool = False
 
     def __post_init__(self) -> None:
         self.source = self.state
@@ -62,6 +64,7 @@ class TaskRow:
     def reset(self) -> None:
         """Take back what was done to a row whose transaction was rolled back; its counters were not touched."""
         self.state, self.changed, self.ended_at, self.detail, self.result = self.source, False, None, "", None
+        self.cached = False
 
     def move(self, state: str, at: datetime, detail: str | None = None) -> None:
         """Take a new state; `at` is the time of that step."""

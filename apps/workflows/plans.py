@@ -47,6 +47,8 @@ class Plan:
         self.references = {name: _references(task) for name, task in self.tasks.items()}
         # Tasks of which the loop reads what they returned: it decides the way, or says whether a sensor is done.
         self.answering = frozenset(name for name, task in self.tasks.items() if task.decides or task.poked)
+        # Tasks whose results may come from earlier ones.
+        self.cached = frozenset(name for name, task in self.tasks.items() if task.cache is not None)
         # Tasks that may have a row of what they wait for.
         self.waiting = frozenset(
             name for name, task in self.tasks.items() if task.poked or (task.jobless and task.kind != "empty")

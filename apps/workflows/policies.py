@@ -6,13 +6,24 @@ from apps.core.actors import Actor
 from apps.core.policies import Policy
 from apps.tenants.policies import OwnedPolicy, tenant_admin, works_for
 
-from .models import Approval, Backfill, Dataset, Run, SlotPool, Task, Webhook, Workflow, WorkflowVersion
+from .models import (
+    Approval,
+    Backfill,
+    Dataset,
+    Run,
+    SlotPool,
+    StateValue,
+    Task,
+    Webhook,
+    Workflow,
+    WorkflowVersion,
+)
 
 
 class WorkflowPolicy(OwnedPolicy[Workflow]):
     model = Workflow
     noun = "workflow"
-    rules = {"trigger": works_for, "pause": works_for, "resume": works_for, "backfill": works_for}
+    rules = dict.fromkeys(("trigger", "pause", "resume", "backfill", "set_state"), works_for)
 
 
 class VersionPolicy(OwnedPolicy[WorkflowVersion]):
@@ -24,7 +35,7 @@ class VersionPolicy(OwnedPolicy[WorkflowVersion]):
 class RunPolicy(OwnedPolicy[Run]):
     model = Run
     noun = "run"
-    rules = dict.fromkeys(("cancel", "clear", "mark", "note"), works_for)
+    rules = dict.fromkeys(("cancel", "clear", "mark", "note", "set_state"), works_for)
 
 
 class TaskPolicy(OwnedPolicy[Task]):
@@ -63,6 +74,11 @@ class DatasetPolicy(OwnedPolicy[Dataset]):
     rules = {"update": works_for, "delete": works_for}
 
 
+class StatePolicy(OwnedPolicy[StateValue]):
+    model = StateValue
+    noun = "state"
+
+
 class WebhookPolicy(OwnedPolicy[Webhook]):
     model = Webhook
     noun = "webhook"
@@ -92,5 +108,6 @@ tasks = TaskPolicy()
 approvals = ApprovalPolicy()
 backfills = BackfillPolicy()
 datasets = DatasetPolicy()
+state = StatePolicy()
 webhooks = WebhookPolicy()
 slot_pools = SlotPoolPolicy()

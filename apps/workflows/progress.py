@@ -17,10 +17,11 @@ from engine.clearing import recounted
 from engine.dag import TERMINAL, Counters, advance, mapped_outcome, outcome
 from engine.dag import TaskState as EngineState
 from rmctl.spec import ArgumentError, CompiledTask
+from rmctl.spec.caching import Circumstances
 from rmctl.spec.kinds import Poke
 from rmctl.spec.templates import KEY
-from rmctl.spec.templates import STATUS as TEMPLATE_STATUS
 
+from .caching import Ask, Caching, Found
 from .datasets import triggering_events
 from .deferring import Deferring, End
 from .ends import end_of, of_sensor, why_left_out
@@ -66,6 +67,7 @@ class Progress:
         # Mapped tasks of which further instances are to be made.
         self.growing = Growing()
         self.limiting = Limiting(plan.limits)
+        self.caching = Caching()
         # What tasks wait for, as far as this pass looks at it, and results of tasks that ended in it without a job.
         self.waits: dict[int, WaitRow] = {}
         self.results: dict[Ready, Any] = {}
@@ -141,9 +143,7 @@ class Progress:
                 self._group_runs(row)
                 continue
             row.started_at = row.started_at or item.started_at
-            state, detail = end_of(item)
-            if item.exit_code == TEMPLATE_STATUS and self.plan.tasks[row.name].template is not None:
-                detail = "A template of it could not be rendered; its log says which and why."
+            state, detail = end_of(item, self.plan.tasks[row.name])
             if state == TaskState.SUCCEEDED and row.name in self.plan.answering:
                 self._answered(row, returned.get(row.job or 0), item.ended_at or self.now)
             else:
@@ -177,11 +177,17 @@ class Progress:
             if row.state == TaskState.SUCCEEDED and row.job is not None and self.plan.tasks[name].decides
         }
 
-    def decide_again(self, returned: Mapping[int, Any]) -> None:
+    def decided_by_cache(self) -> set[str]:
+        """Those that have decided the way by an earlier result, so without a job."""
+        rows = (self.rows[name] for name in self.plan.cached if self.plan.tasks[name].decides and name in self.rows)
+        return {row.name for row in rows if row.state == TaskState.SUCCEEDED and row.job is None}
+
+    def decide_again(self, returned: Mapping[int, Any], cached: Mapping[str, Any]) -> None:
         """What was decided holds for tasks behind it that people let run again."""
-        for name, job in self.decided().items():
+        results = {name: returned.get(job) for name, job in self.decided().items()}
+        for name, result in (results | dict(cached)).items():
             try:
-                out = left_out(self.plan, self.plan.tasks[name], returned.get(job))
+                out = left_out(self.plan, self.plan.tasks[name], result)
             except ArgumentError:
                 continue  # Of another version, or marked: it decided nothing.
             waiting = [below for below in out if self.rows[below].state == TaskState.WAITING]
@@ -388,6 +394,9 @@ class Progress:
             if self.plan.tasks[name].poked:
                 results[name] = of_sensor(results[name], mapped=self.plan.tasks[name].mapped)
         if self.results:
+            for name in {name for name, index in self.results if index >= 0 and results.get(name, ...) is None}:
+                # Its list was made in this pass.
+                results[name] = [None] * (self.rows[name].width or 0)
             merge_results(results, self.results, results.keys())
 
     def asks_past(self) -> dict[str, tuple[str, ...]]:
@@ -497,6 +506,12 @@ class Progress:
             )
         if task.template is not None and task.template.needs.events:
             inputs = {**inputs, KEY: {**inputs[KEY], "events": self._events}}
+        if task.cache is not None:
+            self.caching.asks.append(Ask(row, task, inputs))
+            return
+        self._make_job(row, task, inputs)
+
+    def _make_job(self, row: TaskRow, task: CompiledTask, inputs: Mapping[str, Any]) -> None:
         spec = task.job(
             inputs,
             run_id=self.run.pk,
@@ -509,6 +524,34 @@ class Progress:
         self.starts.append(Start(row, spec))
         if self.slots is not None:
             self.slots -= 1
+
+    def circumstances(self, row: TaskRow, stored: Mapping[str, str]) -> Circumstances:
+        """What of the run may be part of a task's key in the cache."""
+        return Circumstances(
+            self.run.tenant_id, self.run.params, self._logical_time, self._interval, row.index, stored
+        )
+
+    def answer(self, ask: Ask, found: Found | None) -> None:
+        """Let a task that asked the cache end with what was found, or run. It took no place while it asked: one that
+        finds nothing and no place waits like any other."""
+        row = ask.row
+        if found is None:
+            if self.slots == 0:
+                return
+            self._make_job(row, ask.task, ask.inputs)
+            self.caching.answered.append((ask, found))
+            return
+        self.caching.answered.append((ask, found))
+        row.started_at, row.cached = self.now, True
+        row.result = self.results[row.name, row.index] = found.result
+        if row.index >= 0:
+            group = self.rows[row.name]
+            group.started_at = group.started_at or self.now
+        if ask.task.decides:
+            self._answered(row, found.result, self.now)
+            row.detail = row.detail or str(found)
+        else:
+            self._end(row, TaskState.SUCCEEDED, str(found))
 
     @cached_property
     def _events(self) -> dict[str, list[dict[str, Any]]]:

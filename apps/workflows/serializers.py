@@ -26,6 +26,7 @@ class TriggerBody(StrictSerializer):
     note = Text(max_length=500, default="", allow_blank=True)
     logical_time = serializers.DateTimeField(required=False, help_text="Now by default.")
     version = Integer(min_value=1, required=False, help_text="Number of a version; the current one by default.")
+    no_cache = serializers.BooleanField(default=False, help_text="Tasks with a cache take no earlier results.")
 
 
 class LatestRunAnswer(serializers.Serializer[Any]):
@@ -135,6 +136,7 @@ class RunAnswer(serializers.ModelSerializer[Run]):
             "note_by",
             "note_at",
             "backfill",
+            "no_cache",
             "owner",
             "created_at",
             "started_at",

@@ -5,7 +5,7 @@ from django.utils import timezone
 import apps.scheduling.tasks  # noqa: F401 - registers the loop that follows this one
 from apps.core import loops
 
-from . import path_history
+from . import caching, path_history
 from . import waits as waiting
 from .commands import advance_backfills, create_dataset_runs, create_due_runs, next_due
 from .giving import apply
@@ -30,6 +30,7 @@ def timetable() -> bool:
     next ones are due."""
     now = timezone.now()
     path_history.renew(now)
+    caching.forget_sometimes(now)
     more = create_due_runs(now) | create_dataset_runs(now) | advance_backfills(now)
     due = next_due(now)
     if due is not None:

@@ -1,6 +1,17 @@
 from django.urls import path
 
-from . import api, approvals_api, backfills_api, budgets_api, clear_api, datasets_api, slots_api, times_api
+from . import (
+    api,
+    approvals_api,
+    backfills_api,
+    budgets_api,
+    cache_api,
+    clear_api,
+    datasets_api,
+    slots_api,
+    state_api,
+    times_api,
+)
 
 urlpatterns = [
     path("budgets", budgets_api.Budgets.as_view()),
@@ -16,6 +27,12 @@ urlpatterns = [
     path("workflows/<int:workflow_id>/pause", api.Pause.as_view()),
     path("workflows/<int:workflow_id>/resume", api.Resume.as_view()),
     path("workflows/<int:workflow_id>/upcoming", times_api.Upcoming.as_view()),
+    path("workflows/<int:workflow_id>/state", state_api.WorkflowState.as_view()),
+    path("workflows/<int:workflow_id>/state/<str:key>", state_api.WorkflowStateValue.as_view()),
+    path("runs/<int:run_id>/cache", cache_api.CacheUses.as_view()),
+    path("runs/<int:run_id>/state", state_api.RunState.as_view()),
+    path("runs/<int:run_id>/state/<str:key>", state_api.RunStateValue.as_view()),
+    path("agent/placements/<int:placement_id>/state", state_api.AgentState.as_view()),
     path("datasets", datasets_api.Datasets.as_view()),
     path("dataset-events", datasets_api.Events.as_view()),
     path("datasets/<int:dataset_id>", datasets_api.DatasetDetail.as_view()),

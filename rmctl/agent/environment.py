@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import rmctl
 from rmctl.agent.errors import Refused
 from rmctl.agent.protocol import Assignment
+from rmctl.names import STATE_SOCKET, STATE_VARIABLE
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -85,6 +86,8 @@ def build(assignment: Assignment, view: View) -> dict[str, str]:
         "RM_CHECKPOINT_DIR": view.out + "/saved",
         "RM_ARTIFACTS": view.out + "/artifacts",
     }
+    if STATE_VARIABLE in assignment.env:
+        environment[STATE_VARIABLE] = f"{view.out}/{STATE_SOCKET}"
     if assignment.datasets:
         environment["RM_DATASETS"] = json.dumps(dict(view.datasets))
     for name, value in environment.items():

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from rmctl.agent import bundles, cgroups, checkpoints, containers, launch, masks, output, process, sandbox
+from rmctl.agent import bundles, cgroups, checkpoints, containers, doors, launch, masks, output, process, sandbox
 from rmctl.agent.errors import PortalAway, PortalRefusal, Refused
 from rmctl.agent.holdings import visible
 from rmctl.agent.journal import Spares, State, TaskFolder
@@ -60,6 +60,7 @@ class Executor:
         self.shipper = LogShipper()
         self.outbox = Outbox(self._report_acknowledged)
         self.bundles = bundles.BundleCache(f"{data}/bundles", portal)
+        self.doors = doors.Doors(portal)
         self.saver = checkpoints.Checkpoints(f"{data}/checkpoints", portal)
         self._forgotten: OrderedDict[Key, None] = OrderedDict()
         self._busy_groups: list[str] = []
@@ -229,6 +230,7 @@ class Executor:
         """Watch a task whose process runs."""
         task.state, task.phase, task.is_child = state, "running", started.is_child
         self.tasks[task.key] = task
+        self.doors.open(task)
         self.follow(task)
         self.outbox.add(task.started_report(state))
         task.pidfd = started.descriptor
@@ -327,6 +329,7 @@ class Executor:
         """The task is over: settle why, then upload, report and ship what it left."""
         task.over = True
         task.cancel_timers()
+        self.doors.close(task)
         if ended.status is None and task.state is not None:
             process.kill(task.state.pid, task.groups)  # its shell vanished: the rest may still be there
         reason, detail = end_reason(task, ended.status)

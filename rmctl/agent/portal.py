@@ -68,6 +68,11 @@ class Portal:
         """Write what an earlier attempt has saved to `target`, streamed. Raises PortalRefusal, PortalAway."""
         self._request("GET", f"/api/v1/agent/placements/{placement}/checkpoint?token={token}", None, {}, target)
 
+    def ask_state(self, placement: int, token: int, body: bytes) -> bytes:
+        """Hand a task's request for its state on; returns the answer. Raises PortalRefusal, PortalAway."""
+        target = f"/api/v1/agent/placements/{placement}/state?token={token}"
+        return self._request("POST", target, body, {"Content-Type": "application/json"})
+
     def get_bundle(self, digest: str, target: IO[bytes]) -> None:
         """Write a bundle's bytes to `target`, streamed. Raises PortalRefusal, PortalAway."""
         self._request("GET", f"/api/v1/agent/bundles/{digest}", None, {}, target)

@@ -11,6 +11,7 @@ from rmctl.cli.import_app import import_app
 from rmctl.cli.options import JobId, Json, TenantOption
 from rmctl.cli.run_commands import runs_app
 from rmctl.cli.slot_commands import slots_app
+from rmctl.cli.state_commands import state_app
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -29,6 +30,7 @@ app.add_typer(runs_app, name="runs")
 app.add_typer(backfill_app, name="backfill")
 app.add_typer(import_app, name="import")
 app.add_typer(slots_app, name="slots")
+app.add_typer(state_app, name="state")
 tenant_app.register(app)
 authoring_commands.register(app)
 
@@ -256,13 +258,16 @@ def trigger(
     wait: Annotated[
         bool, typer.Option("--wait", "-w", help="Watch until the run ends; status 1 if it failed.")
     ] = False,
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Tasks take no earlier results; what they make is kept for later.")
+    ] = False,
     tenant: TenantOption = None,
     as_json: Json = False,
 ) -> None:
     """Start a run of a workflow."""
     from rmctl.cli import workflows
 
-    workflows.trigger(workflow, param, note, wait, tenant, as_json)
+    workflows.trigger(workflow, param, note, wait, tenant, as_json, no_cache=no_cache)
 
 
 @app.command()

@@ -24,6 +24,9 @@ def clear(
     newest: Annotated[
         bool, typer.Option("--newest", help="On the newest version instead of the version of the run.")
     ] = False,
+    from_cache: Annotated[
+        bool, typer.Option("--from-cache", help="Tasks with a cache may end with what they had made before.")
+    ] = False,
     reason: Reason = "",
     dry_run: DryRun = False,
     as_json: Json = False,
@@ -35,6 +38,8 @@ def clear(
     from rmctl.cli import runs
 
     options = {"upstream": upstream, "downstream": downstream, "only_failed": failed, "newest": newest}
+    if from_cache:
+        options["from_cache"] = True
     runs.clear(run, {"tasks": tasks or [], **options, "reason": reason}, dry_run, as_json)
 
 

@@ -63,13 +63,20 @@ def _local(text: str, zone: ZoneInfo) -> str:
 
 
 def trigger(
-    name: str, given: list[str] | None, note: str, wait: bool, tenant: str | None, as_json: bool
+    name: str,
+    given: list[str] | None,
+    note: str,
+    wait: bool,
+    tenant: str | None,
+    as_json: bool,
+    *,
+    no_cache: bool = False,
 ) -> None:
     """Start a run, and watch it to its end when asked to."""
     params = {key: json_or_text(text) for key, text in pairs(given, "--param").items()}
     with client() as asked:
         workflow = asked.workflow(name, tenant_of(tenant))
-        run = asked.trigger(int(workflow["id"]), params, note)
+        run = asked.trigger(int(workflow["id"]), params, note, no_cache=no_cache)
         link = f"{asked.url}/runs/{run['id']}/"
         if not wait:
             if as_json:

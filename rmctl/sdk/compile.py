@@ -14,7 +14,7 @@ from typing import Any
 
 from rmctl.spec import FieldError, SpecError, WorkflowSpec, parse_workflow
 
-from . import bundle, dag, places, yaml_loader
+from . import bundle, caching, dag, places, yaml_loader
 from .dag import DAG
 from .options import SdkError
 from .places import Place, YamlPlaces
@@ -49,6 +49,7 @@ class Draft:
         content = bundle.pack(self.shipped) if self.shipped else None
         if content is not None:
             definition = {**definition, "bundle": bundle.digest(content)}
+            _tell_code(definition, self.shipped)
         return CompiledWorkflow(parse_workflow(definition), content, sorted(self.shipped))
 
     def named(self, fault: FieldError) -> FieldError:
@@ -131,6 +132,17 @@ def _compile_python(file: Path) -> list[Draft]:
                     bundle.add(shipped, folder, path)
         compiled.append(Draft(definition, shipped, partial(places.in_dag, made)))
     return compiled
+
+
+def _tell_code(definition: dict[str, Any], shipped: dict[str, Path]) -> None:
+    """Say of Python tasks with a cache what their code is: less than the whole bundle, which changes more often."""
+    tasks = definition.get("tasks")
+    for task in tasks if isinstance(tasks, list) else ():
+        if not isinstance(task, dict) or task.get("kind") != "python" or not task.get("cache"):
+            continue
+        cache = task["cache"] if isinstance(task["cache"], dict) else {"ttl": task["cache"]}
+        if "code" not in cache and task.get("file") in shipped:
+            task["cache"] = {**cache, "code": caching.code_digest(task["file"], shipped)}
 
 
 def _execute(file: Path) -> list[DAG]:

@@ -1,5 +1,7 @@
 """What an author may give to DAGs and tasks, under the names of a definition. Like dag.py it imports nothing heavy."""
 
+from rmctl.sdk.caching import cache_fields
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -10,7 +12,7 @@ OPTIONS = (
     "resources", "env", "secrets", "labels", "retries", "time_limit", "intent", "priority", "on_preempt", "notice",
     "image", "count", "min_count", "trigger_rule", "map_limit", "depends_on_past", "wait_for_downstream",
     "template", "variables", "connections", "outlets", "slots", "max_active", "max_active_per_run", "weight",
-    "weight_rule",
+    "weight_rule", "cache", "state",
 )  # fmt: skip
 
 # Options of Airflow's operators that have another name here.
@@ -60,6 +62,8 @@ def read_options(where: str, options: "Mapping[str, Any]") -> "dict[str, Any]":
             continue
         if name == "outlets":
             value = [getattr(outlet, "uri", outlet) for outlet in value]
+        if name == "cache":
+            value = cache_fields(value)
         fields[name] = {"limit": value} if name == "retries" and isinstance(value, int) else value
     return fields
 

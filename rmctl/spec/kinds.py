@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from rmctl.runner import FAIL_STATUS, SKIP_STATUS
+from rmctl.runner import FAIL_STATUS, RESULT_STATUS, SKIP_STATUS
 
 from . import params
 from .arguments import Argument
@@ -41,8 +41,8 @@ ARGUMENTS: dict[str, tuple[set[str], set[str]]] = {
     "wait_for_run": (set(), {"logical_time", "before"}),
 }
 JOBLESS = frozenset(NEEDED) - {"bash", "python"}
-# Exit statuses by which a task says how it ended; neither is tried again.
-FINAL_STATUSES = (FAIL_STATUS, SKIP_STATUS)
+# Exit statuses by which a task says how it ended; none is tried again.
+FINAL_STATUSES = (RESULT_STATUS, FAIL_STATUS, SKIP_STATUS)
 
 EndState = Literal["succeeded", "failed", "cancelled"]
 Decides = Literal["branch", "short_circuit"]

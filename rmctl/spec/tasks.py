@@ -2,13 +2,15 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from rmctl.names import STATE_VARIABLE
 from rmctl.stored import environment_name
 
 from . import arguments, mapping
 from .arguments import ArgumentError
+from .caching import CacheSpec, fixed_parts
 from .job import parse_job
 from .kinds import FINAL_STATUSES, JOBLESS, OPTIONS, Approval, Poke, TriggerRun, WaitForRun
 from .mapping import Expansion
@@ -53,6 +55,9 @@ class CompiledTask:
     direct: bool = False
     # How a sensor is poked, and what a task that waits waits for.
     options: Poke | WaitForRun | TriggerRun | Approval | None = None
+    # How long its results may be used again, and what of the key is the same for all inputs.
+    cache: CacheSpec | None = None
+    cache_parts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def poked(self) -> bool:
@@ -164,10 +169,13 @@ def compile_task(
         env = {"PYTHONUNBUFFERED": "1", **env}
     else:
         run["command"] = ["true"]
+    if task.get("state"):
+        env = {**env, STATE_VARIABLE: "1"}
     template = templates_of(task, env)
     if template is not None:
         command = run["command"] or ["bash", "-c", run["script"]]
         run = {"command": ["python", "-m", "rmctl.render", *command], "script": None}
+    group = {**plain["groups"][0], **run, **_with_stored(env, plain["groups"][0], task, template)}
     return CompiledTask(
         id=task["id"],
         kind=task["kind"],
@@ -175,7 +183,7 @@ def compile_task(
         base={
             **plain,
             "name": f"{definition['name']}.{task['id']}"[:200],
-            "groups": [{**plain["groups"][0], **run, **_with_stored(env, plain["groups"][0], task, template)}],
+            "groups": [group],
         },
         arguments=task.get("arguments", {}),
         map=task.get("map", {}),
@@ -183,6 +191,8 @@ def compile_task(
         decides=task.get("decides", ""),
         direct=not task.get("ignore_downstream_trigger_rules", True),
         options=next((model.model_validate(task[name]) for name, model in OPTIONS.items() if name in task), None),
+        cache=CacheSpec.model_validate(task["cache"]) if "cache" in task else None,
+        cache_parts=fixed_parts(definition, task, group) if "cache" in task else {},
     )
 
 

@@ -49,6 +49,8 @@ class Needs:
     parameters: frozenset[str] = frozenset()
     # Whether the events of datasets that triggered the run are read.
     events: bool = False
+    # Names and attributes that they read of whatever there is.
+    names: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,7 @@ class _Reading:
     connections: set[str] = field(default_factory=set)
     parameters: set[str] = field(default_factory=set)
     events: bool = False
+    names: set[str] = field(default_factory=set)
     faults: list[tuple[str, str, str]] = field(default_factory=list)
 
 
@@ -123,6 +126,7 @@ def templates_of(task: Mapping[str, Any], env: Mapping[str, str]) -> TaskTemplat
         needs=Needs(
             frozenset(reading.results), frozenset(reading.variables), frozenset(reading.optional),
             frozenset(reading.connections), frozenset(reading.parameters), reading.events,
+            frozenset(reading.names),
         ),
         faults=tuple(field_error(*fault) for fault in reading.faults),
     )  # fmt: skip
@@ -236,6 +240,10 @@ class _Walk:
             if name.ctx == "load" and name.name not in NAMES | own and id(name) not in guarded:
                 hint = did_you_mean(name.name, NAMES)
                 self.fault(name.lineno, f"there is no {name.name} here.{hint}", "unknown_name")
+        self.reading.names |= {name.name for name in tree.find_all(nodes.Name) if name.ctx == "load"} - own
+        for part in tree.find_all((nodes.Getattr, nodes.Getitem)):
+            name = _key(part) or ""
+            self.reading.names.add(f"macros.{name}" if _is_name(part.node, "macros") else name)
         for call in tree.find_all(nodes.Call):
             self._call(call)
         self._reads(tree, guarded)

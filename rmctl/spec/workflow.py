@@ -17,6 +17,7 @@ from pydantic import (
 
 from . import graph, groups, params
 from .arguments import Arguments
+from .caching import Cache, cache_faults, check_cache
 from .datasets import Expression, Outlets, check_expression
 from .errors import BadValue, FieldError, SpecError, describe, field_error
 from .groups import GroupSpec
@@ -135,6 +136,9 @@ class TaskSpec(JobFields):
     max_active_per_run: Limit = None
     weight: Weight = None
     weight_rule: WeightRule | None = None
+    cache: Cache = None
+    # Whether it reads or writes what the workflow and the run keep (`rmctl.state`, `rmctl.run_state`).
+    state: bool = False
     count: int = Field(default=1, ge=1, le=MAX_MEMBERS)
     min_count: int | None = Field(default=None, ge=1, le=MAX_MEMBERS)
 
@@ -156,12 +160,22 @@ class TaskSpec(JobFields):
                 raise BadValue(
                     "bad_id", "Two arguments differ only in case; as RM_ARG_ variables they would clash."
                 )
+        self._check_extras()
         if self.setup and self.teardown is not None:
             raise BadValue("wrong_kind", "A task is a setup or a teardown, not both.")
         own = "all_done_setup_success"
         if self.teardown is not None and "trigger_rule" in self.model_fields_set and self.trigger_rule != own:
             raise BadValue("wrong_kind", f"A teardown has its own trigger rule, {own}; remove this one.")
         return self
+
+    def _check_extras(self) -> None:
+        """Refuse a cache and a state where they make no sense. Raises BadValue."""
+        if self.state and self.kind in JOBLESS:
+            raise BadValue("wrong_kind", f"state does not belong to a task of kind {self.kind}; remove it.")
+        if self.cache is not None:
+            fields = [name for name in ("poke", "setup", "teardown") if getattr(self, name)]
+            over = next(iter(self.map.over), "") if self.map else ""
+            check_cache(self.cache, self.kind, fields=fields, arguments=self.arguments, mapped=over)
 
     def _no_templates_without_a_job(self) -> None:
         """Templates are rendered by the task's own process (docs/decisions/0009). Raises BadValue."""
@@ -198,11 +212,13 @@ class TaskSpec(JobFields):
             task["map"] = self.map.definition()
         for name in (
             "count", "min_count", "group", "setup", "ignore_downstream_trigger_rules", "template", "depends_on_past",
-            "wait_for_downstream",
+            "wait_for_downstream", "state",
         ):  # fmt: skip
             value = getattr(self, name)
             if value != type(self).model_fields[name].default:
                 task[name] = value
+        if self.cache is not None:
+            task["cache"] = self.cache.model_dump(mode="json", exclude_defaults=True)
         for name in ("variables", "connections", "outlets"):
             if getattr(self, name):
                 task[name] = sorted(set(getattr(self, name)))
@@ -352,7 +368,7 @@ def _checked_compile(spec: WorkflowSpec) -> list[FieldError]:
     except SpecError as error:
         return error.errors
     templates = {name: task.template for name, task in compiled.items() if task.template is not None}
-    return template_faults(spec.definition, templates) if templates else []
+    return template_faults(spec.definition, templates) + cache_faults(spec.definition, compiled) if templates else []
 
 
 def workflow_schema() -> dict[str, Any]:

@@ -53,6 +53,10 @@ class TestPortal:
         self.saved: dict[int, list[tuple[float, str, bytes]]] = {}
         self.to_restore: dict[int, bytes] = {}
         self.refuse_saving: tuple[int, bytes] | None = None
+        # What tasks asked of their state, as (placement, query, body), and what is answered instead of the truth.
+        self.asked: list[tuple[int, str, dict[str, Any]]] = []
+        self.state: dict[str, Any] = {}
+        self.refuse_state: tuple[int, bytes] | None = None
         self.downloads: list[str] = []
         self.joins: list[dict[str, Any]] = []
         self.refused: set[Key] = set()
@@ -162,6 +166,8 @@ class TestPortal:
             )
         if path.startswith("/api/v1/agent/placements/") and path.endswith("/checkpoint"):
             return self._checkpoint(scope, int(path.split("/")[-2]), body)
+        if path.startswith("/api/v1/agent/placements/") and path.endswith("/state"):
+            return self._state(scope, int(path.split("/")[-2]), json.loads(body))
         if path.startswith("/api/v1/agent/placements/"):
             if self.failing_uploads:
                 self.failing_uploads -= 1
@@ -184,6 +190,16 @@ class TestPortal:
         assert query["sha256"] == hashlib.sha256(body).hexdigest()
         self.saved.setdefault(placement, []).append((float(query["at"]), query["sha256"], body))
         return 200, b"{}"
+
+    def _state(self, scope: dict[str, Any], placement: int, body: dict[str, Any]) -> tuple[int, bytes]:
+        self.asked.append((placement, scope["query_string"].decode(), body))
+        if self.refuse_state is not None:
+            return self.refuse_state
+        if body["operation"] == "set":
+            self.state[body["key"]] = body["value"]
+        found = body["key"] in self.state
+        answer = {"found": found, "value": self.state.get(body["key"]), "version": int(found), "written": True}
+        return 200, json.dumps(answer).encode()
 
     async def _socket(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         await receive()

@@ -123,6 +123,8 @@ def make_objects(world: World) -> dict[str, Any]:
     member = world.actor("member")
     dataset = workflows.update_dataset(actor=member, tenant=world.vision, uri="s3://a/b").dataset
     webhook, _ = workflows.create_webhook(actor=member, tenant=world.vision, name="hook", workflow="etl")
+    workflows.set_state(actor=member, workflow_id=run.workflow_id, key="cursor", value=1)
+    workflows.set_state(actor=member, run_id=run.pk, key="cursor", value=1)
     return {
         "slug": "vision",
         "membership_id": Membership.objects.get(user=world.users["member"]).pk,
@@ -152,6 +154,7 @@ def make_objects(world: World) -> dict[str, Any]:
         "slot_pool_id": workflows.create_slot_pool(
             actor=SYSTEM, tenant=world.vision, name="warehouse", size=4
         ).pk,
+        "key": "cursor",
         "artifact_id": placement_artifact(placement),
         "checkpoint_id": Checkpoint.objects.get(job=job).pk,
         "placement_id": placement.pk,

@@ -47,6 +47,7 @@ OF_VISION = {
     "workflow-calendar",
     "workflow-code",
     "workflow-code-graph",
+    "workflow-state",
     "run",
     "run-timeline",
     "run-graph",
@@ -99,6 +100,7 @@ CHANGES = {
     "node-action",
     "job-action",
     "workflow-action",
+    "workflow-state-action",
     "run-cancel",
     "run-mark",
     "backfill-action",
@@ -197,6 +199,7 @@ CHANGE_ARGUMENTS = [("node-action", {"action": action}) for action in ("cordon",
         ("tenant-action", {"action": action})
         for action in ("add-member", "remove-member", "set-secret", "delete-secret", "suspend", "resume")
     ),
+    *(("workflow-state-action", {"action": action}) for action in ("set", "delete")),
     ("run-cancel", {}),
     ("run-mark", {}),
     *(("backfill-action", {"action": action}) for action in ("pause", "resume", "cancel", "rerun")),
@@ -233,7 +236,8 @@ def test_changes_are_refused(world: World, people: People, name: str, arguments:
         "role": "member",
         "membership": objects["membership_id"],
         "name": "key",
-        "value": "x",
+        "value": "1",
+        "key": "cursor",
     }
     before = Event.objects.count()
     for persona in ("stranger", "nobody", "auditor", "anonymous"):

@@ -13,12 +13,13 @@ from apps.workflows import commands, policies
 from apps.workflows.clear_api import clear_answer
 from apps.workflows.clearing import Choice, plan_clear
 from apps.workflows.models import Run
+from apps.workflows.plans import plan_of
 
 from ..forms import several
 from ..pages import page
 
 SHOWN = 12
-OPTIONS = ("upstream", "downstream", "only_failed", "newest")
+OPTIONS = ("upstream", "downstream", "only_failed", "newest", "from_cache")
 
 
 def _run(actor: Actor, action: str, run_id: int) -> Run:
@@ -49,6 +50,7 @@ def run_clear(request: HttpRequest, actor: Actor, run_id: int) -> HttpResponse:
         return redirect("console:run", run_id=run_id)
     choice = _choice(request.GET)
     context = {"run": run, "choice": choice, "newest": run.workflow.current, "rows": [], "shown": SHOWN}
+    context["caches"] = bool(plan_of(run.version_id).cached)
     try:
         plan = plan_clear(run, choice)
     except DomainError as error:

@@ -18,6 +18,7 @@ from apps.workflows.states import MARKS, TASK_MARKS, TaskState
 
 from ..pages import choice, number, numbered_page
 from .approvals import questions_of
+from .caching import cache_context
 
 INSTANCES = 50
 ATTEMPTS = 10
@@ -41,6 +42,7 @@ def task_context(actor: Actor, run: Run, name: str, request: HttpRequest) -> dic
     context["may_clear"] = policies.runs.allows(actor, "clear", run)
     may_mark = policies.runs.allows(actor, "mark", run)
     context["marks"] = [state for state in MARKS if may_mark and (task.state, state) in TASK_MARKS]
+    context |= cache_context(actor, run, task)
     if task.width is not None:
         return context | _instances(request, run, task)
     return context | (_job(actor, request, task.job) if task.job is not None else {})

@@ -15,6 +15,7 @@ from django.views.decorators.http import require_POST, require_safe
 from apps.core.actors import Actor
 from apps.core.errors import DomainError, NotFound
 from apps.workflows import commands, policies
+from apps.workflows.cache_queries import hit_rates
 from apps.workflows.datasets import triggering, waiting_of
 from apps.workflows.models import Run, Task, Workflow
 from apps.workflows.queries import count_states
@@ -102,6 +103,8 @@ def _show_workflow(request: HttpRequest, actor: Actor, found: Workflow, form: fo
         "opened": form is not None,
         "budgets": budget_rows(actor, budgets_of(actor, Q(tenant=found.tenant_id, workflow=found.name))),
         "may_budget": may_budget(actor, found.tenant),
+        "caches": found.current is not None and any("cache" in task for task in found.current.definition["tasks"]),
+        "rates": hit_rates(found),
     }
     partials = {
         "workflow-head": "console/workflows/_head.html",
@@ -145,7 +148,13 @@ def _trigger(request: HttpRequest, actor: Actor, found: Workflow) -> HttpRespons
     values = request.POST.dict()
     try:
         params = forms.params_data(schema, values)
-        run = commands.trigger(actor=actor, workflow_id=found.pk, params=params, note=values.get("note", ""))
+        run = commands.trigger(
+            actor=actor,
+            workflow_id=found.pk,
+            params=params,
+            note=values.get("note", ""),
+            no_cache="no_cache" in values,
+        )
     except DomainError as error:
         form = forms.params_form(schema)
         form.fill(values)

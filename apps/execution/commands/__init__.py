@@ -1,6 +1,6 @@
 """The only writers of logs, artifacts, checkpoints and bundles, and the intake of agents' reports."""
 
-from .checkpoints import forget_checkpoints, store_checkpoint
+from .checkpoints import forget_checkpoints, live_placement, store_checkpoint
 from .files import BundleUpload, store_artifact, store_bundle
 from .intake import expire, hello, take_reports
 from .logs import append_log
@@ -11,6 +11,7 @@ __all__ = [
     "expire",
     "forget_checkpoints",
     "hello",
+    "live_placement",
     "store_artifact",
     "store_bundle",
     "store_checkpoint",

@@ -36,7 +36,7 @@ def store_checkpoint(
     All or nothing: it is to be had by the next attempt from the moment at which this returns. The same again changes
     nothing. Raises Conflict for an old token, Invalid where the bytes have another digest, TooLarge.
     """
-    _live(node_id, placement_id, token)
+    live_placement(node_id, placement_id, token)
     storage = storages["checkpoints"]
     with tempfile.TemporaryFile() as file:
         upload = BundleUpload(file, settings.CHECKPOINT_MAX_BYTES, "checkpoint")
@@ -44,7 +44,7 @@ def store_checkpoint(
         if upload.sha256 != sha256:
             raise Invalid.field("sha256", f"the body has the digest {upload.sha256}: send it again.", "digest")
         file.seek(0)
-        placement = _live(node_id, placement_id, token)
+        placement = live_placement(node_id, placement_id, token)
         # A name of its own for every upload: one that was broken off is never taken for whole.
         job_id = placement.attempt.job_id
         path = storage.save(
@@ -52,14 +52,14 @@ def store_checkpoint(
         )
     try:
         with transaction.atomic():
-            placement = _live(node_id, placement_id, token, lock=True)
+            placement = live_placement(node_id, placement_id, token, lock=True)
             return _keep(actor, placement, path, _within(placement, at), upload)
     except BaseException:
         storage.delete(path)
         raise
 
 
-def _live(node_id: int, placement_id: int, token: int, *, lock: bool = False) -> Placement:
+def live_placement(node_id: int, placement_id: int, token: int, *, lock: bool = False) -> Placement:
     """The placement if it is live with this token. While it is locked, no later attempt of its job can begin."""
     rows = Placement.objects.select_related("attempt__job").filter(pk=placement_id, node_id=node_id)
     placement = (rows.select_for_update(of=("self",), no_key=True) if lock else rows).first()

@@ -19,6 +19,7 @@ from .notes import note_run
 from .runs import cancel_run, trigger
 from .scheduled import create_due_runs, hasten, next_due
 from .slots import change_slot_pool, create_slot_pool, delete_slot_pool
+from .state import delete_state, set_state, task_state
 from .webhooks import create_webhook, delete_webhook, deliver
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "create_webhook",
     "delete_dataset",
     "delete_slot_pool",
+    "delete_state",
     "delete_webhook",
     "deliver",
     "hasten",
@@ -48,6 +50,8 @@ __all__ = [
     "rerun_backfill",
     "resume",
     "resume_backfill",
+    "set_state",
+    "task_state",
     "trigger",
     "update_dataset",
 ]

@@ -16,7 +16,7 @@ from apps.events.record import Fact, record, record_all
 from engine.clearing import followed
 from engine.dag import TaskState as EngineState
 
-from .. import policies
+from .. import caching, policies
 from ..clearing import Choice, ClearPlan, Row, named_rows, plan_clear, rows_of
 from ..facts import run_fact
 from ..models import Run, Task
@@ -53,6 +53,8 @@ def clear(*, actor: Actor, run_id: int, choice: Choice, reason: str = "") -> Cle
         _change_version(actor, plan, reason)
     _turn_back(plan, stopping)
     reopen_groups(plan.groups)
+    if not choice.from_cache:
+        caching.drop(run.pk, {row.name for row in plan.rows} - plan.instances.keys(), plan.instances)
     _record(actor, plan, why)
     go_on(actor, run, now, why)
     return plan

@@ -38,6 +38,7 @@ class NewRun:
     cause_id: int | None = None
     depth: int = 0
     backfill_id: int | None = None
+    no_cache: bool = False
 
 
 @transaction.atomic
@@ -49,8 +50,11 @@ def trigger(
     note: str = "",
     logical_time: datetime | None = None,
     version: int | None = None,
+    no_cache: bool = False,
 ) -> Run:
     """Queue a run of the current version, or of the version with this number, at a logical time (now).
+
+    With `no_cache` its tasks take no earlier results; what they make is kept for others.
 
     Where the workflow has a schedule, its data interval is the last that was complete at that time.
 
@@ -68,7 +72,7 @@ def trigger(
     require_room(workflow.tenant, actor.user_id, now, workflow.name)
     moment, table = logical_time or now, timetable_of(workflow)
     interval = table.complete(moment) if table is not None else None
-    new = NewRun(moment, Run.Trigger.MANUAL, actor.user_id, values, note, interval)
+    new = NewRun(moment, Run.Trigger.MANUAL, actor.user_id, values, note, interval, no_cache=no_cache)
     return create_runs(actor, workflow, chosen, [new], now)[0]
 
 
@@ -116,6 +120,10 @@ def create_runs(
         )
         for item in items
     )
+    for run, item in zip(runs, items, strict=True):
+        if item.no_cache:
+            run.no_cache = True
+            run.save(update_fields=["no_cache"])
     with connection.cursor() as cursor:
         # Tasks get their ids in topological order, so that lists by id read in the order of the work.
         cursor.execute(
@@ -132,7 +140,12 @@ def create_runs(
             run_fact(
                 "run.created",
                 run,
-                {**facts, "trigger": run.trigger, "logical_time": run.logical_time.isoformat()},
+                {
+                    **facts,
+                    "trigger": run.trigger,
+                    "logical_time": run.logical_time.isoformat(),
+                    **({"no_cache": True} if run.no_cache else {}),
+                },
             )
             for run in runs
         ),

@@ -122,7 +122,7 @@ def test_a_task_may_skip_itself_and_give_up(world: World) -> None:
 
 def test_retries_leave_out_the_statuses_that_are_final(world: World) -> None:
     run = start(world.vision, bash("a", retries={"limit": 2}), bash("b"))
-    assert Job.objects.get(task__run=run, task__name="a").spec["retries"]["final"] == [98, 99]
+    assert Job.objects.get(task__run=run, task__name="a").spec["retries"]["final"] == [97, 98, 99]
     assert "final" not in Job.objects.get(task__run=run, task__name="b").spec["retries"]
 
 
