@@ -15,12 +15,13 @@ from .dataset_models import (
     Webhook,
     WebhookDelivery,
 )
+from .deadline_models import Deadline
 from .states import RUN_ACTIVE, TASK_ACTIVE, TASK_IN_FLIGHT, BackfillState, RunState, TaskState
 from .wait_models import Approval, Wait
 
 __all__ = [
-    "Approval", "Backfill", "Dataset", "DatasetEvent", "DatasetTrigger", "DatasetUse", "PastWait", "Run", "Task",
-    "TaskTry", "Wait", "Webhook", "WebhookDelivery", "Workflow", "WorkflowVersion",
+    "Approval", "Backfill", "Dataset", "DatasetEvent", "DatasetTrigger", "DatasetUse", "Deadline", "PastWait", "Run",
+    "Task", "TaskTry", "Wait", "Webhook", "WebhookDelivery", "Workflow", "WorkflowVersion",
 ]  # fmt: skip
 
 

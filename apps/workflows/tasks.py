@@ -5,9 +5,10 @@ from django.utils import timezone
 import apps.scheduling.tasks  # noqa: F401 - registers the loop that follows this one
 from apps.core import loops
 
+from . import deadlines as limits
 from . import waits as waiting
 from .apply import apply
-from .commands import advance_backfills, create_dataset_runs, create_due_runs, next_due
+from .commands import advance_backfills, create_dataset_runs, create_due_runs, next_due, pass_due
 from .observe import observe
 
 
@@ -47,3 +48,14 @@ def waits() -> bool:
     if due is not None:
         loops.wake_at("waits", due)
     return noted == waiting.DUE_MAX
+
+
+@loops.loop("deadlines")
+def deadlines() -> bool:
+    """Look at the deadlines and time limits that are due, and come back when the next ones are."""
+    now = timezone.now()
+    more = pass_due(now)
+    due = limits.next_due(now)
+    if due is not None:
+        loops.wake_at("deadlines", due)
+    return more

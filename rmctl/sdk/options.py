@@ -1,5 +1,7 @@
 """What an author may give to DAGs and tasks, under the names of a definition. Like dag.py it imports nothing heavy."""
 
+from rmctl.sdk.alerts import OCCASIONS, read_alerts
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -9,7 +11,7 @@ if TYPE_CHECKING:
 OPTIONS = (
     "resources", "env", "secrets", "labels", "retries", "time_limit", "intent", "priority", "on_preempt", "notice",
     "image", "count", "min_count", "trigger_rule", "map_limit", "depends_on_past", "wait_for_downstream",
-    "template", "variables", "connections", "outlets",
+    "template", "variables", "connections", "outlets", "notify", "deadline", *OCCASIONS,
 )  # fmt: skip
 
 
@@ -39,12 +41,12 @@ def read_options(where: str, options: "Mapping[str, Any]") -> "dict[str, Any]":
     for name, value in options.items():
         if name not in OPTIONS:
             raise SdkError(f"{where}: there is no option {name}; options are {', '.join(OPTIONS)}.")
-        if value is None:
+        if value is None or name == "notify" or name in OCCASIONS:
             continue
         if name == "outlets":
             value = [getattr(outlet, "uri", outlet) for outlet in value]
         fields[name] = {"limit": value} if name == "retries" and isinstance(value, int) else value
-    return fields
+    return fields | read_alerts(where, options)
 
 
 def params_schema(params: "Mapping[str, Any]") -> "dict[str, Any]":

@@ -34,6 +34,9 @@ class _Loader(yaml.SafeLoader):
         seen = set()
         for key_node, _ in node.value:
             key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
+            if key_node.tag == "tag:yaml.org,2002:bool":
+                # YAML 1.1 reads the key `on` as true, which no object of JSON can have.
+                key_node.tag = "tag:yaml.org,2002:str"
             if key in seen and key != "<<":
                 mark = key_node.start_mark
                 raise YamlError(f'"{key}" is given twice; keep one.', mark.line + 1, mark.column + 1)

@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from . import graph, groups, params
+from .alerts import Deadline, NotifyRules, said
 from .arguments import Argument
 from .datasets import Expression, Outlets, check_expression
 from .errors import BadValue, FieldError, SpecError, describe, field_error
@@ -35,7 +36,7 @@ from .kinds import (
     WaitForRun,
     check_kind,
 )
-from .quantities import Seconds
+from .quantities import Seconds, format_duration
 from .schedule import check_date, check_schedule, check_timezone, join_schedule
 from .tasks import CompiledTask, compile_task
 from .templates import template_faults, texts
@@ -166,6 +167,8 @@ class TaskSpec(JobFields):
     outlets: Outlets = Field(default_factory=list)
     depends_on_past: bool = False
     wait_for_downstream: bool = False
+    notify: NotifyRules = Field(default_factory=list)
+    deadline: Deadline | None = None
     count: int = Field(default=1, ge=1, le=MAX_MEMBERS)
     min_count: int | None = Field(default=None, ge=1, le=MAX_MEMBERS)
 
@@ -239,7 +242,7 @@ class TaskSpec(JobFields):
         for name in ("variables", "connections", "outlets"):
             if getattr(self, name):
                 task[name] = sorted(set(getattr(self, name)))
-        return task | self.given()
+        return task | said(self.notify, self.deadline) | self.given()
 
 
 _KIND_FIELDS = sorted({name for fields in (*NEEDED.values(), *OPTIONAL.values()) for name in fields})
@@ -268,6 +271,10 @@ class WorkflowSpec(Strict):
     end_date: Annotated[str | None, AfterValidator(check_date)] = None
     max_active_runs: int = Field(default=16, ge=1, le=1000)
     max_active_tasks: int = Field(default=0, ge=0, le=MAX_TASKS)
+    notify: NotifyRules = Field(default_factory=list)
+    deadline: Deadline | None = None
+    # Of a run: it fails when it has gone on for so long. That of a job stands in `defaults` and in tasks.
+    time_limit: Annotated[Seconds, Field(ge=1)] | None = None
     bundle: Digest | None = None
     params: dict[str, Any] = Field(default_factory=dict)
     defaults: JobFields = Field(default_factory=JobFields)
@@ -307,7 +314,9 @@ class WorkflowSpec(Strict):
             definition["end_date"] = self.end_date
         if self.datasets is not None:
             definition["datasets"] = self.datasets
-        return definition
+        if self.time_limit is not None:
+            definition["time_limit"] = format_duration(self.time_limit)
+        return definition | said(self.notify, self.deadline)
 
     def canonical(self) -> bytes:
         """The definition as canonical JSON: sorted keys, no blanks, UTF-8."""

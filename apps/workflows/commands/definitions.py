@@ -1,6 +1,7 @@
 """Pushing definitions, and switching the timetable of a workflow off and on."""
 
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -31,6 +32,8 @@ from .datasets import keep_uses
 TIMETABLE_FIELDS = ("schedule", "timezone", "start_date", "end_date")
 # Distinct requests that a push compares with quotas and nodes, the largest first; others wait with a reason.
 CHECKED_REQUESTS = 50
+# What apps above this one ask of a definition besides; appended in `AppConfig.ready()`.
+FURTHER_CHECKS: list[Callable[[Tenant, WorkflowSpec], list[FieldError]]] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +145,8 @@ def _check(tenant: Tenant, spec: WorkflowSpec) -> None:
             errors.append(FieldError(field=name, message=f"{error}.", code="out_of_range"))
     errors += _unknown_secrets(tenant, spec)
     errors += _impossible_tasks(tenant, spec)
+    for check in FURTHER_CHECKS:
+        errors += check(tenant, spec)
     if errors:
         raise Invalid(f"{errors[0]['field']}: {errors[0]['message']}", code=errors[0]["code"], errors=errors)
 
