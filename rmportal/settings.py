@@ -230,6 +230,7 @@ SPECTACULAR_SETTINGS = {
         "RunState": "apps.workflows.states.RunState",
         "TaskState": "apps.workflows.states.TaskState",
         "BackfillState": "apps.workflows.states.BackfillState",
+        "DeliveryState": "apps.notifications.states.DeliveryState",
         "QuotaResource": "apps.quotas.models.Resource",
         "Fungibility": ["may_stop_search", "try_next_flavor"],
         "ClusterKind": "apps.fleet.models.Cluster.Kind",

@@ -1,6 +1,6 @@
 from django.urls import path
 
-from . import api, approvals_api, backfills_api, budgets_api, clear_api, datasets_api, times_api
+from . import api, approvals_api, backfills_api, budgets_api, clear_api, datasets_api, deadlines_api, times_api
 
 urlpatterns = [
     path("budgets", budgets_api.Budgets.as_view()),
@@ -33,6 +33,7 @@ urlpatterns = [
     path("runs/<int:run_id>/clear", clear_api.Clear.as_view()),
     path("runs/<int:run_id>/mark", clear_api.Mark.as_view()),
     path("runs/<int:run_id>/note", clear_api.Note.as_view()),
+    path("runs/<int:run_id>/deadlines", deadlines_api.Deadlines.as_view()),
     path("runs/<int:run_id>/tries", clear_api.Tries.as_view()),
     path("backfills", backfills_api.Backfills.as_view()),
     path("backfills/<int:backfill_id>", backfills_api.BackfillDetail.as_view()),
