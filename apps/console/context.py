@@ -28,6 +28,7 @@ NAVIGATION: tuple[tuple[str, list[tuple[str, str, str, str]]], ...] = (
             ("Datasets", "boxes", "datasets", "/datasets/"),
             ("Approvals", "inbox", "approvals", "/approvals/"),
             ("Backfills", "history", "backfills", "/backfills/"),
+            ("Notifications", "zap", "notifications", "/notifications/"),
         ],
     ),
     (

@@ -3,6 +3,8 @@
 from django.db import models
 from django.db.models import Q
 
+from rmctl.spec.quantities import format_duration
+
 
 class Deadline(models.Model):
     """A moment by which a run, or a task of it (`task`), must have ended. `due_at` is null once it has passed while
@@ -28,3 +30,8 @@ class Deadline(models.Model):
 
     def __str__(self) -> str:
         return f"{self.kind} of run {self.run_id} {self.task}".rstrip()
+
+    @property
+    def after(self) -> str:
+        """How long after `since` it is due: `2h`."""
+        return format_duration(self.after_seconds)

@@ -7,6 +7,7 @@ import typer
 
 from rmctl.cli import failures, tenant_app
 from rmctl.cli.backfill_commands import backfill_app
+from rmctl.cli.notify_app import notify_app
 from rmctl.cli.options import JobId, Json, TenantOption
 from rmctl.cli.run_commands import runs_app
 
@@ -25,6 +26,7 @@ budget_app = typer.Typer(no_args_is_help=True, help="Budgets of domains, tenants
 app.add_typer(budget_app, name="budget")
 app.add_typer(runs_app, name="runs")
 app.add_typer(backfill_app, name="backfill")
+app.add_typer(notify_app, name="notify")
 tenant_app.register(app)
 
 

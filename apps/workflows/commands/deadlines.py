@@ -6,7 +6,6 @@ from django.db import transaction
 
 from apps.core.actors import SYSTEM
 from apps.events.record import record
-from rmctl.spec.quantities import format_duration
 
 from ..deadline_models import Deadline
 from ..facts import run_fact
@@ -38,7 +37,7 @@ def _pass(pk: int, run_id: int, now: datetime) -> None:
         return
     deadline.missed_at, deadline.due_at, due = now, None, deadline.due_at
     deadline.save(update_fields=["missed_at", "due_at"])
-    after = format_duration(deadline.after_seconds)
+    after = deadline.after
     if deadline.kind == Deadline.Kind.TIME_LIMIT:
         stop_run(SYSTEM, run, RunState.FAILED, f"The run went on for longer than its time limit of {after}.", now)
         return
