@@ -248,7 +248,8 @@ def test_changes_are_refused(world: World, people: People, name: str, arguments:
 
 def test_an_unknown_action_is_not_there(world: World, people: People) -> None:
     objects = make_objects(world)
-    for name in ("node-action", "job-action", "workflow-action", "tenant-action", "backfill-action", "destination-action"):
+    for noun in ("node", "job", "workflow", "tenant", "backfill", "destination"):
+        name = f"{noun}-action"
         assert people.operator.post(address(name, objects, action="explode")).status_code == 404, name
     assert people.operator.get(f"/nodes/{objects['node_id']}/figures/secrets").status_code == 404
 
