@@ -386,7 +386,7 @@ class _Batch:
                 state = RunState.RUNNING
                 self.facts.append(run_fact(RUN_EDGES[run.state, state], run, {}))
                 run.started_at = self.now
-                if run.pk in self.progress and self.progress[run.pk].plan.deadlines:
+                if run.pk in self.progress and (run.edits or self.progress[run.pk].plan.deadlines):
                     timed.append((run, self.progress[run.pk].plan))
             if state == RunState.RUNNING and run.pk in quiet:
                 target = self._outcome(run)

@@ -18,21 +18,31 @@ from .models import Run
 from .plans import Plan, Timing
 
 
-def scheduled(runs: Iterable[Run], plan: Plan, now: datetime) -> None:
-    """Keep the deadlines that count from when new runs were due: the end of a scheduled run's data interval, else the
-    making of the run. In the caller's transaction."""
-    timings = [timing for timing in plan.deadlines if timing.scheduled]
-    _keep(
-        (run, timing, run.data_interval_end or run.logical_time if run.trigger == Run.Trigger.SCHEDULE else now)
-        for run in runs
-        for timing in timings
-    )
+def scheduled(runs: Iterable[Run], plan: Plan) -> None:
+    """Keep the deadlines that count from when new runs were due. In the caller's transaction."""
+    _keep((run, timing, _due_since(run)) for run in runs for timing in plan.deadlines if timing.scheduled)
 
 
 def started(runs: Iterable[tuple[Run, Plan]], now: datetime) -> None:
-    """Keep the deadlines that count from the start of these runs; one that starts again begins anew. In the caller's
-    transaction."""
-    _keep((run, timing, now) for run, plan in runs for timing in plan.deadlines if not timing.scheduled)
+    """Keep the deadlines that count from the start of these runs. One that people let run again, maybe on another
+    version, begins anew with those that lie ahead of it. In the caller's transaction."""
+    found = list(runs)
+    again = [run.pk for run, _ in found if run.edits]
+    if again:
+        Deadline.objects.filter(run__in=again).delete()
+    _keep(
+        (run, timing, since)
+        for run, plan in found
+        for timing in plan.deadlines
+        if not timing.scheduled or run.edits
+        for since in [_due_since(run) if timing.scheduled else now]
+        if since + timedelta(seconds=timing.seconds) > now
+    )
+
+
+def _due_since(run: Run) -> datetime:
+    """When a run was due: the end of its data interval if its schedule made it, else its making."""
+    return (run.data_interval_end if run.trigger == Run.Trigger.SCHEDULE else None) or run.created_at
 
 
 def _keep(found: Iterable[tuple[Run, Timing, datetime]]) -> None:

@@ -127,7 +127,7 @@ def create_runs(
         )
     plan = plan_of(version.pk)
     if plan.deadlines:
-        deadlines.scheduled(runs, plan, now)
+        deadlines.scheduled(runs, plan)
     facts = {"workflow": workflow.name, "version": version.number}
     record_all(
         actor,
