@@ -21,7 +21,7 @@ from typing import Any
 from django.conf import settings
 from django.core.mail import EmailMessage
 from django.db import close_old_connections, transaction
-from django.db.models import Exists, OuterRef, Q
+from django.db.models import Exists, F, OuterRef, Q
 from django.utils import timezone
 
 from apps.core.actors import SYSTEM
@@ -103,9 +103,9 @@ def claim(destination_id: int, now: datetime) -> Message | None:
 
 
 def _due(destination: Destination, now: datetime) -> Any:
-    """What waits, those that were tried before first."""
+    """What waits, the one that was tried least recently first: one that is never taken holds up no other."""
     rows = Delivery.objects.filter(destination=destination, state=DeliveryState.PENDING, due_at__lte=now)
-    return rows.select_related("tenant").order_by("-attempts", "pk")
+    return rows.select_related("tenant").order_by(F("tried_at").asc(nulls_first=True), "pk")
 
 
 def _bury(destination: Destination, now: datetime) -> None:
@@ -185,8 +185,7 @@ def settle(message: Message, outcome: Outcome, now: datetime) -> None:
         destination.failures, destination.resumes_at, destination.last_error = 0, None, ""
     else:
         destination.failures += 1
-        delay = next_delay(RETRY, destination.failures, seed=destination.pk)
-        destination.resumes_at = now + timedelta(seconds=max(delay, outcome.retry_after or 0))
+        destination.resumes_at = _next_at(destination.failures, destination.pk, outcome, now)
         destination.last_error = outcome.error[:500]
     destination.save(update_fields=["busy_until", "failures", "resumes_at", "last_error"])
     if delivery.state != DeliveryState.PENDING:
@@ -196,8 +195,14 @@ def settle(message: Message, outcome: Outcome, now: datetime) -> None:
     elif outcome.gone or delivery.attempts >= ATTEMPTS_MAX:
         _end(delivery, DeliveryState.DEAD, now, outcome.error)
     else:
-        delivery.last_error, delivery.due_at = outcome.error[:500], destination.resumes_at
+        delivery.last_error = outcome.error[:500]
+        delivery.due_at = _next_at(delivery.attempts, delivery.pk, outcome, now)
         delivery.save(update_fields=["last_error", "due_at"])
+
+
+def _next_at(failures: int, seed: int, outcome: Outcome, now: datetime) -> datetime:
+    """When to try again after so many failures, not before the receiver has asked for it."""
+    return now + timedelta(seconds=max(next_delay(RETRY, failures, seed=seed), outcome.retry_after or 0))
 
 
 def _end(delivery: Delivery, state: str, now: datetime, error: str) -> None:

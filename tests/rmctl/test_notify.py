@@ -43,8 +43,8 @@ def test_it_is_changed(portal: FakePortal, rm: Any) -> None:
 
 
 def test_messages_are_listed_and_sent_again(portal: FakePortal, rm: Any) -> None:
-    row = {"id": 9, "at": "2026-01-01T00:00:00Z", "destination_name": "oncall", "kind": "run.failed",
-           "subject": "etl: run 1 failed", "state": "dead", "attempts": 10, "last_error": "It answers 500."}  # fmt: skip
+    row = {"id": 9, "at": "2026-01-01T00:00:00Z", "destination_name": "oncall", "kind": "run.failed", "attempts": 10,
+           "subject": "etl: run 1 failed", "state": "dead", "last_error": "It answers 500."}  # fmt: skip
     portal.on("GET deliveries", page(row))
     assert "It answers 500." in rm("notify", "deliveries", "--state", "dead").out
     assert portal.asked[-1].query["state"] == "dead"

@@ -127,13 +127,13 @@ class TestKilled:
         now = timezone.now()
         assert claim(destination.pk, now) is not None
         message(destination, number=9)
-        later = now + LEASE
-        again = claim(destination.pk, later)
-        assert again is not None
-        settle(again, send(again), later)
-        [(_, _, body)] = receiver.requests
-        assert json.loads(body)["count"] == 4  # As it was when it was first tried.
-        assert states() == ["sent", "digested", "digested", "digested", "pending"]
+        for later in (now + LEASE, now + 2 * LEASE):
+            again = claim(destination.pk, later)
+            assert again is not None
+            settle(again, send(again), later)
+        # As it was when it was first tried, and what came later by itself.
+        assert sorted(json.loads(body)["count"] for _, _, body in receiver.requests) == [1, 4]
+        assert states() == ["sent", "digested", "digested", "digested", "sent"]
 
 
 class TestDown:
@@ -147,12 +147,12 @@ class TestDown:
             assert claimed is not None
             settle(claimed, send(claimed), now)
             destination.refresh_from_db()
+            delivery = Delivery.objects.get()
             assert destination.resumes_at is not None and claim(destination.pk, now) is None
-            waits.append((destination.resumes_at - now).total_seconds())
-            now = destination.resumes_at
+            waits.append((max(destination.resumes_at, delivery.due_at or now) - now).total_seconds())
+            now += timedelta(seconds=waits[-1])
         assert all(24 <= wait <= 7200 for wait in waits) and waits[-1] > 10 * waits[0]
         assert 2 * 3600 < sum(waits[:-1]) < 6 * 3600
-        delivery = Delivery.objects.get()
         assert delivery.state == "dead" and delivery.last_error == "It answers 503 Service Unavailable: busy"
         assert Event.objects.filter(verb="delivery.dead").count() == 1
 
@@ -183,6 +183,20 @@ class TestDown:
         work(good.pk)
         assert states() == ["pending", "sent"]
         assert "ConnectError" in Delivery.objects.earliest("pk").last_error
+
+    def test_one_that_is_never_taken_holds_up_no_other(self, world: World, receiver: Receiver) -> None:
+        destination = make(world, receiver.url)
+        message(destination)
+        receiver.answers = [(400, {}, b"invalid_payload")]
+        work(destination.pk)
+        message(destination)
+        later = timezone.now() + timedelta(minutes=1)
+        claimed = claim(destination.pk, later)
+        assert claimed is not None
+        settle(claimed, send(claimed), later)
+        assert states() == ["pending", "sent"]
+        destination.refresh_from_db()
+        assert destination.failures == 0
 
     def test_what_is_a_day_old_is_given_up(self, world: World, receiver: Receiver) -> None:
         destination = make(world, receiver.url)
