@@ -1,5 +1,6 @@
 """Environment variables, read for the settings; a wrong value stops the start and names the variable."""
 
+import ipaddress
 import json
 import os
 import re
@@ -110,6 +111,36 @@ def broker(url: str) -> str:
         return url
     query = dict(parse_qsl(parts.query))
     return f"redis+socket://{parts.netloc}{parts.path}?virtual_host={query.get('db', '0')}"
+
+
+def mail(url: str) -> dict[str, object]:
+    """Django's EMAIL_ settings of an smtp:// (STARTTLS, unless `?starttls=0`) or smtps:// (TLS) URL."""
+    if not url:
+        return {}
+    parts = server_address("RMPORTAL_SMTP_URL", url)
+    query = dict(parse_qsl(parts.query))
+    if parts.scheme not in ("smtp", "smtps") or not parts.hostname or query.keys() - {"starttls"}:
+        raise ImproperlyConfigured(
+            "RMPORTAL_SMTP_URL: expected smtp://user:password@host:587 (?starttls=0 to send in the clear) or "
+            "smtps://user:password@host:465."
+        )
+    direct = parts.scheme == "smtps"
+    return {
+        "EMAIL_HOST": parts.hostname,
+        "EMAIL_PORT": parts.port or (465 if direct else 587),
+        "EMAIL_HOST_USER": unquote(parts.username or ""),
+        "EMAIL_HOST_PASSWORD": unquote(parts.password or ""),
+        "EMAIL_USE_SSL": direct,
+        "EMAIL_USE_TLS": not direct and query.get("starttls", "1") != "0",
+    }
+
+
+def networks(name: str) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+    """Networks such as `10.0.0.0/8`, separated by commas. Raises ImproperlyConfigured."""
+    try:
+        return [ipaddress.ip_network(text.strip()) for text in os.environ.get(name, "").split(",") if text.strip()]
+    except ValueError as error:
+        raise ImproperlyConfigured(f"{name}: {error}; expected networks such as 10.0.0.0/8, comma separated.") from None
 
 
 def oidc_providers() -> list[dict[str, Any]]:

@@ -62,6 +62,7 @@ INSTALLED_APPS = [
     "apps.execution",
     "apps.scheduling",
     "apps.workflows",
+    "apps.notifications",
     "apps.console",
     "rmportal",
 ]
@@ -170,6 +171,13 @@ CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": 60, "socket_keepalive": True, "health_check_interval": 5}
 CELERY_TASK_TIME_LIMIT = 60
+# Mail to people, and the networks besides global addresses to which notifications may go (docs/notifications.md).
+MAIL_CONFIGURED = bool(os.environ.get("RMPORTAL_SMTP_URL"))
+EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
+EMAIL_TIMEOUT = 15
+DEFAULT_FROM_EMAIL = os.environ.get("RMPORTAL_MAIL_FROM") or f"rmportal@{_hostname}"
+globals().update(environment.mail(os.environ.get("RMPORTAL_SMTP_URL", "")))
+NOTIFY_NETWORKS = environment.networks("RMPORTAL_NOTIFY_NETWORKS")
 # Touched after each pass of a loop; the supervisor restarts a worker that lives but gets nothing done.
 PROGRESS_FILE = os.environ.get("RMPORTAL_PROGRESS", "")
 CELERY_BEAT_SCHEDULE = {
@@ -180,6 +188,8 @@ CELERY_BEAT_SCHEDULE = {
         "recover": 1.0,
         "timetable": 5.0,
         "waits": 5.0,
+        "deadlines": 5.0,
+        "notify": 5.0,
         "housekeep": 60.0,
     }.items()
 }
@@ -220,6 +230,7 @@ SPECTACULAR_SETTINGS = {
         "RunState": "apps.workflows.states.RunState",
         "TaskState": "apps.workflows.states.TaskState",
         "BackfillState": "apps.workflows.states.BackfillState",
+        "DeliveryState": "apps.notifications.states.DeliveryState",
         "QuotaResource": "apps.quotas.models.Resource",
         "Fungibility": ["may_stop_search", "try_next_flavor"],
         "ClusterKind": "apps.fleet.models.Cluster.Kind",

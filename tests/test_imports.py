@@ -18,7 +18,7 @@ LAYERS = [
     {"execution"},
     {"scheduling"},
     {"workflows", "services", "data"},
-    {"adaptive", "negotiation"},
+    {"adaptive", "negotiation", "notifications"},
     {"metrics"},
     {"console"},
 ]

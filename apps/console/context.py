@@ -29,6 +29,7 @@ NAVIGATION: tuple[tuple[str, list[tuple[str, str, str, str]]], ...] = (
             ("Slot pools", "sliders-horizontal", "slot-pools", "/slot-pools/"),
             ("Approvals", "inbox", "approvals", "/approvals/"),
             ("Backfills", "history", "backfills", "/backfills/"),
+            ("Notifications", "zap", "notifications", "/notifications/"),
         ],
     ),
     (

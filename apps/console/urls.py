@@ -16,6 +16,7 @@ from .views import (
     grids,
     jobs,
     logs,
+    notifications,
     overview,
     pools,
     quotas,
@@ -88,6 +89,11 @@ urlpatterns = [
         "workflows/<int:workflow_id>/state/<str:action>", state.workflow_state_action, name="workflow-state-action"
     ),
     path(
+        "workflows/<int:workflow_id>/notifications/",
+        notifications.workflow_notifications,
+        name="workflow-notifications",
+    ),
+    path(
         "workflows/<int:workflow_id>/<str:action>",
         workflows.workflow_action,
         name="workflow-action",
@@ -118,6 +124,16 @@ urlpatterns = [
     path("workflows/<int:workflow_id>/backfills/new/", backfills.backfill_new, name="backfill-new"),
     path("backfills/<int:backfill_id>/", backfills.backfill, name="backfill"),
     path("backfills/<int:backfill_id>/<str:action>", backfills.backfill_action, name="backfill-action"),
+    path("notifications/", notifications.notifications, name="notifications"),
+    path("notifications/new/", notifications.destination_new, name="destination-new"),
+    path("notifications/<int:destination_id>/", notifications.destination, name="destination"),
+    path(
+        "notifications/<int:destination_id>/<str:action>",
+        notifications.destination_action,
+        name="destination-action",
+    ),
+    path("notifications/deliveries/<int:delivery_id>/again", notifications.delivery_again, name="delivery-again"),
+    path("tenants/<slug:slug>/notifications/", notifications.tenant_notifications, name="tenant-notifications"),
     path("quotas/", quotas.quotas, name="quotas"),
     path("quotas/new/", quotas.quota_new, name="quota-new"),
     path("quotas/<int:quota_id>/", quotas.quota, name="quota"),

@@ -21,7 +21,9 @@ class LockClass(IntEnum):
     SLOTS = 7206
 
 
-LOOP_KEYS = {"schedule": 1, "advance": 2, "recover": 3, "timetable": 4, "housekeep": 5, "waits": 6}
+LOOP_KEYS = {
+    "schedule": 1, "advance": 2, "recover": 3, "timetable": 4, "housekeep": 5, "waits": 6, "deadlines": 7, "notify": 8,
+}  # fmt: skip
 
 
 @contextmanager

@@ -19,6 +19,11 @@ LOOPS: dict[str, tuple[str, ...]] = {
     ),
     # What is on the node is to be moved or is gone.
     **dict.fromkeys(("node.draining", "node.lost", "node.removed"), ("recover",)),
+    # There is a message to be sent. How runs and tasks end is read at each tick: it would wake the loop for each.
+    **dict.fromkeys(
+        ("destination.tested", "delivery.resent", "run.deadline_missed", "approval.opened", "budget.warned"),
+        ("notify",),
+    ),
     "workflow": ("timetable",),
     # It has runs to be made, and those that wait may start.
     "backfill": ("timetable", "advance"),

@@ -26,7 +26,7 @@ from engine.dag import TaskState as EngineState
 from engine.dag import run_outcome
 from rmctl.spec import SpecError
 
-from . import caching, claims, moved, past, path_history, unmade, waits
+from . import caching, claims, deadlines, moved, past, path_history, unmade, waits
 from .commands.datasets import EXTRA_BYTES, Update, record_updates
 from .commands.runs import start_children
 from .commands.scheduled import hasten
@@ -439,7 +439,7 @@ class _Batch:
         """Start runs, and end those in which nothing is left to end; returns how many ended."""
         quiet = {run_id for run_id, one in self.progress.items() if not one.starts} | self.broken.keys()
         quiet -= with_active_tasks(quiet) if quiet else set()
-        moves, moved = [], []
+        moves, moved, timed = [], [], []
         again = set()
         runs = [*(one.run for one in self.progress.values()), *(run for run, _ in self.broken.values())]
         for run in runs:
@@ -448,6 +448,8 @@ class _Batch:
                 state = RunState.RUNNING
                 self.facts.append(run_fact(RUN_EDGES[run.state, state], run, {}))
                 run.started_at = self.now
+                if run.pk in self.progress and (run.edits or self.progress[run.pk].plan.deadlines):
+                    timed.append((run, self.progress[run.pk].plan))
             if state == RunState.RUNNING and run.pk in quiet:
                 target = self._outcome(run)
                 self.facts.append(run_fact(RUN_EDGES[state, target], run, {}))
@@ -465,6 +467,8 @@ class _Batch:
         backfill_moved(moved)
         if again:
             hasten(again, self.now)
+        if timed:
+            deadlines.started(timed, self.now)
         return sum(end is not None for _, _, _, end, _ in moves)
 
     def _outcome(self, run: Run) -> str:

@@ -16,14 +16,15 @@ from .dataset_models import (
     Webhook,
     WebhookDelivery,
 )
+from .deadline_models import Deadline
 from .slot_models import PathHistory, SlotClaim, SlotPool
 from .state_models import StateValue
 from .states import RUN_ACTIVE, TASK_ACTIVE, TASK_IN_FLIGHT, BackfillState, RunState, TaskState
 from .wait_models import Approval, Wait
 
 __all__ = [
-    "Approval", "Backfill", "CacheUse", "Dataset", "DatasetEvent", "DatasetTrigger", "DatasetUse", "PastWait",
-    "PathHistory", "Run", "SlotClaim", "SlotPool", "StateValue", "Task", "TaskTry", "Wait", "Webhook",
+    "Approval", "Backfill", "CacheUse", "Dataset", "DatasetEvent", "DatasetTrigger", "DatasetUse", "Deadline",
+    "PastWait", "PathHistory", "Run", "SlotClaim", "SlotPool", "StateValue", "Task", "TaskTry", "Wait", "Webhook",
     "WebhookDelivery", "Workflow", "WorkflowVersion",
 ]  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -16,6 +17,16 @@ from .models import WorkflowVersion
 
 # A task of a plan takes one or two KiB.
 TASKS_KEPT = 30_000
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """A deadline of a run or of a task, or (`limit`) the time limit of a run."""
+
+    seconds: int
+    task: str = ""
+    scheduled: bool = False
+    limit: bool = False
 
 
 class Plan:
@@ -65,6 +76,11 @@ class Plan:
         # What tasks need besides a place in their run, and who goes first.
         self.limits = task_limits(definition)
         self.weighing = Weighing(definition, self.graph)
+        self.deadlines = _timings(spec)
+        # Who hears of what, by task; under no name what concerns the whole run.
+        self.notify: dict[str, list[dict[str, list[str]]]] = {
+            part.get("id", ""): part["notify"] for part in (definition, *definition["tasks"]) if "notify" in part
+        }
         self.position = {name: position for position, name in enumerate(self.graph.order)}
         self._reach: dict[str, frozenset[str]] = {}
 
@@ -101,6 +117,12 @@ def _references(task: CompiledTask) -> frozenset[str]:
     read: list[Mapping[str, Any]] = [*task.arguments.values(), *(argument for _, argument in sources(task.map))]
     pulled = task.template.needs.results if task.template is not None else frozenset()
     return pulled.union(source["result"] for source in read if "result" in source)
+
+
+def _timings(spec: WorkflowSpec) -> tuple[Timing, ...]:
+    parts = [("", spec.deadline), *((task.id, task.deadline) for task in spec.tasks)]
+    found = [Timing(one.after, task, one.from_ == "scheduled") for task, one in parts if one is not None]
+    return tuple(found if spec.time_limit is None else [*found, Timing(spec.time_limit, limit=True)])
 
 
 def _groups(definition: Mapping[str, Any]) -> dict[str, list[str]]:

@@ -13,6 +13,7 @@ from apps.core.errors import Invalid, NotFound
 from apps.tenants.models import Tenant
 
 from . import policies
+from .deadline_models import Deadline
 from .models import Backfill, Run, Task, Workflow, WorkflowVersion
 from .plans import plan_of
 from .slot_queries import say_why
@@ -258,3 +259,8 @@ def run_grid(actor: Actor, workflow: Workflow, *, limit: int = 30, tasks_max: in
 
 def _text(moment: datetime | None) -> str | None:
     return moment.isoformat() if moment is not None else None
+
+
+def missed_deadlines(run: Any) -> QuerySet[Deadline]:
+    """The deadlines and the time limit of a run (or, in a subquery, of each) that have passed while it went on."""
+    return Deadline.objects.filter(run=run, missed_at__isnull=False)

@@ -6,8 +6,9 @@ import apps.scheduling.tasks  # noqa: F401 - registers the loop that follows thi
 from apps.core import loops
 
 from . import caching, path_history
+from . import deadlines as limits
 from . import waits as waiting
-from .commands import advance_backfills, create_dataset_runs, create_due_runs, next_due
+from .commands import advance_backfills, create_dataset_runs, create_due_runs, next_due, pass_due
 from .giving import apply
 from .observe import observe
 
@@ -50,3 +51,14 @@ def waits() -> bool:
     if due is not None:
         loops.wake_at("waits", due)
     return noted == waiting.DUE_MAX
+
+
+@loops.loop("deadlines")
+def deadlines() -> bool:
+    """Look at the deadlines and time limits that are due, and come back when the next ones are."""
+    now = timezone.now()
+    more = pass_due(now)
+    due = limits.next_due(now)
+    if due is not None:
+        loops.wake_at("deadlines", due)
+    return more

@@ -18,7 +18,7 @@ from django.db import connection, transaction
 from apps.core import loops
 from apps.core.actors import SYSTEM, Actor
 from apps.core.bulk import insert
-from apps.events.record import Fact, transition
+from apps.events.record import Fact, record_all, transition
 
 from . import moved
 from .models import Approval, Run, Wait, Workflow, WorkflowVersion
@@ -119,7 +119,9 @@ def write(changes: Changes, now: datetime) -> None:
         Wait.objects.filter(pk__in=[row.pk for row in changes.gone]).delete()
     if changes.questions:
         close_questions(SYSTEM, [row.pk for row, _ in changes.questions])
-        insert(Approval(task_id=row.pk, asked_at=now, **question.fields) for row, question in changes.questions)
+        rows = [row for row, _ in changes.questions]
+        asked = insert(Approval(task_id=row.pk, asked_at=now, **question.fields) for row, question in changes.questions)
+        record_all(SYSTEM, [_opened(row, approval) for row, approval in zip(rows, asked, strict=True)])
     for approval, option in changes.expired:
         expire(approval, option, now)
     watched = {wait.workflow for _, wait in changes.waits if wait.workflow is not None}
@@ -153,6 +155,12 @@ def approval_fact(verb: str, approval: Approval, **facts: Any) -> Fact:
         facts={"run": run, "task": str(approval.task), "subject": approval.subject, **facts},
         topics=(f"run:{run}",),
     )
+
+
+def _opened(row: Any, approval: Approval) -> Fact:
+    facts = {"run": row.run, "task": str(row), "subject": approval.subject}
+    topics = (f"run:{row.run}",)
+    return Fact("approval.opened", "approval", approval.pk, approval.tenant_id, facts=facts, topics=topics)
 
 
 def _upsert(waits: Sequence[tuple[Any, WaitRow]]) -> None:

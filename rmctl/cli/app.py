@@ -8,6 +8,7 @@ import typer
 from rmctl.cli import authoring_commands, failures, tenant_app
 from rmctl.cli.backfill_commands import backfill_app
 from rmctl.cli.import_app import import_app
+from rmctl.cli.notify_app import notify_app
 from rmctl.cli.options import JobId, Json, TenantOption
 from rmctl.cli.run_commands import runs_app
 from rmctl.cli.slot_commands import slots_app
@@ -31,6 +32,7 @@ app.add_typer(backfill_app, name="backfill")
 app.add_typer(import_app, name="import")
 app.add_typer(slots_app, name="slots")
 app.add_typer(state_app, name="state")
+app.add_typer(notify_app, name="notify")
 tenant_app.register(app)
 authoring_commands.register(app)
 

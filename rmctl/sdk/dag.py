@@ -12,6 +12,7 @@ nothing heavy: no pydantic, dataclasses, inspect or typing. Checks of a whole de
 
 from itertools import pairwise
 
+from rmctl.sdk.alerts import read_dag_alerts
 from rmctl.sdk.mapping import over_of
 from rmctl.sdk.options import SdkError, params_schema, read_date, read_options, read_schedule
 
@@ -66,6 +67,9 @@ class DAG:
         defaults: "Mapping[str, Any] | None" = None,
         files: "Sequence[str]" = (),
         bundle: "str | None" = None,
+        deadline: "str | float | Mapping[str, Any] | None" = None,
+        time_limit: "str | float | None" = None,
+        **alerts: "Any",
     ) -> None:
         if isinstance(files, str):
             raise SdkError(f"DAG {name}: files is a list of globs, for example files=[{files!r}].")
@@ -97,6 +101,7 @@ class DAG:
             "params": params_schema(params or {}),
             "defaults": read_options(f"DAG {name}: defaults", defaults or {}),
             **({"bundle": bundle} if bundle is not None else {}),
+            **read_dag_alerts(f"DAG {name}", alerts, deadline=deadline, time_limit=time_limit),
         }
         created.append(self)
 

@@ -1,5 +1,6 @@
 """What an author may give to DAGs and tasks, under the names of a definition. Like dag.py it imports nothing heavy."""
 
+from rmctl.sdk.alerts import OCCASIONS, read_alerts
 from rmctl.sdk.caching import cache_fields
 
 TYPE_CHECKING = False
@@ -12,7 +13,7 @@ OPTIONS = (
     "resources", "env", "secrets", "labels", "retries", "time_limit", "intent", "priority", "on_preempt", "notice",
     "image", "count", "min_count", "trigger_rule", "map_limit", "depends_on_past", "wait_for_downstream",
     "template", "variables", "connections", "outlets", "slots", "max_active", "max_active_per_run", "weight",
-    "weight_rule", "cache", "state",
+    "weight_rule", "cache", "state", "notify", "deadline", *OCCASIONS,
 )  # fmt: skip
 
 # Options of Airflow's operators that have another name here.
@@ -58,14 +59,14 @@ def read_options(where: str, options: "Mapping[str, Any]") -> "dict[str, Any]":
             raise SdkError(f"{where}: there is no option {name}; what Airflow calls so is {AIRFLOW[name]}.")
         if name not in OPTIONS:
             raise SdkError(f"{where}: there is no option {name}; options are {', '.join(OPTIONS)}.")
-        if value is None:
+        if value is None or name == "notify" or name in OCCASIONS:
             continue
         if name == "outlets":
             value = [getattr(outlet, "uri", outlet) for outlet in value]
         if name == "cache":
             value = cache_fields(value)
         fields[name] = {"limit": value} if name == "retries" and isinstance(value, int) else value
-    return fields
+    return fields | read_alerts(where, options)
 
 
 def params_schema(params: "Mapping[str, Any]") -> "dict[str, Any]":

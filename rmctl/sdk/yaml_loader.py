@@ -34,6 +34,9 @@ class _Loader(yaml.SafeLoader):
         seen = set()
         for key_node, _ in node.value:
             key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
+            if key == "on":
+                # A field of `notify`, which YAML 1.1 reads as true.
+                key_node.tag = "tag:yaml.org,2002:str"
             if key in seen and key != "<<":
                 mark = key_node.start_mark
                 raise YamlError(f'"{key}" is given twice; keep one.', mark.line + 1, mark.column + 1)
@@ -93,7 +96,7 @@ def _plain(value: Any, left: list[int], depth: int) -> Any:
 
 def _key(key: Any) -> str:
     if isinstance(key, bool):
-        raise YamlError(f"a key is read as {str(key).lower()} (on, off, yes and no are); put it in quotes.")
+        raise YamlError(f"a key is read as {str(key).lower()} (off, yes and no are); put it in quotes.")
     if not isinstance(key, str):
         raise YamlError(f'the key {key} is not text; write "{key}".')
     return key

@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from . import graph, groups, params
+from .alerts import Deadline, NotifyRules, said
 from .arguments import Arguments
 from .caching import Cache, cache_faults, check_cache
 from .datasets import Expression, Outlets, check_expression
@@ -37,7 +38,7 @@ from .kinds import (
 )
 from .limits import TASK_FIELDS, WORKFLOW_FIELDS, Limit, SlotsField, Weight, WeightRule, check_limits, limits_of
 from .mapping import MapSpec
-from .quantities import Seconds
+from .quantities import Seconds, format_duration
 from .schedule import check_date, check_schedule, check_timezone, join_schedule
 from .tasks import CompiledTask, compile_task
 from .templates import template_faults, texts
@@ -139,6 +140,8 @@ class TaskSpec(JobFields):
     cache: Cache = None
     # Whether it reads or writes what the workflow and the run keep (`rmctl.state`, `rmctl.run_state`).
     state: bool = False
+    notify: NotifyRules = Field(default_factory=list)
+    deadline: Deadline | None = None
     count: int = Field(default=1, ge=1, le=MAX_MEMBERS)
     min_count: int | None = Field(default=None, ge=1, le=MAX_MEMBERS)
 
@@ -222,7 +225,7 @@ class TaskSpec(JobFields):
         for name in ("variables", "connections", "outlets"):
             if getattr(self, name):
                 task[name] = sorted(set(getattr(self, name)))
-        return task | limits_of(self, TASK_FIELDS) | self.given()
+        return task | limits_of(self, TASK_FIELDS) | said(self.notify, self.deadline) | self.given()
 
 
 _KIND_FIELDS = sorted({name for fields in (*NEEDED.values(), *OPTIONAL.values()) for name in fields})
@@ -253,6 +256,10 @@ class WorkflowSpec(Strict):
     max_active_tasks: int = Field(default=0, ge=0, le=MAX_TASKS)
     max_active_tasks_all_runs: Limit = None
     weight_rule: WeightRule | None = None
+    notify: NotifyRules = Field(default_factory=list)
+    deadline: Deadline | None = None
+    # Of a run: it fails when it has gone on for so long. That of a job stands in `defaults` and in tasks.
+    time_limit: Annotated[Seconds, Field(ge=1)] | None = None
     bundle: Digest | None = None
     params: dict[str, Any] = Field(default_factory=dict)
     defaults: JobFields = Field(default_factory=JobFields)
@@ -292,7 +299,9 @@ class WorkflowSpec(Strict):
             definition["end_date"] = self.end_date
         if self.datasets is not None:
             definition["datasets"] = self.datasets
-        return definition | limits_of(self, WORKFLOW_FIELDS)
+        if self.time_limit is not None:
+            definition["time_limit"] = format_duration(self.time_limit)
+        return definition | limits_of(self, WORKFLOW_FIELDS) | said(self.notify, self.deadline)
 
     def canonical(self) -> bytes:
         """The definition as canonical JSON: sorted keys, no blanks, UTF-8."""

@@ -13,6 +13,7 @@ from apps.execution.models import Artifact, Bundle, Checkpoint, LogChunk
 from apps.fleet import commands as fleet
 from apps.jobs import commands as jobs
 from apps.jobs.models import Attempt, Grant, Job, Placement
+from apps.notifications import commands as notifications
 from apps.quotas.budgets import create_budget
 from apps.scheduling.models import Decision
 from apps.tenants import commands as tenants
@@ -125,7 +126,14 @@ def make_objects(world: World) -> dict[str, Any]:
     webhook, _ = workflows.create_webhook(actor=member, tenant=world.vision, name="hook", workflow="etl")
     workflows.set_state(actor=member, workflow_id=run.workflow_id, key="cursor", value=1)
     workflows.set_state(actor=member, run_id=run.pk, key="cursor", value=1)
+    destination, _ = notifications.create_destination(
+        actor=SYSTEM, tenant=world.vision, name="oncall", channel="webhook", url="https://example.org/hook"
+    )
+    heard = notifications.subscribe(actor=member, destination_id=destination.pk, kinds=["run.failed"], workflow="etl")
     return {
+        "destination_id": destination.pk,
+        "subscription_id": heard.pk,
+        "delivery_id": notifications.send_test(actor=member, destination_id=destination.pk).pk,
         "slug": "vision",
         "membership_id": Membership.objects.get(user=world.users["member"]).pk,
         "variable": "limit",

@@ -29,6 +29,7 @@ LISTS = {
     "runs",
     "approvals",
     "backfills",
+    "notifications",
     "quotas",
     "domains",
     "tenants",
@@ -58,7 +59,10 @@ OF_VISION = {
     "dataset",
     "dataset-lineage",
     "slot-pool",
+    "destination",
     "tenant",
+    "tenant-notifications",
+    "workflow-notifications",
 }
 # Alpha lends its nodes to every domain, so that members of other tenants see them too.
 LENT = {"node", "node-figure"}
@@ -88,11 +92,12 @@ FORMS = {
     "run-clear": {"operator", "admin", "member"},
     "run-note": {"operator", "admin", "member"},
     "backfill-new": {"operator", "admin", "member"},
+    "destination-new": {"operator", "admin"},
 }
 # Of these, those of what is not there yet.
 NEW = {"pool-preview", "flavor-preview"}
 NEW |= {f"{noun}-new" for noun in ("pool", "flavor", "quota", "budget", "contribution", "region", "slot-pool")}
-NEW |= {f"{noun}-new" for noun in ("domain", "tenant", "cluster")}
+NEW |= {f"{noun}-new" for noun in ("domain", "tenant", "cluster", "destination")}
 # Only POST: one request each in test_changes_are_refused.
 CHANGES = {
     "tenant-switch",
@@ -114,6 +119,8 @@ CHANGES = {
     "budget-delete",
     "dataset-update",
     "slot-pool-delete",
+    "destination-action",
+    "delivery-again",
     "stored-action",
     "cluster-delete",
     "domain-action",
@@ -174,7 +181,7 @@ def test_forms_by_persona(world: World, people: People, name: str) -> None:
 @pytest.mark.parametrize("name", sorted(OF_VISION | LENT | (FORMS.keys() - NEW)))
 def test_what_is_not_there(people: People, name: str) -> None:
     keys = ["artifact", "job", "workflow", "run", "dataset", "approval", "backfill", "node", "cluster", "pool"]
-    keys += ["flavor", "quota", "budget", "contribution", "slot_pool"]
+    keys += ["flavor", "quota", "budget", "contribution", "slot_pool", "destination"]
     nowhere = {f"{key}_id": 2**62 for key in keys}
     path = address(name, {**nowhere, "slug": "no-such-tenant", "region": "no-such-region"})
     assert people.operator.get(path).status_code == 404
@@ -213,6 +220,8 @@ CHANGE_ARGUMENTS = [("node-action", {"action": action}) for action in ("cordon",
     ("budget-delete", {}),
     ("dataset-update", {}),
     ("slot-pool-delete", {}),
+    *(("destination-action", {"action": action}) for action in ("test", "disable", "change", "delete", "subscribe")),
+    ("delivery-again", {}),
     *(
         ("stored-action", {"action": action})
         for action in ("set-variable", "set-connection", "delete-variable", "delete-connection")
@@ -249,7 +258,8 @@ def test_changes_are_refused(world: World, people: People, name: str, arguments:
 
 def test_an_unknown_action_is_not_there(world: World, people: People) -> None:
     objects = make_objects(world)
-    for name in ("node-action", "job-action", "workflow-action", "tenant-action", "backfill-action"):
+    for noun in ("node", "job", "workflow", "tenant", "backfill", "destination"):
+        name = f"{noun}-action"
         assert people.operator.post(address(name, objects, action="explode")).status_code == 404, name
     assert people.operator.get(f"/nodes/{objects['node_id']}/figures/secrets").status_code == 404
 

@@ -339,7 +339,7 @@ def test_several_workflows_in_one_file(tmp_path: Path) -> None:
         ("name: x\nname: y\n", 'line 2, column 1: "name" is given twice'),
         ("a: !!python/object:os.system x\n", "line 1, column 4"),
         ("a: &a [*a]\n", "contains itself"),
-        ("on: x\n", "a key is read as true"),
+        ("yes: x\n", "a key is read as true"),
         ("1: x\n", 'write "1"'),
         ("- x\n", "a workflow is a mapping"),
         ("", "a workflow is a mapping"),

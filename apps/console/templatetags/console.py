@@ -204,7 +204,9 @@ EVENT_STATES = {
     "returned": "ready",
     "joined": "ready",
 }
-SUBJECT_PAGES = {"dataset": "dataset", "job": "job", "node": "node", "run": "run", "workflow": "workflow"}
+SUBJECT_PAGES = {
+    name: name for name in ("dataset", "destination", "job", "node", "run", "workflow")
+}
 
 
 @register.simple_tag

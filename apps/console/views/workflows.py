@@ -5,7 +5,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from django.contrib import messages
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect
 from django.urls import reverse
@@ -18,7 +18,7 @@ from apps.workflows import commands, policies
 from apps.workflows.cache_queries import hit_rates
 from apps.workflows.datasets import triggering, waiting_of
 from apps.workflows.models import Run, Task, Workflow
-from apps.workflows.queries import count_states
+from apps.workflows.queries import count_states, missed_deadlines
 from apps.workflows.states import TASK_ACTIVE, RunState, TaskState
 from apps.workflows.timetable import due
 from rmctl.spec.datasets import words as condition_words
@@ -186,7 +186,7 @@ def runs(request: HttpRequest, actor: Actor) -> HttpResponse:
 
 def _run(actor: Actor, run_id: int) -> Run:
     rows = policies.runs.visible(actor).select_related("workflow", "tenant", "owner", "version", "note_by")
-    rows = rows.defer("version__definition")
+    rows = rows.defer("version__definition").annotate(late=Exists(missed_deadlines(OuterRef("pk"))))
     found = rows.filter(pk=run_id).first()
     if found is None:
         raise NotFound(f"There is no run {run_id} that you can see.")
@@ -216,6 +216,7 @@ def run(request: HttpRequest, actor: Actor, run_id: int, view: str = "graph") ->
         ],
         "run": found,
         "zone": ZoneInfo(found.workflow.timezone),
+        "missed": missed_deadlines(found.pk) if found.late else [],  # type: ignore[attr-defined]
         "triggered_by": triggering(found)[:SHOWN_EVENTS] if found.trigger == Run.Trigger.DATASET else [],
         "page": listed,
         "tasks": run_queries.task_views(found, tasks),

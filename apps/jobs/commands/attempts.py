@@ -6,7 +6,7 @@ given back only when nothing of it runs any more.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
@@ -314,6 +314,7 @@ def _finish(
                     "token": attempt.token,
                     "end_reason": worst[attempt.pk].end_reason,
                     "exit_code": worst[attempt.pk].exit_code,
+                    **step.facts,
                 },
                 reason=step.detail,
                 topics=("queue", "fleet", "quota"),
@@ -329,6 +330,8 @@ class _Step:
     target: str
     values: tuple[Any, ...]
     detail: str
+    # What its event says besides: which retry it is.
+    facts: dict[str, int] = field(default_factory=dict)
 
 
 def _next_step(attempt: Attempt, worst: Placement, members: Sequence[Placement], now: datetime) -> _Step:
@@ -362,7 +365,8 @@ def _next_step(attempt: Attempt, worst: Placement, members: Sequence[Placement],
         return step(JobState.FAILED, "", text, None, failures, job.losses)
     delay = next_delay(policy, failures, seed=job.pk)
     detail = f"{text} Retry {failures} of {policy['limit']} in {delay:.1f} s."
-    return step(JobState.PENDING, Reason.BACKOFF, detail, now + timedelta(seconds=delay), failures, job.losses)
+    again = step(JobState.PENDING, Reason.BACKOFF, detail, now + timedelta(seconds=delay), failures, job.losses)
+    return replace(again, facts={"retry": failures})
 
 
 def _explain_loss(attempt: Attempt, members: Sequence[Placement], now: datetime) -> str:

@@ -14,6 +14,7 @@ from .backfills import (
 )
 from .clear import clear, mark
 from .datasets import create_dataset_runs, delete_dataset, update_dataset
+from .deadlines import pass_due
 from .definitions import PushResult, pause, push, resume
 from .notes import note_run
 from .runs import cancel_run, trigger
@@ -44,6 +45,7 @@ __all__ = [
     "mark",
     "next_due",
     "note_run",
+    "pass_due",
     "pause",
     "pause_backfill",
     "push",

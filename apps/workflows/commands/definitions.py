@@ -1,6 +1,7 @@
 """Pushing definitions, and switching the timetable of a workflow off and on."""
 
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -33,6 +34,8 @@ from .slots import slot_faults
 TIMETABLE_FIELDS = ("schedule", "timezone", "start_date", "end_date")
 # Distinct requests that a push compares with quotas and nodes, the largest first; others wait with a reason.
 CHECKED_REQUESTS = 50
+# What apps above this one ask of a definition besides; appended in `AppConfig.ready()`.
+FURTHER_CHECKS: list[Callable[[Tenant, WorkflowSpec], list[FieldError]]] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +156,10 @@ def _faults(tenant: Tenant, spec: WorkflowSpec, bundle_follows: bool) -> list[Fi
         except ValueError as error:
             errors.append(FieldError(field=name, message=f"{error}.", code="out_of_range"))
     errors += _unknown_secrets(tenant, spec)
-    return errors + slot_faults(tenant, spec) + _impossible_tasks(tenant, spec)
+    errors += slot_faults(tenant, spec) + _impossible_tasks(tenant, spec)
+    for check in FURTHER_CHECKS:
+        errors += check(tenant, spec)
+    return errors
 
 
 def _unknown_secrets(tenant: Tenant, spec: WorkflowSpec) -> list[FieldError]:

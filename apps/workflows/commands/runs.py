@@ -16,7 +16,7 @@ from apps.jobs.budgets import require_room
 from apps.jobs.commands import cancel_many
 from rmctl.spec import SpecError, check_params
 
-from .. import claims, policies, waits
+from .. import claims, deadlines, policies, waits
 from ..facts import run_fact
 from ..models import Run, Task, Workflow, WorkflowVersion
 from ..moved import backfill_moved
@@ -133,6 +133,9 @@ def create_runs(
             "unnest(%s::text[]) WITH ORDINALITY AS task(name, place) ORDER BY run.place, task.place",
             [TaskState.WAITING, [run.pk for run in runs], list(plan_of(version.pk).graph.order)],
         )
+    plan = plan_of(version.pk)
+    if plan.deadlines:
+        deadlines.scheduled(runs, plan)
     facts = {"workflow": workflow.name, "version": version.number}
     record_all(
         actor,
@@ -162,7 +165,13 @@ def cancel_run(*, actor: Actor, run_id: int, reason: str = "") -> Run:
     run = policies.runs.get(actor, "cancel", lock=True, pk=run_id)
     if run.state in RUN_TERMINAL:
         raise Conflict(f"Run {run.pk} has {run.state} already.", code="already_ended")
-    now = timezone.now()
+    stop_run(actor, run, RunState.CANCELLED, reason, timezone.now())
+    return run
+
+
+def stop_run(actor: Actor, run: Run, target: str, reason: str, now: datetime) -> None:
+    """End a run whose row the caller has locked: with everything of it that has not ended, and the runs that it has
+    started."""
     tasks = list(
         Task.objects.select_for_update()
         .filter(run=run, state__in=sorted(TASK_ACTIVE))
@@ -195,10 +204,9 @@ def cancel_run(*, actor: Actor, run_id: int, reason: str = "") -> Run:
     if jobs:
         cancel_many(actor=actor, job_ids=jobs, reason=reason or f"Run {run.pk} was cancelled.")
     fact = run_fact("run.cancelled", run, {}, reason=reason)
-    transition(actor, run, RUN_EDGES, RunState.CANCELLED, fact, ended_at=now)
+    transition(actor, run, RUN_EDGES, target, fact, ended_at=now)
     waits.runs_ended([run], now)
     backfill_moved([run])
-    return run
 
 
 def start_children(run: Run, changes: waits.Changes, now: datetime) -> None:
