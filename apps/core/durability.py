@@ -2,7 +2,7 @@
 
 PostgreSQL writes its log in the order of commits, so what a later commit waits for covers them as well, and a crash of
 the server loses the latest of them whole: as if the loop or the message behind them had not come yet. See
-docs/decisions/0010 and https://www.postgresql.org/docs/current/wal-async-commit.html.
+docs/decisions/0011 and https://www.postgresql.org/docs/current/wal-async-commit.html.
 """
 
 from django.db import connection, transaction

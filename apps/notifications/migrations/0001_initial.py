@@ -11,7 +11,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         ('tenants', '0002_stored_values'),
-        ('workflows', '0008_deadlines'),
+        ('workflows', '0010_deadlines'),
     ]
 
     operations = [

@@ -9,7 +9,7 @@ class Migration(migrations.Migration):
     dependencies = [
         ('jobs', '0012_bonds'),
         ('tenants', '0002_stored_values'),
-        ('workflows', '0007_clear_and_backfill'),
+        ('workflows', '0008_slot_pools'),
     ]
 
     operations = [

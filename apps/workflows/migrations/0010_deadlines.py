@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('workflows', '0007_clear_and_backfill'),
+        ('workflows', '0009_cache_and_state'),
     ]
 
     operations = [
