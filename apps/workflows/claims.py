@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from django.db import connection, transaction
 
 from apps.core import loops, redis
+from apps.core.durability import commit_without_waiting
 from apps.core.locks import LockClass, lock_in_transaction
 from engine.slots import Claim, Gate, next_claims
 from rmctl.spec import SpecError
@@ -194,6 +195,8 @@ def _round(tenant: int) -> list[int]:
     granted = next_claims(gates_of(tenant, limits), claims)
     if not granted:
         return []
+    # Lost, it is given out again; the job of who holds a place starts only behind its own grant.
+    commit_without_waiting()
     return [task for (task,) in _fetch(_HOLD, [[claim.key for claim in granted]])]
 
 
