@@ -1,6 +1,5 @@
 """What pages and the API say of tasks with a cache: hit or miss, why, and how often."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,13 +82,6 @@ def hit_rates(workflow: Workflow) -> list[Rate]:
             [workflow.pk, COUNTED],
         )
         return [Rate(*row) for row in cursor.fetchall()]
-
-
-def uses_of(run: Run, rows: Sequence[Any]) -> dict[tuple[str, int], CacheUse]:
-    """The latest use of each of these tasks of a run, by name and index."""
-    names = {row.name for row in rows}
-    found = CacheUse.objects.filter(run=run, name__in=names).select_related("source").order_by("pk")
-    return {(use.name, use.index): use for use in found}
 
 
 def _moment(at: Any) -> str:

@@ -27,6 +27,7 @@ LIMITS = {
     "/workflows/{workflow_id}/calendar/": 10,
     "/workflows/{workflow_id}/code/": 10,
     "/workflows/{workflow_id}/code/graph": 7,
+    "/workflows/{workflow_id}/state/": 12,
     "/runs/": 10,
     "/runs/{run_id}/": 12,
     "/runs/{run_id}/graph": 8,

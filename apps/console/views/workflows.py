@@ -95,6 +95,7 @@ def workflow(request: HttpRequest, actor: Actor, workflow_id: int) -> HttpRespon
 def _show_workflow(request: HttpRequest, actor: Actor, found: Workflow, form: forms.Form | None) -> HttpResponse:
     runs = queries.recent_runs(actor, None).filter(workflow=found)
     schema = found.current.definition["params"] if found.current else {}
+    caches = found.current is not None and any("cache" in task for task in found.current.definition["tasks"])
     context = {
         "crumbs": [{"label": "Workflows", "url": reverse("console:workflows")}, {"label": found.name}],
         **head_of(actor, found),
@@ -103,8 +104,8 @@ def _show_workflow(request: HttpRequest, actor: Actor, found: Workflow, form: fo
         "opened": form is not None,
         "budgets": budget_rows(actor, budgets_of(actor, Q(tenant=found.tenant_id, workflow=found.name))),
         "may_budget": may_budget(actor, found.tenant),
-        "caches": found.current is not None and any("cache" in task for task in found.current.definition["tasks"]),
-        "rates": hit_rates(found),
+        "caches": caches,
+        "rates": hit_rates(found) if caches else [],
     }
     partials = {
         "workflow-head": "console/workflows/_head.html",
