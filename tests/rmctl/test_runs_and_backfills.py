@@ -9,7 +9,8 @@ from .portal import FakePortal, page
 
 ESTIMATE = {"task_hours": 1.5, "cpu_hours": 3.0, "money": 0.75, "unknown": ["new"]}
 CLEARED = {
-    "run": 7, "version": 2, "count": 2, "in_flight": 1, "added": ["new"], "removed": [], "changed": [], "remapped": [],
+    "run": 7, "version": 2, "count": 2, "in_flight": 1, "to_come": 3,
+    "added": ["new"], "removed": [], "changed": [], "remapped": [],
     "tasks": [
         {"name": "load", "index": 3, "state": "failed", "job": 12},
         {"name": "after", "index": -1, "state": "running", "job": 13},
