@@ -65,6 +65,9 @@ class ClearAnswer(serializers.Serializer[Any]):
     version = serializers.IntegerField(help_text="Number of the version that the run has then.")
     count = serializers.IntegerField(help_text="Tasks and instances that are cleared.")
     in_flight = serializers.IntegerField(help_text="Those of them that are queued or run, and are stopped first.")
+    to_come = serializers.IntegerField(
+        help_text="Instances of mapped tasks that these never got to, and that run as well now that they go on."
+    )
     tasks = ClearedTaskAnswer(many=True, help_text="The first 1,000 of them, in the order of the work.")
     added = serializers.ListField(child=serializers.CharField(), help_text="New in the newest version: they run.")
     removed = serializers.ListField(
@@ -90,6 +93,7 @@ def clear_answer(plan: ClearPlan) -> dict[str, Any]:
         "version": plan.version.number,
         "count": len(units),
         "in_flight": plan.in_flight,
+        "to_come": sum(plan.to_come.values()),
         "tasks": shown,
         "added": plan.added,
         "removed": plan.removed,

@@ -1,8 +1,9 @@
 """What a clear would do, from the rows as they are: the preview that people see is what `clear` then carries out."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from apps.core.errors import Conflict, Invalid
@@ -79,7 +80,8 @@ class ClearPlan:
     removed: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
     remapped: tuple[str, ...] = ()
-    only_failed: bool = False
+    # Of mapped tasks that failed and go on, how many instances they never got to.
+    to_come: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def settled(self) -> list[int]:
@@ -88,7 +90,7 @@ class ClearPlan:
         return [
             row.pk
             for row in self.groups
-            if row.state in TERMINAL and not (self.only_failed and row.state in FAILING)
+            if row.state in TERMINAL and row.name not in self.to_come
         ]
 
     @property
@@ -183,9 +185,13 @@ def plan_clear(run: Run, choice: Choice) -> ClearPlan:
         partial,
         chosen,
         tuple(own[name] for name in plan.graph.order if name in partial),
-        only_failed=choice.only_failed,
+        to_come=Counter(row.name for row in rows if choice.only_failed and not row.pk and _goes_on(row, partial)),
         **differences,
     )
+
+
+def _goes_on(row: Row, partial: Mapping[str, object]) -> bool:
+    return row.name in partial and row.state in FAILING
 
 
 def named_rows(run: Run, rows: Sequence[Row], tasks: Sequence[str]) -> list[Row]:

@@ -85,5 +85,6 @@ def of_clear(plan: ClearPlan, jobless: frozenset[str]) -> Estimate:
     known = usual(plan.run.workflow_id)
     shares = {name: 1.0 for name in (*plan.whole, *plan.added) if name not in jobless}
     for name, instances in plan.instances.items():
-        shares[name] = len(instances) / known[name].instances if name in known else float(len(instances))
+        count = len(instances) + plan.to_come.get(name, 0)
+        shares[name] = count / known[name].instances if name in known else float(count)
     return of_times(known, shares)

@@ -29,6 +29,7 @@ class Growing:
         self.asked: set[str] = set()
         self._done: set[str] = set()
         self._known: dict[str, Made] = {}
+        # What this pass has made or started of them.
         self._rows: dict[str, list[TaskRow]] = {}
         self._widths: dict[str, int] = {}
         self._expansions: dict[str, Expansion] = {}
@@ -86,7 +87,7 @@ class Growing:
         known = self._known.setdefault(group.name, Made())
         self._widths[group.name] = group.width or 0
         self._done.add(group.name)
-        room = known.window - known.waiting - known.queued
+        room = known.window - known.waiting - known.queued - len(self._rows.get(group.name, ()))
         return range(known.count, min(group.width or 0, known.count + room))
 
     def made(self, group: TaskRow, rows: Sequence[TaskRow]) -> None:

@@ -13,7 +13,7 @@ from django.db import connection
 from . import claims, moved, past, waits
 from .plans import plan_of
 from .states import TaskState
-from .unmade import unfinished
+from .unmade import ACTIVE_OF, unfinished
 
 # News and starting runs of one pass; the next pass follows at once when there are more.
 NEWS_MAX = 2000
@@ -283,7 +283,7 @@ def load_waiting(wanted: Mapping[int, Mapping[str, int]]) -> list[TaskRow]:
     asked = [(run, name, count) for run, names in wanted.items() for name, count in names.items()]
     rows = _fetch(
         f"SELECT {COLUMNS} FROM unnest(%s::bigint[], %s::text[], %s::int[]) AS w(run_id, name, count) "
-        "CROSS JOIN LATERAL (SELECT * FROM workflows_task t WHERE t.run_id = w.run_id AND t.name = w.name "
+        f"CROSS JOIN LATERAL (SELECT * FROM {ACTIVE_OF.format('w')} WHERE t.name = w.name "
         "AND t.index >= 0 AND t.state = 'waiting' ORDER BY t.index LIMIT w.count) t ORDER BY t.id",
         [list(column) for column in zip(*asked, strict=True)],
     )

@@ -31,7 +31,8 @@ def clear(run_id: int, body: dict[str, Any], dry_run: bool, as_json: bool) -> No
             stdout().print(f"{meaning}: {clean(', '.join(told[key]))}")
     verb = "would be cleared" if dry_run else "cleared"
     stopped = f", {told['in_flight']} of them stopped first" if told["in_flight"] else ""
-    stdout().print(f"run {run_id}: {told['count']} {verb}{stopped}, on version {told['version']}")
+    more = f", and {told['to_come']} instances run that were never made" if told["to_come"] else ""
+    stdout().print(f"run {run_id}: {told['count']} {verb}{stopped}{more}, on version {told['version']}")
     stdout().print(cost(told["estimate"]))
 
 

@@ -9,7 +9,8 @@ from .portal import FakePortal, page
 
 ESTIMATE = {"task_hours": 1.5, "cpu_hours": 3.0, "money": 0.75, "unknown": ["new"]}
 CLEARED = {
-    "run": 7, "version": 2, "count": 2, "in_flight": 1, "added": ["new"], "removed": [], "changed": [], "remapped": [],
+    "run": 7, "version": 2, "count": 2, "in_flight": 1, "to_come": 3,
+    "added": ["new"], "removed": [], "changed": [], "remapped": [],
     "tasks": [
         {"name": "load", "index": 3, "state": "failed", "job": 12},
         {"name": "after", "index": -1, "state": "running", "job": 13},
@@ -41,7 +42,7 @@ def test_clear_says_what_and_what_it_costs(portal: FakePortal, rm: Any, dry_run:
     }  # fmt: skip
     assert "load[3]" in done.out and "new in the newest version, will run: new" in done.out
     verb = "would be cleared" if dry_run else "cleared"
-    assert f"run 7: 2 {verb}, 1 of them stopped first, on version 2" in done.out
+    assert f"run 7: 2 {verb}, 1 of them stopped first, and 3 instances run that were never made, on" in done.out
     assert "about 2 h of tasks, 3 h of a core, 0.75 by the nodes' prices; without a history: new" in done.out
 
 

@@ -10,7 +10,7 @@ from apps.core.errors import Conflict, Invalid
 from apps.jobs.models import Job
 from apps.workflows import commands, queries, unmade
 from apps.workflows.apply import apply
-from apps.workflows.clearing import Choice, plan_clear
+from apps.workflows.clearing import Choice, ClearPlan, plan_clear
 from apps.workflows.models import Run, Task
 from apps.workflows.observe import observe
 from tests.apps.workflows.driver import bash, begin, end, end_job, finish, start, states, step
@@ -201,18 +201,20 @@ def cancelled(world: World) -> Run:
     return run
 
 
-def clear(run: Run, *tasks: str, **fields: Any) -> None:
+def clear(run: Run, *tasks: str, **fields: Any) -> ClearPlan:
     choice = Choice(tasks, **fields)
     preview = plan_clear(Run.objects.get(pk=run.pk), choice)
     plan = commands.clear(actor=SYSTEM, run_id=run.pk, choice=choice)
     assert [(str(row), row.state) for row in preview.rows] == [(str(row), row.state) for row in plan.rows]
     step()
+    return plan
 
 
 def test_what_a_cancelled_run_did_not_get_to_comes_when_the_failed_run_again(world: World) -> None:
     run = cancelled(world)
     kept = Job.objects.get(task__run=run, task__index=0).pk
-    clear(run, only_failed=True)
+    plan = clear(run, only_failed=True)
+    assert (plan.instances, plan.to_come) == ({"m": (1, 2, 3)}, {"m": 5})
     assert finish(run) == "succeeded"
     assert instances(run) == dict.fromkeys(range(9), "succeeded")
     assert Job.objects.get(task__run=run, task__index=0).pk == kept
@@ -235,7 +237,7 @@ def test_of_a_task_all_of_whose_instances_succeeded_so_far_only_the_others_come(
 
 def test_clearing_one_instance_leaves_the_others_as_they_ended(world: World) -> None:
     run = cancelled(world)
-    clear(run, "m[2]")
+    assert clear(run, "m[2]").to_come == {}
     assert finish(run) == "failed"
     assert instances(run) == {0: "succeeded", 1: "cancelled", 2: "succeeded", **dict.fromkeys(range(3, 9), "cancelled")}
 
