@@ -47,8 +47,8 @@ def payload_of(delivery: Delivery, members: Sequence[Delivery] = ()) -> dict[str
 
 def _add(payload: dict[str, Any], delivery: Delivery, members: Sequence[Delivery]) -> None:
     """Make it a digest: how many there are of what, and the first of them by name."""
-    runs = Run.objects.in_bulk([int(m.facts["run"]) for m in members if "run" in m.facts])
-    names = {run.pk: run.workflow.name for run in Run.objects.filter(pk__in=runs).select_related("workflow")}
+    runs = {member.facts["run"] for member in members[:MORE_MAX] if "run" in member.facts}
+    names = dict(Run.objects.filter(pk__in=runs).values_list("pk", "workflow__name"))
     payload["count"] = len(members) + 1
     payload["more"] = [
         {"id": str(member.key), "kind": member.kind, "at": _iso(member.at), "subject": _short(member, names)}
