@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from itertools import count, repeat
 
 from engine.backfill import Wait
+from engine.choices import Choice
 from engine.evictions import Eviction
 from engine.fairness import Entry, Tournament
 from engine.flavors import choose
-from engine.fleet import Mask
 from engine.kinds import Likeness
 from engine.offers import Offers
 from engine.placement import Placed, sieve, take_members
@@ -239,7 +239,9 @@ class _Cycle:
         outcome = "preempt" if why.reason is Reason.WAITING_FOR_PREEMPTION else "pend"
         self._await([item], [why])
         self.verdicts.append(
-            Verdict(item.job, outcome, why.reason, why, position, why.flavor, why.members, why.victims)
+            Verdict(
+                item.job, outcome, why.reason, why, position, why.flavor, why.members, why.victims, flavors=why.flavors
+            )
         )
 
     def _await(self, items: Sequence[Candidate], told: Sequence[Told]) -> None:
@@ -305,14 +307,14 @@ class _Cycle:
             if found is not None:
                 item, chosen = found
         before = list(refusals.values())
-        if isinstance(chosen, Eviction):
-            return self._evict(item, chosen, before)
         if chosen is not None:
-            flavor, nodes, placed = chosen
+            choice, outcome = chosen
+            if isinstance(outcome, Eviction):
+                return self._evict(item, choice, outcome, before)
             if self.granted < self.limit:
-                self._grant(item, flavor, nodes, placed, before)
+                self._grant(item, choice, outcome, before)
                 return None
-            refusal: Told = full(flavor, self.granted, before)
+            refusal: Told = full(choice.name, self.granted, before)
         else:
             refusal = combined(before)
         room = self.rooms.of(item)
@@ -323,7 +325,7 @@ class _Cycle:
             likeness.kind.refusals[room.covered] = refusal
         return refusal
 
-    def _evict(self, item: Candidate, eviction: Eviction, before: Sequence[Told]) -> Refusal:
+    def _evict(self, item: Candidate, choice: Choice, eviction: Eviction, before: Sequence[Told]) -> Refusal:
         """Keep the room that the victims leave for the job, which waits for them."""
         assert self.evictions is not None
         if self.backfill is not None:
@@ -336,15 +338,18 @@ class _Cycle:
         detail = f"the room is kept for it; it waits for {waits}."
         victims = tuple((int(str(victim.holder.uid)), victim.cause) for victim in eviction.victims)
         named = [{"job": job, "cause": cause.value} for job, cause in victims]
-        flavor = next(iter(eviction.demand.usage))[0]
-        entry: dict[str, object] = {"flavor": flavor, "outcome": "preempt", "detail": detail, "victims": named}
+        entry: dict[str, object] = {"flavor": choice.name, "outcome": "preempt", "detail": detail, "victims": named}
         entries = [*tried(before), entry]
-        return Refusal(Reason.WAITING_FOR_PREEMPTION, detail, None, entries, eviction.members, victims, flavor)
+        return Refusal(
+            Reason.WAITING_FOR_PREEMPTION, detail, None, entries, eviction.members, victims, choice.name, choice.flavors
+        )
 
-    def _grant(self, item: Candidate, flavor: str, nodes: Mask, placed: Placed, before: Sequence[Told]) -> None:
+    def _grant(self, item: Candidate, choice: Choice, placed: Placed, before: Sequence[Told]) -> None:
+        flavor, flavors = choice.name, choice.flavors
+        nodes = choice.nodes[0] if isinstance(choice.nodes, tuple) else choice.nodes
         why = Granted(flavor, before, sieve(self.fleet, item.groups[0][0], nodes))
         take_members(self.fleet, item.groups, placed.members)
-        charge = charge_of(item, flavor)
+        charge = charge_of(item, flavor, flavors)
         self.tree.add(item.queue, charge)
         if self.evictions is not None:
             self.evictions.grant(item.queue, charge, item.groups, placed.members)
@@ -353,4 +358,6 @@ class _Cycle:
         self.rooms.charge(item.amounts)
         self._count(item)
         self.granted += 1
-        self.verdicts.append(Verdict(item.job, "grant", None, why, 0, flavor, placed.members, (), placed.scores))
+        self.verdicts.append(
+            Verdict(item.job, "grant", None, why, 0, flavor, placed.members, (), placed.scores, None, flavors)
+        )

@@ -1,21 +1,25 @@
 """What a pool has to offer one job in a cycle: where it fits in each flavor, who would go for it, or why not."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 from engine.backfill import Backfill, Option
+from engine.choices import Choice, choices
 from engine.evictions import Eviction, Evictions
 from engine.flavors import Level, Mode, choose, level_of, reduced
-from engine.fleet import Fleet, Mask
+from engine.fleet import Fleet, of_group
 from engine.kinds import Kind, Kinds, Likeness
-from engine.placement import Placed, fits_anywhere, obstacles, place_gang, place_one, shortages
+from engine.placement import Placed, feasibility, fits_anywhere, obstacles, place_gang, place_one, shortages
 from engine.preemption import Demand
 from engine.queues import QueueRules, World
 from engine.quota import FlavorResource, QuotaTree
 from engine.reasons import GRAVITY, RANK, Reason
 from engine.refusals import Deferred, Refusal, Told, behind, combined, no_flavor, no_place, no_quota
-from engine.rooms import Rooms, within
+from engine.rooms import Room, Rooms, affords, covers, within
 from engine.snapshot import Candidate, Snapshot, charge_of
+
+# Flavors with places of all members there, or with whom the job would evict.
+Chosen = tuple[Choice, Placed | Eviction]
 
 
 class Offers:
@@ -26,7 +30,7 @@ class Offers:
 
     def __init__(self, snapshot: Snapshot, fleet: Fleet, tree: QuotaTree, now: float) -> None:
         self.fleet, self.tree, self.pools = fleet, tree, snapshot.pools
-        self.flavors = {name: pool.inside for name, pool in snapshot.pools.items()}
+        self.flavors: dict[str, Sequence[Choice]] = {name: pool.choices for name, pool in snapshot.pools.items()}
         self.backfill = Backfill(snapshot.plan, fleet, tree, now, self.open) if snapshot.plan is not None else None
         self.evictions: Evictions | None = None
         if snapshot.holders:
@@ -40,26 +44,37 @@ class Offers:
     def open(self, item: Candidate) -> list[Option]:
         """The flavors in which a job that waits could start some time, with the fewest members."""
         item = item.least
-        kind, covered = self.kinds.of(item), self.rooms.of(item).covered
+        kind, room = self.kinds.of(item), self.rooms.of(item)
         return [
-            Option(charge, nodes)
-            for flavor, nodes in self.flavors[item.pool]
-            if flavor in covered and flavor not in kind.infeasible
-            if self.tree.ever_fits(item.queue, charge := charge_of(item, flavor)) is None
+            Option(charge, choice.nodes)
+            for choice in self.choices(item)
+            if covers(room, choice) and choice.name not in kind.infeasible
+            if self.tree.ever_fits(item.queue, charge := charge_of(item, choice.name, choice.flavors)) is None
         ]
+
+    def choices(self, item: Candidate) -> Sequence[Choice]:
+        """The flavors that the job could have, in the order to try: for several groups different ones, too."""
+        flavors = self.flavors[item.pool]
+        if len(item.groups) == 1:
+            return flavors
+        kind = self.kinds.of(item)
+        if kind.choices is None:
+            kind.choices = choices(self.fleet, item.groups, flavors, self.pools[item.pool].split)
+        return kind.choices
 
     def provisional(self, item: Candidate) -> dict[FlavorResource, int]:
         """What the job counts with in the tournament: its charge in the first flavor that has room for it."""
         if item.pool not in self.flavors:
             return {}
         room = self.rooms.of(item)
-        names = [name for name, _ in self.flavors[item.pool] if name in room.covered]
-        if not names:
+        covered = [choice for choice in self.choices(item) if covers(room, choice)]
+        if not covered:
             return {}
-        if self.rooms.roomy(item, room):
-            return charge_of(item, names[0])
-        free = self.rooms.measured(item).flavors
-        return charge_of(item, next((name for name in names if within(free[name], item.amounts)), names[0]))
+        first = covered[0]
+        if not self.rooms.roomy(item, room):
+            free = self.rooms.measured(item).flavors
+            first = next((choice for choice in covered if affords(free, item, choice)), first)
+        return charge_of(item, first.name, first.flavors)
 
     def may_search(self, queue: int) -> bool:
         return self.evictions is not None and self.evictions.may_search(queue)
@@ -107,18 +122,19 @@ class Offers:
         if not kind.looked_at:
             self._look(item, kind)
         mildest, infeasible, blocked = len(GRAVITY), kind.infeasible, kind.blocked
-        for flavor, _ in self.flavors[item.pool]:
-            free = room.flavors.get(flavor)
-            if free is None:
+        for choice in self.choices(item):
+            if choice.flavors:
+                self._test(item, kind, choice)
+            if not covers(room, choice):
                 reason = Reason.NO_FLAVOR
-            elif within(free, item.amounts):
-                if flavor not in blocked:
+            elif affords(room.flavors, item, choice):
+                if choice.name not in blocked:
                     return None
-                reason = blocked[flavor].reason
-            elif not within(room.potential[flavor], item.amounts):
-                reason = Reason.EXCEEDS_MAX_QUOTA if item.amounts.keys() <= free.keys() else Reason.NO_FLAVOR
+                reason = blocked[choice.name].reason
+            elif not affords(room.potential, item, choice):
+                reason = Reason.EXCEEDS_MAX_QUOTA if _limited(room, item, choice) else Reason.NO_FLAVOR
             else:
-                reason = blocked[flavor].reason if flavor in infeasible else Reason.WAITING_FOR_QUOTA
+                reason = blocked[choice.name].reason if choice.name in infeasible else Reason.WAITING_FOR_QUOTA
             mildest = min(mildest, RANK[reason])
         return Deferred(GRAVITY[mildest], partial(self._words, item))
 
@@ -131,12 +147,12 @@ class Offers:
 
     def fewer(
         self, item: Candidate, rules: QueueRules, refusals: dict[str, Told]
-    ) -> tuple[Candidate, tuple[str, Mask, Placed]] | None:
+    ) -> tuple[Candidate, Chosen] | None:
         """The job with as many members as fit without evictions; why not even the fewest do goes to `refusals`."""
 
-        def fit(smaller: Candidate, why: dict[str, Told]) -> tuple[Candidate, tuple[str, Mask, Placed]] | None:
+        def fit(smaller: Candidate, why: dict[str, Told]) -> tuple[Candidate, Chosen] | None:
             option, _, _ = choose(self.options(smaller, why, evict=False), rules)
-            return None if option is None or isinstance(option, Eviction) else (smaller, option)
+            return None if option is None else (smaller, option)
 
         if fit(item.least, refusals) is None:
             return None
@@ -145,55 +161,59 @@ class Offers:
 
     def options(
         self, item: Candidate, refusals: dict[str, Told], *, evict: bool
-    ) -> Iterator[tuple[tuple[str, Mask, Placed] | Eviction | None, Level]]:
+    ) -> Iterator[tuple[Chosen, Level]]:
         """Flavors in order with how the job fits each; why it does not goes to `refusals`."""
         kind, room = self.kinds.of(item), self.rooms.of(item)
         roomy = self.rooms.roomy(item, room)
-        for flavor, nodes in self.flavors[item.pool]:
-            if flavor not in room.covered:
-                refusals[flavor] = no_flavor(flavor)
+        for choice in self.choices(item):
+            if not covers(room, choice):
+                missing = (name for name in choice.flavors if name not in room.covered)
+                refusals[choice.name] = no_flavor(choice.name, next(missing, choice.name))
                 continue
-            short = not roomy and not within(self.rooms.measured(item).flavors[flavor], item.amounts)
-            outcome = self._try(item, kind, flavor, nodes, short)
+            short = not roomy and not affords(self.rooms.measured(item).flavors, item, choice)
+            outcome = self._try(item, kind, choice, short)
             if isinstance(outcome, Placed):
-                yield (flavor, nodes, outcome), Level(Mode.FIT, self._borrowing(item, flavor))
+                yield (choice, outcome), Level(Mode.FIT, self._borrowing(item, choice))
                 continue
-            refusals[flavor] = outcome
+            refusals[choice.name] = outcome
             if evict and outcome.reason in (Reason.WAITING_FOR_QUOTA, Reason.WAITING_FOR_CAPACITY):
-                eviction = self._search(item, flavor, nodes)
+                eviction = self._search(item, choice)
                 if eviction is not None:
                     own = any(victim.holder.queue == item.queue for victim in eviction.victims)
-                    yield eviction, Level(Mode.PREEMPT if own else Mode.RECLAIM, eviction.borrowing)
+                    yield (choice, eviction), Level(Mode.PREEMPT if own else Mode.RECLAIM, eviction.borrowing)
 
-    def _borrowing(self, item: Candidate, flavor: str) -> int:
-        charge = charge_of(item, flavor)
+    def _borrowing(self, item: Candidate, choice: Choice) -> int:
+        charge = charge_of(item, choice.name, choice.flavors)
         return max((self.tree.borrowing_level(item.queue, fr, amount)[0] for fr, amount in charge.items()), default=0)
 
-    def _search(self, item: Candidate, flavor: str, nodes: Mask) -> Eviction | None:
-        """Who would have to go for the job in this flavor; contested is what quota lacks, or else all of it."""
+    def _search(self, item: Candidate, choice: Choice) -> Eviction | None:
+        """Who would have to go for the job in these flavors; contested is what quota lacks, or else all of it."""
         if self.evictions is None or not self.may_search(item.queue):
             return None
         world = self.evictions.world
-        usage = {fr: amount for fr, amount in charge_of(item, flavor).items() if amount}
+        usage = {fr: amount for fr, amount in charge_of(item, choice.name, choice.flavors).items() if amount}
         short = {fr: amount for fr, amount in usage.items() if amount > world.tree.available(item.queue, fr)}
         for fr, amount in short.items():
             if level_of(world, item.queue, fr, amount, lambda *_: Level(Mode.RECLAIM, 0))[0].mode == Mode.NO_FIT:
                 return None
         contested = frozenset(short or usage)
         demand = Demand(item.job, item.queue, item.priority, item.submitted, usage, contested)
-        return self.evictions.fits_after(demand, item.groups, nodes) or self.evictions.search(
-            demand, item.groups, nodes
+        return self.evictions.fits_after(demand, item.groups, choice.nodes) or self.evictions.search(
+            demand, item.groups, choice.nodes
         )
 
-    def _try(self, item: Candidate, kind: Kind, flavor: str, nodes: Mask, short: bool) -> Placed | Told:
-        """A place in one flavor under quota, or why not; what does not pass by waiting is looked at first."""
+    def _try(self, item: Candidate, kind: Kind, choice: Choice, short: bool) -> Placed | Told:
+        """A place in some flavors under quota, or why not; what does not pass by waiting is looked at first."""
+        flavor = choice.name
         if short:
-            amounts = charge_of(item, flavor)
+            amounts = charge_of(item, flavor, choice.flavors)
             shortage = self.tree.ever_fits(item.queue, amounts)
             if shortage is not None:
                 uncovered = shortage.limit == "not covered"
                 return no_quota(flavor, shortage, Reason.NO_FLAVOR if uncovered else Reason.EXCEEDS_MAX_QUOTA)
-        if not kind.looked_at:
+        if choice.flavors:
+            self._test(item, kind, choice)
+        elif not kind.looked_at:
             self._look(item, kind)
         if short and flavor not in kind.infeasible:
             shortage = self.tree.fits(item.queue, amounts)
@@ -203,10 +223,10 @@ class Offers:
                 return no_quota(flavor, shortage, Reason.WAITING_FOR_QUOTA)
         if flavor not in kind.blocked:
             if len(item.groups) == 1 and item.groups[0][1] == 1:
-                return self._try_one(item, kind, flavor, nodes)
-            placed = place_gang(self.fleet, item.groups, allowed=nodes, feasible=True)
+                return self._try_one(item, kind, choice)
+            placed = place_gang(self.fleet, item.groups, allowed=choice.nodes, feasible=True)
             if isinstance(placed, Placed):
-                return self._ahead(item, flavor, nodes, placed)
+                return self._ahead(item, choice, placed)
             kind.blocked[flavor] = no_place(flavor, placed)
         return kind.blocked[flavor]
 
@@ -214,19 +234,28 @@ class Offers:
         """Find the flavors that could not hold the job even if they were empty."""
         kind.looked_at = True
         never = obstacles(self.fleet, item.groups, self.pools[item.pool].split)
-        for (flavor, _), obstacle in zip(self.flavors[item.pool], never, strict=True):
+        for choice, obstacle in zip(self.flavors[item.pool], never, strict=True):
             if obstacle is not None:
-                kind.infeasible.add(flavor)
-                kind.blocked[flavor] = no_place(flavor, obstacle)
+                kind.infeasible.add(choice.name)
+                kind.blocked[choice.name] = no_place(choice.name, obstacle)
 
-    def _try_one(self, item: Candidate, kind: Kind, flavor: str, nodes: Mask) -> Placed | Told:
+    def _test(self, item: Candidate, kind: Kind, choice: Choice) -> None:
+        """The same for one choice of different flavors, of which there are many: each when it is tried."""
+        if choice.name in kind.tested:
+            return
+        kind.tested.add(choice.name)
+        obstacle = feasibility(self.fleet, item.groups, allowed=choice.nodes)
+        if obstacle is not None:
+            kind.infeasible.add(choice.name)
+            kind.blocked[choice.name] = no_place(choice.name, obstacle)
+
+    def _try_one(self, item: Candidate, kind: Kind, choice: Choice) -> Placed | Told:
         """A place for a single member."""
-        request = item.groups[0][0]
-        placed = place_one(self.fleet, request, nodes)
+        placed = place_one(self.fleet, item.groups[0][0], of_group(choice.nodes, 0))
         if placed is not None:
-            return self._ahead(item, flavor, nodes, placed)
-        kind.blocked[flavor] = self._no_node(item, kind, flavor)
-        return kind.blocked[flavor]
+            return self._ahead(item, choice, placed)
+        kind.blocked[choice.name] = self._no_node(item, kind, choice.name)
+        return kind.blocked[choice.name]
 
     def _no_node(self, item: Candidate, kind: Kind, flavor: str) -> Deferred:
         return Deferred(Reason.WAITING_FOR_CAPACITY, partial(self._shortage, item, kind, flavor))
@@ -234,15 +263,21 @@ class Offers:
     def _shortage(self, item: Candidate, kind: Kind, flavor: str) -> Refusal:
         """What a single member is short of in a flavor, at the end of the cycle."""
         if not kind.shortages:
-            names = (name for name, _ in self.flavors[item.pool])
+            names = (choice.name for choice in self.flavors[item.pool])
             found = shortages(self.fleet, item.groups[0][0], self.pools[item.pool].split)
             kind.shortages = {name: no_place(name, short) for name, short in zip(names, found, strict=True)}
         return kind.shortages[flavor]
 
-    def _ahead(self, item: Candidate, flavor: str, nodes: Mask, placed: Placed) -> Placed | Told:
+    def _ahead(self, item: Candidate, choice: Choice, placed: Placed) -> Placed | Told:
         """Where the job may go ahead of those that wait, or that it may not."""
         if self.backfill is None:
             return placed
-        option = Option(charge_of(item, flavor), nodes)
+        option = Option(charge_of(item, choice.name, choice.flavors), choice.nodes)
         outcome = self.backfill.admit(item.job, item.queue, item.groups, option, placed)
-        return outcome if isinstance(outcome, Placed) else behind(flavor, outcome.job, outcome.start)
+        return outcome if isinstance(outcome, Placed) else behind(choice.name, outcome.job, outcome.start)
+
+
+def _limited(room: Room, item: Candidate, choice: Choice) -> bool:
+    """Whether the queue has a quota of everything that the job would be charged."""
+    charge = charge_of(item, choice.name, choice.flavors)
+    return all(resource in room.flavors[flavor] for flavor, resource in charge)
