@@ -90,6 +90,21 @@ class Job(models.Model):
         return f"{self.pk} {self.name}"
 
 
+class JobLabel(models.Model):
+    """A label of a job, `key=value`, as it is searched for; the spec has them all. Written once, with the job."""
+
+    # Read from the label to the job, never the other way.
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="+", db_index=False)
+    label = models.CharField(max_length=127)
+
+    class Meta:
+        ordering = ["job_id"]
+        constraints = [models.UniqueConstraint(fields=["label", "job"], name="job_label_once")]
+
+    def __str__(self) -> str:
+        return f"{self.label} of job {self.job_id}"
+
+
 class Grant(models.Model):
     """Capacity given to a job, charged to a quota; a lease that ends by itself unless beats renew it.
 

@@ -8,6 +8,7 @@ import typer
 from rmctl.cli import failures, tenant_app
 from rmctl.cli.backfill_commands import backfill_app
 from rmctl.cli.options import JobId, Json, TenantOption
+from rmctl.cli.region_commands import regions_app
 from rmctl.cli.run_commands import runs_app
 
 app = typer.Typer(
@@ -24,6 +25,7 @@ app.add_typer(agent_app, name="agent")
 budget_app = typer.Typer(no_args_is_help=True, help="Budgets of domains, tenants, workflows and people.")
 app.add_typer(budget_app, name="budget")
 app.add_typer(runs_app, name="runs")
+app.add_typer(regions_app, name="regions")
 app.add_typer(backfill_app, name="backfill")
 tenant_app.register(app)
 
@@ -326,6 +328,23 @@ def list_(
     from rmctl.cli import listing
 
     listing.show(kind, tenant, state, where, limit, as_json)
+
+
+@app.command("jobs")
+def jobs_(
+    tenant: TenantOption = None,
+    state: Annotated[str | None, typer.Option(help="Only this state, or several: pending,running.")] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option("--label", "-l", help="KEY=VALUE that the job has, such as app=trainer; repeat for several."),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many rows.")] = 50,
+    as_json: Json = False,
+) -> None:
+    """List jobs that you can see, newest first."""
+    from rmctl.cli import listing
+
+    listing.show("jobs", tenant, state, None, limit, as_json, label=label)
 
 
 @app.command()
