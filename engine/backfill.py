@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
-from engine.fleet import Fleet, Mask
+from engine.fleet import Fleet, Nodes
 from engine.placement import Groups, Member, Placed, place_gang
 from engine.profile import STEPS, Places, Profile, placed_at, thinned
 from engine.quota import FlavorResource, QuotaTree
@@ -86,10 +86,10 @@ class Plan:
 
 
 class Option(NamedTuple):
-    """One flavor that a job could have: what it would be charged, and the nodes."""
+    """One choice of flavors that a job could have: what it would be charged, and the nodes."""
 
     charge: Charge
-    nodes: Mask
+    nodes: Nodes
 
 
 if TYPE_CHECKING:  # The snapshot has the plan in it.

@@ -6,44 +6,21 @@ gets, engine.preemption who has to go for it. Within a cycle capacity and quota 
 fails again: every refusal is remembered by what was asked, and thousands of equal jobs cost one look.
 """
 
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Sequence
 from itertools import count, repeat
 
-from engine.backfill import Backfill, Option, Wait
-from engine.evictions import Eviction, Evictions
+from engine.backfill import Wait
+from engine.choices import Choice
+from engine.evictions import Eviction
 from engine.fairness import Entry, Tournament
-from engine.flavors import Level, Mode, choose, level_of, reduced
-from engine.fleet import Mask
-from engine.kinds import Kind, Kinds, Likeness
-from engine.placement import (
-    Placed,
-    fits_anywhere,
-    obstacles,
-    place_gang,
-    place_one,
-    shortages,
-    sieve,
-    take_members,
-)
-from engine.preemption import Demand
-from engine.queues import DEFAULT_RULES, Fungibility, Policy, Preference, QueueRules, Strategy, World
+from engine.flavors import choose
+from engine.kinds import Likeness
+from engine.offers import Offers
+from engine.placement import Placed, sieve, take_members
+from engine.queues import DEFAULT_RULES, Fungibility, Policy, Preference, Strategy
 from engine.quota import FlavorResource
-from engine.reasons import GRAVITY, RANK, Reason
-from engine.refusals import (
-    Deferred,
-    Granted,
-    Refusal,
-    Told,
-    behind,
-    combined,
-    full,
-    no_flavor,
-    no_place,
-    no_quota,
-    tried,
-)
-from engine.rooms import Rooms, within
+from engine.reasons import Reason
+from engine.refusals import Granted, Refusal, Told, combined, full, tried
 from engine.snapshot import NO_POINTS, Candidate, Snapshot, Verdict, charge_of, queue_order
 
 # Reasons of one job that others which ask for the same need not have.
@@ -72,15 +49,15 @@ class _Cycle:
     """The state of one `decide`: scratch copies of fleet and tree, and every refusal so far."""
 
     def __init__(self, snapshot: Snapshot, now: float, limit: int) -> None:
-        self.suspended, self.claims = snapshot.suspended, snapshot.claims
-        self.pools = snapshot.pools
-        self.flavors = {name: pool.inside for name, pool in snapshot.pools.items()}
+        self.suspended, self.claims, self.rules = snapshot.suspended, snapshot.claims, snapshot.rules
         self.fleet, self.tree = snapshot.fleet.fork(), snapshot.tree.copy()
         self.now, self.limit = now, limit
         plan = snapshot.plan
         self.points = plan.points if plan is not None else NO_POINTS
         self.durations = plan.durations if plan is not None else NO_POINTS
-        self.backfill = Backfill(plan, self.fleet, self.tree, now, self._open) if plan is not None else None
+        self.offers = Offers(snapshot, self.fleet, self.tree, now)
+        self.backfill, self.evictions = self.offers.backfill, self.offers.evictions
+        self.rooms, self.kinds = self.offers.rooms, self.offers.kinds
         self.queues = queue_order(snapshot.candidates, self.points)
         # Where to go on in each queue, and how many of it stay pending.
         self.places = dict.fromkeys(self.queues, (0, 0))
@@ -88,15 +65,6 @@ class _Cycle:
         self.starts = {budget: allowance.starts for budget, allowance in snapshot.allowances.items()}
         self.granted = 0
         self.verdicts: list[Verdict] = []
-        self.rules = snapshot.rules
-        self.evictions: Evictions | None = None
-        if snapshot.holders:
-            world = World.of(
-                self.tree, self.rules, snapshot.holders, strategies=snapshot.strategies, yields=snapshot.yields
-            )
-            self.evictions = Evictions(world, self.fleet, snapshot.places)
-        self.rooms = Rooms(self.tree, self.flavors, self.evictions)
-        self.kinds = Kinds(self.rooms)
         self.likenesses = {queue: self.kinds.likenesses(items) for queue, items in self.queues.items()}
         self.peculiar = {queue for queue, items in self.queues.items() if self._peculiar(items)}
         self.tournament = Tournament(self.tree, standing=True)
@@ -163,7 +131,7 @@ class _Cycle:
             item = items[index]
             heads[queue] = index
             rank = (-self.points.get(item.job, item.priority), item.submitted, item.job)
-            self.tournament.set(Entry(queue, self._provisional(item), rank))
+            self.tournament.set(Entry(queue, self.offers.provisional(item), rank))
         elif heads.pop(queue, None) is not None:
             self.tournament.drop(queue)
 
@@ -231,7 +199,7 @@ class _Cycle:
         if self.rules.get(item.queue, DEFAULT_RULES).reclaim == Policy.ANY:
             return
         kept: dict[FlavorResource, int] = {}
-        for fr, amount in self._provisional(item).items():
+        for fr, amount in self.offers.provisional(item).items():
             limit = self.tree.nodes[item.queue].limits.get(fr)
             if limit is not None:
                 kept[fr] = max(0, min(amount, limit.nominal - self.tree.usage(item.queue, fr)))
@@ -246,67 +214,15 @@ class _Cycle:
         """Why the job cannot start if that is known before its turn: from others, or as its queue lacks the quota."""
         if likeness.held is not None and (held := likeness.held.get(self.durations.get(item.job))) is not None:
             return held
-        if not self.flavors.get(item.pool):
+        if not self.offers.flavors.get(item.pool):
             return None
-        refusal: Told | None = self._refused_with_room(item, likeness)
+        refusal: Told | None = self.offers.refused_with_room(item, likeness)
         # Fewer members may be affordable; how many is looked at when it is the job's turn.
-        if refusal is None and not item.minimums and not self._may_search(item.queue):
-            refusal = self._unaffordable(item, likeness)
+        if refusal is None and not item.minimums and not self.offers.may_search(item.queue):
+            refusal = self.offers.unaffordable(item, likeness)
         if refusal is not None:
             self._remember(item, likeness, refusal)
         return refusal
-
-    def _unaffordable(self, item: Candidate, likeness: Likeness) -> Deferred | None:
-        """The refusal of a job that has no quota in any flavor in which it could still have a place.
-
-        It agrees with `_try`, which also makes its words.
-        """
-        kind, room = likeness.kind, self.rooms.measured(item)
-        if not kind.looked_at:
-            self._look(item, kind)
-        mildest, infeasible, blocked = len(GRAVITY), kind.infeasible, kind.blocked
-        for flavor, _ in self.flavors[item.pool]:
-            free = room.flavors.get(flavor)
-            if free is None:
-                reason = Reason.NO_FLAVOR
-            elif within(free, item.amounts):
-                if flavor not in blocked:
-                    return None
-                reason = blocked[flavor].reason
-            elif not within(room.potential[flavor], item.amounts):
-                reason = Reason.EXCEEDS_MAX_QUOTA if item.amounts.keys() <= free.keys() else Reason.NO_FLAVOR
-            else:
-                reason = blocked[flavor].reason if flavor in infeasible else Reason.WAITING_FOR_QUOTA
-            mildest = min(mildest, RANK[reason])
-        return Deferred(GRAVITY[mildest], partial(self._words, item))
-
-    def _nowhere(self, item: Candidate, kind: Kind) -> bool:
-        """Whether it is known that no node has room for the job, which has a single member."""
-        if not kind.nowhere and len(item.groups) == 1 and item.groups[0][1] == 1:
-            kind.nowhere = not fits_anywhere(self.fleet, item.groups[0][0])
-        return kind.nowhere
-
-    def _unplaced(self, item: Candidate, likeness: Likeness) -> Told:
-        """The refusal of a job that no node has room for, as going through its flavors would find."""
-        kind, room = likeness.kind, self.rooms.of(item)
-        if not kind.looked_at:
-            self._look(item, kind)
-        roomy = self.rooms.roomy(item, room)
-        for flavor in room.covered - kind.blocked.keys():
-            if roomy or within(self.rooms.measured(item).flavors[flavor], item.amounts):
-                kind.blocked[flavor] = self._no_node(item, kind, flavor)
-        refusal = self._unaffordable(item, likeness)
-        assert refusal is not None
-        if roomy:
-            kind.refusals[room.covered] = refusal
-        return refusal
-
-    def _words(self, item: Candidate) -> Refusal:
-        """Why the job is refused in each flavor, all together; nothing is decided any more."""
-        refusals: dict[str, Told] = {}
-        for _ in self._options(item, refusals, evict=False):
-            pass
-        return combined(list(refusals.values())).words
 
     def _remember(self, item: Candidate, likeness: Likeness, refusal: Told) -> None:
         if refusal.held:
@@ -314,19 +230,6 @@ class _Cycle:
             likeness.held[self.durations.get(item.job)] = refusal
         elif item.equivalence is not None and refusal.reason not in _ITS_OWN:
             likeness.refusal = refusal
-
-    def _provisional(self, item: Candidate) -> dict[FlavorResource, int]:
-        """What the job counts with in the tournament: its charge in the first flavor that has room for it."""
-        if item.pool not in self.flavors:
-            return {}
-        room = self.rooms.of(item)
-        names = [name for name, _ in self.flavors[item.pool] if name in room.covered]
-        if not names:
-            return {}
-        if self.rooms.roomy(item, room):
-            return charge_of(item, names[0])
-        free = self.rooms.measured(item).flavors
-        return charge_of(item, next((name for name in names if within(free[name], item.amounts)), names[0]))
 
     def _refuse_queue(self, items: Sequence[Candidate], refusal: Told) -> None:
         for position, item in enumerate(items, 1):
@@ -336,7 +239,9 @@ class _Cycle:
         outcome = "preempt" if why.reason is Reason.WAITING_FOR_PREEMPTION else "pend"
         self._await([item], [why])
         self.verdicts.append(
-            Verdict(item.job, outcome, why.reason, why, position, why.flavor, why.members, why.victims)
+            Verdict(
+                item.job, outcome, why.reason, why, position, why.flavor, why.members, why.victims, flavors=why.flavors
+            )
         )
 
     def _await(self, items: Sequence[Candidate], told: Sequence[Told]) -> None:
@@ -375,16 +280,16 @@ class _Cycle:
         over = self._over_budget(item) if self.starts else None
         if over is not None:
             return over
-        flavors = self.flavors.get(item.pool)
+        flavors = self.offers.flavors.get(item.pool)
         if flavors is None:
             return Refusal(Reason.NO_POOL, "the pool that the job names does not exist.")
         if not flavors:
             return Refusal(Reason.NO_FLAVOR, "the pool that the job names has no flavor.")
-        known = self._refused_with_room(item, likeness)
+        known = self.offers.refused_with_room(item, likeness)
         if known is not None:
             return known
-        if not item.minimums and not self._may_search(item.queue) and self._nowhere(item, likeness.kind):
-            return self._unplaced(item, likeness)
+        if not item.minimums and not self.offers.may_search(item.queue) and self.offers.nowhere(item, likeness.kind):
+            return self.offers.unplaced(item, likeness)
         rules = self.rules.get(item.queue, DEFAULT_RULES)
         # Evictions count only if nothing fits, unless the queue would rather evict than try the next flavor.
         eager = (
@@ -392,107 +297,35 @@ class _Cycle:
             or rules.preference == Preference.PREEMPTION_OVER_BORROWING
         )
         refusals: dict[str, Told] = {}
-        chosen, _, _ = choose(self._options(item, refusals, evict=eager), rules)
-        if chosen is None and not eager and self._may_search(item.queue):
-            chosen, _, _ = choose(self._options(item, dict(refusals), evict=True), rules)
+        chosen, _, _ = choose(self.offers.options(item, refusals, evict=eager), rules)
+        if chosen is None and not eager and self.offers.may_search(item.queue):
+            chosen, _, _ = choose(self.offers.options(item, dict(refusals), evict=True), rules)
         shrinks = bool(item.minimums)
         if chosen is None and shrinks:
             refusals = {}
-            found = self._fewer(item, rules, refusals)
+            found = self.offers.fewer(item, rules, refusals)
             if found is not None:
                 item, chosen = found
         before = list(refusals.values())
-        if isinstance(chosen, Eviction):
-            return self._evict(item, chosen, before)
         if chosen is not None:
-            flavor, nodes, placed = chosen
+            choice, outcome = chosen
+            if isinstance(outcome, Eviction):
+                return self._evict(item, choice, outcome, before)
             if self.granted < self.limit:
-                self._grant(item, flavor, nodes, placed, before)
+                self._grant(item, choice, outcome, before)
                 return None
-            refusal: Told = full(flavor, self.granted, before)
+            refusal: Told = full(choice.name, self.granted, before)
         else:
             refusal = combined(before)
         room = self.rooms.of(item)
         # Who may not go ahead of whom depends on how long it runs, which other queues' jobs need not share.
         held = chosen is None and refusal.held
-        final = not held and not shrinks and (chosen is not None or not self._may_search(item.queue))
+        final = not held and not shrinks and (chosen is not None or not self.offers.may_search(item.queue))
         if final and self.rooms.roomy(item, room):
             likeness.kind.refusals[room.covered] = refusal
         return refusal
 
-    def _fewer(
-        self, item: Candidate, rules: QueueRules, refusals: dict[str, Told]
-    ) -> tuple[Candidate, tuple[str, Mask, Placed]] | None:
-        """The job with as many members as fit without evictions; why not even the fewest do goes to `refusals`."""
-
-        def fit(smaller: Candidate, why: dict[str, Told]) -> tuple[Candidate, tuple[str, Mask, Placed]] | None:
-            option, _, _ = choose(self._options(smaller, why, evict=False), rules)
-            return None if option is None or isinstance(option, Eviction) else (smaller, option)
-
-        if fit(item.least, refusals) is None:
-            return None
-        full = [count for _, count in item.groups]
-        return reduced(full, item.minimums, lambda counts: fit(item.sized(counts), {}))
-
-    def _may_search(self, queue: int) -> bool:
-        return self.evictions is not None and self.evictions.may_search(queue)
-
-    def _refused_with_room(self, item: Candidate, likeness: Likeness) -> Told | None:
-        """Why no node takes the job, if its queue has room and another queue's job was refused for that."""
-        kind, room = likeness.kind, likeness.room
-        if room is None:
-            room = likeness.room = self.rooms.of(item)
-        refusal = kind.refusals.get(room.covered)
-        if refusal is None or not self.rooms.roomy(item, room):
-            return None
-        # Nothing is granted any more once the limit is reached, so what fits then goes on fitting.
-        if refusal.reason is Reason.BEHIND_IN_QUEUE or not self._may_search(item.queue):
-            return refusal
-        return None
-
-    def _options(
-        self, item: Candidate, refusals: dict[str, Told], *, evict: bool
-    ) -> Iterator[tuple[tuple[str, Mask, Placed] | Eviction | None, Level]]:
-        """Flavors in order with how the job fits each; why it does not goes to `refusals`."""
-        kind, room = self.kinds.of(item), self.rooms.of(item)
-        roomy = self.rooms.roomy(item, room)
-        for flavor, nodes in self.flavors[item.pool]:
-            if flavor not in room.covered:
-                refusals[flavor] = no_flavor(flavor)
-                continue
-            short = not roomy and not within(self.rooms.measured(item).flavors[flavor], item.amounts)
-            outcome = self._try(item, kind, flavor, nodes, short)
-            if isinstance(outcome, Placed):
-                yield (flavor, nodes, outcome), Level(Mode.FIT, self._borrowing(item, flavor))
-                continue
-            refusals[flavor] = outcome
-            if evict and outcome.reason in (Reason.WAITING_FOR_QUOTA, Reason.WAITING_FOR_CAPACITY):
-                eviction = self._search(item, flavor, nodes)
-                if eviction is not None:
-                    own = any(victim.holder.queue == item.queue for victim in eviction.victims)
-                    yield eviction, Level(Mode.PREEMPT if own else Mode.RECLAIM, eviction.borrowing)
-
-    def _borrowing(self, item: Candidate, flavor: str) -> int:
-        charge = charge_of(item, flavor)
-        return max((self.tree.borrowing_level(item.queue, fr, amount)[0] for fr, amount in charge.items()), default=0)
-
-    def _search(self, item: Candidate, flavor: str, nodes: Mask) -> Eviction | None:
-        """Who would have to go for the job in this flavor; contested is what quota lacks, or else all of it."""
-        if self.evictions is None or not self._may_search(item.queue):
-            return None
-        world = self.evictions.world
-        usage = {fr: amount for fr, amount in charge_of(item, flavor).items() if amount}
-        short = {fr: amount for fr, amount in usage.items() if amount > world.tree.available(item.queue, fr)}
-        for fr, amount in short.items():
-            if level_of(world, item.queue, fr, amount, lambda *_: Level(Mode.RECLAIM, 0))[0].mode == Mode.NO_FIT:
-                return None
-        contested = frozenset(short or usage)
-        demand = Demand(item.job, item.queue, item.priority, item.submitted, usage, contested)
-        return self.evictions.fits_after(demand, item.groups, nodes) or self.evictions.search(
-            demand, item.groups, nodes
-        )
-
-    def _evict(self, item: Candidate, eviction: Eviction, before: Sequence[Told]) -> Refusal:
+    def _evict(self, item: Candidate, choice: Choice, eviction: Eviction, before: Sequence[Told]) -> Refusal:
         """Keep the room that the victims leave for the job, which waits for them."""
         assert self.evictions is not None
         if self.backfill is not None:
@@ -505,88 +338,18 @@ class _Cycle:
         detail = f"the room is kept for it; it waits for {waits}."
         victims = tuple((int(str(victim.holder.uid)), victim.cause) for victim in eviction.victims)
         named = [{"job": job, "cause": cause.value} for job, cause in victims]
-        flavor = next(iter(eviction.demand.usage))[0]
-        entry: dict[str, object] = {"flavor": flavor, "outcome": "preempt", "detail": detail, "victims": named}
+        entry: dict[str, object] = {"flavor": choice.name, "outcome": "preempt", "detail": detail, "victims": named}
         entries = [*tried(before), entry]
-        return Refusal(Reason.WAITING_FOR_PREEMPTION, detail, None, entries, eviction.members, victims, flavor)
+        return Refusal(
+            Reason.WAITING_FOR_PREEMPTION, detail, None, entries, eviction.members, victims, choice.name, choice.flavors
+        )
 
-    def _try(self, item: Candidate, kind: Kind, flavor: str, nodes: Mask, short: bool) -> Placed | Told:
-        """A place in one flavor under quota, or why not; what does not pass by waiting is looked at first."""
-        if short:
-            amounts = charge_of(item, flavor)
-            shortage = self.tree.ever_fits(item.queue, amounts)
-            if shortage is not None:
-                uncovered = shortage.limit == "not covered"
-                return no_quota(flavor, shortage, Reason.NO_FLAVOR if uncovered else Reason.EXCEEDS_MAX_QUOTA)
-        if not kind.looked_at:
-            self._look(item, kind)
-        if short and flavor not in kind.infeasible:
-            shortage = self.tree.fits(item.queue, amounts)
-            if shortage is None and self.evictions is not None:
-                shortage = self.evictions.world.tree.fits(item.queue, amounts)
-            if shortage is not None:
-                return no_quota(flavor, shortage, Reason.WAITING_FOR_QUOTA)
-        if flavor not in kind.blocked:
-            if len(item.groups) == 1 and item.groups[0][1] == 1:
-                return self._try_one(item, kind, flavor, nodes)
-            placed = place_gang(self.fleet, item.groups, allowed=nodes, feasible=True)
-            if isinstance(placed, Placed):
-                return self._ahead(item, flavor, nodes, placed)
-            kind.blocked[flavor] = no_place(flavor, placed)
-        return kind.blocked[flavor]
-
-    def _look(self, item: Candidate, kind: Kind) -> None:
-        """Find the flavors that could not hold the job even if they were empty."""
-        kind.looked_at = True
-        never = obstacles(self.fleet, item.groups, self.pools[item.pool].split)
-        for (flavor, _), obstacle in zip(self.flavors[item.pool], never, strict=True):
-            if obstacle is not None:
-                kind.infeasible.add(flavor)
-                kind.blocked[flavor] = no_place(flavor, obstacle)
-
-    def _try_one(self, item: Candidate, kind: Kind, flavor: str, nodes: Mask) -> Placed | Told:
-        """A place for a single member."""
-        request = item.groups[0][0]
-        placed = place_one(self.fleet, request, nodes)
-        if placed is not None:
-            return self._ahead(item, flavor, nodes, placed)
-        kind.blocked[flavor] = self._no_node(item, kind, flavor)
-        return kind.blocked[flavor]
-
-    def _no_node(self, item: Candidate, kind: Kind, flavor: str) -> Deferred:
-        return Deferred(Reason.WAITING_FOR_CAPACITY, partial(self._shortage, item, kind, flavor))
-
-    def _shortage(self, item: Candidate, kind: Kind, flavor: str) -> Refusal:
-        """What a single member is short of in a flavor, at the end of the cycle."""
-        if not kind.shortages:
-            names = (name for name, _ in self.flavors[item.pool])
-            found = shortages(self.fleet, item.groups[0][0], self.pools[item.pool].split)
-            kind.shortages = {name: no_place(name, short) for name, short in zip(names, found, strict=True)}
-        return kind.shortages[flavor]
-
-    def _ahead(self, item: Candidate, flavor: str, nodes: Mask, placed: Placed) -> Placed | Told:
-        """Where the job may go ahead of those that wait, or that it may not."""
-        if self.backfill is None:
-            return placed
-        option = Option(charge_of(item, flavor), nodes)
-        outcome = self.backfill.admit(item.job, item.queue, item.groups, option, placed)
-        return outcome if isinstance(outcome, Placed) else behind(flavor, outcome.job, outcome.start)
-
-    def _open(self, item: Candidate) -> list[Option]:
-        """The flavors in which a job that waits could start some time, with the fewest members."""
-        item = item.least
-        kind, covered = self.kinds.of(item), self.rooms.of(item).covered
-        return [
-            Option(charge, nodes)
-            for flavor, nodes in self.flavors[item.pool]
-            if flavor in covered and flavor not in kind.infeasible
-            if self.tree.ever_fits(item.queue, charge := charge_of(item, flavor)) is None
-        ]
-
-    def _grant(self, item: Candidate, flavor: str, nodes: Mask, placed: Placed, before: Sequence[Told]) -> None:
+    def _grant(self, item: Candidate, choice: Choice, placed: Placed, before: Sequence[Told]) -> None:
+        flavor, flavors = choice.name, choice.flavors
+        nodes = choice.nodes[0] if isinstance(choice.nodes, tuple) else choice.nodes
         why = Granted(flavor, before, sieve(self.fleet, item.groups[0][0], nodes))
         take_members(self.fleet, item.groups, placed.members)
-        charge = charge_of(item, flavor)
+        charge = charge_of(item, flavor, flavors)
         self.tree.add(item.queue, charge)
         if self.evictions is not None:
             self.evictions.grant(item.queue, charge, item.groups, placed.members)
@@ -595,4 +358,6 @@ class _Cycle:
         self.rooms.charge(item.amounts)
         self._count(item)
         self.granted += 1
-        self.verdicts.append(Verdict(item.job, "grant", None, why, 0, flavor, placed.members, (), placed.scores))
+        self.verdicts.append(
+            Verdict(item.job, "grant", None, why, 0, flavor, placed.members, (), placed.scores, None, flavors)
+        )

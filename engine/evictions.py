@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from engine.fleet import Fleet, Mask, Request
+from engine.fleet import Fleet, Nodes, Request, of_group
 from engine.placement import Groups, Member, NodeFree, Placed, fits_node, matching, place_gang, take_members
 from engine.preemption import Demand, Victim, candidates, find_victims
 from engine.queues import Holder, Policy, World
@@ -30,7 +30,7 @@ NODES_MAX = 4
 
 
 class Eviction(NamedTuple):
-    """Who has to go so that a job fits one flavor, where its members go then, and how far up it borrows."""
+    """Who has to go so that a job fits one choice of flavors, where its members go then, and how far up it borrows."""
 
     demand: Demand
     victims: tuple[Victim, ...]
@@ -41,7 +41,7 @@ class Eviction(NamedTuple):
 class _Nodes:
     """The room on nodes for one job while victims go and come back."""
 
-    def __init__(self, fleet: Fleet, places: Mapping[Hashable, Places], groups: Groups, nodes: Mask) -> None:
+    def __init__(self, fleet: Fleet, places: Mapping[Hashable, Places], groups: Groups, nodes: Nodes) -> None:
         self.fleet, self.places, self.groups, self.nodes = fleet, places, groups, nodes
         self.placed: Placed | None = None
         self.released = 0
@@ -86,7 +86,7 @@ class Evictions:
             return False
         return self.searches.get(queue, 0) < SEARCHES_OF_QUEUE
 
-    def search(self, demand: Demand, groups: Groups, nodes: Mask) -> Eviction | None:
+    def search(self, demand: Demand, groups: Groups, nodes: Nodes) -> Eviction | None:
         """The victims that make room for a job on these nodes; None if there are none."""
         self.searched += 1
         self.searches[demand.queue] = self.searches.get(demand.queue, 0) + 1
@@ -109,7 +109,7 @@ class Evictions:
             self.world.add(victim.holder)
         return Eviction(demand, tuple(victims), room.placed.members, borrowing) if fits else None
 
-    def _by_node(self, demand: Demand, groups: Groups, nodes: Mask) -> list[frozenset[Hashable]]:
+    def _by_node(self, demand: Demand, groups: Groups, nodes: Nodes) -> list[frozenset[Hashable]]:
         """For a single member: the candidates of the nodes that come free first when candidates go in order.
 
         Room scattered over many nodes helps it nowhere, so it is made on one. The first such node has the
@@ -118,7 +118,7 @@ class Evictions:
         request, count = groups[0]
         if len(groups) > 1 or count > 1:
             return []
-        usable = matching(self.after, request, nodes)
+        usable = matching(self.after, request, of_group(nodes, 0))
         gone: dict[int, list[Hashable]] = {}
         free: dict[int, NodeFree] = {}
         found: list[frozenset[Hashable]] = []
@@ -146,7 +146,7 @@ class Evictions:
         levels = (self.world.tree.borrowing_level(demand.queue, fr, amount) for fr, amount in demand.usage.items())
         return max((level for level, _ in levels), default=0)
 
-    def fits_after(self, demand: Demand, groups: Groups, nodes: Mask) -> Eviction | None:
+    def fits_after(self, demand: Demand, groups: Groups, nodes: Nodes) -> Eviction | None:
         """A place in what earlier victims of this cycle leave, without any of one's own."""
         if not self.chosen or self.world.tree.fits(demand.queue, demand.usage) is not None:
             return None

@@ -16,6 +16,8 @@ from engine.sites import NOWHERE, Site, Sites
 from engine.stores import NOTHING, Stored, Stores, Wanted
 
 Mask = npt.NDArray[np.bool_]
+# Nodes that a job may take: the same for all its groups, or a set for each.
+Nodes = Mask | tuple[Mask, ...]
 Int64 = npt.NDArray[np.int64]
 Int32 = npt.NDArray[np.int32]
 Int16 = npt.NDArray[np.int16]
@@ -499,3 +501,8 @@ def coded_mask(column: Coded, values: Sequence[str]) -> Mask:
     table = np.zeros(len(known) + 1, dtype=np.bool_)
     table[[known[value] for value in values if value in known]] = True
     return table[codes]
+
+
+def of_group(nodes: Nodes | None, group: int) -> Mask | None:
+    """The nodes that one group of a job may take."""
+    return nodes[group] if isinstance(nodes, tuple) else nodes

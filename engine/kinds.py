@@ -3,6 +3,7 @@
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
+from engine.choices import Choice
 from engine.refusals import Refusal, Told
 from engine.rooms import Room, Rooms
 from engine.snapshot import Candidate
@@ -12,12 +13,14 @@ from engine.snapshot import Candidate
 class Kind:
     """Jobs of one pool that ask for the same, whatever their queue: what placement has said about them.
 
-    `blocked` is by flavor and final for the cycle; in `infeasible` are the flavors that could not hold the
-    job even if they were empty. There is room `nowhere` if no node at all has it. `refusals` is by the flavors
-    that a queue has quota in, for queues with room in all of them.
+    `blocked` is by flavor, or choice of several, and final for the cycle; in `infeasible` are those that could not
+    hold the job even if they were empty (of choices of several, once they are `tested`). There is room `nowhere` if
+    no node at all has it. `refusals` is by the flavors that a queue has quota in, for queues with room in all of them.
     """
 
     looked_at: bool = False
+    choices: Sequence[Choice] | None = None
+    tested: set[str] = field(default_factory=set)
     nowhere: bool = False
     infeasible: set[str] = field(default_factory=set)
     blocked: dict[str, Told] = field(default_factory=dict)

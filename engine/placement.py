@@ -1,21 +1,29 @@
 """Placing all members of a job at once, or saying why not."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
-from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 
 from engine.amounts import amount_text
 from engine.constraints import Together
 from engine.domains import Evenly, parts, shared
-from engine.filters import FILTERS, Filter, capacity_filters, static_filters
+from engine.filters import FILTERS, static_filters
 from engine.filters.gpu import cards_with
-from engine.fleet import WHOLE_CARD, CapacityAnswer, Fleet, Int64, Mask, NodeRow, Request, StaticAnswer
+from engine.fleet import WHOLE_CARD, Fleet, Int64, Mask, NodeRow, Nodes, Request, of_group
 from engine.fragmentation import Mix, growth
 from engine.funnels import Funnel, Step
+from engine.matching import (
+    Split,
+    candidates,
+    capacity_answer,
+    expect,
+    fitting,
+    funnels,
+    matching,
+    sieve,
+    static_answer,
+)
 from engine.ranking import ranking
 from engine.reasons import Reason
 from engine.scores import terms, total_score
@@ -23,8 +31,8 @@ from engine.topology import Constraint
 
 __all__ = [
     "Fleet", "Funnel", "Member", "NodeFree", "NodeRow", "Placed", "Request", "Split", "Step", "Unplaced",
-    "allowed_by_terms", "candidates", "feasibility", "fits_anywhere", "fits_node", "obstacles", "place_gang",
-    "place_one", "shortages", "sieve", "take_members",
+    "allowed_by_terms", "candidates", "expect", "feasibility", "fits_anywhere", "fits_node", "matching", "obstacles",
+    "place_gang", "place_one", "shortages", "sieve", "take_members",
 ]  # fmt: skip
 
 Groups = Sequence[tuple[Request, int]]
@@ -84,121 +92,6 @@ def take_members(fleet: Fleet, groups: Groups, members: Sequence[Member]) -> Non
         fleet.take(groups[group][0], node, cards)
 
 
-def expect(fleet: Fleet, mix: Mix | None) -> None:
-    """Let a fleet be scored for the work that is expected; call it before anything is placed."""
-    if mix is fleet.mix:
-        return
-    fleet.mix, fleet.rankings = mix, {}
-    fleet.may_run = None
-    if mix is not None:
-        columns = np.stack([_static(fleet, request).passing for request in mix.requests], axis=1)
-        fleet.may_run = None if columns.all() else columns
-
-
-# Which nodes
-
-
-def _static(fleet: Fleet, request: Request) -> StaticAnswer:
-    answer = fleet.static_answers.get(request.static_key)
-    if answer is None:
-        masks = _ask(_STATIC, fleet, request)
-        passing = np.ones(len(fleet), dtype=np.bool_)
-        for _, mask in masks:
-            passing = passing & mask
-        answer = StaticAnswer(passing, tuple(masks))
-        fleet.remember(request, answer)
-    return answer
-
-
-def _ask(filters: Sequence[Filter], fleet: Fleet, request: Request) -> list[tuple[str, Mask]]:
-    return [(item.name, mask) for item in filters if (mask := item.check(fleet, request)) is not None]
-
-
-def matching(fleet: Fleet, request: Request, allowed: Mask | None) -> Mask:
-    """Nodes that pass every static filter; the caller must not change the mask."""
-    mask = _static(fleet, request).passing
-    return mask if allowed is None else mask & allowed
-
-
-def _fitting(fleet: Fleet, request: Request, allowed: Mask | None) -> Mask:
-    """Nodes that pass every filter now; the caller must not change the mask."""
-    mask = _capacity(fleet, request).fitting
-    return mask if allowed is None else mask & allowed
-
-
-def _capacity(fleet: Fleet, request: Request) -> CapacityAnswer:
-    """Asked for one flavor after the other, so the last answer is kept."""
-    answer = fleet.capacity_answer
-    if answer is None or answer.version != fleet.version or answer.request is not request:
-        asked = (*_static(fleet, request).masks, *_ask(_CAPACITY, fleet, request))
-        passed = np.array([mask for _, mask in asked])
-        fitting: Mask = np.logical_and.reduce(passed, axis=0)
-        names = tuple(name for name, _ in asked)
-        answer = CapacityAnswer(request, fleet.version, names, passed, fitting, bool(fitting.any()))
-        fleet.capacity_answer = answer
-    return answer
-
-
-_STATIC, _CAPACITY = static_filters(), capacity_filters()
-
-
-class Split:
-    """Sets of nodes that are asked about together: a pool's flavors, for one. Masks have a place for each node."""
-
-    __slots__ = ("columns", "masks")
-
-    def __init__(self, masks: Sequence[Mask]) -> None:
-        self.masks = masks
-        # As numbers, so that one product of matrices counts in all sets.
-        self.columns = np.array(masks, dtype=np.float32).T
-
-    def counts(self, rows: Mask) -> list[list[int]]:
-        """For each set, how many of its nodes are in each row."""
-        found: list[list[int]] = (rows.astype(np.float32) @ self.columns).T.astype(np.int64).tolist()
-        return found
-
-
-def candidates(fleet: Fleet, request: Request, allowed: Mask | None = None) -> tuple[Funnel, Mask]:
-    """The nodes that fit one member now, and the funnel that led to them.
-
-    Nodes outside `allowed` are not counted at all: they are not the tenant's to see.
-    """
-    inside = np.ones(len(fleet), dtype=np.bool_) if allowed is None else allowed
-    return funnels(fleet, request, Split([inside]))[0], _fitting(fleet, request, inside)
-
-
-def funnels(fleet: Fleet, request: Request, split: Split) -> list[Funnel]:
-    """For each set of nodes, how those came to be that fit one member now."""
-    answer = _capacity(fleet, request)
-    return _funnels(answer.filters, answer.passed, split)
-
-
-def sieve(fleet: Fleet, request: Request, allowed: Mask) -> Callable[[], Funnel]:
-    """What makes the funnel of `candidates` as it is now, at any later time; bits take an eighth of the room."""
-    answer = _capacity(fleet, request)
-    return partial(_sifted, answer.filters, np.packbits(answer.passed, axis=1), allowed)
-
-
-def _sifted(filters: Sequence[str], packed: npt.NDArray[np.uint8], allowed: Mask) -> Funnel:
-    passed = np.unpackbits(packed, axis=1, count=len(allowed)).astype(np.bool_)
-    return _funnels(filters, passed, Split([allowed]))[0]
-
-
-def _funnels(filters: Sequence[str], passed: Mask, split: Split) -> list[Funnel]:
-    left = passed.copy()
-    for before, after in pairwise(left):  # Several times faster than `logical_and.accumulate`.
-        after &= before
-    failed = ~passed
-    only = failed & (failed.view(np.uint8).sum(axis=0, dtype=np.uint8) == 1)
-    totals = split.counts(np.ones((1, passed.shape[1]), dtype=np.bool_))
-    found = []
-    for (total,), remaining, alone in zip(totals, split.counts(left), split.counts(only), strict=True):
-        counts = zip(filters, pairwise([total, *remaining]), alone, strict=True)
-        steps = [Step(name, before - after, after, single) for name, (before, after), single in counts]
-        found.append(Funnel(total, tuple(steps)))
-    return found
-
-
 # Choosing
 
 
@@ -220,12 +113,12 @@ def _choose_cards(fleet: Fleet, request: Request, node: int) -> tuple[int, ...]:
 
 def fits_anywhere(fleet: Fleet, request: Request) -> bool:
     """Whether one member has room now on any node at all."""
-    return _capacity(fleet, request).any
+    return capacity_answer(fleet, request).any
 
 
 def place_one(fleet: Fleet, request: Request, allowed: Mask | None) -> Placed | None:
     """A place for a single member, or None. The fleet is not changed."""
-    answer = _capacity(fleet, request)
+    answer = capacity_answer(fleet, request)
     if not answer.any:
         return None
     fitting = answer.fitting if allowed is None else answer.fitting & allowed
@@ -248,7 +141,7 @@ def _fill(scratch: Fleet, request: Request, count: int, allowed: Mask | None) ->
     more holds back every order alike.
     """
     score = np.full(len(scratch), -np.inf)
-    nodes = np.flatnonzero(_fitting(scratch, request, allowed))
+    nodes = np.flatnonzero(fitting(scratch, request, allowed))
     if len(nodes):
         score[nodes] = total_score(scratch, request, nodes)
     evenly = Evenly(scratch, request.apart, matching(scratch, request, allowed)) if request.apart else None
@@ -299,14 +192,14 @@ def _difficulty(fleet: Fleet, request: Request, allowed: Mask | None) -> tuple[f
     return (-request.gpu_count * request.gpu_milli, -max(parts), int(np.count_nonzero(mask)))
 
 
-def _place_many(fleet: Fleet, groups: Groups, allowed: Mask | None) -> Placed | _Failure:
+def _place_many(fleet: Fleet, groups: Groups, allowed: Nodes | None) -> Placed | _Failure:
     """Places for all groups, near to each other where they have to be."""
     together = next((request.together for request, _ in groups if request.together), None)
     if together is None:
         return _place_anywhere(fleet, groups, allowed)
     if len(groups) > 1:
         return _place_in_one(fleet, groups, allowed, together)
-    outcome = _place_in_parts(fleet, groups, allowed)
+    outcome = _place_in_parts(fleet, groups, of_group(allowed, 0))
     if isinstance(outcome, Placed) or groups[0][0].consumer is None or together.slice_size > 1:
         return outcome
     # The topology counts room alone: a cap on what others hold may have ended it in one domain and not in the next.
@@ -314,12 +207,14 @@ def _place_many(fleet: Fleet, groups: Groups, allowed: Mask | None) -> Placed | 
     return other if isinstance(other, Placed) else max(outcome, other, key=lambda one: one[0])
 
 
-def _place_in_one(fleet: Fleet, groups: Groups, allowed: Mask | None, together: Together) -> Placed | _Failure:
+def _place_in_one(fleet: Fleet, groups: Groups, allowed: Nodes | None, together: Together) -> Placed | _Failure:
     """Places for all groups in the first domain that takes them."""
-    everywhere = np.logical_or.reduce([matching(fleet, request, allowed) for request, _ in groups], axis=0)
+    matches = [matching(fleet, request, of_group(allowed, index)) for index, (request, _) in enumerate(groups)]
+    everywhere = np.logical_or.reduce(matches, axis=0)
     failure: _Failure = (0, 0, fleet)
     for inside in shared(fleet, together, everywhere):
-        outcome = _place_anywhere(fleet, groups, inside)
+        usable = tuple(inside & nodes for nodes in allowed) if isinstance(allowed, tuple) else inside
+        outcome = _place_anywhere(fleet, groups, usable)
         if isinstance(outcome, Placed):
             return outcome
         failure = max(failure, outcome, key=lambda one: one[0])
@@ -329,7 +224,7 @@ def _place_in_one(fleet: Fleet, groups: Groups, allowed: Mask | None, together: 
 def _place_in_parts(fleet: Fleet, groups: Groups, allowed: Mask | None) -> Placed | _Failure:
     """Places for one group in the domains that its topology leads to."""
     ((request, count),) = groups
-    found = parts(fleet, request, count, _fitting(fleet, request, allowed))
+    found = parts(fleet, request, count, fitting(fleet, request, allowed))
     if isinstance(found, int):
         return found, 0, fleet
     scratch = fleet.draft()
@@ -341,9 +236,11 @@ def _place_in_parts(fleet: Fleet, groups: Groups, allowed: Mask | None) -> Place
     return _numbered(fleet, groups, {0: places})
 
 
-def _place_anywhere(fleet: Fleet, groups: Groups, allowed: Mask | None) -> Placed | _Failure:
+def _place_anywhere(fleet: Fleet, groups: Groups, allowed: Nodes | None) -> Placed | _Failure:
     """Places for all groups, hardest first."""
-    order = sorted(range(len(groups)), key=lambda index: _difficulty(fleet, groups[index][0], allowed))
+    order = sorted(
+        range(len(groups)), key=lambda index: _difficulty(fleet, groups[index][0], of_group(allowed, index))
+    )
     failure: _Failure | None = None
     # Packing different groups greedily can get in its own way; spreading is the second try.
     for strategy in (None, "spread", "pack") if len(groups) > 1 else (None,):
@@ -353,7 +250,7 @@ def _place_anywhere(fleet: Fleet, groups: Groups, allowed: Mask | None) -> Place
             request, count = groups[index]
             if strategy is not None:
                 request = replace(request, strategy=strategy)
-            places[index] = _fill(scratch, request, count, allowed)
+            places[index] = _fill(scratch, request, count, of_group(allowed, index))
             placed += len(places[index])
             if len(places[index]) < count:
                 failure = failure or (placed, index, scratch)
@@ -374,14 +271,14 @@ def _numbered(fleet: Fleet, groups: Groups, places: Mapping[int, Sequence[tuple[
 
 
 def place_gang(
-    fleet: Fleet, groups: Groups, *, allowed: Mask | None = None, feasible: bool = False
+    fleet: Fleet, groups: Groups, *, allowed: Nodes | None = None, feasible: bool = False
 ) -> Placed | Unplaced:
     """All members of all groups, or why not. The fleet is not changed; see `take_members`.
 
     With `feasible` the caller vouches that `feasibility` found no obstacle, so it is not asked again.
     """
     if len(groups) == 1 and groups[0][1] == 1:
-        outcome = place_one(fleet, groups[0][0], allowed) or (0, 0, fleet)
+        outcome = place_one(fleet, groups[0][0], of_group(allowed, 0)) or (0, 0, fleet)
     else:
         outcome = _place_many(fleet, groups, allowed)
     if isinstance(outcome, Placed):
@@ -393,23 +290,24 @@ def place_gang(
 # Why not
 
 
-def feasibility(fleet: Fleet, groups: Groups, *, allowed: Mask | None = None) -> Unplaced | None:
+def feasibility(fleet: Fleet, groups: Groups, *, allowed: Nodes | None = None) -> Unplaced | None:
     """Why the groups could not be placed even if nothing else ran, or None if they could."""
     bare: Fleet | None = None
-    for request, count in groups:
-        mask = matching(fleet, request, allowed)
+    for index, (request, count) in enumerate(groups):
+        inside = of_group(allowed, index)
+        mask = matching(fleet, request, inside)
         matches = int(np.count_nonzero(mask))
         if not matches:
-            funnel, _ = candidates(fleet, request, allowed)
+            funnel, _ = candidates(fleet, request, inside)
             return Unplaced(Reason.NO_NODE_MATCHES, funnel, _no_match_text(request, funnel))
         slots = _slots(fleet, request)[mask]
         if not slots.any():
             bare = bare or fleet.empty()
-            funnel, _ = candidates(bare, request, allowed)
+            funnel, _ = candidates(bare, request, inside)
             (dimensions,) = _dimensions(bare, request, Split([mask]), mask)
             return Unplaced(Reason.EXCEEDS_EVERY_NODE, funnel, _short_text(request, matches, dimensions, empty=True))
         if int(np.minimum(slots, count).sum()) < count:
-            funnel, _ = candidates(fleet, request, allowed)
+            funnel, _ = candidates(fleet, request, inside)
             detail = (
                 f"{count} members needed at once; the {matches} matching nodes hold at most "
                 f"{int(slots.sum())} even when empty."
@@ -419,7 +317,7 @@ def feasibility(fleet: Fleet, groups: Groups, *, allowed: Mask | None = None) ->
         outcome = _place_many(bare or fleet.empty(), groups, allowed)
         if not isinstance(outcome, Placed):
             placed, index, _ = outcome
-            funnel, _ = candidates(fleet, groups[index][0], allowed)
+            funnel, _ = candidates(fleet, groups[index][0], of_group(allowed, index))
             total = sum(count for _, count in groups)
             request = groups[index][0]
             within = " within what is lent at once" if request.consumer is not None else ""
@@ -519,9 +417,10 @@ def _short_text(request: Request, matches: int, dimensions: Sequence[tuple[str, 
     return f"needs {FILTERS[name].words(request)} on one node; {where} has {have} {state}."
 
 
-def _waiting(fleet: Fleet, groups: Groups, allowed: Mask | None, placed: int, index: int, left: Fleet) -> Unplaced:
+def _waiting(fleet: Fleet, groups: Groups, allowed: Nodes | None, placed: int, index: int, left: Fleet) -> Unplaced:
     """The present shortage: of the group that failed, given what the members before it would take."""
-    inside = np.ones(len(fleet), dtype=np.bool_) if allowed is None else allowed
+    nodes = of_group(allowed, index)
+    inside = np.ones(len(fleet), dtype=np.bool_) if nodes is None else nodes
     unplaced = shortages(left, groups[index][0], Split([inside]))[0]
     total = sum(count for _, count in groups)
     if groups[index][0].together or groups[index][0].apart:
@@ -533,7 +432,7 @@ def _waiting(fleet: Fleet, groups: Groups, allowed: Mask | None, placed: int, in
 
 def shortages(fleet: Fleet, request: Request, split: Split) -> list[Unplaced]:
     """For each set of nodes what one more member is short of there now; it is known to have no room."""
-    usable = static = _static(fleet, request).passing
+    usable = static = static_answer(fleet, request).passing
     bounds = [""] * len(split.masks)
     if fleet.terms is not None and request.consumer is not None:
         usable = static & fleet.terms.usable(request.consumer, request.limit, request.held)
@@ -567,7 +466,7 @@ def obstacles(fleet: Fleet, groups: Groups, split: Split) -> Sequence[Unplaced |
     if _entangled(groups):
         return [feasibility(fleet, groups, allowed=mask) for mask in split.masks]
     ((request, count),) = groups
-    static, key = _static(fleet, request), (split, request, count)
+    static, key = static_answer(fleet, request), (split, request, count)
     found = static.obstacles.get(key)
     if found is None:
         slots = np.where(static.passing, np.minimum(_slots(fleet, request), count), 0)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.company import Bonds, Company
-from engine.fleet import NO_CARD, Fleet, Int64, Mask, Request
+from engine.fleet import NO_CARD, Fleet, Int64, Mask, Nodes, Request, of_group
 from engine.lending import Terms
 from engine.placement import Groups, Member, Placed, place_gang
 
@@ -238,7 +238,7 @@ class Profile:
         groups: Groups,
         duration: float,
         *,
-        allowed: Mask | None = None,
+        allowed: Nodes | None = None,
         not_before: float | None = None,
         accept: Callable[[float], bool] = lambda at: True,
     ) -> Slot | None:
@@ -250,7 +250,10 @@ class Profile:
 
         def place(at: float) -> Slot | None:
             lowest = self._lowest(at, at + duration)
-            if not all(_has_node(lowest, request, allowed) for request, _ in groups) or not accept(at):
+            roomy = all(
+                _has_node(lowest, request, of_group(allowed, index)) for index, (request, _) in enumerate(groups)
+            )
+            if not roomy or not accept(at):
                 return None
             end = at + duration
             fleet = self._as_fleet(lowest, None, self._terms(at, end), self._around(at, end))

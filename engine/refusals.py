@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from engine.choices import SEVERAL
 from engine.placement import Funnel, Member, Unplaced
 from engine.preemption import Cause
 from engine.quota import Shortage
@@ -21,6 +22,7 @@ class Refusal:
     members: tuple[Member, ...] = ()
     victims: tuple[tuple[int, Cause], ...] = ()
     flavor: str | None = None
+    flavors: tuple[str, ...] = ()
     # There is room for it now, which it may not take before somebody who has a reserved start.
     held: bool = False
 
@@ -31,6 +33,7 @@ class Deferred:
 
     __slots__ = ("_made", "_make", "held", "reason")
     flavor = None
+    flavors: tuple[str, ...] = ()
     members: tuple[Member, ...] = ()
     victims: tuple[tuple[int, Cause], ...] = ()
 
@@ -127,9 +130,9 @@ def _combined(reason: Reason, refusals: Sequence[Told]) -> Refusal:
     return Refusal(reason, chosen.detail, chosen.funnel, tried(refusals), held=held)
 
 
-def no_flavor(flavor: str) -> Refusal:
-    """The queue has no quota in the flavor."""
-    reason, detail = Reason.NO_FLAVOR, f"the tenant has no quota in flavor {flavor}."
+def no_flavor(flavor: str, missing: str) -> Refusal:
+    """The queue has no quota in the flavor, or in the `missing` one of several."""
+    reason, detail = Reason.NO_FLAVOR, f"the tenant has no quota in flavor {missing}."
     return Refusal(reason, detail, None, [{"flavor": flavor, "outcome": reason.value, "detail": detail}])
 
 
@@ -151,7 +154,7 @@ def no_quota(flavor: str, shortage: Shortage, reason: Reason) -> Refusal:
 
 def no_place(flavor: str, unplaced: Unplaced) -> Refusal:
     """No node takes it, with the funnel that says why."""
-    detail = f"flavor {flavor}: {unplaced.detail}"
+    detail = f"{'flavors' if SEVERAL in flavor else 'flavor'} {flavor}: {unplaced.detail}"
     entry: dict[str, object] = {
         "flavor": flavor,
         "outcome": unplaced.reason.value,

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from engine.choices import Choice
 from engine.evictions import Evictions
-from engine.fleet import Mask
 from engine.quota import FlavorResource, QuotaTree
-from engine.snapshot import Candidate
+from engine.snapshot import Candidate, charge_of
 
 
 @dataclass(slots=True)
@@ -33,7 +33,7 @@ class Rooms:
     """The rooms of all queues. `tree` is the cycle's own, `flavors` are those of each pool in their order."""
 
     def __init__(
-        self, tree: QuotaTree, flavors: Mapping[str, Sequence[tuple[str, Mask]]], evictions: Evictions | None
+        self, tree: QuotaTree, flavors: Mapping[str, Sequence[Choice]], evictions: Evictions | None
     ) -> None:
         self._tree, self._flavors, self._evictions = tree, flavors, evictions
         self._rooms: dict[tuple[int, str], Room] = {}
@@ -54,7 +54,7 @@ class Rooms:
         room = self._rooms.get(key)
         if room is None:
             potential = self._tree.potentials(item.queue)
-            covered = frozenset([flavor for flavor, _ in self._flavors[item.pool] if flavor in potential])
+            covered = frozenset([choice.name for choice in self._flavors[item.pool] if choice.name in potential])
             room = self._rooms[key] = Room(covered, potential)
             self._measure(room, item.queue)
         return room
@@ -121,3 +121,16 @@ def within(free: Mapping[str, int], amounts: Mapping[str, int]) -> bool:
         if amount > free.get(resource, 0):
             return False
     return True
+
+
+def covers(room: Room, choice: Choice) -> bool:
+    """Whether the queue has any quota in all flavors of the choice."""
+    return room.covered.issuperset(choice.flavors) if choice.flavors else choice.name in room.covered
+
+
+def affords(free: Mapping[str, Mapping[str, int]], item: Candidate, choice: Choice) -> bool:
+    """Whether what a job would be charged is free; the flavors are covered."""
+    if not choice.flavors:
+        return within(free[choice.name], item.amounts)
+    charge = charge_of(item, choice.name, choice.flavors)
+    return all(amount <= free[flavor].get(resource, 0) for (flavor, resource), amount in charge.items())

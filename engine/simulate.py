@@ -62,6 +62,8 @@ class Started:
     flavor: str
     members: tuple[Member, ...]
     saved: float | None = None
+    # What it is charged, unless that is all it asks for in its flavor.
+    usage: Mapping[FlavorResource, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +193,7 @@ class Simulation:
         # (time, what comes first at a time, number, what happens)
         self._events: list[tuple[float, int, int, object]] = []
         for item in started:
-            self._begin(item.job, item.since, item.flavor, item.members, item.saved)
+            self._begin(item)
         self._events += [(item.at, 1, next(self._number), item) for item in changes]
         self._events += [
             (max(start, job.candidate.submitted, job.candidate.not_before), 2, next(self._number), job) for job in jobs
@@ -266,9 +268,8 @@ class Simulation:
         self.waiting[number] = job
         self.estimates[number] = job.estimate or self.history.estimate(job.keys, job.limit)
 
-    def _begin(
-        self, job: Job, since: float, flavor: str, members: tuple[Member, ...], saved: float | None = None
-    ) -> None:
+    def _begin(self, started: Started) -> None:
+        job, since, flavor, members = started.job, started.since, started.flavor, started.members
         item = job.candidate.granted(members)
         record = self.records.setdefault(item.job, Record(item.job, item.submitted))
         record.started, record.flavor, record.nodes = since, flavor, tuple(member[2] for member in members)
@@ -277,10 +278,11 @@ class Simulation:
         if estimate is None:
             estimate = job.estimate or self.history.estimate(job.keys, job.limit)
             self.estimates[item.job] = estimate
-        usage = {fr: amount for fr, amount in charge_of(item, flavor).items() if amount}
+        charge = charge_of(item, flavor) if started.usage is None else started.usage
+        usage = {fr: amount for fr, amount in charge.items() if amount}
         places = placed_at(item.groups, members)
         plan = Running(item.job, item.queue, since + estimate.p90, usage, places)
-        safe = since if saved is None else saved
+        safe = since if started.saved is None else started.saved
         price = self._price(places) if item.budgets else 0.0
         live = _Live(job, since, since + job.length, flavor, members, places, usage, plan, safe, price)
         self._live[item.job] = live
@@ -372,9 +374,10 @@ class Simulation:
         assert verdict.flavor is not None
         item = job.candidate.granted(verdict.members)
         take_members(self.fleet, item.groups, verdict.members)
-        self.tree.add(item.queue, charge_of(item, verdict.flavor))
+        charge = charge_of(item, verdict.flavor, verdict.flavors)
+        self.tree.add(item.queue, charge)
         self._claims.discard(item.job)
-        self._begin(job, self.now, verdict.flavor, verdict.members)
+        self._begin(Started(job, self.now, verdict.flavor, verdict.members, usage=charge))
 
     def _preempt(self, verdict: Verdict) -> bool:
         """Victims stop at once; whether there were any."""

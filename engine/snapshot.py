@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from engine.backfill import Plan
+from engine.choices import Choice
 from engine.evictions import Places
 from engine.fleet import Fleet, Mask
 from engine.placement import Funnel, Groups, Member, Split
@@ -96,14 +97,14 @@ class PoolView:
     flavors: Sequence[tuple[str, Mask]]
 
     @cached_property
-    def inside(self) -> list[tuple[str, Mask]]:
+    def choices(self) -> list[Choice]:
         """The flavors with those of their nodes that are in the pool."""
-        return [(flavor, nodes & self.nodes) for flavor, nodes in self.flavors]
+        return [Choice(flavor, nodes & self.nodes) for flavor, nodes in self.flavors]
 
     @cached_property
     def split(self) -> Split:
         """The same nodes, to be asked about together."""
-        return Split([nodes for _, nodes in self.inside])
+        return Split([nodes & self.nodes for _, nodes in self.flavors])
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +141,8 @@ class Verdict(NamedTuple):
 
     `why` is the record of it. `position` counts the jobs of its queue that stay pending, this one included; 0 for
     a grant. `victims` are jobs with the cause, those included that are stopping already. `reserved` is the start
-    that is kept for a job that waits (epoch seconds), if there is one.
+    that is kept for a job that waits (epoch seconds), if there is one. `flavors` are those of its groups where these
+    have different ones; `flavor` names them together then.
     """
 
     job: int
@@ -153,6 +155,7 @@ class Verdict(NamedTuple):
     victims: tuple[tuple[int, Cause], ...] = ()
     scores: Mapping[str, object] = NO_SCORES
     reserved: float | None = None
+    flavors: tuple[str, ...] = ()
 
     @property
     def detail(self) -> str:
@@ -166,13 +169,27 @@ class Verdict(NamedTuple):
 
     @property
     def tried(self) -> Sequence[dict[str, object]]:
-        """An entry per flavor, in the order tried."""
+        """An entry per flavor, or choice of several, in the order tried."""
         return self.why.tried
 
 
-def charge_of(item: Candidate, flavor: str) -> dict[FlavorResource, int]:
-    """What a grant in this flavor is charged."""
-    return {(flavor, resource): amount for resource, amount in item.amounts.items()}
+def charge_of(item: Candidate, flavor: str, flavors: Sequence[str] = ()) -> dict[FlavorResource, int]:
+    """What a grant in this flavor is charged, or in these `flavors` by group."""
+    if not flavors:
+        return {(flavor, resource): amount for resource, amount in item.amounts.items()}
+    charge: dict[FlavorResource, int] = {}
+    for part, amounts in zip(flavors, shares(item), strict=True):
+        for resource, amount in amounts.items():
+            charge[part, resource] = charge.get((part, resource), 0) + amount
+    return charge
+
+
+def shares(item: Candidate) -> list[dict[str, int]]:
+    """What each group of a job is charged of its amounts, by resource."""
+    return [
+        {resource: amount for resource, amount in totals([group]).items() if amount and resource in item.amounts}
+        for group in item.groups
+    ]
 
 
 def queue_order(

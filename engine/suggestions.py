@@ -12,13 +12,14 @@ from math import ceil
 from typing import Any
 
 from engine.amounts import amount_text, bytes_text
+from engine.choices import choices
 from engine.cycle import decide
 from engine.filters.taints import tolerated
 from engine.fleet import WHOLE_CARD, Fleet, Request
 from engine.quota import FlavorResource, Node, QuotaTree
 from engine.quota import Limit as QuotaLimit
 from engine.relaxations import Relaxation, limits, prices, relaxations
-from engine.snapshot import Candidate, Snapshot, Verdict, totals
+from engine.snapshot import Candidate, Snapshot, Verdict, charge_of, totals
 
 # How much is given up, for the order of the suggestions: a constraint counts as much as a part of the request.
 # A tenant can tolerate, or name fewer labels, by itself; a lower trust gives up more than a region; quota has to
@@ -296,14 +297,15 @@ class _Search:
         if pool is None or queue not in tree:
             return
         after = self._tree_at_its_turn(tree)
-        for flavor, _ in pool.flavors:
-            for resource, amount in self.job.amounts.items():
-                fr = (flavor, resource)
+        seen: set[tuple[FlavorResource, int]] = set()
+        for choice in choices(self.fleet, self.job.groups, pool.choices, pool.split):
+            for fr, amount in charge_of(self.job, choice.name, choice.flavors).items():
                 limit = tree.nodes[queue].limits.get(fr, QuotaLimit(0))
                 missing = amount - after.available(queue, fr)
-                if missing <= 0:
+                if missing <= 0 or (fr, missing) in seen:
                     continue
-                nominal = limit.nominal + missing
+                seen.add((fr, missing))
+                (flavor, resource), nominal = fr, limit.nominal + missing
                 yield Suggestion(
                     "quota", {"flavor": flavor, "resource": resource, "nominal": limit.nominal},
                     {"flavor": flavor, "resource": resource, "nominal": nominal},
@@ -319,5 +321,5 @@ class _Search:
         for verdict in decide(self.world, now=self.now, limit=self.limit):
             if verdict.outcome == "grant" and verdict.flavor is not None:
                 other = by_job[verdict.job].granted(verdict.members)
-                after.add(other.queue, {(verdict.flavor, name): amount for name, amount in other.amounts.items()})
+                after.add(other.queue, charge_of(other, verdict.flavor, verdict.flavors))
         return after

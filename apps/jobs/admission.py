@@ -1,6 +1,6 @@
 """What a submission is refused for at once: requests that could never start as things are configured."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,10 +10,12 @@ from apps.core.errors import FieldError, Invalid
 from apps.fleet.models import Pool
 from apps.fleet.queries import PoolMembers
 from apps.tenants.models import Tenant
+from engine.choices import combinations
 from engine.placement import feasibility
+from engine.quota import FlavorResource, QuotaTree
 
 from .configuration import Configuration, configuration
-from .requests import amounts_of, groups_of, lent_to, of_tenant
+from .requests import Groups, amounts_of, groups_of, lent_to, of_tenant
 
 # What apps above this one know to be wrong with a spec: each appends its check in `AppConfig.ready()`.
 CHECKS: list[Callable[[Tenant, dict[str, Any]], list[FieldError]]] = []
@@ -45,7 +47,7 @@ def impossible(tenant: Tenant, spec: dict[str, Any], *, prefix: str = "") -> lis
     groups = of_tenant(groups_of(spec, fewest=True), tenant.pk)
     if configured.fleet.terms is not None:
         groups = lent_to(groups, tenant.domain_id, spec["time_limit"])
-    problem = _quota_problem(tenant, configured, pool, amounts_of(groups), prefix)
+    problem = _quota_problem(tenant, configured, pool, groups, prefix)
     if problem is None and pool.nodes:
         fleet = configured.fleet.fork()  # It keeps answers to itself, and several threads may ask.
         lent = {node_id for node_id in pool.nodes if pool.lends(node_id, tenant.domain_id)}
@@ -62,20 +64,22 @@ def impossible(tenant: Tenant, spec: dict[str, Any], *, prefix: str = "") -> lis
 
 
 def _quota_problem(
-    tenant: Tenant, configured: Configuration, pool: PoolMembers, amounts: dict[str, int], prefix: str
+    tenant: Tenant, configured: Configuration, pool: PoolMembers, groups: Groups, prefix: str
 ) -> FieldError | None:
-    """The mildest obstacle over the pool's flavors, when none of them could ever hold the job."""
+    """The mildest obstacle over the pool's flavors, when no choice of them for the groups could ever hold the job."""
     field = f"{prefix}groups[0].resources"
     leaf, tree = configured.tenants[tenant.pk].quota_node, configured.tree
     if leaf is None:
         message = f"Tenant {tenant.slug} has no quota: ask an operator for one."
         return FieldError(field="tenant", message=message, code="no_quota")
     covered = {resource for _, resource in tree.nodes[leaf].limits}
-    counted = {name: amount for name, amount in amounts.items() if name != "storage" or name in covered}
+    counted = [
+        {name: amount for name, amount in amounts_of([group]).items() if name != "storage" or name in covered}
+        for group in groups
+    ]
     shortage = None
-    for flavor, _ in pool.flavors:
-        keyed = {(flavor, resource): amount for resource, amount in counted.items()}
-        found = tree.ever_fits(leaf, keyed)
+    for usage in _usages(tree, leaf, [flavor for flavor, _ in pool.flavors], counted):
+        found = tree.ever_fits(leaf, usage)
         if found is None:
             return None
         if shortage is None or found.limit != "not covered":
@@ -83,6 +87,29 @@ def _quota_problem(
     if shortage is None:
         return FieldError(field=f"{prefix}intent.pool", message="The pool has no flavor.", code="no_flavor")
     return FieldError(field=field, message=shortage.text(), code="exceeds_max_quota")
+
+
+def _usages(
+    tree: QuotaTree, leaf: int, flavors: Sequence[str], amounts: Sequence[Mapping[str, int]]
+) -> Iterator[dict[FlavorResource, int]]:
+    """What the groups with these amounts would be charged in each choice of flavors that each could have by itself;
+    where a group could have none, in each flavor for all."""
+    open_to = [
+        [
+            place
+            for place, flavor in enumerate(flavors)
+            if tree.ever_fits(leaf, {(flavor, resource): amount for resource, amount in group.items()}) is None
+        ]
+        for group in amounts
+    ]
+    each = [(place,) * len(amounts) for place in range(len(flavors))]
+    for chosen in combinations(open_to) if all(open_to) else each:
+        usage: dict[FlavorResource, int] = {}
+        for place, group in zip(chosen, amounts, strict=True):
+            for resource, amount in group.items():
+                key = (flavors[place], resource)
+                usage[key] = usage.get(key, 0) + amount
+        yield usage
 
 
 def refuse_impossible(tenant: Tenant, spec: dict[str, Any]) -> None:

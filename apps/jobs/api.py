@@ -92,8 +92,22 @@ class PlacementAnswer(serializers.ModelSerializer[Placement]):
         read_only_fields = fields
 
 
+class Share(serializers.Serializer[Any]):
+    flavor = serializers.CharField()
+    amounts: Any = serializers.DictField(child=serializers.IntegerField())
+
+
 class AttemptAnswer(serializers.ModelSerializer[Attempt]):
-    flavor = serializers.CharField(source="grant.flavor", read_only=True)
+    flavor = serializers.CharField(
+        source="grant.flavor", read_only=True, help_text="Of all members, or those of the groups, in their order."
+    )
+    shares: Any = serializers.ListField(
+        source="grant.shares",
+        child=Share(),
+        allow_null=True,
+        read_only=True,
+        help_text="By group: its flavor and what the quota is charged for it; null where all have the same flavor.",
+    )
     price_per_hour = serializers.FloatField(
         source="grant.price", read_only=True, help_text="By the terms under which its nodes were lent when it began."
     )
@@ -106,6 +120,7 @@ class AttemptAnswer(serializers.ModelSerializer[Attempt]):
             "token",
             "state",
             "flavor",
+            "shares",
             "price_per_hour",
             "exit_code",
             "end_reason",

@@ -10,6 +10,7 @@ from apps.core.filters import ChoicesFilter, FilterSet, ReferenceFilter
 from apps.tenants.models import Tenant
 from engine.reasons import Reason
 
+from .labels import LabelFilter
 from .models import Job
 from .states import JobState
 
@@ -25,6 +26,7 @@ class JobFilter(FilterSet):
     )
     origin = django_filters.CharFilter(label="What made it, such as run:12.")
     held = django_filters.BooleanFilter(method="is_held", label="Whether a person holds it.")
+    label = LabelFilter(label="A label that it has, such as app=trainer; repeat it for jobs that have several.")
     unindexed = frozenset({"name", "pool"})
 
     def waits_for(self, rows: QuerySet[Job], _name: str, value: Sequence[str]) -> QuerySet[Job]:

@@ -1,6 +1,8 @@
 """Jobs, the grants that give them capacity, and the attempts and placements that run them."""
 
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from typing import Any
 
 from django.conf import settings
 from django.db import models
@@ -88,17 +90,34 @@ class Job(models.Model):
         return f"{self.pk} {self.name}"
 
 
+class JobLabel(models.Model):
+    """A label of a job, `key=value`, as it is searched for; the spec has them all. Written once, with the job."""
+
+    # Read from the label to the job, never the other way.
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="+", db_index=False)
+    label = models.CharField(max_length=127)
+
+    class Meta:
+        ordering = ["job_id"]
+        constraints = [models.UniqueConstraint(fields=["label", "job"], name="job_label_once")]
+
+    def __str__(self) -> str:
+        return f"{self.label} of job {self.job_id}"
+
+
 class Grant(models.Model):
     """Capacity given to a job, charged to a quota; a lease that ends by itself unless beats renew it.
 
-    `amounts`: resource → integer, the whole gang. `price` is what an hour of it costs, by the terms under which its
-    nodes were lent when it was given.
+    `amounts`: resource → integer, the whole gang. Where its groups have different flavors, `flavor` names them by group
+    (engine.choices.named) and `shares` is what each group is charged: [{"flavor", "amounts"}, …]. `price` is what an
+    hour of it costs, by the terms under which its nodes were lent when it was given.
     """
 
     job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="grants")
     quota_node = models.ForeignKey(QuotaNode, on_delete=models.PROTECT, related_name="grants", db_index=False)
-    flavor = models.CharField(max_length=63)
+    flavor = models.TextField()
     amounts = models.JSONField()
+    shares = models.JSONField(null=True)
     price = models.DecimalField(max_digits=24, decimal_places=9, default=Decimal(0))
     created_at = models.DateTimeField()
     lease_expires_at = models.DateTimeField()
@@ -117,6 +136,30 @@ class Grant(models.Model):
 
     def __str__(self) -> str:
         return f"grant {self.pk} of job {self.job_id}"
+
+    @property
+    def charges(self) -> list[tuple[str, dict[str, int]]]:
+        """What the quota is charged: (flavor, resource → integer), a flavor for each group if they have different ones.
+
+        Twice the same flavor may be among them.
+        """
+        if self.shares is None:
+            return [(self.flavor, self.amounts)]
+        return [(share["flavor"], share["amounts"]) for share in self.shares]
+
+
+def usage_of(
+    flavor: str, amounts: Mapping[str, int], shares: Sequence[Mapping[str, Any]] | None
+) -> dict[tuple[str, str], int]:
+    """What a grant is charged by (flavor, resource), from its columns; zeros are left out."""
+    if shares is None:
+        return {(flavor, resource): amount for resource, amount in amounts.items() if amount}
+    usage: dict[tuple[str, str], int] = {}
+    for share in shares:
+        for resource, amount in share["amounts"].items():
+            key = (share["flavor"], resource)
+            usage[key] = usage.get(key, 0) + amount
+    return {key: amount for key, amount in usage.items() if amount}
 
 
 class Attempt(models.Model):

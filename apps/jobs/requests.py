@@ -1,6 +1,6 @@
 """From a normalised job spec to what the engine places and charges."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -144,7 +144,7 @@ def lent_to(groups: Groups, domain: int, limit: float) -> Groups:
     return tuple((replace(request, consumer=domain, limit=limit), count) for request, count in groups)
 
 
-def amounts_of(groups: Groups) -> dict[str, int]:
+def amounts_of(groups: Iterable[tuple[Request, int]]) -> dict[str, int]:
     """What the whole job is charged, by resource: millicores, bytes, thousandths of a card."""
     totals = {"cpu": 0, "memory": 0, "storage": 0, "gpu": 0}
     for request, count in groups:

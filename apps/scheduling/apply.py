@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Collection, Hashable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -25,7 +26,7 @@ from engine.placement import NodeFree, allowed_by_terms, fits_node
 from engine.queues import Holder
 from engine.quota import QuotaTree
 from engine.reasons import Reason
-from engine.snapshot import Candidate, Verdict
+from engine.snapshot import Candidate, Verdict, charge_of, shares
 
 from .company import Suitable
 from .holders import LIVE
@@ -93,7 +94,9 @@ def _grant(observed: Observed, grants: Sequence[Verdict], now: datetime) -> int:
         placed = [(group, rank, int(node_ids[node]), cards) for group, rank, node, cards in verdict.members]
         held = candidate.granted(verdict.members)
         amounts = charged(tree, candidate.queue, dict(held.amounts))
-        keyed = {(verdict.flavor, resource): amount for resource, amount in amounts.items()}
+        if amounts != held.amounts:
+            held = replace(held, amounts=amounts)
+        keyed = charge_of(held, verdict.flavor, verdict.flavors)
         nodes = [node for _, _, node, _ in placed]
         if not suitable.allows(candidate, nodes) or not _take(fleet, rows, candidate, placed):
             continue
@@ -103,7 +106,7 @@ def _grant(observed: Observed, grants: Sequence[Verdict], now: datetime) -> int:
         tree.add(candidate.queue, keyed)
         names = [fleet.names[rows[node]] for _, _, node, _ in placed]
         price = _price(configured.lent, candidate, placed)
-        given.append(_given(job, candidate, verdict.flavor, amounts, placed, names, price))
+        given.append(_given(job, held, verdict, placed, names, price))
         decisions.append(
             Decision(
                 job=job,
@@ -161,7 +164,8 @@ def _holds(
 ) -> bool:
     """Whether the job fits the present tree once its victims have gone; if so, the tree is left like that."""
     gone: list[Holder] = []
-    usage = {(str(verdict.flavor), resource): amount for resource, amount in candidate.amounts.items() if amount}
+    charge = charge_of(candidate, str(verdict.flavor), verdict.flavors)
+    usage = {fr: amount for fr, amount in charge.items() if amount}
     fits = candidate.queue in tree
     for job, _ in verdict.victims if fits else ():
         holder = holders[job]
@@ -211,8 +215,7 @@ def _take(
 def _given(
     job: Job,
     candidate: Candidate,
-    flavor: str,
-    amounts: dict[str, int],
+    verdict: Verdict,
     placed: Sequence[tuple[int, int, int, tuple[int, ...]]],
     names: list[str],
     price: Decimal,
@@ -234,11 +237,12 @@ def _given(
     return Given(
         job=job,
         quota_node=candidate.queue,
-        flavor=flavor,
-        amounts=amounts,
+        flavor=str(verdict.flavor),
+        amounts=candidate.amounts,
         members=members,
         node_names=sorted(set(names)),
         price=price,
+        shares=list(zip(verdict.flavors, shares(candidate), strict=True)) if verdict.flavors else None,
     )
 
 

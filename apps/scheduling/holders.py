@@ -8,7 +8,7 @@ from django.conf import settings
 
 from apps.jobs.commands.checkpoints import of_all
 from apps.jobs.configuration import Configuration
-from apps.jobs.models import Attempt, Placement
+from apps.jobs.models import Attempt, Placement, usage_of
 from apps.jobs.states import ATTEMPT_LIVE, JOB_ACTIVE
 from engine.company import Bonds
 from engine.evictions import Places
@@ -51,11 +51,12 @@ def load_held(configured: Configuration, fleet: Fleet, now: datetime, bonds: Map
         "grant__quota_node_id",
         "grant__flavor",
         "grant__amounts",
+        "grant__shares",
     )
     # Read first: whoever is granted room between the two reads is no holder, rather than one without a place.
     found = list(rows)
     places, saved = _places(fleet, bonds)
-    for job, priority, submitted, started, stopping, by, since, queue, flavor, amounts in found:
+    for job, priority, submitted, started, stopping, by, since, queue, flavor, amounts, shares in found:
         minimum = configured.minimum_run.get(queue, 0)
         began = started or since
         ran = (now - began).total_seconds()
@@ -66,7 +67,7 @@ def load_held(configured: Configuration, fleet: Fleet, now: datetime, bonds: Map
                 priority=priority,
                 submitted=submitted.timestamp(),
                 since=since.timestamp(),
-                usage={(flavor, resource): amount for resource, amount in amounts.items() if amount},
+                usage=usage_of(flavor, amounts, shares),
                 evicting=bool(stopping),
                 lost=(now - (saved.get(job) or began)).total_seconds(),
                 protected=ran < minimum,

@@ -20,7 +20,8 @@ class Decision(models.Model):
     )
     reason = models.CharField(max_length=30, blank=True, default="")
     detail = models.TextField(blank=True, default="")
-    flavor = models.CharField(max_length=63, blank=True, default="")
+    # Of all members, or those of the groups named together (engine.choices.named).
+    flavor = models.TextField(blank=True, default="")
     tried = models.JSONField(default=list)
     scores = models.JSONField(default=dict)
     nodes = models.JSONField(default=list)

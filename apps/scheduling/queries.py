@@ -13,6 +13,7 @@ from apps.core.actors import Actor
 from apps.jobs.models import Job
 from apps.jobs.policies import jobs as job_policy
 from apps.jobs.states import JobState
+from engine.choices import SEVERAL
 from engine.reasons import TITLES, Reason
 from engine.suggestions import Suggestion, suggestions
 
@@ -58,7 +59,8 @@ def why(actor: Actor, job_id: int) -> Why:
     if job.state != JobState.PENDING:
         last = next((decision for decision in decisions if decision.outcome == "grant"), None)
         nodes = ", ".join(dict.fromkeys(last.nodes)) if last else ""
-        detail = f"Placed on {nodes} in flavor {last.flavor}." if last else job.detail
+        flavor = f"flavor{'s' * (SEVERAL in last.flavor)} {last.flavor}" if last else ""
+        detail = f"Placed on {nodes} in {flavor}." if last else job.detail
         tried = last.tried if last else []
         return Why(job, "", f"The job {STATE_WORDS[JobState(job.state)]}", detail, tried, None, decisions)
     title, now = TITLES[Reason(job.reason)], timezone.now()

@@ -1,5 +1,6 @@
 """Observe: who runs, where, and when each is expected to give its room back."""
 
+import json
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -8,6 +9,7 @@ from datetime import datetime
 import numpy as np
 from django.db import connection
 
+from apps.jobs.models import usage_of
 from engine.backfill import Running
 from engine.company import Bonds
 from engine.fleet import Fleet, Request
@@ -65,7 +67,7 @@ LIVE = "SELECT id, stop_reason <> '' FROM jobs_attempt WHERE state IN ('granted'
 ATTEMPTS = (
     "SELECT a.id, j.id, j.tenant_id, j.name, (j.spec->>'time_limit')::float8, j.priority, "
     "extract(epoch FROM j.submitted_at)::float8, j.equivalence, j.pool, g.quota_node_id, g.flavor, "
-    "ARRAY(SELECT key FROM jsonb_each_text(g.amounts)), ARRAY(SELECT value::bigint FROM jsonb_each_text(g.amounts)), "
+    "g.amounts, g.shares, "
     "extract(epoch FROM a.created_at)::float8, coalesce((j.spec->>'notice')::float8, 0), t.domain_id "
     "FROM jobs_attempt a JOIN jobs_grant g ON g.id = a.grant_id JOIN jobs_job j ON j.id = a.job_id "
     "JOIN tenants_tenant t ON t.id = j.tenant_id "
@@ -88,10 +90,8 @@ def live_runs() -> list[tuple[LiveRun, bool]]:
         fresh = [attempt for attempt in live if attempt not in kept]
         if fresh:
             cursor.execute(ATTEMPTS, [fresh])
-            for *first, queue, flavor, resources, amounts, since, notice, domain in cursor.fetchall():
-                usage = {
-                    (flavor, resource): amount for resource, amount in zip(resources, amounts, strict=True) if amount
-                }
+            for *first, queue, flavor, amounts, shares, since, notice, domain in cursor.fetchall():
+                usage = usage_of(flavor, json.loads(amounts), json.loads(shares) if shares else None)
                 kept[first[0]] = LiveRun(*first, queue, flavor, usage, since, notice, domain)
             cursor.execute(MEMBERS, [fresh])
             for attempt, group, rank, node, cpu, memory, storage, cards, milli in cursor.fetchall():

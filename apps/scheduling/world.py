@@ -1,6 +1,6 @@
 """The present as a world of the simulator: what is free follows from who runs, so that it cannot disagree with it."""
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -197,7 +197,7 @@ def _take(world: World, runs: Sequence[LiveRun], run_time: float) -> None:
             priority=run.priority,
             submitted=run.submitted,
             groups=groups,
-            amounts={resource: amount for (_, resource), amount in run.usage.items()},
+            amounts=_by_resource(run.usage),
             pool=world.view(run.tenant, run.pool),
             equivalence=world.alike(run.equivalence, groups, run.tenant, run.limit),
             budgets=world.budgets(run.job, run.tenant),
@@ -212,12 +212,19 @@ def _take(world: World, runs: Sequence[LiveRun], run_time: float) -> None:
         elapsed = max(0.0, world.now - run.since)
         seconds = _seconds(run.tenant, run.name, run.limit, run_time, elapsed)
         job = simulate.Job(candidate, seconds, run.limit, keys_of(run.tenant, run.name))
-        world.started.append(simulate.Started(job, run.since, run.flavor, members, saved.get(run.attempt)))
+        world.started.append(simulate.Started(job, run.since, run.flavor, members, saved.get(run.attempt), run.usage))
     for node in world.tree.nodes:
         if not world.tree.children(node):
             mine = usage.get(node, {})
             world.tree.remove(node, {fr: world.tree.usage(node, fr) for fr in {*world.tree.frs(), *mine}})
             world.tree.add(node, mine)
+
+
+def _by_resource(usage: Mapping[FlavorResource, int]) -> dict[str, int]:
+    sums: dict[str, int] = {}
+    for (_, resource), amount in usage.items():
+        sums[resource] = sums.get(resource, 0) + amount
+    return sums
 
 
 def _checkpoints() -> dict[int, float]:

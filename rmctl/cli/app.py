@@ -10,6 +10,7 @@ from rmctl.cli.backfill_commands import backfill_app
 from rmctl.cli.import_app import import_app
 from rmctl.cli.notify_app import notify_app
 from rmctl.cli.options import JobId, Json, TenantOption
+from rmctl.cli.region_commands import regions_app
 from rmctl.cli.run_commands import runs_app
 from rmctl.cli.slot_commands import slots_app
 from rmctl.cli.state_commands import state_app
@@ -28,6 +29,7 @@ app.add_typer(agent_app, name="agent")
 budget_app = typer.Typer(no_args_is_help=True, help="Budgets of domains, tenants, workflows and people.")
 app.add_typer(budget_app, name="budget")
 app.add_typer(runs_app, name="runs")
+app.add_typer(regions_app, name="regions")
 app.add_typer(backfill_app, name="backfill")
 app.add_typer(import_app, name="import")
 app.add_typer(slots_app, name="slots")
@@ -325,6 +327,23 @@ def list_(
     from rmctl.cli import listing
 
     listing.show(kind, tenant, state, where, limit, as_json)
+
+
+@app.command("jobs")
+def jobs_(
+    tenant: TenantOption = None,
+    state: Annotated[str | None, typer.Option(help="Only this state, or several: pending,running.")] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option("--label", "-l", help="KEY=VALUE that the job has, such as app=trainer; repeat for several."),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many rows.")] = 50,
+    as_json: Json = False,
+) -> None:
+    """List jobs that you can see, newest first."""
+    from rmctl.cli import listing
+
+    listing.show("jobs", tenant, state, None, limit, as_json, label=label)
 
 
 @app.command()

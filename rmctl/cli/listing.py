@@ -164,12 +164,19 @@ KINDS = {
 
 
 def show(
-    kind: str, tenant: str | None, wanted: str | None, where: list[str] | None, limit: int, as_json: bool
+    kind: str,
+    tenant: str | None,
+    wanted: str | None,
+    where: list[str] | None,
+    limit: int,
+    as_json: bool,
+    label: list[str] | None = None,
 ) -> None:
-    """One list as a table or JSON."""
+    """One list as a table or JSON; of jobs those that have all labels."""
     if kind not in KINDS:
         raise UsageError(f"There is no list of {kind}.{did_you_mean(kind, KINDS)} Lists: {', '.join(KINDS)}.")
-    filters = {"tenant": tenant, "state": wanted.split(",") if wanted else None, **pairs(where, "--filter")}
+    filters = {"tenant": tenant, "state": wanted.split(",") if wanted else None, "label": label}
+    filters |= pairs(where, "--filter")
     with client() as asked:
         rows = list(
             asked.pages(kind, limit=limit, **{name: value for name, value in filters.items() if value})

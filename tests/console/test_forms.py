@@ -37,6 +37,10 @@ def test_a_job_goes_into_the_form_and_comes_out_the_same() -> None:
         "secrets": "TOKEN=hub", "priority": "-5", "time_limit": "2h", "retries": "1",
         "min_count": "1", "on_preempt": "fail", "notice": "90s",
         "gpu_compute": "8.0", "architectures": "x86_64, aarch64", "max_price": "2.5", "together": "rack",
+        "regions": "eu, us", "jurisdictions": "EU", "trust": "1", "cpu_flags": "avx2", "interconnects": "nvlink",
+        "gpu_driver": "535", "python": "3.11", "image_present": "true", "datasets": "maps", "datasets_there": "corpus",
+        "near_region": "eu", "goal_cost": "5", "goal_latency": "2", "job_labels": "app=trainer\nenv=prod",
+        "near": "app=cache|db env=prod on zone, weight 5\napp=web", "away": "app=trainer on node",
     }  # fmt: skip
     spec = parse_job(forms.job_data(typed)).normalised()
     assert spec["intent"]["require"]["labels"] == {"zone": ["a", "b"], "disk": ["ssd"]}
@@ -44,6 +48,13 @@ def test_a_job_goes_into_the_form_and_comes_out_the_same() -> None:
     assert spec["intent"]["require"]["gpu_compute"] == "8.0" and spec["intent"]["require"]["max_price"] == 2.5
     assert spec["intent"]["together"]["levels"] == ["rack"]
     assert spec["groups"][0]["env"] == {"A": "1", "B": "x=y"}
+    assert spec["labels"] == {"app": "trainer", "env": "prod"} and spec["intent"]["goals"] == {"cost": 5, "latency": 2}
+    assert spec["intent"]["near"] == [
+        {"jobs": {"app": ["cache", "db"], "env": ["prod"]}, "key": "zone", "weight": 5},
+        {"jobs": {"app": ["web"]}, "key": "node", "weight": None},
+    ]
+    require = spec["intent"]["require"]
+    assert (require["regions"], require["trust"], require["image_present"]) == (["eu", "us"], 1, True)
     again = parse_job(forms.job_data(forms.job_values(spec))).normalised()
     assert again == spec
 
@@ -52,6 +63,11 @@ def test_a_job_goes_into_the_form_and_comes_out_the_same() -> None:
     ("name", "value", "field"),
     [
         ("count", "two", "groups[0].count"),
+        ("near", "trainer", "intent.near"),
+        ("away", "app=db at zone", "intent.away"),
+        ("goal_cost", "much", "intent.goals.cost"),
+        ("trust", "high", "intent.require.trust"),
+        ("job_labels", "trainer", "labels"),
         ("min_count", "few", "groups[0].min_count"),
         ("priority", "1.5", "priority"),
         ("env", "NOVALUE", "groups[0].env"),

@@ -312,6 +312,37 @@ def test_budgets_are_set_changed_and_removed(portal: FakePortal, rm: Any) -> Non
     assert rm("budget", "remove", "9").out == "Budget 9 is gone.\n"
 
 
+def test_jobs_are_listed_by_label(portal: FakePortal, rm: Any) -> None:
+    portal.on("GET jobs", page())
+    assert rm("jobs", "--label", "app=trainer", "-l", "env=prod", "--state", "running").status == 0
+    (asked,) = portal.requests("GET", "jobs")
+    assert asked.all_query["label"] == ["app=trainer", "env=prod"] and asked.all_query["state"] == ["running"]
+
+
+def test_regions_are_listed_set_and_removed(portal: FakePortal, rm: Any) -> None:
+    eu = {"name": "eu", "carbon": 300.0, "round_trips": {"us": 90.0}}
+    portal.on("GET regions", page(eu))
+    lines = rm("regions", "list").out.splitlines()
+    assert [line.split() for line in lines[1:]] == [["eu", "300", "us", "90"], ["us", "eu", "90"]]
+    portal.on("GET regions/eu", (200, eu))
+    portal.on("PUT regions/eu", (200, eu))
+    assert rm("regions", "set", "eu", "--way", "ap=150").status == 0
+    assert rm("regions", "set", "eu", "--carbon", "250", "--replace").status == 0
+    bodies = [asked.body for asked in portal.requests("PUT", "regions/eu")]
+    assert bodies == [
+        {"carbon": 300.0, "round_trips": {"us": 90.0, "ap": 150.0}},
+        {"carbon": 250.0, "round_trips": {}},
+    ]
+    portal.on("GET regions/ap", (404, {"title": "Not found", "status": 404, "code": "not_found", "detail": "No."}))
+    portal.on("PUT regions/ap", (200, {"name": "ap", "carbon": None, "round_trips": {"eu": 150.0}}))
+    assert "eu 150" in rm("regions", "set", "ap", "--way", "eu=150").out
+    assert rm("regions", "set", "eu").status == 2
+    done = rm("regions", "set", "eu", "--way", "us=far")
+    assert done.status == 2 and "--way us=far: milliseconds as a number" in done.err
+    portal.on("DELETE regions/eu", (204, b""))
+    assert rm("regions", "remove", "eu").out == "Region eu is forgotten, with the ways to it.\n"
+
+
 def test_checkpoints_are_listed_and_downloaded(portal: FakePortal, rm: Any, tmp_path: Path) -> None:
     data = b"packed"
     kept = {"group": 0, "rank": 0, "at": "2026-01-01T00:00:00Z", "size": 6, "created_at": "2026-01-01T00:00:00Z"}

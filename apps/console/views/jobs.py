@@ -5,7 +5,7 @@ from typing import Any
 from django.contrib import messages
 from django.db.models import Prefetch
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import redirect
+from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
@@ -17,14 +17,17 @@ from apps.execution.queries import job_artifacts, job_checkpoints
 from apps.fleet.queries import list_pools
 from apps.jobs import commands, policies
 from apps.jobs.consumption import cost_of
+from apps.jobs.labels import LABEL, LABELS_MAX, labelled
 from apps.jobs.models import Attempt, Job, Placement
 from apps.jobs.states import JobState
+from apps.scheduling.fitting import fits
 from apps.scheduling.queries import queued_now, recent_cycles, why
 from apps.tenants import policies as tenant_policies
 from apps.tenants.queries import tenant_named
 from engine.reasons import Reason
+from rmctl.spec import SpecError, parse_job
 
-from .. import forms, queries
+from .. import forms, placement_fields, queries
 from ..context import chosen_tenant, visible_tenants
 from ..pages import choice, known, number, page, page_of, show, text
 
@@ -50,7 +53,10 @@ def jobs(request: HttpRequest, actor: Actor) -> HttpResponse:
     state = choice(request, "state", JobState.values)
     origin = choice(request, "origin", ("people", "workflows"))
     words = text(request, "q")
+    wanted = text(request, "label").replace(",", " ").split()
+    wrong = next((label for label in wanted[:LABELS_MAX] if not LABEL.fullmatch(label)), None)
     rows, scans = queries.search_jobs(queries.visible_jobs(actor, tenant), words)
+    rows = rows.none() if wrong else labelled(rows, wanted[:LABELS_MAX])
     rows = rows.select_related("tenant", "owner").defer("spec", "tried", "result")
     if state:
         rows = rows.filter(state=state)
@@ -64,6 +70,7 @@ def jobs(request: HttpRequest, actor: Actor) -> HttpResponse:
         "page": page_of(request, rows, scans=scans),
         "tabs_of_states": [(value, label, counts.get(value)) for value, label in TABS],
         "state": state,
+        "wrong_label": wrong,
         "topics": _list_topics(request, actor),
     }
     return show(request, "console/jobs/page.html", context, {"job-list": "console/jobs/_list.html"})
@@ -225,6 +232,24 @@ def queue(request: HttpRequest, actor: Actor) -> HttpResponse:
     return show(request, "console/queue/page.html", context, {"queue-list": "console/queue/_list.html"})
 
 
+def _fit(request: HttpRequest, actor: Actor, values: dict[str, str]) -> HttpResponse:
+    """How many nodes fit what has been typed so far; nothing is submitted."""
+    context: dict[str, Any] = {}
+    try:
+        tenant = tenant_named(actor, values.get("tenant"))
+        tenant_policies.tenants.require(actor, "submit", tenant)
+        data = forms.job_data(values)
+        for group in data["groups"]:
+            if not group.get("script") and not group.get("command"):
+                group["script"] = "true"  # What runs does not matter to where it fits.
+        context["fits"] = fits(tenant, parse_job(data).normalised(), timezone.now())
+    except DomainError as error:
+        context["unclear"] = error.errors[0]["message"] if error.errors else error.detail
+    except SpecError as error:
+        context["unclear"] = str(error)
+    return render(request, "console/jobs/_fit.html", context)
+
+
 @require_http_methods(["GET", "HEAD", "POST"])
 @page
 def job_submit(request: HttpRequest, actor: Actor) -> HttpResponse:
@@ -240,6 +265,8 @@ def job_submit(request: HttpRequest, actor: Actor) -> HttpResponse:
         values = request.POST.dict()
         form.fill(values)
         kind = values.get("kind", "script")
+        if request.headers.get("HX-Target") == "job-fit":
+            return _fit(request, actor, values)
         try:
             tenant = tenant_named(actor, values.get("tenant"))
             made = commands.submit(actor=actor, tenant=tenant, data=forms.job_data(values))
@@ -262,6 +289,7 @@ def job_submit(request: HttpRequest, actor: Actor) -> HttpResponse:
         "crumbs": [{"label": "Jobs", "url": reverse("console:jobs")}, {"label": "Submit a job"}],
         "form": form,
         "kind": kind,
+        "placement_open": any(form[name].value or form[name].error for name in placement_fields.PATHS),
         "may_submit": bool(tenants),
     }
     return show(request, "console/jobs/submit.html", context, status=422 if request.method == "POST" else 200)

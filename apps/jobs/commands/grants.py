@@ -35,7 +35,10 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """A decided grant for a job that the caller has locked and seen pending; `price` is of an hour."""
+    """A decided grant for a job that the caller has locked and seen pending; `price` is of an hour.
+
+    `shares` are (flavor, amounts) by group, where these have different flavors.
+    """
 
     job: Job
     quota_node: int
@@ -44,6 +47,7 @@ class Given:
     members: Sequence[Member]
     node_names: Sequence[str] = ()
     price: Decimal = Decimal(0)
+    shares: Sequence[tuple[str, Mapping[str, int]]] | None = None
 
 
 def give_grants(items: Sequence[Given], now: datetime) -> None:
@@ -60,6 +64,7 @@ def give_grants(items: Sequence[Given], now: datetime) -> None:
             quota_node_id=item.quota_node,
             flavor=item.flavor,
             amounts=dict(item.amounts),
+            shares=item.shares and [{"flavor": flavor, "amounts": dict(mine)} for flavor, mine in item.shares],
             price=item.price,
             created_at=now,
             lease_expires_at=lease,
@@ -92,7 +97,11 @@ def give_grants(items: Sequence[Given], now: datetime) -> None:
     )
     members = [member for item in items for member in item.members]
     allocate(members, +1)
-    ledger.charge((item.quota_node, item.flavor, item.amounts) for item in items)
+    ledger.charge(
+        (item.quota_node, flavor, amounts)
+        for item in items
+        for flavor, amounts in item.shares or [(item.flavor, item.amounts)]
+    )
     record_all(
         SYSTEM,
         (
@@ -149,7 +158,7 @@ def release_grants(grants: Sequence[Grant], members: Iterable[Any], now: datetim
     update_rows(Grant, ("released_at",), [(grant.pk, now) for grant in grants])
     settle([grant.pk for grant in grants])
     allocate(members, -1)
-    ledger.release((grant.quota_node_id, grant.flavor, grant.amounts) for grant in grants)
+    ledger.release((grant.quota_node_id, flavor, amounts) for grant in grants for flavor, amounts in grant.charges)
 
 
 def pend(rows: Sequence[tuple[int, str, str, list[Any]]]) -> None:
@@ -225,6 +234,15 @@ def node_topics(attempt_ids: Iterable[int]) -> dict[int, tuple[str, ...]]:
     return {attempt_id: tuple(sorted(set(topics))) for attempt_id, topics in found.items()}
 
 
+# What live grants are charged, by leaf, flavor and resource.
+_HELD = (
+    "SELECT quota_node_id, part.flavor, key, sum(value::bigint) AS amount FROM jobs_grant, "
+    "LATERAL (SELECT jobs_grant.flavor, jobs_grant.amounts WHERE shares IS NULL UNION ALL "
+    "SELECT share->>'flavor', share->'amounts' FROM jsonb_array_elements(shares) AS share) AS part, "
+    "jsonb_each_text(part.amounts) WHERE released_at IS NULL GROUP BY 1, 2, 3"
+)
+
+
 def drift() -> list[str]:
     """Where the sums kept on nodes, cards and quota leaves differ from the unreleased grants; empty when exact."""
     problems = []
@@ -251,8 +269,7 @@ def drift() -> list[str]:
         cursor.execute(
             "SELECT coalesce(u.node_id, g.quota_node_id), coalesce(u.flavor, g.flavor), coalesce(u.resource, g.key), "
             "coalesce(u.used, 0), coalesce(g.amount, 0) FROM quotas_quotausage u "
-            "FULL JOIN (SELECT quota_node_id, flavor, key, sum(value::bigint) AS amount FROM jobs_grant, "
-            "jsonb_each_text(amounts) WHERE released_at IS NULL GROUP BY 1, 2, 3) g "
+            f"FULL JOIN ({_HELD}) g "
             "ON (g.quota_node_id, g.flavor, g.key) = (u.node_id, u.flavor, u.resource) "
             "WHERE coalesce(u.used, 0) <> coalesce(g.amount, 0)"
         )
@@ -294,8 +311,7 @@ def repair() -> list[str]:
         )
         cursor.execute(
             "UPDATE quotas_quotausage u SET used = coalesce(g.amount, 0) FROM quotas_quotausage v LEFT JOIN "
-            "(SELECT quota_node_id, flavor, key, sum(value::bigint) AS amount FROM jobs_grant, "
-            "jsonb_each_text(amounts) WHERE released_at IS NULL GROUP BY 1, 2, 3) g "
+            f"({_HELD}) g "
             "ON (g.quota_node_id, g.flavor, g.key) = (v.node_id, v.flavor, v.resource) WHERE u.id = v.id"
         )
     record_all(SYSTEM, [Fact("ledger.repaired", "ledger", 0, facts={"differences": problems[:100]}, topics=("quota",))])

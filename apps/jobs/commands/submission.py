@@ -20,6 +20,7 @@ from rmctl.spec import SpecError, parse_job
 
 from ..admission import default_pool, refuse_impossible
 from ..budgets import require_room
+from ..labels import rows_of
 from ..models import Job
 from ..requests import bonded, minimums_of
 
@@ -114,6 +115,7 @@ def submit_many(
             )
         )
     jobs = insert(rows)
+    insert(rows_of(job for job in jobs if job.bonded))  # Who has labels is.
     record_all(
         actor,
         (

@@ -1,0 +1,87 @@
+"""Backfill among jobs that want others near or away: reserved starts stay where they are there, too."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.backfill import Mode, Plan, Running
+from engine.company import Bonds, Company, Neighbours
+from engine.cycle import decide
+from engine.fleet import Fleet, Request
+from engine.placement import Groups, Placed, place_gang, take_members
+from engine.profile import placed_at
+from engine.quota import Limit, Node, QuotaTree
+from engine.snapshot import Snapshot
+
+from .test_backfill import NOW, after, outcomes
+from .worlds import RESOURCES, candidate, one_pool, row, totals
+
+LABELS = ((("app", "web"),), (("app", "db"),))
+NEIGHBOURS = [
+    Neighbours((("app", (name,)),), key) for name in ("web", "db") for key in ("zone", "node")
+]
+bonds = st.builds(
+    Bonds,
+    tenant=st.sampled_from([1, 1, 1, 2]),
+    labels=st.sampled_from([(), *LABELS]),
+    near=st.lists(st.sampled_from(NEIGHBOURS), max_size=1).map(tuple),
+    away=st.lists(st.sampled_from(NEIGHBOURS), max_size=1).map(tuple),
+)
+sizes = st.tuples(
+    st.sampled_from([1000, 2000, 4000, 8000]), st.sampled_from([0, 0, 1, 2])
+).map(lambda size: Request(cpu=size[0], gpu_count=size[1]))
+
+
+@st.composite
+def bonded_groups(draw: st.DrawFn) -> Groups:
+    """Of one group: equal members find places whenever there are any, so that a start that is lost is a fault."""
+    size = draw(sizes)
+    return [(Request(cpu=size.cpu, gpu_count=size.gpu_count, bonds=draw(st.none() | bonds)), draw(st.integers(1, 3)))]
+
+
+@st.composite
+def bonded(draw: st.DrawFn, mode: Mode) -> Snapshot:
+    """Up to four nodes in two zones or none, on which something runs, and up to six jobs that mind each other."""
+    rows = [
+        row(number, gpu_free=[1000] * draw(st.sampled_from([0, 2])),
+            labels=draw(st.sampled_from([{"zone": "a"}, {"zone": "b"}, {}])))
+        for number in range(draw(st.integers(2, 4)))
+    ]  # fmt: skip
+    fleet = Fleet.build(rows)
+    fleet.company = Company(fleet.domains)
+    limits = {("default", name): Limit(10**15) for name in RESOURCES}
+    tree, running = QuotaTree([Node(1, None, "q1", limits)], {}), []
+    for number in range(draw(st.integers(0, 4))):
+        groups = draw(bonded_groups())
+        placed = place_gang(fleet, groups)
+        if isinstance(placed, Placed):
+            take_members(fleet, groups, placed.members)
+            usage = {("default", name): amount for name, amount in totals(groups).items() if amount}
+            tree.add(1, usage)
+            end = NOW + draw(st.integers(1, 60))
+            running.append(Running(f"r{number}", 1, end, usage, placed_at(groups, placed.members)))
+    jobs = [
+        candidate(job, 1, draw(bonded_groups()), priority=draw(st.integers(0, 1)), equivalence=None)
+        for job in range(1, draw(st.integers(2, 6)) + 1)
+    ]
+    durations = {item.job: float(draw(st.integers(1, 80))) for item in jobs}
+    return Snapshot(fleet, one_pool(fleet), tree, jobs, plan=Plan(mode=mode, running=running, durations=durations))
+
+
+@pytest.mark.parametrize("mode", [Mode.EASY, Mode.CONSERVATIVE])
+@given(data=st.data())
+def test_a_reserved_start_never_moves_later_because_of_a_backfilled_job(mode: Mode, data: st.DataObject) -> None:
+    """Whatever was let ahead of it, the first job with a reservation could still start then, by itself at once."""
+    snapshot = data.draw(bonded(mode))
+    verdicts = decide(snapshot, now=NOW)
+    first = next((index for index, verdict in enumerate(verdicts) if verdict.reserved is not None), None)
+    if first is None:
+        return
+    head = verdicts[first]
+    before = [verdict for verdict in verdicts[:first] if verdict.outcome == "grant"]
+    everybody = [verdict for verdict in verdicts if verdict.outcome == "grant"]
+    alone = [item for item in snapshot.candidates if item.job == head.job]
+    left = [after(snapshot, granted) for granted in (before, everybody)]
+    then, now = (outcomes(Snapshot(one.fleet, one.pools, one.tree, alone, plan=one.plan))[head.job] for one in left)
+    assert then.reserved == head.reserved
+    assert now.outcome == "grant" or (now.reserved is not None and now.reserved <= (head.reserved or 0.0))
