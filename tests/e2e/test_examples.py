@@ -178,7 +178,7 @@ def test_new_orders_start_the_revenue(author: Author) -> None:
     assert author.end(caused[0]["id"]) == "succeeded"
     # 40 apples at 0.25, 3 loaves at 3.50, 2 coffees at 7.
     assert author.result(caused[0]["id"], "total") == {"deliveries": 1, "worth": 34.5}
-    (event,) = author.client.get(f"runs/{caused[0]['id']}/datasets")["events"]
+    (event,) = author.client.pages(f"runs/{caused[0]['id']}/datasets")
     assert (event["uri"], event["run"], event["task"]) == ("shop://orders", run, "take")
 
 
@@ -212,7 +212,8 @@ def test_sensor_waits_for_the_file(author: Author, bucket: Bucket) -> None:
     cards: Counter[str] = Counter()
     for node in nodes:
         cards[node["model"]] += int(node["gpu"])
-    assert author.result(run, "arrived") == {"url": f"{bucket.url}/nodes.csv", "bytes": NODES.stat().st_size}
+    seen = {"url": f"{bucket.url}/nodes.csv", "bytes": NODES.stat().st_size}
+    assert author.result(run, "arrived") == {"done": True, "value": seen}
     assert author.result(run, "count") == {"nodes": len(nodes), "gpus": cards}
 
 
