@@ -132,8 +132,22 @@ def test_training_publishes_a_model_that_is_better_than_a_constant(author: Autho
     assert (judged["pods"], judged["constant"]) == (1451, 0.7464)
     assert judged["accuracy"] > 0.9
     assert b'"weights"' in author.artifact(run, "publish", "model.json")
-    (kept,) = author.client.checkpoints(author.job(run, "fit")["id"])
-    assert kept["size"] > 0
+
+
+def test_training_goes_on_from_what_it_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from examples.train import fit
+
+    pods = "data/pods_default.csv.gz"
+    for folder in ("whole", "evicted"):
+        (tmp_path / folder).mkdir()
+    monkeypatch.chdir(tmp_path / "whole")
+    whole = fit(pods, 300)
+    monkeypatch.chdir(tmp_path / "evicted")
+    fit(pods, 250)  # Its last checkpoint is that of step 200.
+    said: list[str] = []
+    monkeypatch.setattr("builtins.print", said.append)
+    assert fit(pods, 300) == whole
+    assert said == ["5804 pods, 300 steps, 200 of them done before"]
 
 
 def test_training_stops_at_the_gate_without_training(author: Author) -> None:
