@@ -51,7 +51,8 @@ def fit(pods, steps):
     saved = checkpoint_folder() / "state.json"
     state = json.loads(saved.read_text()) if saved.exists() else {"step": 0, "weights": [0.0] * features.shape[1]}
     weights = numpy.array(state["weights"])
-    for step in range(state["step"], steps):
+    before = state["step"]
+    for step in range(before, steps):
         chances = 1 / (1 + numpy.exp(-features @ weights))
         gradient = features.T @ (answers - chances) / len(answers) - 1e-4 * weights
         curvature = (features.T * (chances * (1 - chances))) @ features / len(answers)
@@ -61,7 +62,7 @@ def fit(pods, steps):
             partial.write_text(json.dumps({"step": step + 1, "weights": weights.tolist()}))
             partial.replace(saved)
             checkpoint()
-    print(f"{len(answers)} pods, {steps} steps")
+    print(f"{len(answers)} pods, {steps} steps, {before} of them done before")
     return weights.tolist()
 
 

@@ -132,8 +132,22 @@ def test_training_publishes_a_model_that_is_better_than_a_constant(author: Autho
     assert (judged["pods"], judged["constant"]) == (1451, 0.7464)
     assert judged["accuracy"] > 0.9
     assert b'"weights"' in author.artifact(run, "publish", "model.json")
-    (kept,) = author.client.checkpoints(author.job(run, "fit")["id"])
-    assert kept["size"] > 0
+
+
+def test_training_goes_on_from_what_it_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from examples.train import fit
+
+    pods = "data/pods_default.csv.gz"
+    for folder in ("whole", "evicted"):
+        (tmp_path / folder).mkdir()
+    monkeypatch.chdir(tmp_path / "whole")
+    whole = fit(pods, 300)
+    monkeypatch.chdir(tmp_path / "evicted")
+    fit(pods, 250)  # Its last checkpoint is that of step 200.
+    said: list[str] = []
+    monkeypatch.setattr("builtins.print", said.append)
+    assert fit(pods, 300) == whole
+    assert said == ["5804 pods, 300 steps, 200 of them done before"]
 
 
 def test_training_stops_at_the_gate_without_training(author: Author) -> None:
@@ -178,7 +192,7 @@ def test_new_orders_start_the_revenue(author: Author) -> None:
     assert author.end(caused[0]["id"]) == "succeeded"
     # 40 apples at 0.25, 3 loaves at 3.50, 2 coffees at 7.
     assert author.result(caused[0]["id"], "total") == {"deliveries": 1, "worth": 34.5}
-    (event,) = author.client.get(f"runs/{caused[0]['id']}/datasets")["events"]
+    (event,) = author.client.pages(f"runs/{caused[0]['id']}/datasets")
     assert (event["uri"], event["run"], event["task"]) == ("shop://orders", run, "take")
 
 
@@ -212,7 +226,8 @@ def test_sensor_waits_for_the_file(author: Author, bucket: Bucket) -> None:
     cards: Counter[str] = Counter()
     for node in nodes:
         cards[node["model"]] += int(node["gpu"])
-    assert author.result(run, "arrived") == {"url": f"{bucket.url}/nodes.csv", "bytes": NODES.stat().st_size}
+    seen = {"url": f"{bucket.url}/nodes.csv", "bytes": NODES.stat().st_size}
+    assert author.result(run, "arrived") == {"done": True, "value": seen}
     assert author.result(run, "count") == {"nodes": len(nodes), "gpus": cards}
 
 
