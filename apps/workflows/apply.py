@@ -231,6 +231,9 @@ class _Batch:
         asked = {run_id: names for run_id, one in self.progress.items() if (names := one.growing.unasked())}
         if asked:
             found = unmade.made(asked)
+            limited = {run_id: found[run_id] for run_id in asked if self.progress[run_id].plan.limits}
+            if any(mine.waiting for known in limited.values() for mine in known.values()):
+                claims.note_lines(limited)
             waiting = {run_id: cleared for run_id in asked if (cleared := self.progress[run_id].grow(found[run_id]))}
             for row in load_waiting(waiting) if waiting else ():
                 self.progress[row.run].restart([row])

@@ -29,6 +29,7 @@ from .models import SlotClaim, SlotPool, Workflow
 from .path_history import weights_of
 from .plans import plan_of
 from .states import TASK_IN_FLIGHT, TASK_TERMINAL, TaskState
+from .unmade import Made
 
 if TYPE_CHECKING:
     from .progress import Progress
@@ -64,6 +65,18 @@ def consider(limited: Collection["Progress"]) -> None:
             pools.setdefault(tenant, {})[name] = pk
     for one in limited:
         one.limit(known, pools.get(one.run.tenant_id, {}))
+
+
+def note_lines(made: Mapping[int, Mapping[str, Made]]) -> None:
+    """Note how many of the instances of mapped tasks, by run and name, are in line for places."""
+    rows = _fetch(
+        "SELECT c.run_id, c.name, count(*) FROM workflows_slotclaim c JOIN workflows_task t ON t.id = c.task_id "
+        "WHERE c.run_id = ANY(%s) AND t.state = 'waiting' GROUP BY c.run_id, c.name",
+        [list(made)],
+    )
+    for run, name, count in rows:
+        if name in made[run]:
+            made[run][name].in_line = count
 
 
 def write(limited: Collection["Progress"], now: datetime) -> set[int]:

@@ -8,7 +8,7 @@ nobody told of (`unfinished`).
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 from rmctl.spec import ArgumentError, CompiledTask
@@ -24,7 +24,9 @@ from .unmade import Made
 class Growing:
     """The mapped tasks of one run during a pass, as far as instances of them are to be made or started."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Container[str]) -> None:
+        """`limits` has the tasks with limits over runs."""
+        self._limits = limits
         # Tasks to be looked at, and those that this pass has looked at.
         self.asked: set[str] = set()
         self._done: set[str] = set()
@@ -67,8 +69,11 @@ class Growing:
     def cleared(self, known: Iterable[str]) -> dict[str, int]:
         """Of those of the tasks with instances that wait, because they were cleared, how many are to start now."""
         found = [(name, self._known[name]) for name in known]
-        found = [(name, mine) for name, mine in found if mine.waiting and mine.queued <= mine.window // 2]
-        return {name: mine.window - mine.queued for name, mine in found}
+        return {
+            name: mine.window - mine.queued - mine.in_line
+            for name, mine in found
+            if mine.waiting > mine.in_line and mine.queued + mine.in_line <= mine.window // 2
+        }
 
     def restart(self, rows: Iterable[TaskRow]) -> None:
         """Instances that wait are to start in this pass."""
@@ -97,12 +102,15 @@ class Growing:
 
     def again(self, *, limited: bool) -> bool:
         """Whether a further pass has to go on with a task although perhaps no job will ever tell it to, as what it made
-        or started has ended at once or has no job. What waits for a place of a `limited` run is told of."""
+        or started has ended at once or has no job. What waits for a place, of a `limited` run or of a limit over runs,
+        is told of."""
         for name, rows in self._rows.items():
             known, states = self._known[name], Counter(row.state for row in rows)
-            more = known.count < self._widths[name] or (known.waiting > 0 and not limited)
-            waiting = known.waiting + states[TaskState.WAITING] if limited else 0
-            if more and waiting + known.queued + states[TaskState.QUEUED] <= known.window // 2:
+            more = known.count < self._widths[name] or (known.waiting > known.in_line and not limited)
+            told = known.queued + states[TaskState.QUEUED] + (known.waiting if limited else known.in_line)
+            if limited or name in self._limits:
+                told += states[TaskState.WAITING]
+            if more and told <= known.window // 2:
                 return True
         return False
 

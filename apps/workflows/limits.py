@@ -1,7 +1,7 @@
 """The limits over runs of one version, and what its tasks weigh where they compete for places."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -91,14 +91,15 @@ class Weighing:
 class Limiting:
     """The places of one run's tasks during a pass: which ready tasks have theirs, and which ask for them."""
 
-    def __init__(self, limits: Mapping[str, TaskLimit]) -> None:
-        self.limits = limits
+    def __init__(self, limits: Mapping[str, TaskLimit], cached: Collection[str]) -> None:
+        self.limits, self._cached = limits, cached
         self.pools: Mapping[str, int] = {}
         self.asked: list[Any] = []
         # Tasks that are ready only because they were given their places.
         self.resumed: set[int] = set()
         # How many more may ask, so that no more wait than could start in their run; None without a limit of it.
         self.room: int | None = None
+        self._in_line = 0
         self._known: Mapping[int, Known] = {}
 
     def concerned(self, rows: Iterable[Any]) -> list[int]:
@@ -109,8 +110,20 @@ class Limiting:
         """Of the ready rows those that go on now."""
         rows = list(rows)
         self._known = known
-        self.room = room if room is None else max(0, room - sum(row.pk in known for row in rows))
-        return [row for row in rows if row.name not in self.limits or self.unknown_pool(row) or self.admits(row)]
+        if room is not None:
+            self.room = max(0, room - self._in_line - len(known.keys() & {row.pk for row in rows}))
+            self._in_line += sum(row.pk in known and not known[row.pk].held for row in rows)
+        return [row for row in rows if self._goes_on(row)]
+
+    def _goes_on(self, row: Any) -> bool:
+        if row.name not in self.limits or self.unknown_pool(row):
+            return True
+        return self.looks_first(row) or self.admits(row)
+
+    def looks_first(self, row: Any) -> bool:
+        """Whether a task looks for an earlier result before it asks for places: with one it needs none. Who is in line
+        looks again once it has them."""
+        return row.name in self._cached and row.pk not in self._known and row.pk not in self.resumed
 
     def unknown_pool(self, row: Any) -> str:
         """The slot pool of a task, if there is none of that name."""
@@ -126,6 +139,7 @@ class Limiting:
             return False
         if self.room is not None:
             self.room -= 1
+            self._in_line += 1
         self.asked.append(row)
         row.detail, row.changed = self.limits[row.name].asks(), True
         return False

@@ -54,17 +54,21 @@ class TaskRow:
     result: Any = None
     # Whether its end came from the cache.
     cached: bool = False
+    _stored: tuple[Any, ...] = ()
 
     def __post_init__(self) -> None:
+        counts = (self.succeeded, self.failed, self.skipped)
         self.source = self.state
+        self._stored = (*counts, self.job, self.detail, self.queued_at, self.started_at, self.ended_at)
 
     def __str__(self) -> str:
         return self.name if self.index < 0 else f"{self.name}[{self.index}]"
 
     def reset(self) -> None:
-        """Take back what was done to a row whose transaction was rolled back; its counters were not touched."""
-        self.state, self.changed, self.ended_at, self.detail, self.result = self.source, False, None, "", None
-        self.cached = False
+        """Take back what was done to a row whose transaction was rolled back."""
+        self.state, self.changed, self.result, self.cached = self.source, False, None, False
+        self.succeeded, self.failed, self.skipped, self.job, self.detail, *times = self._stored
+        self.queued_at, self.started_at, self.ended_at = times
 
     def move(self, state: str, at: datetime, detail: str | None = None) -> None:
         """Take a new state; `at` is the time of that step."""
@@ -279,12 +283,15 @@ def load_all(runs: Iterable[int]) -> list[TaskRow]:
 
 
 def load_waiting(wanted: Mapping[int, Mapping[str, int]]) -> list[TaskRow]:
-    """So many instances that wait, the first ones, of these mapped tasks, by run and name."""
+    """So many instances that wait and are not in line for places, the first ones, of these mapped tasks, by run and
+    name."""
     asked = [(run, name, count) for run, names in wanted.items() for name, count in names.items()]
     rows = _fetch(
         f"SELECT {COLUMNS} FROM unnest(%s::bigint[], %s::text[], %s::int[]) AS w(run_id, name, count) "
         f"CROSS JOIN LATERAL (SELECT * FROM {ACTIVE_OF.format('w')} WHERE t.name = w.name "
-        "AND t.index >= 0 AND t.state = 'waiting' ORDER BY t.index LIMIT w.count) t ORDER BY t.id",
+        "AND t.index >= 0 AND t.state = 'waiting' "
+        "AND NOT EXISTS (SELECT 1 FROM workflows_slotclaim c WHERE c.task_id = t.id) "
+        "ORDER BY t.index LIMIT w.count) t ORDER BY t.id",
         [list(column) for column in zip(*asked, strict=True)],
     )
     return [TaskRow(*row) for row in rows]

@@ -65,8 +65,8 @@ class Progress:
         self.left_out: dict[str, str] = {}
         self.deferring = Deferring(run, plan, now)
         # Mapped tasks of which further instances are to be made.
-        self.growing = Growing()
-        self.limiting = Limiting(plan.limits)
+        self.growing = Growing(plan.limits)
+        self.limiting = Limiting(plan.limits, plan.cached)
         self.caching = Caching()
         # What tasks wait for, as far as this pass looks at it, and results of tasks that ended in it without a job.
         self.waits: dict[int, WaitRow] = {}
@@ -487,9 +487,10 @@ class Progress:
         if row.name in self.plan.limits:
             if pool := self.limiting.unknown_pool(row):
                 raise ArgumentError(f"There is no slot pool {pool} any more: create it, then clear {row}.")
-            if not self.limiting.admits(row):
-                return
-            row.detail = ""
+            if not self.limiting.looks_first(row):
+                if not self.limiting.admits(row):
+                    return
+                row.detail = ""
         self._submit(row, task, inputs)
         if isinstance(task.options, Poke):
             self.deferring.poke(row, task.options, self.waits.get(row.pk) if row.pk else None)
@@ -536,7 +537,7 @@ class Progress:
         finds nothing and no place waits like any other."""
         row = ask.row
         if found is None:
-            if self.slots == 0:
+            if self.slots == 0 or (row.name in self.plan.limits and not self.limiting.admits(row)):
                 return
             self._make_job(row, ask.task, ask.inputs)
             self.caching.answered.append((ask, found))

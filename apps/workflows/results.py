@@ -57,7 +57,7 @@ def _oversized(pairs: list[tuple[int, str]]) -> list[tuple[int, str]]:
     with connection.cursor() as cursor:
         cursor.execute(
             f"SELECT t.run_id, t.name {_JOIN} WHERE t.index >= 0 "
-            "GROUP BY t.run_id, t.name HAVING sum(octet_length(j.result::text)) > %s",
+            "GROUP BY t.run_id, t.name HAVING sum(octet_length(coalesce(t.result, j.result)::text)) > %s",
             [[run for run, _ in pairs], [name for _, name in pairs], RESULTS_BYTES],
         )
         return [(run, name) for run, name in cursor.fetchall()]

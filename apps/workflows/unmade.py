@@ -29,12 +29,14 @@ _ACTIVE = "g.index = -1 AND g.state IN ('deferred', 'queued', 'running') AND NOT
 @dataclass(slots=True)
 class Made:
     """How many instances of a mapped task have been made, and how many of them wait (for a place, or as they were
-    cleared), are queued and run, by the database."""
+    cleared), are queued and run, by the database. Of those that wait, `in_line` have asked for places at limits over
+    runs and are told when they have them."""
 
     count: int = 0
     waiting: int = 0
     queued: int = 0
     running: int = 0
+    in_line: int = 0
 
     @property
     def window(self) -> int:
