@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from .conftest import ROOT
 
@@ -17,9 +18,18 @@ def own_environment(**variables: str) -> dict[str, str]:
     return {**kept, **variables}
 
 
-def start(data: Path, port: int, said: list[str] | None = None, **variables: str) -> "subprocess.Popen[str]":
+class Running(subprocess.Popen[str]):
+    """A portal that ends with the block that it was started for, also where a test fails before it was stopped."""
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: Any) -> None:
+        if kind is not None and self.poll() is None:
+            self.terminate()
+        super().__exit__(kind, *rest)
+
+
+def start(data: Path, port: int, said: list[str] | None = None, **variables: str) -> Running:
     """Start `./portal up` with these variables and read on until it serves; `said` gets its lines."""
-    process = subprocess.Popen(
+    process = Running(
         [sys.executable, str(ROOT / "portal"), "up", "--port", str(port), "--data", str(data)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
