@@ -18,6 +18,7 @@ from airflow.utils.task_group import TaskGroup
 from helpers import rounded
 
 UNITS = {"kg": 1.0, "t": 1000.0}
+LONGEST = timedelta(hours=2)
 
 
 def in_kilograms(amount, unit):
@@ -64,9 +65,7 @@ with DAG(
     pick = BranchPythonOperator(task_id="pick", python_callable=choose, op_args=[weight.output])
     with TaskGroup("load", tooltip="Where it goes") as load:
         EmptyOperator(task_id="light")
-        BashOperator(
-            task_id="heavy", bash_command="exit 99", pool="crane", pool_slots=2, execution_timeout=timedelta(hours=2)
-        )
+        BashOperator(task_id="heavy", bash_command="exit 99", pool="crane", pool_slots=2, execution_timeout=LONGEST)
     joined = EmptyOperator(task_id="joined", trigger_rule="none_failed_min_one_success")
     gate = ShortCircuitOperator(task_id="gate", python_callable=is_open)
     there = PythonSensor(
