@@ -22,6 +22,11 @@ def canonical_image(name: str) -> str:
     tagged = "@" in rest or ":" in rest.rpartition("/")[2]
     return f"{first}/{rest}" if tagged else f"{first}/{rest}:latest"
 
+
 # Set where a task has asked for state; the agent puts the path of the task's door in it, a socket of this name.
 STATE_VARIABLE = "RM_STATE"
 STATE_SOCKET = "state.sock"
+# Keys of state, how many of them a workflow or a run has at most, and how large a value is as JSON.
+STATE_KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,199}")
+STATE_KEYS_MAX = 1000
+STATE_VALUE_BYTES = 64 * 1024

@@ -8,6 +8,7 @@ from rmctl.spec.errors import BadValue
 from rmctl.spec.kinds import JOBLESS
 from rmctl.spec.quantities import format_duration
 
+from . import limits
 from .dag import Dag, identifier
 
 RULES = {
@@ -19,15 +20,10 @@ OLD_RULES = {"none_failed_or_skipped": "none_failed_min_one_success", "dummy": "
 NO_LIMIT = "7d"
 # Fields that have no counterpart, with what they are for; reported where they differ from Airflow's default.
 NO_PLACE: Mapping[str, tuple[Any, str]] = {
-    "pool": ("default_pool", "pool {value}: there are no pools with slots"),
-    "pool_slots": (1, "pool_slots"),
     "queue": ("default", "queue {value}: choose nodes with intent"),
     "run_as_user": (None, "run_as_user {value}"),
     "executor": (None, "executor {value}"),
     "executor_config": ({}, "executor_config: say it with resources, image and intent"),
-    "max_active_tis_per_dag": (None, "max_active_tis_per_dag: no limit of a task over runs"),
-    "max_active_tis_per_dagrun": (None, "max_active_tis_per_dagrun: no limit of a mapped task in a run"),
-    "sla": (None, "sla: there is no deadline of a task"),
     "inlets": ([], "inlets: what a task reads is not recorded"),
     "start_from_trigger": (False, "start_from_trigger: it begins with a job"),
 }
@@ -50,6 +46,7 @@ def fields(dag: Dag, task: Mapping[str, Any], kind: str) -> dict[str, Any]:
         made["outlets"] = outlets
     if kind not in JOBLESS:
         made |= _job(task)
+    made |= limits.of_task(dag, task, kind)
     _report(dag, task)
     return made
 
@@ -106,13 +103,11 @@ def _report(dag: Dag, task: Mapping[str, Any]) -> None:
         value = common.get(field)
         if value is not None and value != default:
             dag.note("lost", message.format(value=value), name)
-    if common["priority_weight"] not in (None, 1):
-        dag.note("lost", "priority_weight: give the task a priority", name)
     for callback in task["callbacks"]:
-        dag.note("lost", f"{callback}: nothing is called", name)
+        dag.note("lost", f"{callback}: {limits.INSTEAD}", name)
     wanted = [field for field in ("email_on_failure", "email_on_retry") if common.get(field)]
     if common["email"] and wanted:
-        dag.note("lost", f"{', '.join(wanted)}: no mail is sent", name)
+        dag.note("lost", f"{', '.join(wanted)}: name a destination of kind email in notify", name)
     if any(common.get(field) for field in DOCS):
         dag.note("changed", "its documentation stays in the DAG file: tasks have no description", name)
     if common["task_display_name"] not in (None, name):

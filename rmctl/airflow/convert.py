@@ -10,7 +10,7 @@ from typing import Any
 from rmctl.spec import SpecError, parse_workflow
 from rmctl.spec.kinds import JOBLESS
 
-from . import checks, common, operators, schedule, wrapped
+from . import checks, common, limits, operators, schedule, wrapped
 from .dag import Dag, Options, identifier
 from .findings import Finding, NotCarried, Unportable
 
@@ -65,8 +65,7 @@ def _workflow(dag: Dag) -> Imported:
     definition |= schedule.read(facts, dag.options.now, dag.note)
     if facts["max_active_runs"] not in (None, 16):
         definition["max_active_runs"] = max(1, min(1000, facts["max_active_runs"] or 1000))
-    if facts["max_active_tasks"] not in (None, 16):
-        definition["max_active_tasks"] = facts["max_active_tasks"]
+    definition |= limits.of_dag(dag)
     declared = schedule.params(facts["params"], dag.note)
     _add_conf(dag, declared)
     dag.params = declared.get("properties", {})
@@ -78,6 +77,7 @@ def _workflow(dag: Dag) -> Imported:
     ways: Ways = {"native": [], "wrapped": [], "lost": []}
     tasks = [_task(dag, task, ways) for task in facts["tasks"]]
     definition["tasks"] = tasks
+    limits.note_pools(dag)
     files = _files(dag, tasks, bool(ways["wrapped"]))
     defaults: dict[str, Any] = {"time_limit": common.NO_LIMIT}
     if ways["wrapped"]:
@@ -116,9 +116,7 @@ def _report(dag: Dag) -> None:
     """Note what there is no place for in a workflow."""
     facts = dag.facts
     for callback in facts["callbacks"]:
-        dag.note("lost", f"{callback} of the DAG: nothing is called")
-    if facts["dagrun_timeout"]:
-        dag.note("lost", "dagrun_timeout: a run has no time limit, its tasks have")
+        dag.note("lost", f"{callback} of the DAG: {limits.INSTEAD}")
     if facts["fail_stop"] or facts["fail_fast"]:
         dag.note("lost", "fail_fast: tasks beside the one that failed go on")
     if facts["access_control"]:

@@ -29,6 +29,7 @@ class Dag:
 
     def __init__(self, facts: Mapping[str, Any], file: Mapping[str, Any], read: Mapping[str, Any], options: Options):
         self.facts, self.options = facts, options
+        self.airflow: str = read["airflow"]
         self.path: str = file["file"]
         self.folder = os.path.dirname(self.path)
         # What the author's modules are imported from: the given root, else the folder of the file.
@@ -43,6 +44,8 @@ class Dag:
         local = {self.imported_as(path): (path, self.sources[path]) for path in self.modules}
         self.taken = Taken(self.module, local, options.present)
         self.params: dict[str, Any] = {}
+        # The slot pools that its tasks take slots of: how many, by task.
+        self.pools: dict[str, dict[str, int]] = {}
         self._before: dict[str, set[str]] = {}
 
     def imported_as(self, path: str) -> str:

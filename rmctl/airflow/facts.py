@@ -40,6 +40,9 @@ CALLBACKS = (
 def main(arguments):
     """Read the files and write the facts."""
     output, root, files = arguments[0], arguments[1], arguments[2:]
+    # Python puts the folder of a script first: no module beside this one stands in for one of Airflow's packages.
+    here = os.path.dirname(os.path.abspath(__file__))
+    sys.path = [folder for folder in sys.path if os.path.abspath(folder or ".") != here]
     import airflow
 
     make_tables()
@@ -160,6 +163,10 @@ class Reader:
             [*(getattr(dag, "user_defined_macros", None) or ()), *(getattr(dag, "user_defined_filters", None) or ())]
         )
         facts["callbacks"] = [name for name in CALLBACKS if getattr(dag, name, None)]
+        facts["deadlines"] = [
+            {"reference": type(alert.reference).__name__, "seconds": seconds_of(alert.interval)}
+            for alert in listed(getattr(dag, "deadline", None))
+        ]
         facts["schedule"] = self.schedule(dag)
         facts["params"] = {name: self.param(dag.params, name) for name in dag.params}
         facts["groups"] = self.groups(dag)
@@ -226,7 +233,7 @@ class Reader:
             "upstream": sorted(task.upstream_task_ids),
             "trigger_rule": str(getattr(task.trigger_rule, "value", task.trigger_rule)),
             "group": group.group_id if group is not None and group.group_id else None,
-            "weight_rule": type(getattr(task, "weight_rule", "")).__name__,
+            "weight_rule": rule_name(getattr(task, "weight_rule", "downstream")),
             "callbacks": [name for name in CALLBACKS if getattr(task, name, None)],
             "hooked": bool(getattr(task, "_pre_execute_hook", None) or getattr(task, "_post_execute_hook", None)),
             "pokes": own_method(kind, "poke"),
@@ -325,6 +332,21 @@ class Reader:
             "free": list(code.co_freevars),
             "decorated": hasattr(value, "__wrapped__"),
         }
+
+
+def listed(value):
+    """One thing or several, as a list."""
+    return [] if value is None else list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def seconds_of(interval):
+    """A fixed time; None for one that is known only when it is asked for."""
+    return interval.total_seconds() if isinstance(interval, datetime.timedelta) else None
+
+
+def rule_name(rule):
+    """The weight rule: the name of a rule of Airflow before 2.9, or the class of one since."""
+    return str(getattr(rule, "value", rule)) if isinstance(rule, str) else type(rule).__name__
 
 
 def in_order(tasks):

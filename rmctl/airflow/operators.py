@@ -5,12 +5,11 @@ import shlex
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from . import approvals, waiting
-from .checks import is_template
-from .dag import Dag, identifier
+from . import approvals, mapping, waiting
+from .dag import Dag
 from .findings import Unportable
 from .functions import parameters
-from .schedule import holds_objects
+from .mapping import argument
 
 Facts = Mapping[str, Any]
 
@@ -30,7 +29,6 @@ CONTEXT = {
     "task_instance_key_str", "task_reschedule_count", "templates_dict", "test_mode", "ti", "triggering_asset_events",
     "triggering_dataset_events", "try_number", "var",
 }  # fmt: skip
-MAX_MAP = 1024
 
 
 def empty(dag: Dag, task: Facts) -> dict[str, Any]:
@@ -49,12 +47,12 @@ def bash(dag: Dag, task: Facts) -> dict[str, Any]:
     given = task["arguments"]
     _plain_output(given)
     command = given.get("bash_command")
-    mapping: dict[str, Any] = {}
+    made: dict[str, Any] = {"kind": "bash"}
     if "map" in task:
-        over = _one_list(task)
-        if over[0] != "bash_command" or is_template(over[1]) or "value" not in over[1]:
+        over = mapping.plain(mapping.product(task["map"]["value"])) if task["map"]["kind"] == "lists" else {}
+        if over.get("over", {}).keys() != {"bash_command"} or "value" not in over["over"]["bash_command"]:
             raise Unportable("it is mapped over something else than literal commands")
-        mapping = {"map": {"over": {"bash_command": over[1]}, "limit": MAX_MAP}}
+        made["map"] = over
         command = 'eval "$RM_ARG_BASH_COMMAND"'
     if not isinstance(command, str):
         raise Unportable("its command is not a text")
@@ -67,7 +65,7 @@ def bash(dag: Dag, task: Facts) -> dict[str, Any]:
         command = f"cd {shlex.quote(_text('cwd', given['cwd']))}\n{command}"
     if task["common"]["do_xcom_push"] is not False and dag.is_read(task["id"]):
         command = LAST_LINE.format(command=command)
-    return dag.checked(task, {"kind": "bash", "script": command, **({"env": env} if env else {}), **mapping})
+    return dag.checked(task, {**made, "script": command, **({"env": env} if env else {})})
 
 
 # As in Airflow, standard error belongs to the output whose last line is the result.
@@ -109,24 +107,20 @@ def python(dag: Dag, task: Facts) -> dict[str, Any]:
         raise Unportable("its function comes from another file")
     if given.get("templates_dict") or given.get("templates_exts"):
         raise Unportable("it has a templates_dict")
-    mapping = {}
-    mapped = None
-    if "map" in task:
-        mapped = _one_list(task)
-        mapping = {"map": {"over": {mapped[0]: mapped[1]}, "limit": MAX_MAP}}
+    mapped = {"map": mapping.of_function(task)} if "map" in task else {}
     if task["common"]["do_xcom_push"] is False:
         raise Unportable("what its function returns is not to be kept")
     node = dag.module.functions.get(function["line"])
     if node is None or "<lambda>" in function["$callable"]:
         raise Unportable("its function is a lambda")
-    arguments = _arguments(node, given, mapped[0] if mapped else None)
+    arguments = _arguments(node, given, mapped.get("map", {}))
     dag.taken.take(function)
-    definition = {"kind": "python", "file": FUNCTIONS_FILE, "function": node.name, **mapping}
+    definition = {"kind": "python", "file": FUNCTIONS_FILE, "function": node.name, **mapped}
     return dag.checked(task, {**definition, **({"arguments": arguments} if arguments else {})})
 
 
-def _arguments(node: Any, given: Facts, mapped: str | None) -> dict[str, Any]:
-    """The arguments of a function as Airflow would give them. Raises Unportable."""
+def _arguments(node: Any, given: Facts, mapped: Facts) -> dict[str, Any]:
+    """The arguments of a function as Airflow would give them besides those of its `map`. Raises Unportable."""
     names, optional, keywords = parameters(node)
     op_args, op_kwargs = given.get("op_args") or [], given.get("op_kwargs") or {}
     if keywords:
@@ -136,45 +130,30 @@ def _arguments(node: Any, given: Facts, mapped: str | None) -> dict[str, Any]:
     if len(op_args) > len(names):
         raise Unportable(f"{node.name} is given more arguments than it takes")
     values = {**dict(zip(names, op_args, strict=False)), **op_kwargs}
+    some = mapping.taken(mapped)
+    every, unknown = mapping.given(mapped) if mapped else (set(), False)
+    if some & values.keys():
+        raise Unportable(f"{node.name} is given {', '.join(sorted(some & values.keys()))} by both partial and expand")
+    if (extra := sorted(some.difference(names))) and node.args.kwarg is None:
+        raise Unportable(f"{node.name} does not take {', '.join(extra)}")
     arguments = {name: argument(name, value) for name, value in values.items() if name in names}
     if extra := sorted(values.keys() - arguments.keys()):
         if node.args.kwarg is None:
             raise Unportable(f"{node.name} does not take {', '.join(extra)}")
         arguments |= {name: argument(name, values[name]) for name in extra}
     for name in names:
-        if name in arguments or name == mapped:
+        if name in arguments or name in every:
             continue
-        if name in TEXTS:
+        if name in some:
+            if name not in optional:
+                raise Unportable(f"{node.name} is not given {name} by all that it is mapped over")
+        elif name in TEXTS:
             arguments[name] = {"value": f"{{{{ {name} }}}}"}
         elif name in CONTEXT:
             raise Unportable(f"{node.name} takes {name} of Airflow's context")
-        elif name not in optional:
+        elif name not in optional and not unknown:
             raise Unportable(f"{node.name} is not given {name}")
     return arguments
-
-
-def argument(name: str, value: Any) -> dict[str, Any]:
-    """A value of the facts as an argument of a definition. Raises Unportable for what is not JSON."""
-    if isinstance(value, Mapping) and "$xcom" in value:
-        key = {} if value["key"] == "return_value" else {"key": value["key"]}
-        return {"result": identifier(value["$xcom"]), **key}
-    if holds_objects(value):
-        raise Unportable(f"its argument {name} is not JSON, nor the result of one task")
-    return {"value": value}
-
-
-def _one_list(task: Facts) -> tuple[str, dict[str, Any]]:
-    """The one argument that a task is mapped over, and its list."""
-    mapping = task["map"]
-    if mapping["kind"] != "lists" or len(mapping["value"]) != 1:
-        raise Unportable("it is mapped over several arguments at once")
-    [(name, value)] = mapping["value"].items()
-    over = argument(name, value)
-    if "value" in over and not isinstance(value, list):
-        raise Unportable("it is mapped over something that is not a list")
-    if is_template(over):
-        raise Unportable("it is mapped over templates")
-    return name, over
 
 
 def branch(dag: Dag, task: Facts) -> dict[str, Any]:
@@ -270,6 +249,6 @@ def native(dag: Dag, task: Facts) -> dict[str, Any]:
         raise Unportable(f"{task['type']} is an operator of its own")
     if task["hooked"]:
         raise Unportable("it has hooks that run before or after it")
-    if "map" in task and handler not in (bash, python):
+    if "map" in task and handler not in (bash, python, waiting.trigger):
         raise Unportable(f"it is a mapped {task['type']}")
     return handler(dag, task)

@@ -9,6 +9,7 @@ from rmctl.spec.quantities import format_duration
 from .checks import is_template
 from .dag import Dag, identifier
 from .findings import NotCarried, Unportable
+from .mapping import MAX_MAP, listed, plain
 from .schedule import holds_objects
 
 STATES = {"success": "succeeded", "failed": "failed"}
@@ -131,8 +132,19 @@ def trigger(dag: Dag, task: Mapping[str, Any]) -> dict[str, Any]:
     made: dict[str, Any] = {"workflow": identifier(workflow), **({"logical_time": "own"} if own else {})}
     if given.get("wait_for_completion"):
         made |= {"wait": True, **_states({"failed_states": ["failed"], **_named(given)})}
+    mapped = {"map": _runs(task["map"])} if "map" in task else {}
     dag.note("needed", f"the workflow {identifier(workflow)}, which is started", task["id"])
-    return {"kind": "trigger_run", "trigger_run": made, **({"arguments": arguments} if arguments else {})}
+    return {"kind": "trigger_run", "trigger_run": made, **({"arguments": arguments} if arguments else {}), **mapped}
+
+
+def _runs(mapping: Mapping[str, Any]) -> dict[str, Any]:
+    """The `map` of a mapped TriggerDagRunOperator: a run for each conf."""
+    if mapping["kind"] != "lists" or set(mapping["value"]) != {"conf"}:
+        raise NotCarried("runs that are started are mapped over conf alone")
+    try:
+        return plain({"kwargs": listed("conf", mapping["value"]["conf"]), "limit": MAX_MAP})
+    except Unportable as error:
+        raise NotCarried(str(error)) from None
 
 
 def _named(given: Mapping[str, Any]) -> dict[str, Any]:

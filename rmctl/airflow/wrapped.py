@@ -6,16 +6,14 @@ its id and calls what Airflow would call.
 
 import ast
 from collections.abc import Iterator, Mapping
-from itertools import product
 from typing import Any
 
 from rmctl.spec.templates import texts
 
 from . import checks, waiting
 from .dag import Dag, identifier
-from .findings import NotCarried
-from .operators import MAX_MAP
-from .schedule import holds_objects
+from .findings import NotCarried, Unportable
+from .mapping import MAX_MAP, listed, pairs, product
 
 RUNNER_FILE = "airflow_task.py"
 DAGS_FOLDER = "dags"
@@ -43,8 +41,7 @@ def wrapped(dag: Dag, task: Mapping[str, Any]) -> dict[str, Any]:
     made: dict[str, Any] = {"kind": "bash", "script": SCRIPT, "resources": {"memory": MEMORY}}
     arguments = _inputs(dag, task)
     if "map" in task:
-        env["AIRFLOW_MAP"], over = _over(task)
-        made["map"] = {"over": {ITEM: over}, "limit": MAX_MAP}
+        env["AIRFLOW_MAP"], made["map"] = _map(task)
     connections, variables = needs(dag, task)
     made |= {"connections": connections} if connections else {}
     made |= {"variables": variables} if variables else {}
@@ -104,37 +101,20 @@ def _function(dag: Dag, task: Mapping[str, Any]) -> ast.AST | None:
     return dag.module.functions.get(function["line"])
 
 
-def _over(task: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """What is mapped over: the name of the argument that an item is, or `*` where it is an object of arguments."""
+def _map(task: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """What airflow_task.py is told of an instance, and the `map`: the argument that an item is, `*` where it is an
+    object of arguments, or several arguments with commas between, each of which comes by itself. Raises NotCarried."""
     mapping = task["map"]
     value = mapping["value"]
-    if mapping["kind"] == "objects":
-        return "*", _list(value)
-    if len(value) == 1:
-        [(name, only)] = value.items()
-        if not isinstance(only, Mapping) or "$xcom" in only:
-            return name, _list(only)
-    lists = {name: _items(item) for name, item in value.items()}
-    names = list(lists)
-    return "*", {"value": [dict(zip(names, items, strict=True)) for items in product(*lists.values())]}
-
-
-def _list(value: Any) -> dict[str, Any]:
-    if isinstance(value, Mapping) and "$xcom" in value:
-        key = {} if value["key"] == "return_value" else {"key": value["key"]}
-        return {"result": identifier(value["$xcom"]), **key}
-    return {"value": _items(value)}
-
-
-def _items(value: Any) -> list[Any]:
-    """The items of a literal list, or the pairs of a literal object. Raises NotCarried."""
-    if isinstance(value, Mapping) and not any(str(key).startswith("$") for key in value):
-        value = [[key, item] for key, item in value.items()]
-    if not isinstance(value, list) or holds_objects(value):
-        raise NotCarried("it is mapped over results of several tasks, or over what is not one list of JSON")
-    if len(value) > MAX_MAP:
-        raise NotCarried(f"it is mapped over {len(value)} items, more than {MAX_MAP}")
-    return value
+    try:
+        if mapping["kind"] == "objects":
+            return "*", {"over": {ITEM: listed(ITEM, pairs(value))}, "limit": MAX_MAP}
+        if len(value) == 1:
+            [(name, only)] = value.items()
+            return name, {"over": {ITEM: listed(ITEM, pairs(only))}, "limit": MAX_MAP}
+        return ",".join(value), product({f"map_{name}": pairs(items) for name, items in value.items()})
+    except Unportable as error:
+        raise NotCarried(str(error)) from None
 
 
 def needs(dag: Dag, task: Mapping[str, Any]) -> tuple[list[str], list[str]]:

@@ -23,6 +23,7 @@ from typing import Any, TextIO
 
 import rmctl
 from rmctl import render, runner
+from rmctl.names import STATE_VARIABLE
 from rmctl.spec import CompiledTask
 from rmctl.spec.templates import KEY, STATUS
 
@@ -50,6 +51,8 @@ class Machine:
         self, folder: Path, bundle: bytes | None, files: Mapping[str, Path], stored: Stored, *, isolated: bool
     ) -> None:
         self.folder, self.bundle, self.files, self.stored, self.isolated = folder, bundle, files, stored, isolated
+        # The socket of what answers tasks that ask for state.
+        self.state: Path | None = None
         self._modules: dict[str, ModuleType] = {}
 
     def run(self, task: CompiledTask, job: Mapping[str, Any], name: str, write: Callable[[str], None]) -> Ended:
@@ -105,6 +108,7 @@ class Machine:
             "RM_ARTIFACTS": str(place / "artifacts"),
             "RM_CHECKPOINT": str(place / "checkpoint"),
             "RM_CHECKPOINT_DIR": str(place / "saved"),
+            **({STATE_VARIABLE: str(self.state)} if STATE_VARIABLE in group["env"] else {}),
         }  # fmt: skip
 
     def _call(

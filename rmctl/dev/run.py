@@ -17,6 +17,7 @@ from rmctl.spec.kinds import Approval, Poke, TriggerRun, WaitForRun
 from rmctl.spec.moments import moment_in
 from rmctl.spec.quantities import parse_seconds
 
+from . import told
 from .answers import NoAnswer, answer
 from .execute import Ended, Machine
 from .interval import interval_of
@@ -73,27 +74,47 @@ class Run:
 
     def go(self) -> None:
         """Run to the end."""
+        if not any(task.get("state") for task in self.plan.tasks.values()):
+            self._go()
+            return
+        # Loaded only by workflows that keep something.
+        from .state import StateServer
+
+        server = StateServer(self.machine.folder)
+        self.machine.state = server.path
+        try:
+            self._go()
+        finally:
+            server.close()
+
+    def _go(self) -> None:
         begun = time.monotonic()
         facts = self.logical_time.isoformat(timespec="seconds")
         if self.options.params:
             facts += f"  {preview(self.options.params)}"
         self.show.header(self.spec.name, len(self.plan.tasks), facts)
+        for said in told.of_run(self.spec.definition):
+            self.show.note(f"not heeded here: {said}")
         while (name := self.plan.next()) is not None:
             task = self.spec.compiled[name]
             self.show.begin(name, self._kind(task))
             ended = self._task(task)
             left_out: list[str] = []
-            if ended.state == SUCCEEDED:
+            if ended.state == SUCCEEDED or ended.stops:
                 try:
                     left_out = self._left_out(task, ended)
                 except ArgumentError as error:
                     ended = _End(FAILED, ended.result, str(error))
             self.results[name] = ended.result
             self.show.end(name, ended.state, ended.detail, ended.result, ended.line)
+            if ended.state == FAILED:
+                self._tell(self.plan.tasks[name], "failure", f"{name} has failed")
             for other in self.plan.end(name, ended.state, left_out):
                 why = f"{name} goes another way" if other in left_out else self._why(other)
                 self.show.dropped(other, self.plan.states[other], why)
         self.state = self.plan.outcome()
+        occasion = "success" if self.state == SUCCEEDED else "failure"
+        self._tell(self.spec.definition, occasion, f"the run has {self.state}")
         self._keep_results()
         self.show.summary(self.spec.name, self.state, time.monotonic() - begun, self.machine.folder)
 
@@ -102,7 +123,12 @@ class Run:
         words = [f"{raw['function']} in {raw['file']}" if "function" in raw else task.kind]
         if task.base["groups"][0].get("image"):
             words.append(f"here without its image {task.base['groups'][0]['image']}")
-        return ", ".join(words)
+        return ", ".join([*words, *told.of_task(raw)])
+
+    def _tell(self, source: Mapping[str, Any], occasion: str, of: str) -> None:
+        """Show whom the portal would tell."""
+        if to := told.hearers(source, occasion):
+            self.show.note(f"would tell {', '.join(to)}: {of}")
 
     def _why(self, name: str) -> str:
         before = [f"{other} {how}" for other in self.plan.upstream[name] if (how := self.states.get(other)) is not None]
@@ -127,11 +153,12 @@ class Run:
             return _End(FAILED, detail=str(error))
 
     def _mapped(self, task: CompiledTask) -> _End:
-        items = task.items(self.results, self.options.params)
-        if not items:
+        expansion = task.expansion(self.results, self.options.params)
+        if not expansion.width:
             return _End(SKIPPED, detail="There was nothing to map over.")
         ends = []
-        for index, item in enumerate(items):
+        for index in range(expansion.width):
+            item = expansion.item(index)
             inputs = task.resolve(self.results, self.options.params, item=item)
             self.show.note(f"[{index}] {preview(item)}")
             end = self._waits(task, inputs) if task.jobless else self._job(task, inputs, index)
@@ -140,10 +167,12 @@ class Run:
             ends.append(end)
         failed = [end for end in ends if end.state in BAD]
         results = [end.result for end in ends]
+        # One that is rejected stops what is behind all of them.
+        stops = any(end.stops for end in ends)
         if failed:
             line = next((end.line for end in failed if end.line is not None), None)
-            return _End(FAILED, results, f"{len(failed)} of {len(ends)} instances did not succeed.", line)
-        return _End(SKIPPED if all(end.state == SKIPPED for end in ends) else SUCCEEDED, results)
+            return _End(FAILED, results, f"{len(failed)} of {len(ends)} instances did not succeed.", line, stops)
+        return _End(SKIPPED if all(end.state == SKIPPED for end in ends) else SUCCEEDED, results, stops=stops)
 
     def _job(self, task: CompiledTask, inputs: Mapping[str, Any], index: int | None = None) -> _End:
         job = task.job(
@@ -202,6 +231,8 @@ class Run:
 
     def _approval(self, task: CompiledTask, asked: Approval, inputs: Mapping[str, Any]) -> _End:
         self.show.note(asked.subject)
+        for source in (self.spec.definition, self.plan.tasks[task.id]):
+            self._tell(source, "approval", f"{task.id} asks")
         for text in (asked.text, *(f"{name}: {preview(value)}" for name, value in inputs.items())):
             if text:
                 self.show.note(text)

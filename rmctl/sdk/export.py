@@ -12,23 +12,21 @@ import yaml
 import rmctl
 from rmctl.spec.editor import SAID_BY
 from rmctl.spec.kinds import Approval, TriggerRun, WaitForRun
-from rmctl.spec.workflow import MapSpec, WorkflowSpec
+from rmctl.spec.mapping import KINDS, MapSpec, sources
+from rmctl.spec.workflow import WorkflowSpec
 
 from .kinds import _run_wait
-from .options import OPTIONS, SdkError
+from .options import OPTIONS
 
 SCHEMA_LINE = "# yaml-language-server: $schema={url}/schemas/workflow.json\n"
 FORMATS = ("yaml", "json", "python")
 WIDTH = 100
-# Of items of a mapped task, unless it says otherwise.
+# Of instances of a mapped task, unless it says otherwise.
 LIMIT = MapSpec.model_fields["limit"].default
 
 
 def exported(definition: Mapping[str, Any], form: str, url: str = "") -> str:
-    """A canonical definition in one of FORMATS; `url` is the portal, for the schema that editors load.
-
-    Raises SdkError for a definition that the SDK has no words for.
-    """
+    """A canonical definition in one of FORMATS; `url` is the portal, for the schema that editors load."""
     if form == "yaml":
         return (SCHEMA_LINE.format(url=url) if url else "") + as_yaml(definition)
     if form == "json":
@@ -92,7 +90,7 @@ def _yaml_task(task: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _references(task: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return [*task.get("arguments", {}).values(), *task.get("map", {}).get("over", {}).values()]
+    return [*task.get("arguments", {}).values(), *(argument for _, argument in sources(task.get("map")))]
 
 
 def _explicit(task: Mapping[str, Any]) -> list[str]:
@@ -174,16 +172,13 @@ class _Python:
 
     def _task(self, task: Mapping[str, Any]) -> str:
         """The expression that makes a task."""
-        arguments = self._values(task, "arguments", task.get("arguments", {}))
-        mapping = dict(task.get("map", {}))
-        over = self._values(task, "over", mapping.pop("over", {}))
+        arguments = self._arguments(task)
+        over = self._over(task)
         options = {name: task[name] for name in OPTIONS if name in task}
         if options["trigger_rule"] == "all_success" or "teardown" in task:
             del options["trigger_rule"]
-        if mapping.pop("limit", LIMIT) != LIMIT:
+        if task.get("map", {}).get("limit", LIMIT) != LIMIT:
             options["map_limit"] = task["map"]["limit"]
-        if mapping:
-            raise SdkError(f"Task {task['id']}: map.{next(iter(mapping))} has no words in Python here; export as yaml.")
         words = self._friendly(task, arguments, over)
         if words is None:
             self.more.add(("rmctl.sdk.dag", "Task"))
@@ -229,23 +224,53 @@ class _Python:
                 words += [f"{n}={self._value(v)}" for n, v in given.items()]
                 return words + [f"{n}={v!r}" for n, v in task["wait_for_run"].items() if n != "workflow"]
             case "approval" if Approval.model_validate(task["approval"]).reject == _rejecting(task["approval"]):
-                words += [repr(task["approval"]["subject"]), *([f"show={arguments}"] if arguments else [])]
+                words += [repr(task["approval"]["subject"]), *([f"show={arguments}"] if arguments else []), *expand]
                 return words + [f"{n}={v!r}" for n, v in task["approval"].items() if n != "subject"]
         return None
 
     def _forward(self, argument: Mapping[str, Any]) -> bool:
         return "result" in argument and argument["result"] not in self.made
 
-    def _values(self, task: Mapping[str, Any], field: str, arguments: Mapping[str, Any]) -> str:
+    def _arguments(self, task: Mapping[str, Any]) -> str:
         """Arguments as a dictionary; one that takes the result of a task that comes later is set when that is made."""
-        now = []
-        for name, argument in arguments.items():
+        now = {}
+        for name, argument in task.get("arguments", {}).items():
             if self._forward(argument):
-                late = f"{self.names[task['id']]}.{field}[{name!r}] = {self._value(argument)}"
-                self.late.append(late)
+                self.late.append(f"{self.names[task['id']]}.arguments[{name!r}] = {self._value(argument)}")
             else:
-                now.append(f"{name!r}: {self._value(argument)}")
-        return f"{{{', '.join(now)}}}" if now else ""
+                now[name] = argument
+        return self._dictionary(now) if now else ""
+
+    def _over(self, task: Mapping[str, Any]) -> str:
+        """What `expand=` takes for a mapped task; set later where a list is the result of a task that comes later."""
+        mapping = task.get("map", {})
+        found = {field.partition(".")[2] or field: argument for field, argument in sources(mapping)}
+        if not found:
+            return ""
+        lists = {name: found[name] for name in mapping.get("order", found)}
+        if any(self._forward(argument) for argument in lists.values()):
+            self.late.append(f"{self.names[task['id']]}.over = {self._exactly(mapping, lists)}")
+            return ""
+        if "over" in mapping:
+            return self._dictionary(lists)
+        if "kwargs" in mapping and "accepts" not in mapping:
+            return self._value(lists["kwargs"])
+        if "zip" in mapping and not any(keyword.iskeyword(name) or name == "fillvalue" for name in lists):
+            self.used.add("zipped")
+            words = [f"{name}={self._value(argument)}" for name, argument in lists.items()]
+            words += [f"fillvalue={mapping['fill']!r}"] if "fill" in mapping else []
+            return f"zipped({', '.join(words)})"
+        return self._exactly(mapping, lists)
+
+    def _exactly(self, mapping: Mapping[str, Any], lists: Mapping[str, Any]) -> str:
+        """A `map` in the form that has words for all of it."""
+        self.more.add(("rmctl.sdk.mapping", "Over"))
+        kind = next(kind for kind in KINDS if kind in mapping)
+        extra = {name: mapping[name] for name in ("fill", "accepts") if name in mapping}
+        return f"Over({kind!r}, {self._dictionary(lists)}{f', {extra!r}' if extra else ''})"
+
+    def _dictionary(self, arguments: Mapping[str, Any]) -> str:
+        return f"{{{', '.join(f'{name!r}: {self._value(argument)}' for name, argument in arguments.items())}}}"
 
     def _value(self, argument: Mapping[str, Any]) -> str:
         if "param" in argument:

@@ -10,6 +10,7 @@ from typing import Any
 
 from rmctl.spec import FieldError
 from rmctl.spec.errors import describe, did_you_mean, field_error
+from rmctl.spec.mapping import sources
 
 from .annotations import (
     UNKNOWN,
@@ -73,27 +74,47 @@ class Usage:
         return found
 
     def _arguments(self, where: str, task: Mapping[str, Any], function: Function) -> Iterator[FieldError]:
-        arguments, over = _objects(task.get("arguments")), _objects(_objects(task.get("map")).get("over"))
-        given = {**arguments, **over}
-        missing = sorted(function.required - given.keys())
-        if missing:
-            message = f"{task['function']} must be given {', '.join(missing)}."
-            yield field_error(f"{where}.arguments", message, "required")
-        for name, argument in given.items():
-            field = f"{where}.{'map.over' if name in over else 'arguments'}.{name}"
-            if name not in function.parameters and not function.open:
-                known = ", ".join(function.parameters) or "none"
-                message = f"{task['function']} has no argument {name}; it takes {known}."
-                yield field_error(field, message, "unknown_argument")
-                continue
-            found = self._given(argument)
-            if found.fault:
-                yield field_error(field, found.fault, "wrong_result")
-                continue
-            wanted = function.parameters.get(name, UNKNOWN)
-            message = self._misfit(task, name, found, wanted, mapped=name in over)
-            if message:
-                yield field_error(field, message, "wrong_type")
+        arguments, mapping = _objects(task.get("arguments")), _objects(task.get("map"))
+        lists = {field: argument for field, argument in sources(mapping) if field != "kwargs"}
+        rows = self._rows(mapping.get("kwargs"))
+        # By field of the task: the name of the argument, what it is given, and whether that is mapped over.
+        found = {f"arguments.{name}": (name, self._given(given), False) for name, given in arguments.items()}
+        found |= {f"map.{field}": (field.partition(".")[2], self._given(given), True) for field, given in lists.items()}
+        sets = {"arguments": {name for name, *_ in found.values()}} if "kwargs" not in mapping else {}
+        for place, row in rows.items():
+            sets[place] = {*arguments, *row}
+            found |= {f"{place}.{n}": (n, _Given(shape_of(v), describe(v)), False) for n, v in row.items()}
+        for place, names in sets.items():
+            if missing := sorted(function.required - names):
+                message = f"{task['function']} must be given {', '.join(missing)}."
+                yield field_error(f"{where}.{place}", message, "required")
+        for place, (name, given, mapped) in found.items():
+            fault = self._fault(task, function, name, given, mapped=mapped)
+            if fault is not None:
+                yield field_error(f"{where}.{place}", *fault)
+        if "kwargs" in mapping and not rows:
+            given = self._given(mapping["kwargs"])
+            if message := given.fault or _no_rows(task, given):
+                yield field_error(f"{where}.map.kwargs", message, "wrong_result" if given.fault else "wrong_type")
+
+    @staticmethod
+    def _rows(argument: Any) -> dict[str, Mapping[str, Any]]:
+        """The objects of literal `kwargs` by their fields."""
+        value = argument.get("value") if isinstance(argument, Mapping) else None
+        rows = enumerate(value if isinstance(value, list) else ())
+        return {f"map.kwargs.value[{index}]": row for index, row in rows if isinstance(row, Mapping)}
+
+    def _fault(
+        self, task: Mapping[str, Any], function: Function, name: str, given: _Given, *, mapped: bool
+    ) -> tuple[str, str] | None:
+        """(what is wrong with an argument, its code)."""
+        if name not in function.parameters and not function.open:
+            known = ", ".join(function.parameters) or "none"
+            return f"{task['function']} has no argument {name}; it takes {known}.", "unknown_argument"
+        if given.fault:
+            return given.fault, "wrong_result"
+        message = self._misfit(task, name, given, function.parameters.get(name, UNKNOWN), mapped=mapped)
+        return (message, "wrong_type") if message else None
 
     def _misfit(
         self, task: Mapping[str, Any], name: str, given: _Given, wanted: Annotated, *, mapped: bool
@@ -168,6 +189,14 @@ class Branch:
         ways = [frozenset().union(*(members.get(name, frozenset()) for name in ids)) for _, ids in function.choices]
         wrong = [(line, name) for line, ids in function.choices for name in sorted(ids) if name not in members]
         return cls(ways, wrong)
+
+
+def _no_rows(task: Mapping[str, Any], given: _Given) -> str:
+    """What is wrong with a value as the list of objects that a task is mapped over, or nothing."""
+    shape, possible = items_of(given.shape)
+    if possible and (shape is None or any(kind.name == "object" for kind in shape)):
+        return ""
+    return f"{task['function']} is mapped over objects of arguments, which must be a list of them, not {given.words}."
 
 
 def _objects(value: Any) -> Mapping[str, Any]:

@@ -16,12 +16,16 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+_Occasions = Annotated[list[Occasion], Field(min_length=1, max_length=len(OCCASIONS))]
+_Destinations = Annotated[list[StoredName], Field(min_length=1, max_length=MAX_RULES)]
+
+
 class Notify(Strict):
     """On these occasions the destinations with these names are told. In a workflow failure, success and deadline are
     the run's, retry and approval those of any task; in a task all are that task's."""
 
-    on: Annotated[list[Occasion], BeforeValidator(_listed), Field(min_length=1, max_length=len(OCCASIONS))]
-    to: Annotated[list[StoredName], BeforeValidator(_listed), Field(min_length=1, max_length=MAX_RULES)]
+    on: Annotated[_Occasions, BeforeValidator(_listed, json_schema_input_type=Occasion | _Occasions)]
+    to: Annotated[_Destinations, BeforeValidator(_listed, json_schema_input_type=StoredName | _Destinations)]
 
     def definition(self) -> dict[str, Any]:
         """The rule as it stands in a definition."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 from pydantic import BeforeValidator, Field, StringConstraints
 
 from .errors import BadValue, FieldError, field_error
+from .mapping import MapSpec
 from .quantities import Seconds
 from .values import Digest, Strict, canonical_json
 
@@ -65,10 +66,12 @@ Cache = Annotated[
 ]
 
 
-def check_cache(cache: CacheSpec, kind: str, *, fields: Iterable[str], arguments: Iterable[str], mapped: str) -> None:
+def check_cache(
+    cache: CacheSpec, kind: str, *, fields: Iterable[str], arguments: Iterable[str], mapped: MapSpec | None
+) -> None:
     """Refuse a cache where a result says nothing about the next time. Raises BadValue.
 
-    `fields` are those that the task has of its kind and role; `mapped` is the argument it is mapped over.
+    `fields` are those that the task has of its kind and role.
     """
     if kind not in ("bash", "python"):
         raise BadValue("wrong_kind", f"cache does not belong to a task of kind {kind}: it runs nothing; remove it.")
@@ -80,12 +83,16 @@ def check_cache(cache: CacheSpec, kind: str, *, fields: Iterable[str], arguments
     for name in fields:
         if name in why:
             raise BadValue("wrong_kind", f"{why[name]}: remove cache.")
-    if mapped and mapped in cache.ignore:
+    names = mapped.names if mapped is not None else set()
+    if names and names.issubset(cache.ignore):
         raise BadValue(
-            "bad_cache", f"ignore names {mapped}, over which the task is mapped: all instances would be the same one."
+            "bad_cache",
+            f"ignore names {', '.join(sorted(names))}, over which the task is mapped: all instances would be the same "
+            "one.",
         )
-    known = {*arguments, *([mapped] if mapped else [])}
-    if unknown := sorted(set(cache.ignore) - known):
+    if mapped is not None and mapped.open:
+        return
+    if unknown := sorted(set(cache.ignore).difference(arguments, names)):
         raise BadValue("bad_cache", f"ignore names {unknown[0]}, but the task has no such argument.")
 
 

@@ -23,6 +23,8 @@ _RUN_WAIT = {
     "timeout": "How long to wait at most.",
     "soft_fail": "When the time is over: skipped instead of failed.",
 }
+_NOTIFY = "Who is told of what: rules of occasions (on) and destinations (to)."
+_WEIGHT_RULE = "What a task weighs: what is behind it, in front of it, its own weight alone, or its critical path."
 _RESULT_OF_TIME = "When the time is over: skipped instead of failed."
 
 DESCRIPTIONS: dict[str, dict[str, str]] = {
@@ -39,6 +41,11 @@ DESCRIPTIONS: dict[str, dict[str, str]] = {
         "end_date": "Last moment at which an interval of the schedule may begin.",
         "max_active_runs": "Runs that may be active at once; others wait in the queue.",
         "max_active_tasks": "Tasks of a run that may be active at once; 0 for no limit.",
+        "max_active_tasks_all_runs": "Tasks of all runs of the workflow together that may be active at once.",
+        "weight_rule": _WEIGHT_RULE,
+        "notify": _NOTIFY,
+        "deadline": "Until when a run must have ended; it goes on, and who is named in notify is told.",
+        "time_limit": "How long a run may go on; then it fails.",
         "bundle": "SHA-256 of the uploaded files; rmctl push fills it in.",
         "params": "Parameters of a run as JSON Schema: an object with properties, each with a type and a default.",
         "defaults": "Fields of jobs that all tasks have unless they give their own.",
@@ -66,7 +73,7 @@ DESCRIPTIONS: dict[str, dict[str, str]] = {
         "setup": "What is behind it runs only if it succeeded, up to its teardown.",
         "teardown": "Cleans up behind setups, whatever happened between.",
         "arguments": "Values by name: {value: …}, {result: task, key: …} or {param: name}.",
-        "map": "One instance of the task for each item of a list.",
+        "map": "Instances of the task, made from lists: over, zip or kwargs.",
         "upstream": "Tasks or groups that it waits for.",
         "trigger_rule": "How the tasks before it must have ended for it to run.",
         "template": "false: texts with {{ … }} stay as they are.",
@@ -75,6 +82,15 @@ DESCRIPTIONS: dict[str, dict[str, str]] = {
         "outlets": "Datasets that the task's success updates, as URIs.",
         "depends_on_past": "Start only once this task of the scheduled run before has succeeded or was skipped.",
         "wait_for_downstream": "And the tasks directly behind that one too.",
+        "slots": "What it takes of a slot pool of the tenant: a name for one place, or name and count.",
+        "max_active": "How often it may be active at once, over all runs.",
+        "max_active_per_run": "How often it may be active at once in a run, if it is mapped.",
+        "weight": "Heavier tasks get what is free first.",
+        "weight_rule": _WEIGHT_RULE,
+        "cache": "For how long its result is used again where code and inputs are the same.",
+        "state": "Whether it reads or writes what the workflow and the run keep.",
+        "notify": _NOTIFY,
+        "deadline": "Until when it must have ended; it goes on, and who is named in notify is told.",
         "count": "Equal members that start together.",
         "min_count": "Start with fewer members if need be, but at least so many.",
     },
@@ -109,8 +125,31 @@ DESCRIPTIONS: dict[str, dict[str, str]] = {
         "param": "The parameter of the run.",
     },
     "MapSpec": {
-        "over": "The argument whose list is expanded.",
-        "limit": "Items at most; more fail the task.",
+        "over": "Lists by argument: an instance for each combination of their items.",
+        "order": "The arguments of over; the list of the last varies fastest.",
+        "zip": "Lists by argument: an instance for each place of them.",
+        "fill": "What the shorter lists of zip lack; without it they are of the same length.",
+        "kwargs": "A list of objects: an instance for each, with its arguments by name.",
+        "accepts": "The only arguments that objects of kwargs may give.",
+        "limit": "Instances at most; more fail the task.",
+    },
+    "Slots": {
+        "name": "Name of the slot pool.",
+        "count": "Places of it.",
+    },
+    "CacheSpec": {
+        "ttl": "For how long a result is used again.",
+        "version": "Another text makes everything anew.",
+        "ignore": "Arguments that do not matter.",
+        "code": "Digest of what the task runs; rmctl push fills it in.",
+    },
+    "Notify": {
+        "on": "Occasions: failure, success, retry, deadline, approval.",
+        "to": "Names of destinations of the tenant.",
+    },
+    "DeadlineSpec": {
+        "after": "How long after that.",
+        "from": "From the start of the run, or from the time that its schedule made it for.",
     },
     "Poke": {
         "interval": "Time between two pokes.",

@@ -78,6 +78,11 @@ class MapSpec(Strict):
         items = self.kwargs.value if isinstance(self.kwargs.value, list) else []
         return {name for item in items if isinstance(item, Mapping) for name in item}
 
+    @property
+    def open(self) -> bool:
+        """Whether instances may get arguments that the definition does not name: those of a result or parameter."""
+        return self.kwargs is not None and "value" not in self.kwargs.model_fields_set
+
     def definition(self) -> dict[str, Any]:
         """The map as it stands in a definition."""
         plain: dict[str, Any] = {}

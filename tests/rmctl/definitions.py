@@ -1,11 +1,18 @@
-"""Random definitions of workflows: every kind of task, most options, groups, setups, mapped tasks and awkward texts."""
+"""Random definitions of workflows: all kinds of tasks and ways to map, most options, groups, setups, awkward texts."""
 
+from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies as st
 
 from rmctl.spec import TRIGGER_RULES
 
+# The workflows among the files of examples/, which also has their server.
+EXAMPLES = sorted(
+    path
+    for path in (Path(__file__).parents[2] / "examples").iterdir()
+    if path.suffix in (".py", ".yaml") and path.name != "bucket.py"
+)
 # Texts that YAML, JSON or Python could read as something else.
 TEXTS = st.sampled_from(
     ["x", "", "yes", "null", "1e3", "2026-01-01", "a: b", "# no comment", "- x", "'\"\\", "tab\there", "two\nlines\n",
@@ -56,6 +63,20 @@ TASK_FIELDS = {
     "count": st.just(2),
     "setup": st.just(True),
 }
+TOLD = {
+    "notify": st.lists(
+        st.fixed_dictionaries({"on": st.sampled_from(["failure", ["success", "retry"]]), "to": st.just(["oncall"])}),
+        max_size=2,
+    ),
+    "deadline": st.sampled_from(["2h", 90, {"after": "5m", "from": "scheduled"}]),
+}
+WEIGHTS = {"weight_rule": st.sampled_from(["upstream", "absolute", "critical_path"])}
+# Of tasks with a job.
+PLACES = optional(
+    slots=st.sampled_from(["warehouse", {"name": "db", "count": 3}]), max_active=st.integers(1, 5),
+    max_active_per_run=st.integers(1, 5), state=st.booleans(),
+)  # fmt: skip
+CACHE = st.sampled_from(["1d", 3600, {"ttl": "2h", "version": "2", "code": "c" * 64}])
 RUN_WAIT = optional(allowed=st.just(["failed"]), failed=st.just([]), timeout=DURATIONS, soft_fail=st.booleans())
 POKE = optional(interval=DURATIONS, factor=st.just(2.0), soft_fail=st.booleans())
 FORM = st.just({"type": "object", "properties": {"n": {"type": "integer", "default": 1}}})
@@ -76,6 +97,7 @@ def definitions(draw: st.DrawFn) -> dict[str, Any]:
         timezone=st.just("Europe/Berlin"), catchup=st.booleans(), start_date=st.just("2026-01-01"),
         end_date=st.just("2026-12-31T06:00:00"), max_active_runs=st.integers(1, 9), max_active_tasks=st.integers(0, 9),
         datasets=st.sampled_from(["s3://a", {"any": ["a", {"all": ["b", "c"]}]}]), defaults=optional(**JOB_FIELDS),
+        max_active_tasks_all_runs=st.integers(1, 9), time_limit=DURATIONS, **WEIGHTS, **TOLD,
     )  # fmt: skip
     made = {"name": "w", **draw(fields), "bundle": "b" * 64, "tasks": tasks}
     if params:
@@ -96,7 +118,8 @@ def _task(
     if params:
         argument |= st.builds(lambda chosen: {"param": chosen}, st.sampled_from(params))
     arguments = st.dictionaries(st.sampled_from(["a", "b"]), argument, max_size=2)
-    task: dict[str, Any] = {"id": name, **draw(optional(**TASK_FIELDS))}
+    told = draw(optional(**TOLD, **WEIGHTS, weight=st.integers(0, 9)))
+    task: dict[str, Any] = {"id": name, **draw(optional(**TASK_FIELDS)), **told}
     kind = draw(st.sampled_from(["bash", "python", "sensor", "empty", "wait_until", "wait_for", "wait_for_run",
                                  "trigger_run", "approval"]))  # fmt: skip
     task["kind"] = "python" if kind == "sensor" else kind
@@ -118,15 +141,37 @@ def _task(
         case "approval":
             task["approval"] = {"subject": "Go?", **draw(optional(text=TEXTS, form=FORM, users=st.just(["mia"])))}
             task["arguments"] = draw(arguments)
-    if kind in ("bash", "python", "sensor", "trigger_run") and draw(st.booleans()):
-        listed = {"value": draw(st.lists(VALUES, max_size=2))}
-        source = {"result": draw(st.sampled_from(ids))} if ids and draw(st.booleans()) else listed
-        task["map"] = {"over": {"m": source}, **draw(optional(limit=st.integers(5, 50)))}
+    if task["kind"] in ("bash", "python"):
+        task |= draw(PLACES)
+        if "poke" not in task and "setup" not in task and draw(st.booleans()):
+            task["cache"] = draw(CACHE)
+    if kind in ("bash", "python", "sensor", "trigger_run", "approval") and draw(st.booleans()):
+        task["map"] = draw(_maps(ids, params))
     if ids:
         task["upstream"] = draw(st.lists(st.sampled_from(ids), max_size=2, unique=True))
     if groups and draw(st.booleans()):
         task["group"] = draw(st.sampled_from(groups))
     setups = [other["id"] for other in before if other.get("setup")]
-    if setups and "setup" not in task and "trigger_rule" not in task and draw(st.booleans()):
+    if setups and not task.keys() & {"setup", "trigger_rule", "cache"} and draw(st.booleans()):
         task["teardown"] = {"setups": setups[:1], **draw(optional(fails_run=st.booleans()))}
     return task
+
+
+@st.composite
+def _maps(draw: st.DrawFn, ids: list[str], params: list[str]) -> dict[str, Any]:
+    """Every way to map, over literal lists, results and parameters."""
+    source = st.builds(lambda listed: {"value": listed}, st.lists(VALUES, min_size=1, max_size=1))
+    others = [{"result": name} for name in ids] + [{"result": name, "key": "k"} for name in ids]
+    others += [{"param": name} for name in params]
+    if others:
+        source |= st.sampled_from(others)
+    lists = draw(st.dictionaries(st.sampled_from(["m", "n", "class", "fillvalue"]), source, min_size=1, max_size=3))
+    limit = draw(optional(limit=st.integers(5, 50)))
+    match draw(st.sampled_from(["over", "zip", "kwargs"])):
+        case "over":
+            return {"over": lists, **draw(optional(order=st.permutations(list(lists)))), **limit}
+        case "zip":
+            return {"zip": lists, **draw(optional(fill=VALUES)), **limit}
+    rows = {"value": draw(st.lists(st.dictionaries(st.sampled_from(["m", "class"]), VALUES, max_size=2), max_size=3))}
+    chosen = draw(st.sampled_from([*others, rows]))
+    return {"kwargs": chosen, **draw(optional(accepts=st.just(["class", "m"]))), **limit}

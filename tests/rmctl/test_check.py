@@ -83,6 +83,43 @@ with DAG("other") as other:
     )
 
 
+def test_every_way_to_map_is_held_against_the_function(tmp_path: Path) -> None:
+    text = """
+@task
+def make() -> dict[str, int]: return {"a": 1}
+@task
+def use(a: int, b: str, c: float = 1.0): ...
+@task
+def loose(a: int, **more): ...
+with DAG("w", params={"n": 1}) as dag:
+    use.override(id="product").expand(a=[1], b=[2])
+    use.override(id="places").expand_zip(a=["x"], b=make())
+    use.override(id="rows").expand_kwargs([{"a": 1, "b": "x", "c": []}])
+    use.override(id="whole").expand_kwargs(make())
+    use.override(id="number").expand_kwargs(param("n"))
+    loose.override(id="open").expand_kwargs([{"a": 1, "z": []}, {"a": "x"}])
+"""
+    assert said(found(tmp_path, text)) == {
+        (10, "tasks.product.map.over.b"): "wrong_type",
+        (11, "tasks.places.map.zip.a"): "wrong_type",
+        (11, "tasks.places.map.zip.b"): "wrong_type",
+        (12, "tasks.rows.map.kwargs.value[0].c"): "wrong_type",
+        (13, "tasks.whole.map.kwargs"): "wrong_type",
+        (14, "tasks.number.map.kwargs"): "wrong_type",
+        (15, "tasks.open.map.kwargs.value[1].a"): "wrong_type",
+    }
+    (tmp_path / "work.py").write_text("def use(a: int, b: str, c: float = 1.0): ...\n")
+    rows = [{"a": 1, "b": "x"}, {"a": 1, "d": 2}]
+    text = f"name: w\ntasks:\n  m: {{file: work.py, function: use, map: {{kwargs: {{value: {json.dumps(rows)}}}}}}}\n"
+    assert [(f.field, f.code) for f in found(tmp_path, text, "flow.yaml")] == [
+        ("tasks.m.map.kwargs.value[1]", "required"),
+        ("tasks.m.map.kwargs.value[1].d", "unknown_argument"),
+    ]
+    # What a result gives is seen when the run gets there.
+    text = "name: w\ntasks:\n  a: {script: x}\n  m: {file: work.py, function: use, map: {kwargs: {result: a}}}\n"
+    assert found(tmp_path, text, "flow.yaml") == []
+
+
 def test_faults_of_yaml_have_line_and_column(tmp_path: Path) -> None:
     (tmp_path / "work.py").write_text("def load(rows: int, mode): ...\n")
     text = """name: w

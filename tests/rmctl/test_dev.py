@@ -130,11 +130,74 @@ def test_a_workflow_of_everything(rm: Any, flow: list[str], tmp_path: Path, isol
 
 def test_one_task_with_what_it_needs(rm: Any, tmp_path: Path) -> None:
     out = ["--folder", str(tmp_path / "out")]
-    done = rm("dev", str(EXAMPLES / "etl.py"), "--task", "transform", "-p", "limit=7", "--json", *out)
-    assert done.status == 0 and list(done.json["tasks"]) == ["extract", "transform"]
-    assert done.json["results"]["transform"] == [30, 61]
+    done = rm("dev", str(EXAMPLES / "etl.py"), "--task", "clean", "-p", "pods=data/pods_default.csv.gz", "--json", *out)
+    assert done.status == 0 and list(done.json["tasks"]) == ["partitions", "clean"]
+    classes = done.json["results"]["partitions"]["classes"]
+    assert len(done.json["results"]["clean"]) == len(classes) > 1
     done = rm("dev", str(EXAMPLES / "hello.yaml"), "-p", "who=Mia", *out)
     assert done.status == 0 and "hello Mia, in Deutsch" in done.out and "hello succeeded" in done.out
+
+
+MAPS = """
+from rmctl import DAG, Cache, approval, bash, param, run_state, state, task, zipped
+
+@task(state=True)
+def load(size):
+    assert run_state.get("seen") is None
+    version = state.set("cursor", state.get("cursor", 0) + 1)
+    assert state.compare_and_set("cursor", version + 1, 9) is None
+    run_state.set("seen", version)
+    return {"sizes": list(range(size)), "names": ["a", "b", "c"], "rows": [{"name": "x"}, {"name": "y", "size": 9}]}
+
+@task(cache=Cache("1d", ignore=["size"]), slots="db", max_active=2, deadline="2h")
+def one(name, size=1): return f"{name}{size}"
+
+@task(state=True)
+def greedy(): state.set("two words", 1)
+
+@task
+def not_asked(): state.set("n", 1)
+
+with DAG("w", params={"size": 2}, deadline="3h", time_limit="4h", on_failure=["team"]) as dag:
+    made = load(param("size"))
+    one.override(id="product").expand(name=made["names"], size=made["sizes"])
+    one.override(id="places").expand_zip(name=made["names"], size=made["sizes"], fillvalue=7)
+    one.override(id="rows").expand_kwargs(made["rows"])
+    one.override(id="uneven", on_failure="owner").expand_zip(name=made["names"], size=made["sizes"])
+    made >> bash(
+        "script", "python -m rmctl.sdk.state --run set n_$RM_ARG_A$RM_ARG_B 1; "
+        "python -m rmctl.sdk.state --run keys | wc -l > $RM_RESULT", expand=zipped(a=["x", "y"], b=[1, 2]), state=True)
+    approval("ask", "Go?", expand={"who": ["u", "v"]}) >> bash("unasked", "echo no")
+    greedy(), not_asked()
+"""
+
+
+def test_every_way_to_map_and_state_that_stays_in_the_folder(rm: Any, tmp_path: Path) -> None:
+    (tmp_path / "flow.py").write_text(MAPS)
+    command = ["dev", str(tmp_path / "flow.py"), "--folder", str(tmp_path / "out"), "--answer", "ask=reject", "--json"]
+    for cursor in (1, 2):
+        done = rm(*command)
+        assert {name for name, state in done.json["tasks"].items() if state == "failed"} == {
+            "uneven", "greedy", "not_asked",
+        }  # fmt: skip
+        results = done.json["results"]
+        assert results["product"] == ["a0", "a1", "b0", "b1", "c0", "c1"]
+        assert results["places"] == ["a0", "b1", "c7"] and results["rows"] == ["x1", "y9"]
+        assert results["script"] == [2, 3]
+        assert done.json["tasks"]["unasked"] == "skipped"
+        kept = json.loads((tmp_path / "out/state.json").read_text())
+        assert kept["values"] == {"cursor": {"version": cursor, "value": cursor}}
+    assert not (tmp_path / "out/state.sock").exists()
+    for said in (
+        "not heeded here: time limit of a run 4h", "not heeded here: deadline 3h after the start of the run",
+        "nothing comes from its cache, without its slots db (1), without its max_active 2, without its deadline 2h",
+        "would tell owner: uneven has failed", "would tell team: the run has failed",
+        "name has 3 items, size has 2 items", "is not a key: letters, digits", "give it state=True",
+    ):  # fmt: skip
+        assert said in done.err
+    (tmp_path / "out/state.json").write_text("{}")
+    done = rm(*command)
+    assert done.status == 2 and "state.json: this is no state" in done.err
 
 
 @pytest.mark.parametrize(

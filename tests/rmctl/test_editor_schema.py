@@ -13,12 +13,11 @@ from rmctl.sdk import yaml_loader
 from rmctl.sdk.compile import compile_file
 from rmctl.spec import SpecError, editor, parse_job, parse_workflow
 
-from .definitions import definitions
+from .definitions import EXAMPLES, definitions
 from .test_any_json import JSON, places, replaced
 from .test_job_spec import FULL
 from .test_workflow_spec import ETL
 
-EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.*"))
 WORKFLOW, JOB = (Draft202012Validator(editor.schema(name)) for name in ("workflow", "job"))
 
 

@@ -11,10 +11,9 @@ from rmctl.sdk.compile import compile_file
 from rmctl.sdk.export import FORMATS, exported
 from rmctl.spec import parse_workflow
 
-from .definitions import definitions
+from .definitions import EXAMPLES, definitions
 from .portal import FakePortal, page
 
-EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.*"))
 SUFFIXES = {"yaml": ".yaml", "json": ".json", "python": ".py"}
 
 

@@ -18,7 +18,7 @@ from rmctl.sdk.compile import CompiledWorkflow, compile_file
 from rmctl.sdk.yaml_loader import YamlError, parse
 from rmctl.spec import SpecError, parse_workflow
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+from .definitions import EXAMPLES
 
 HEADER = "from rmctl import DAG, bash, chain, empty, param, task\n"
 
@@ -371,9 +371,7 @@ def test_yaml_ships_the_files_of_its_python_tasks(tmp_path: Path) -> None:
     assert tasks_of(made)["a"]["kind"] == "python"
 
 
-@pytest.mark.parametrize(
-    "path", sorted(p for p in EXAMPLES.iterdir() if p.suffix in (".py", ".yaml")), ids=str
-)
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 def test_examples_compile(path: Path) -> None:
     assert compile_file(path)
 

@@ -4,7 +4,6 @@ A write is one guarded statement on one row, so of any number of writers that ex
 succeeds. Lock order: placement (of a task that writes) → the value's row.
 """
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +17,9 @@ from apps.core.bulk import as_json
 from apps.core.errors import Conflict, Invalid, NotFound
 from apps.events.record import Fact, record
 from apps.execution.commands import live_placement
+from rmctl.names import STATE_KEY as KEY
+from rmctl.names import STATE_KEYS_MAX as KEYS_MAX
+from rmctl.names import STATE_VALUE_BYTES as VALUE_BYTES
 from rmctl.spec.errors import describe
 from rmctl.spec.values import canonical_json, json_faults
 
@@ -25,9 +27,6 @@ from .. import policies
 from ..models import StateValue, Task
 from ..states import TASK_IN_FLIGHT
 
-VALUE_BYTES = 64 * 1024
-KEYS_MAX = 1000
-KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,199}")
 _VERSION = "nextval(pg_get_serial_sequence('workflows_statevalue', 'id'))"
 
 

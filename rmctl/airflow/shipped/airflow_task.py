@@ -50,7 +50,7 @@ def main(as_sensor):
     name = os.environ.get("AIRFLOW_TASK") or os.environ["RM_TASK_ID"]
     task = dag.get_task(name)
     if "AIRFLOW_MAP" in os.environ:
-        task = unmapped(task, os.environ["AIRFLOW_MAP"], inputs["map_item"])
+        task = unmapped(task, os.environ["AIRFLOW_MAP"], inputs)
     pulled = json.loads(inputs.get("xcom") or "{}")
     # A copy on which setting attributes no longer changes the graph.
     task = task.prepare_for_execution()
@@ -134,9 +134,12 @@ def read_inputs():
         return json.load(stream)
 
 
-def unmapped(task, name, item):
-    """The operator of one item: of an argument, or of an object of arguments (`*`)."""
-    given = item if name == "*" else {name: item}
+def unmapped(task, names, inputs):
+    """The operator of one instance: of an item of an argument or of several, or of an object of arguments (`*`)."""
+    if "," in names:
+        given = {name: inputs[f"map_{name}"] for name in names.split(",")}
+    else:
+        given = inputs["map_item"] if names == "*" else {names: inputs["map_item"]}
     if hasattr(task, "python_callable"):
         given = {"op_kwargs": given}
     return task.unmap(given)

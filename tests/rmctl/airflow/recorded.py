@@ -25,7 +25,8 @@ def recorded(name: str) -> dict[str, Any]:
 
 def plain(facts: dict[str, Any]) -> str:
     """The facts without what differs between machines; sources stay in their files."""
-    kept = {**facts, "airflow": "", "python": "", "sources": sorted(facts["sources"])}
+    major = facts["airflow"].partition(".")[0]
+    kept = {**facts, "airflow": major, "python": "", "sources": sorted(facts["sources"])}
     return json.dumps(kept, indent=1, sort_keys=True).replace(f"{DAGS}/", "/dags/") + "\n"
 
 

@@ -18,6 +18,7 @@ from airflow.utils.task_group import TaskGroup
 from helpers import rounded
 
 UNITS = {"kg": 1.0, "t": 1000.0}
+LONGEST = timedelta(hours=2)
 
 
 def in_kilograms(amount, unit):
@@ -48,6 +49,8 @@ with DAG(
     start_date=datetime(2024, 1, 1),
     catchup=False,
     max_active_runs=2,
+    max_active_tasks=8,
+    dagrun_timeout=timedelta(hours=6),
     tags=["scale"],
     default_args={"retries": 2, "retry_delay": timedelta(minutes=3), "retry_exponential_backoff": True},
     params={"unit": "t"},
@@ -62,7 +65,7 @@ with DAG(
     pick = BranchPythonOperator(task_id="pick", python_callable=choose, op_args=[weight.output])
     with TaskGroup("load", tooltip="Where it goes") as load:
         EmptyOperator(task_id="light")
-        BashOperator(task_id="heavy", bash_command="exit 99", pool="crane", execution_timeout=timedelta(hours=2))
+        BashOperator(task_id="heavy", bash_command="exit 99", pool="crane", pool_slots=2, execution_timeout=LONGEST)
     joined = EmptyOperator(task_id="joined", trigger_rule="none_failed_min_one_success")
     gate = ShortCircuitOperator(task_id="gate", python_callable=is_open)
     there = PythonSensor(

@@ -5,7 +5,19 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from math import prod
 
-from airflow.sdk import Asset, Param, dag, setup, task, task_group, teardown
+from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
+from airflow.sdk import (
+    Asset,
+    AsyncCallback,
+    DeadlineAlert,
+    DeadlineReference,
+    Param,
+    dag,
+    setup,
+    task,
+    task_group,
+    teardown,
+)  # fmt: skip
 
 orders, rates = Asset("s3://lake/orders"), Asset("s3://lake/rates")
 
@@ -66,13 +78,36 @@ def taskflow():
     made >> scaled >> result >> clean().as_teardown(setups=made)
 
 
-@dag(schedule="@daily", start_date=datetime(2025, 1, 1), catchup=True)
+@dag(
+    schedule="@daily",
+    start_date=datetime(2025, 1, 1),
+    catchup=True,
+    max_active_tasks=4,
+    deadline=DeadlineAlert(DeadlineReference.DAGRUN_QUEUED_AT, timedelta(hours=3), AsyncCallback("helpers.told")),
+)
 def nightly():
     @task
     def night(data_interval_end=None):
         print(data_interval_end)
 
+    @task
+    def rows(day: str) -> list[dict]:
+        return [{"a": 1, "b": 2}, {"a": 3}]
+
+    @task
+    def add(a: int, b: int = 5) -> int:
+        return a + b
+
+    @task(weight_rule="upstream", priority_weight=3)
+    def pair(a: int, b: int) -> list[int]:
+        return [a, b]
+
     night()
+    many = rows("{{ ds }}")
+    add.expand_kwargs(many)
+    add.expand_kwargs([{"a": 1}, {"a": 2, "b": 1}])
+    pair.expand(a=add.partial(b=1).expand(a=[1, 2]), b=[10, 20])
+    TriggerDagRunOperator.partial(task_id="each", trigger_dag_id="other").expand(conf=many)
 
 
 taskflow()

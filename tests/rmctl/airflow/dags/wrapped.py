@@ -52,6 +52,6 @@ with DAG("wrapped", schedule=None, start_date=datetime(2024, 1, 1), params={"ski
     def added(x, y, ti=None):
         return x + y
 
-    sums = added.expand(x=[1, 2], y=[10, 20])
+    sums = added.expand(x=[1, 2], y=both.output)
     greet >> third >> push >> branch >> [left, right] >> both
     left >> sums
