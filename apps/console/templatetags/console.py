@@ -36,6 +36,7 @@ for function in (
     words.quantity,
     words.query_tags,
     words.sentence,
+    words.told_of,
     words.unit,
     words.words,
 ):

@@ -117,7 +117,7 @@ class TestPages:
         run = start(world.vision, bash("a", notify=[{"on": "failure", "to": "oncall"}]))
         path = f"/workflows/{run.workflow_id}/notifications/"
         card = people.member.get(path).content.decode()
-        assert "failure of a" in card and "in its definition" in card
+        assert '<span class="tag">Failure</span>' in card and "of a<" in card and "in its definition" in card
         people.member.post(path, {"destination": row.pk, "kinds": ["run.succeeded"]})
         assert Subscription.objects.get().workflow_id == run.workflow_id
         assert "subscribed" in people.member.get(path).content.decode()
