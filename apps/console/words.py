@@ -116,11 +116,6 @@ def sentence(value: object) -> str:
     return f"{ACRONYMS.get(first, first[:1].upper() + first[1:])}{blank}{rest}"
 
 
-def told_of(kind: object) -> str:
-    """What somebody is told of: `run.failed` → `Run failed`."""
-    return sentence(str(kind).replace(".", " "))
-
-
 def fraction(value: float | None, most: float | None) -> float:
     """value / most between 0 and 1; 0 where nothing can be used."""
     if not value or not most or most < 0:

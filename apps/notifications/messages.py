@@ -56,7 +56,7 @@ def _add(payload: dict[str, Any], delivery: Delivery, members: Sequence[Delivery
     ]
     counts = Counter(member.kind for member in (delivery, *members))
     payload["counts"] = dict(counts)
-    said = ", ".join(f"{count} {_WORDS[Kind(kind)]}" for kind, count in counts.most_common())
+    said = ", ".join(f"{count} {KIND_WORDS[Kind(kind)]}" for kind, count in counts.most_common())
     payload["subject"] = f"{payload['subject']} (and {len(members)} more)"
     payload["text"] += f"\nTogether with {len(members)} more: {said}."
 
@@ -220,7 +220,7 @@ _SHORT = {
     Kind.APPROVAL_OPENED: "waits for an answer",
     Kind.BUDGET_WARNED: "is nearly used up",
 }
-_WORDS = {
+KIND_WORDS = {
     Kind.TEST: "test",
     Kind.RUN_FAILED: "run failed",
     Kind.RUN_SUCCEEDED: "run succeeded",

@@ -13,7 +13,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from apps.core.actors import Actor
 from apps.core.errors import DomainError, Forbidden, Invalid
 from apps.notifications import commands, policies, queries
-from apps.notifications.messages import short_subject
+from apps.notifications.messages import KIND_WORDS, short_subject
 from apps.notifications.models import SUBJECTS, Delivery, Destination, Subscription
 from apps.notifications.states import DeliveryState
 from apps.tenants import policies as tenant_policies
@@ -25,7 +25,7 @@ from .. import queries as console
 from ..context import chosen_tenant
 from ..forms import Field, Form, several
 from ..pages import Page, back, choice, known, numbered_page, page, page_of, show
-from ..words import told_of
+from ..words import sentence
 from .workflows import workflow_of
 
 # Workflows that the form offers.
@@ -37,7 +37,7 @@ TABS = (
     (DeliveryState.SENT, "Sent"),
     (DeliveryState.DEAD, "Given up"),
 )
-KINDS = tuple((kind.value, told_of(kind.value)) for kind in SUBJECTS)
+KINDS = tuple((kind.value, sentence(KIND_WORDS[kind])) for kind in SUBJECTS)
 PATHS = {name: name for name in ("tenant", "name", "channel", "url", "secret", "to", "per_minute", "kinds", "workflow")}
 
 
