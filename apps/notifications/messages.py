@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -51,17 +51,18 @@ def _add(payload: dict[str, Any], delivery: Delivery, members: Sequence[Delivery
     names = dict(Run.objects.filter(pk__in=runs).values_list("pk", "workflow__name"))
     payload["count"] = len(members) + 1
     payload["more"] = [
-        {"id": str(member.key), "kind": member.kind, "at": _iso(member.at), "subject": _short(member, names)}
+        {"id": str(member.key), "kind": member.kind, "at": _iso(member.at), "subject": short_subject(member, names)}
         for member in members[:MORE_MAX]
     ]
     counts = Counter(member.kind for member in (delivery, *members))
     payload["counts"] = dict(counts)
-    said = ", ".join(f"{count} {_WORDS[Kind(kind)]}" for kind, count in counts.most_common())
+    said = ", ".join(f"{count} {KIND_WORDS[Kind(kind)]}" for kind, count in counts.most_common())
     payload["subject"] = f"{payload['subject']} (and {len(members)} more)"
     payload["text"] += f"\nTogether with {len(members)} more: {said}."
 
 
-def _short(delivery: Delivery, names: dict[int, str]) -> str:
+def short_subject(delivery: Delivery, names: Mapping[int, str]) -> str:
+    """What a message is about, by the name of its run's workflow: where its payload is not made, or only counted."""
     run = delivery.facts.get("run")
     where = f"{names.get(run, 'run')}: " if run else ""
     task = f"task {delivery.facts['task']} of " if "task" in delivery.facts else ""
@@ -219,7 +220,7 @@ _SHORT = {
     Kind.APPROVAL_OPENED: "waits for an answer",
     Kind.BUDGET_WARNED: "is nearly used up",
 }
-_WORDS = {
+KIND_WORDS = {
     Kind.TEST: "test",
     Kind.RUN_FAILED: "run failed",
     Kind.RUN_SUCCEEDED: "run succeeded",

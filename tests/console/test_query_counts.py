@@ -43,6 +43,8 @@ LIMITS = {
     "/slot-pools/": 8,
     "/slot-pools/{slot_pool_id}/": 10,
     "/events/": 10,
+    "/notifications/": 10,
+    "/notifications/{destination_id}/": 10,
 }
 
 

@@ -12,6 +12,8 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from apps.jobs.budgets import WARNINGS, Use
+from apps.notifications.messages import KIND_WORDS
+from apps.notifications.models import Kind
 from apps.quotas.queries import QuotaCell
 from engine.reasons import TITLES, Reason
 
@@ -203,10 +205,21 @@ EVENT_STATES = {
     "draining": "draining",
     "returned": "ready",
     "joined": "ready",
+    "cached": "succeeded",
+    "deadline_missed": "pending",
+    "sent": "succeeded",
+    "dead": "failed",
 }
 SUBJECT_PAGES = {
-    name: name for name in ("dataset", "destination", "job", "node", "run", "workflow")
+    name: name.replace("_", "-")
+    for name in ("approval", "backfill", "dataset", "destination", "job", "node", "run", "slot_pool", "workflow")
 }
+
+
+@register.filter
+def told_of(kind: str) -> str:
+    """What somebody is told of: `run.deadline` → `Deadline missed`."""
+    return sentence(KIND_WORDS[Kind(kind)])
 
 
 @register.simple_tag

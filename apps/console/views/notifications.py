@@ -13,17 +13,19 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from apps.core.actors import Actor
 from apps.core.errors import DomainError, Forbidden, Invalid
 from apps.notifications import commands, policies, queries
-from apps.notifications.models import SUBJECTS, Destination, Subscription
+from apps.notifications.messages import KIND_WORDS, short_subject
+from apps.notifications.models import SUBJECTS, Delivery, Destination, Subscription
 from apps.notifications.states import DeliveryState
 from apps.tenants import policies as tenant_policies
 from apps.tenants.models import Tenant
 from apps.tenants.queries import list_tenants, tenant_named
-from apps.workflows.models import Workflow
+from apps.workflows.models import Run, Workflow
 
 from .. import queries as console
 from ..context import chosen_tenant
 from ..forms import Field, Form, several
-from ..pages import back, choice, known, numbered_page, page, page_of, show
+from ..pages import Page, back, choice, known, numbered_page, page, page_of, show
+from ..words import sentence
 from .workflows import workflow_of
 
 # Workflows that the form offers.
@@ -35,7 +37,7 @@ TABS = (
     (DeliveryState.SENT, "Sent"),
     (DeliveryState.DEAD, "Given up"),
 )
-KINDS = tuple((kind.value, kind.label.capitalize().replace("_", " ")) for kind in SUBJECTS)
+KINDS = tuple((kind.value, sentence(KIND_WORDS[kind])) for kind in SUBJECTS)
 PATHS = {name: name for name in ("tenant", "name", "channel", "url", "secret", "to", "per_minute", "kinds", "workflow")}
 
 
@@ -51,7 +53,7 @@ def notifications(request: HttpRequest, actor: Actor) -> HttpResponse:
     context = {
         "crumbs": [{"label": "Notifications"}],
         "destinations": numbered_page(request, rows, "tenant__slug", "name"),
-        "page": page_of(request, sent.filter(state=state) if state else sent, 25),
+        "page": _titled(page_of(request, sent.filter(state=state) if state else sent, 25)),
         "state": state,
         "tabs_of_states": [(value, label, None) for value, label in TABS],
         "may_create": any(_may_create(actor, tenant) for tenant in list_tenants(actor)),
@@ -61,6 +63,16 @@ def notifications(request: HttpRequest, actor: Actor) -> HttpResponse:
         "delivery-list": "console/notifications/_deliveries.html",
     }
     return show(request, "console/notifications/page.html", context, partials)
+
+
+def _titled(found: Page[Delivery]) -> Page[Delivery]:
+    """Messages with their titles; one that was not sent yet is called as it would be within another."""
+    runs = {delivery.facts["run"] for delivery in found if not delivery.payload and "run" in delivery.facts}
+    names = dict(Run.objects.filter(pk__in=runs).values_list("pk", "workflow__name"))
+    for delivery in found:
+        title = (delivery.payload or {}).get("subject") or short_subject(delivery, names)
+        delivery.title = title  # type: ignore[attr-defined]
+    return found
 
 
 def _may_create(actor: Actor, tenant: Tenant) -> bool:
@@ -156,7 +168,7 @@ def _show(request: HttpRequest, actor: Actor, found: Destination, form: Form | N
         "crumbs": [{"label": "Notifications", "url": reverse("console:notifications")}, {"label": found.name}],
         "found": found,
         "subscriptions": queries.list_subscriptions(actor).filter(destination=found),
-        "page": page_of(request, rows.filter(state=state) if state else rows, 25),
+        "page": _titled(page_of(request, rows.filter(state=state) if state else rows, 25)),
         "state": state,
         "tabs_of_states": [(value, label, None) for value, label in TABS],
         "kinds": KINDS,
@@ -260,18 +272,28 @@ def workflow_notifications(request: HttpRequest, actor: Actor, workflow_id: int)
         messages.success(request, f"{chosen.name} hears of {found.name} from now on.")
         return redirect("console:workflow", workflow_id=found.pk)
     definition = found.current.definition if found.current else {"tasks": []}
-    rules = [("", rule) for rule in definition.get("notify", ())]
-    rules += [(task["id"], rule) for task in definition["tasks"] for rule in task.get("notify", ())]
     mine = queries.list_subscriptions(actor).filter(destination__tenant=found.tenant_id)
     context = {
         "workflow": found,
-        "rules": [{"task": task, "on": ", ".join(rule["on"]), "to": rule["to"]} for task, rule in rules],
+        "rules": _rules(definition),
         "subscriptions": mine.filter(workflow=found) | mine.filter(workflow=None),
         "destinations": policies.destinations.visible(actor).filter(tenant=found.tenant_id),
         "kinds": [(value, label) for value, label in KINDS if value != "budget.warned"],
         "may_subscribe": tenant_policies.tenants.allows(actor, "push", found.tenant),
     }
     return show(request, "console/notifications/_workflow.html", context)
+
+
+def _rules(definition: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the definition says of who hears of what: that of the workflow, and each of its tasks' once."""
+    rules = [{"tasks": "", **rule} for rule in definition.get("notify", ())]
+    alike: dict[tuple[tuple[str, ...], tuple[str, ...]], list[str]] = {}
+    for task in definition["tasks"]:
+        for rule in task.get("notify", ()):
+            alike.setdefault((tuple(rule["on"]), tuple(rule["to"])), []).append(task["id"])
+    for (on, to), tasks in alike.items():
+        rules.append({"tasks": tasks[0] if len(tasks) == 1 else f"{len(tasks):,} tasks", "on": on, "to": to})
+    return rules
 
 
 def _number(request: HttpRequest, name: str) -> int:

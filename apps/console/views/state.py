@@ -12,7 +12,7 @@ from django.views.decorators.http import require_POST, require_safe
 from apps.core.actors import Actor
 from apps.core.errors import Conflict, Invalid
 from apps.events.queries import events_of
-from apps.workflows import cache_queries, commands, policies
+from apps.workflows import commands, policies
 from apps.workflows.models import StateValue
 
 from ..pages import known, number, numbered_page, page, show
@@ -46,7 +46,6 @@ def workflow_state(request: HttpRequest, actor: Actor, workflow_id: int) -> Http
         "page": listed,
         "values": [{"row": row, "text": _short(row.value)} for row in listed],
         "writes": events_of(actor, *subject).filter(verb__startswith="state.")[:WRITES],
-        "rates": cache_queries.hit_rates(found),
         "may_set": policies.workflows.allows(actor, "set_state", found),
     }
     partials = {"workflow-head": "console/workflows/_head.html", "state": "console/workflows/_state.html"}

@@ -42,9 +42,9 @@ def task_context(actor: Actor, run: Run, name: str, request: HttpRequest) -> dic
     context["may_clear"] = policies.runs.allows(actor, "clear", run)
     may_mark = policies.runs.allows(actor, "mark", run)
     context["marks"] = [state for state in MARKS if may_mark and (task.state, state) in TASK_MARKS]
-    context |= cache_context(actor, run, task)
-    if task.width is not None:
+    if task.width is not None:  # Each of its instances has the cache for itself.
         return context | _instances(request, run, task)
+    context |= cache_context(actor, run, task)
     return context | (_job(actor, request, task.job) if task.job is not None else {})
 
 

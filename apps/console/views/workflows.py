@@ -5,7 +5,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from django.contrib import messages
-from django.db.models import Exists, OuterRef, Q
+from django.db.models import Count, Exists, OuterRef, Q, QuerySet, Window
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect
 from django.urls import reverse
@@ -17,7 +17,7 @@ from apps.core.errors import DomainError, NotFound
 from apps.workflows import commands, policies
 from apps.workflows.cache_queries import hit_rates
 from apps.workflows.datasets import triggering, waiting_of
-from apps.workflows.models import Run, Task, Workflow
+from apps.workflows.models import Deadline, Run, Task, Workflow
 from apps.workflows.queries import count_states, missed_deadlines
 from apps.workflows.states import TASK_ACTIVE, RunState, TaskState
 from apps.workflows.timetable import due
@@ -36,6 +36,7 @@ TASKS = 50
 ACTIONS = ("trigger", "pause", "resume", "backfill")
 UPCOMING = 5
 SHOWN_EVENTS = 20
+SHOWN_MISSED = 5
 RUN_TABS = (
     ("", "All"),
     (RunState.RUNNING, "Running"),
@@ -194,6 +195,12 @@ def _run(actor: Actor, run_id: int) -> Run:
     return found
 
 
+def _missed(found: Run) -> QuerySet[Deadline]:
+    """Its time limit, then the first deadlines that passed, each with how many there are in `total`."""
+    rows = missed_deadlines(found.pk).annotate(total=Window(Count("pk")))
+    return rows.order_by("-kind", "missed_at", "pk")[:SHOWN_MISSED]
+
+
 @require_safe
 @page
 def run(request: HttpRequest, actor: Actor, run_id: int, view: str = "graph") -> HttpResponse:
@@ -207,6 +214,7 @@ def run(request: HttpRequest, actor: Actor, run_id: int, view: str = "graph") ->
         rows = rows.filter(state=state)
     if words:
         rows = rows.filter(name__icontains=words)
+    late: list[Any] = list(_missed(found)) if found.late else []  # type: ignore[attr-defined]
     listed = numbered_page(request, rows.only("pk"), "pk", size=TASKS)
     tasks = Task.objects.filter(pk__in=[task.pk for task in listed]).order_by("pk")
     context = {
@@ -217,7 +225,8 @@ def run(request: HttpRequest, actor: Actor, run_id: int, view: str = "graph") ->
         ],
         "run": found,
         "zone": ZoneInfo(found.workflow.timezone),
-        "missed": missed_deadlines(found.pk) if found.late else [],  # type: ignore[attr-defined]
+        "missed": late,
+        "more_missed": late[0].total - len(late) if late else 0,
         "triggered_by": triggering(found)[:SHOWN_EVENTS] if found.trigger == Run.Trigger.DATASET else [],
         "page": listed,
         "tasks": run_queries.task_views(found, tasks),

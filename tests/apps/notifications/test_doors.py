@@ -117,7 +117,7 @@ class TestPages:
         run = start(world.vision, bash("a", notify=[{"on": "failure", "to": "oncall"}]))
         path = f"/workflows/{run.workflow_id}/notifications/"
         card = people.member.get(path).content.decode()
-        assert "failure of a" in card and "in its definition" in card
+        assert '<span class="tag">Failure</span>' in card and "of a<" in card and "in its definition" in card
         people.member.post(path, {"destination": row.pk, "kinds": ["run.succeeded"]})
         assert Subscription.objects.get().workflow_id == run.workflow_id
         assert "subscribed" in people.member.get(path).content.decode()
@@ -131,6 +131,19 @@ class TestPages:
         pass_due(soon(3 * 3600))
         said = people.member.get(page).content.decode()
         assert 'data-testid="missed"' in said and "deadline, 2h after" in said
+
+    def test_a_run_counts_what_many_of_its_tasks_missed(self, world: World, people: People) -> None:
+        run = start(world.vision, *(bash(f"t{number}", deadline="1h") for number in range(8)))
+        pass_due(soon(2 * 3600))
+        said = people.member.get(f"/runs/{run.pk}/").content.decode()
+        assert said.count("its deadline, 1h after") == 5 and "3 more missed theirs." in said
+
+    def test_a_message_that_waits_names_its_workflow(self, world: World, people: People, row: Destination) -> None:
+        run = start(world.vision, bash("a"))
+        made = commands.send_test(actor=SYSTEM, destination_id=row.pk)
+        Delivery.objects.filter(pk=made.pk).update(kind="task.failed", facts={"run": run.pk, "task": "a"}, payload=None)
+        said = people.member.get("/notifications/").content.decode()
+        assert f"{run.workflow.name}: task a of run {run.pk} failed" in said and "Task failed" in said
 
 
 @pytest.mark.parametrize(
