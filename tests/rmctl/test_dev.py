@@ -234,6 +234,13 @@ def test_a_file_that_does_not_compile_is_not_run(rm: Any, tmp_path: Path) -> Non
     assert done.status == 2 and "flow.yaml:2:35: error: tasks.a.upstream[0]" in done.err
 
 
+def test_functions_that_only_the_portal_has_are_named(rm: Any, tmp_path: Path) -> None:
+    text = f"name: w\nbundle: {'b' * 64}\ntasks: {{a: {{file: work.py, function: f}}}}\n"
+    (tmp_path / "flow.yaml").write_text(text)
+    done = rm("dev", str(tmp_path / "flow.yaml"))
+    assert done.status == 2 and "work.py is in a bundle of the portal: take the bundle out of flow.yaml" in done.err
+
+
 def test_a_debugger_stops_in_a_task(tmp_path: Path) -> None:
     (tmp_path / "flow.py").write_text(
         "from rmctl import DAG, task\n@task\ndef a():\n    x = 41\n    breakpoint()\n    return x\n"
