@@ -193,6 +193,10 @@ def test_outside_a_task_state_lives_as_long_as_the_process(monkeypatch: pytest.M
     assert kept.get("n", 5) == 5 and kept.get_versioned("n") == (None, 0)
     first = kept.compare_and_set("n", 0, [1])
     assert first and kept.compare_and_set("n", 0, [2]) is None and kept.get("n") == [1]
+    kept.set("gone", 1)
+    kept.delete("gone")
+    assert kept.set("gone", 1) == first + 2, "a version never comes again"
+    kept.delete("gone")
     assert kept.update("n", lambda value: [*value, 2]) == [1, 2]
     kept.set("m", {"at": timedelta(1).days})
     assert kept.keys() == ["m", "n"]

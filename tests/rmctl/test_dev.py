@@ -187,7 +187,6 @@ def test_every_way_to_map_and_state_that_stays_in_the_folder(rm: Any, tmp_path: 
         assert done.json["tasks"]["unasked"] == "skipped"
         kept = json.loads((tmp_path / "out/state.json").read_text())
         assert kept["values"] == {"cursor": {"version": cursor, "value": cursor}}
-    assert not (tmp_path / "out/state.sock").exists()
     for said in (
         "not heeded here: time limit of a run 4h", "not heeded here: deadline 3h after the start of the run",
         "nothing comes from its cache, without its slots db (1), without its max_active 2, without its deadline 2h",
