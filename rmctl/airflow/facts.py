@@ -6,7 +6,7 @@ ROOT is the folder that the author's modules are imported from besides that of e
 
 Standard library and Airflow only: nothing of RMPortal is installed there. Written for Python 3.8 and newer, Airflow 2.x
 and 3.x. Values that are not JSON are objects with one key that begins with `$`: `$seconds`, `$time`, `$xcom`,
-`$callable`, `$asset`, `$object` (its repr; it cannot be carried as data).
+`$zip`, `$callable`, `$asset`, `$object` (its repr; it cannot be carried as data).
 """
 
 import ast
@@ -309,6 +309,10 @@ class Reader:
         name = type(value).__name__
         if name == "PlainXComArg":
             return {"$xcom": value.operator.task_id, "key": value.key}
+        if name == "ZipXComArg":
+            fill = getattr(value, "fillvalue", None)
+            known = type(fill).__name__ not in ("ArgNotSet", "NOTSET")
+            return {"$zip": [self.plain(one) for one in value.args], **({"fill": self.plain(fill)} if known else {})}
         if hasattr(value, "iter_references"):
             return {"$object": name, "tasks": sorted({ref[0].task_id for ref in value.iter_references()})}
         if hasattr(value, "uri") and hasattr(value, "extra"):

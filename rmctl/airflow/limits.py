@@ -97,5 +97,5 @@ def note_pools(dag: Dag) -> None:
 
 
 def _span(value: Any) -> str:
-    seconds = value.get("$seconds") if isinstance(value, Mapping) else value
+    seconds = value["$seconds"] if isinstance(value, Mapping) else value
     return format_duration(max(1, round(seconds)))

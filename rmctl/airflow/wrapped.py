@@ -14,6 +14,7 @@ from . import checks, waiting
 from .dag import Dag, identifier
 from .findings import NotCarried, Unportable
 from .mapping import MAX_MAP, listed, pairs, product
+from .schedule import holds_objects
 
 RUNNER_FILE = "airflow_task.py"
 DAGS_FOLDER = "dags"
@@ -41,7 +42,7 @@ def wrapped(dag: Dag, task: Mapping[str, Any]) -> dict[str, Any]:
     made: dict[str, Any] = {"kind": "bash", "script": SCRIPT, "resources": {"memory": MEMORY}}
     arguments = _inputs(dag, task)
     if "map" in task:
-        env["AIRFLOW_MAP"], made["map"] = _map(task)
+        env["AIRFLOW_MAP"], made["map"] = _map(dag, task)
     connections, variables = needs(dag, task)
     made |= {"connections": connections} if connections else {}
     made |= {"variables": variables} if variables else {}
@@ -101,9 +102,12 @@ def _function(dag: Dag, task: Mapping[str, Any]) -> ast.AST | None:
     return dag.module.functions.get(function["line"])
 
 
-def _map(task: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """What airflow_task.py is told of an instance, and the `map`: the argument that an item is, `*` where it is an
-    object of arguments, or several arguments with commas between, each of which comes by itself. Raises NotCarried."""
+def _map(dag: Dag, task: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """What airflow_task.py is told of an instance, and the `map`. Raises NotCarried.
+
+    It is told the argument that an item is, `*` where an item is an object of arguments, several arguments with commas
+    between, each of which comes by itself, or one argument and `=zip` where that is a tuple of what comes by itself.
+    """
     mapping = task["map"]
     value = mapping["value"]
     try:
@@ -111,10 +115,23 @@ def _map(task: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
             return "*", {"over": {ITEM: listed(ITEM, pairs(value))}, "limit": MAX_MAP}
         if len(value) == 1:
             [(name, only)] = value.items()
+            if isinstance(only, Mapping) and "$zip" in only:
+                return f"{name}=zip", _zip(dag, task["id"], only)
             return name, {"over": {ITEM: listed(ITEM, pairs(only))}, "limit": MAX_MAP}
         return ",".join(value), product({f"map_{name}": pairs(items) for name, items in value.items()})
     except Unportable as error:
         raise NotCarried(str(error)) from None
+
+
+def _zip(dag: Dag, task: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The `map` of results that are zipped. Raises Unportable."""
+    lists = {f"map_{number}": listed("zip", value) for number, value in enumerate(given["$zip"])}
+    if "fill" not in given:
+        dag.note("changed", "zip(): results of different lengths fail the task, Airflow leaves out the rest", task)
+        return {"zip": lists, "limit": MAX_MAP}
+    if holds_objects(given["fill"]):
+        raise Unportable("what fills up shorter lists is not JSON")
+    return {"zip": lists, "fill": given["fill"], "limit": MAX_MAP}
 
 
 def needs(dag: Dag, task: Mapping[str, Any]) -> tuple[list[str], list[str]]:

@@ -61,6 +61,7 @@ def dev(request: Request, as_json: bool) -> None:
         ask=lambda question, default: str(typer.prompt(f"  {question}", default=default or None, err=True)),
     )
     _known_tasks(workflow, options)
+    _files_are_here(request.file, draft, workflow)
     folder = request.folder or Path(tempfile.mkdtemp(prefix=f"rmctl-dev-{workflow.spec.name[:40]}-"))
     folder.mkdir(parents=True, exist_ok=True)
     machine = Machine(
@@ -100,6 +101,16 @@ def _known_tasks(workflow: CompiledWorkflow, options: Options) -> None:
         if name not in asking:
             there = f"; those that ask are {', '.join(asking)}" if asking else "; no task of it asks"
             raise UsageError(f"--answer {name}: this is no approval of the workflow{there}.")
+
+
+def _files_are_here(file: Path, draft: Draft, workflow: CompiledWorkflow) -> None:
+    """Refuse a definition whose functions are only in a bundle of a portal, as one that was exported."""
+    named = {task["file"] for task in workflow.definition["tasks"] if "file" in task}
+    if missing := sorted(named - draft.shipped.keys()):
+        raise UsageError(
+            f"{file}: {', '.join(missing)} is in a bundle of the portal: take the bundle out of {file.name}, and put "
+            "its files beside it."
+        )
 
 
 def _moment(text: str | None) -> datetime:

@@ -5,7 +5,9 @@ next run with the same folder finds it; what the run keeps goes with the run.
 """
 
 import json
+import shutil
 import socketserver
+import tempfile
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from rmctl.agent.doors import LINE_BYTES, Request, listen
+from rmctl.agent.doors import LINE_BYTES, Request
 from rmctl.names import STATE_KEY, STATE_KEYS_MAX, STATE_SOCKET, STATE_VALUE_BYTES
 from rmctl.sdk.options import SdkError
 from rmctl.spec.errors import describe
@@ -99,12 +101,13 @@ def _check(key: str, value: Any) -> None:
 
 
 class StateServer:
-    """Answers tasks while a run goes; `path` is the socket."""
+    """Answers tasks while a run goes; `path` is the socket, in a folder of its own, whose path is short enough."""
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / STATE_SOCKET
         scopes = {"workflow": Values("the workflow", folder / FILE), "run": Values("the run")}
-        self._server = _Server(listen(str(folder)), scopes)
+        self._place = Path(tempfile.mkdtemp(prefix="rmctl-state-"))
+        self.path = self._place / STATE_SOCKET
+        self._server = _Server(str(self.path), scopes)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)
         self._thread.start()
 
@@ -113,16 +116,14 @@ class StateServer:
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
-        self.path.unlink(missing_ok=True)
+        shutil.rmtree(self._place)
 
 
 class _Server(socketserver.ThreadingUnixStreamServer):
     daemon_threads = True
 
-    def __init__(self, listening: Any, scopes: Mapping[str, Values]) -> None:
-        super().__init__("", _Talk, bind_and_activate=False)
-        self.socket.close()
-        self.socket = listening
+    def __init__(self, path: str, scopes: Mapping[str, Values]) -> None:
+        super().__init__(path, _Talk)
         self._scopes = scopes
         self._turn = threading.Lock()
 

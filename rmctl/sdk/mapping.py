@@ -22,6 +22,14 @@ class Over:
         # Further fields of `map`.
         self.extra = dict(extra or {})
 
+    def names(self) -> "set[str]":
+        """The arguments that instances get from it, as far as they are known."""
+        if self.kind != "kwargs":
+            return set(self.lists)
+        rows = self.lists["kwargs"]
+        rows = rows if isinstance(rows, list | tuple) else ()
+        return {name for row in rows if isinstance(row, dict) for name in row}
+
     def definition(self, arguments: "Mapping[str, Any]") -> "dict[str, Any]":
         """As `map` of a definition; `arguments` are the lists as these are written there."""
         return {self.kind: arguments["kwargs"] if self.kind == "kwargs" else dict(arguments), **self.extra}

@@ -35,10 +35,11 @@ class StateError(Exception):
 class State:
     """Values under keys, each with a version that grows with every write and never comes again; 0 stands for none."""
 
-    __slots__ = ("_local", "_scope")
+    __slots__ = ("_last", "_local", "_scope")
 
     def __init__(self, scope: str) -> None:
         self._scope = scope
+        self._last = 0
         self._local: dict[str, tuple[int, str]] = {}
 
     def get(self, key: str, default: "Any" = None) -> "Any":
@@ -120,7 +121,8 @@ class State:
         version = self._local[key][0] if key in self._local else 0
         written = operation not in ("set", "delete") or expected is None or expected == version
         if written and operation == "set":
-            self._local[key] = (version + 1, text)
+            self._last += 1
+            self._local[key] = (self._last, text)
         elif written and operation == "delete":
             self._local.pop(key, None)
         if operation == "list":

@@ -130,6 +130,15 @@ def test_packages_and_relative_imports_are_followed(tmp_path: Path) -> None:
             {"cache": {"ttl": "1d", "ignore": ["x"]}, "map": {"over": {"x": {"value": [1]}}}},
             "all instances would be the same one",
         ),
+        (
+            {"cache": {"ttl": "1d", "ignore": ["x", "y"]},
+             "map": {"zip": {"x": {"value": [1]}, "y": {"value": [2]}}}},
+            "ignore names x, y, over which the task is mapped",
+        ),
+        (
+            {"cache": {"ttl": "1d", "ignore": ["z"]}, "map": {"kwargs": {"value": [{"x": 1}]}}},
+            "ignore names z, but the task has no such argument",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_refused(fields: dict[str, Any], said: str) -> None:
@@ -138,6 +147,27 @@ def test_what_makes_no_sense_is_refused(fields: dict[str, Any], said: str) -> No
     with pytest.raises(SpecError) as refused:
         parse_workflow(made)
     assert said in str(refused.value) or said in str(refused.value.errors)
+
+
+@pytest.mark.parametrize(
+    "mapping",
+    [
+        {"over": {"x": {"value": [1]}, "y": {"value": [2]}}},
+        {"zip": {"x": {"value": [1]}, "y": {"value": [2]}}},
+        {"kwargs": {"value": [{"x": 1, "y": 2}]}},
+        # Who knows what a result gives.
+        {"kwargs": {"result": "b"}},
+    ],
+)
+def test_a_cache_goes_with_every_way_to_map(mapping: dict[str, Any]) -> None:
+    made = task_of(cache={"ttl": "1d", "ignore": ["y"]}, map=mapping)
+    made["tasks"].append({"id": "b", "kind": "bash", "script": "true"})
+    task = parse_workflow(made).compiled["a"]
+    around = Circumstances(1, {}, "2026-01-01", [], 0, {})
+    expansion = task.expansion({"b": [{"x": 1, "y": 2}]}, {})
+    keys = {key_of(task, task.resolve({}, {}, item=item), around).digest for item in (expansion.item(0), {"x": 1})}
+    assert len(keys) == 1
+    assert key_of(task, task.resolve({}, {}, item={"x": 2}), around).digest not in keys
 
 
 def test_values_of_different_kinds_have_different_keys() -> None:
@@ -163,6 +193,10 @@ def test_outside_a_task_state_lives_as_long_as_the_process(monkeypatch: pytest.M
     assert kept.get("n", 5) == 5 and kept.get_versioned("n") == (None, 0)
     first = kept.compare_and_set("n", 0, [1])
     assert first and kept.compare_and_set("n", 0, [2]) is None and kept.get("n") == [1]
+    kept.set("gone", 1)
+    kept.delete("gone")
+    assert kept.set("gone", 1) == first + 2, "a version never comes again"
+    kept.delete("gone")
     assert kept.update("n", lambda value: [*value, 2]) == [1, 2]
     kept.set("m", {"at": timedelta(1).days})
     assert kept.keys() == ["m", "n"]

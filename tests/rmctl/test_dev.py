@@ -187,7 +187,6 @@ def test_every_way_to_map_and_state_that_stays_in_the_folder(rm: Any, tmp_path: 
         assert done.json["tasks"]["unasked"] == "skipped"
         kept = json.loads((tmp_path / "out/state.json").read_text())
         assert kept["values"] == {"cursor": {"version": cursor, "value": cursor}}
-    assert not (tmp_path / "out/state.sock").exists()
     for said in (
         "not heeded here: time limit of a run 4h", "not heeded here: deadline 3h after the start of the run",
         "nothing comes from its cache, without its slots db (1), without its max_active 2, without its deadline 2h",
@@ -232,6 +231,13 @@ def test_a_file_that_does_not_compile_is_not_run(rm: Any, tmp_path: Path) -> Non
     (tmp_path / "flow.yaml").write_text("name: w\ntasks: {a: {script: x, upstream: [b]}}\n")
     done = rm("dev", str(tmp_path / "flow.yaml"))
     assert done.status == 2 and "flow.yaml:2:35: error: tasks.a.upstream[0]" in done.err
+
+
+def test_functions_that_only_the_portal_has_are_named(rm: Any, tmp_path: Path) -> None:
+    text = f"name: w\nbundle: {'b' * 64}\ntasks: {{a: {{file: work.py, function: f}}}}\n"
+    (tmp_path / "flow.yaml").write_text(text)
+    done = rm("dev", str(tmp_path / "flow.yaml"))
+    assert done.status == 2 and "work.py is in a bundle of the portal: take the bundle out of flow.yaml" in done.err
 
 
 def test_a_debugger_stops_in_a_task(tmp_path: Path) -> None:

@@ -35,8 +35,20 @@ def test_they_are_tasks_like_others() -> None:
             http("x", "http://a", image="python:3.12")
         with pytest.raises(SdkError, match="literally"):
             http("y", "http://a", connection=dag.tasks["get"])  # type: ignore[arg-type]
+        with pytest.raises(SdkError, match="give its url"):
+            http("z")
+        with pytest.raises(SdkError, match="the same connection"):
+            sql("q", "select 1", connection="db", expand=[{"connection": "other"}])
+        http("each", method="POST", expand={"url": ["http://a", "http://b"], "json": [1, 2]})
+        sql("rows", "select 1", connection="db", expand=[{"statement": "select 2", "rows": 5}])
     fields = {**dag.definition(), "params": {"properties": {"path": {"type": "string", "default": "x"}}}}
     compiled = parse_workflow(fields).compiled
+    item = compiled["each"].expansion({}, {}).item(1)
+    assert compiled["each"].resolve({}, {}, item=item) == {
+        "url": "http://a", "json": 2, "method": "POST", "timeout": 60,
+    }  # fmt: skip
+    [item] = [compiled["rows"].expansion({}, {}).item(0)]
+    assert compiled["rows"].resolve({}, {}, item=item) == {"statement": "select 2", "rows": 5, "connection": "db"}
     get = compiled["get"].base["groups"][0]
     assert get["command"] == ["python", "-m", "rmctl.render", "bash", "-c", "exec python -m rmctl.operators.http"]
     assert get["secrets"] == {"RM_CONNECTION_api": "connection:api"}

@@ -135,8 +135,13 @@ def read_inputs():
 
 
 def unmapped(task, names, inputs):
-    """The operator of one instance: of an item of an argument or of several, or of an object of arguments (`*`)."""
-    if "," in names:
+    """The operator of one instance: of an item of an argument or of several, of a tuple of items (`x=zip`), or of an
+    object of arguments (`*`)."""
+    name, _, how = names.partition("=")
+    if how == "zip":
+        count = sum(1 for one in inputs if one.startswith("map_"))
+        given = {name: tuple(inputs[f"map_{number}"] for number in range(count))}
+    elif "," in names:
         given = {name: inputs[f"map_{name}"] for name in names.split(",")}
     else:
         given = inputs["map_item"] if names == "*" else {names: inputs["map_item"]}

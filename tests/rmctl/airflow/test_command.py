@@ -30,7 +30,7 @@ def run(facts: dict[str, Any], folder: Path, *options: str) -> int | str | None:
 def test_a_workflow_is_written_and_its_findings_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(recorded("wrapped"), tmp_path) == 0
     said = capsys.readouterr().out
-    assert f"wrapped: 8 wrapped → {tmp_path}/out/wrapped/workflow.yaml" in said
+    assert f"wrapped: 9 wrapped → {tmp_path}/out/wrapped/workflow.yaml" in said
     assert "wrapped.py:43: needed: the connection people" in said
     text = (tmp_path / "out/wrapped/workflow.yaml").read_text()
     assert "# wrapped.py:43: needed: the connection people" in text

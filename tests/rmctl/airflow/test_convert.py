@@ -222,6 +222,10 @@ def test_what_only_airflow_can_run_executes_the_operator(wrapped: Imported) -> N
     assert made["both"]["env"]["AIRFLOW_MAP"] == "bash_command,env"
     assert made["added"]["map"]["over"] == {"map_x": {"value": [1, 2]}, "map_y": {"result": "both"}}
     assert made["added"]["map"]["order"] == ["map_x", "map_y"]
+    assert made["joined"]["env"]["AIRFLOW_MAP"] == "pair=zip"
+    assert made["joined"]["map"] == {
+        "zip": {"map_0": {"result": "both"}, "map_1": {"result": "added"}}, "fill": "none", "limit": 1024,
+    }  # fmt: skip
     reasons = said(wrapped, "wrapped")
     assert "Greeter is an operator of its own" in reasons and "its function is a lambda" in reasons
 

@@ -74,5 +74,7 @@ def test_operators_run_with_what_the_portal_gives(tmp_path: Path) -> None:
     assert execute(tmp_path, "2", "right", RM_VARIABLE_side="north") == (0, "north")
     mapped = {"map_x": 2, "map_y": 10, "xcom": json.dumps({"left": None, "both": []})}
     assert execute(tmp_path, "2", "added", mapped, AIRFLOW_MAP="x,y", RM_MAP_INDEX="2") == (0, 12)
+    zipped = {"map_1": 3, "map_0": "a", "xcom": json.dumps({"both": [], "added": []})}
+    assert execute(tmp_path, "2", "joined", zipped, AIRFLOW_MAP="pair=zip", RM_MAP_INDEX="0") == (0, "a/3")
     mapped = {"map_item": {"x": 2, "y": 10}, "xcom": mapped["xcom"]}
     assert execute(tmp_path, "2", "added", mapped, AIRFLOW_MAP="*", RM_MAP_INDEX="2") == (0, 12)

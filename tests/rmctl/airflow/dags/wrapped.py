@@ -52,6 +52,11 @@ with DAG("wrapped", schedule=None, start_date=datetime(2024, 1, 1), params={"ski
     def added(x, y, ti=None):
         return x + y
 
+    @task
+    def joined(pair, ti=None):
+        return "/".join(str(part) for part in pair)
+
     sums = added.expand(x=[1, 2], y=both.output)
+    joined.expand(pair=both.output.zip(sums, fillvalue="none"))
     greet >> third >> push >> branch >> [left, right] >> both
     left >> sums
