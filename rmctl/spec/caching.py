@@ -16,6 +16,7 @@ from .quantities import Seconds
 from .values import Digest, Strict, canonical_json
 
 if TYPE_CHECKING:
+    from .mapping import MapSpec
     from .tasks import CompiledTask
 
 YEAR = 366 * 86400
@@ -65,10 +66,12 @@ Cache = Annotated[
 ]
 
 
-def check_cache(cache: CacheSpec, kind: str, *, fields: Iterable[str], arguments: Iterable[str], mapped: str) -> None:
+def check_cache(
+    cache: CacheSpec, kind: str, *, fields: Iterable[str], arguments: Iterable[str], mapping: "MapSpec | None"
+) -> None:
     """Refuse a cache where a result says nothing about the next time. Raises BadValue.
 
-    `fields` are those that the task has of its kind and role; `mapped` is the argument it is mapped over.
+    `fields` are those that the task has of its kind and role.
     """
     if kind not in ("bash", "python"):
         raise BadValue("wrong_kind", f"cache does not belong to a task of kind {kind}: it runs nothing; remove it.")
@@ -80,12 +83,22 @@ def check_cache(cache: CacheSpec, kind: str, *, fields: Iterable[str], arguments
     for name in fields:
         if name in why:
             raise BadValue("wrong_kind", f"{why[name]}: remove cache.")
-    if mapped and mapped in cache.ignore:
-        raise BadValue(
-            "bad_cache", f"ignore names {mapped}, over which the task is mapped: all instances would be the same one."
-        )
-    known = {*arguments, *([mapped] if mapped else [])}
-    if unknown := sorted(set(cache.ignore) - known):
+    _check_ignored(set(cache.ignore), set(arguments), mapping)
+
+
+def _check_ignored(ignored: set[str], known: set[str], mapping: "MapSpec | None") -> None:
+    if mapping is not None:
+        # Of lists that are zipped one is enough to tell the instances apart, of a product each is needed.
+        same = ignored & set(mapping.over or ()) or set(mapping.zip or ())
+        if same and same <= ignored:
+            which = "all instances" if mapping.sources.keys() <= ignored else "instances that differ in nothing else"
+            over = " and ".join(sorted(same))
+            raise BadValue(
+                "bad_cache", f"ignore names {over}, over which the task is mapped: {which} would be the same one."
+            )
+        known |= {*mapping.names, *(mapping.accepts or ())}
+    whatever = mapping is not None and mapping.kwargs is not None and mapping.accepts is None
+    if not whatever and (unknown := sorted(ignored - known)):
         raise BadValue("bad_cache", f"ignore names {unknown[0]}, but the task has no such argument.")
 
 
