@@ -139,9 +139,7 @@ def test_every_run_ends_as_the_rules_say(
     limit = data.draw(st.sampled_from([0, 0, 1, 2]))
     fields = data.draw(st.sampled_from([{}, {}, {"max_active_tasks_all_runs": 2}]))
     CacheUse.objects.all().delete()
-    # An example that went wrong before may hold slots of its own.
-    few = commands.create_slot_pool(actor=SYSTEM, tenant=world.vision, name=f"few{SlotPool.objects.count()}", size=SIZE)
-    tasks = [task | {"slots": task["slots"] | {"name": few.name}} if "slots" in task else task for task in tasks]
+    tasks = with_pool(world, tasks)
     run = start(world.vision, *tasks, name=f"w{Run.objects.count()}", max_active_tasks=limit, **fields)
     rest(told)
     order = [task.name for task in _ended_now(run)]
@@ -183,6 +181,12 @@ def test_every_run_ends_as_the_rules_say(
     leaves = {task["id"] for task in tasks} - {name for task in tasks for name in task["upstream"]}
     failing = {"failed", "upstream_failed", "cancelled"}
     assert run.state == ("failed" if any(final[name] in failing for name in leaves) else "succeeded")
+
+
+def with_pool(world: World, tasks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The tasks with a slot pool of their own: an example that went wrong before may hold slots."""
+    few = commands.create_slot_pool(actor=SYSTEM, tenant=world.vision, name=f"few{SlotPool.objects.count()}", size=SIZE)
+    return [task | {"slots": task["slots"] | {"name": few.name}} if "slots" in task else task for task in tasks]
 
 
 def rest(told: set[int]) -> None:
