@@ -52,7 +52,7 @@ from .observe import (
 from .plans import plan_of
 from .progress import Progress, Start
 from .results import load_results, size
-from .states import RUN_EDGES, TASK_EDGES, RunState, TaskState
+from .states import RUN_EDGES, TASK_ACTIVE, TASK_EDGES, TASK_IN_FLIGHT, RunState, TaskState
 
 logger = logging.getLogger(__name__)
 
@@ -437,6 +437,14 @@ class _Batch:
             if item.job_state != "running":
                 target = TaskState.SUCCEEDED if item.job_state == "succeeded" else TaskState.FAILED
                 move_many(Task, TASK_EDGES, [Move(row.pk, row.state, target, (self.now,))], ("ended_at",))
+        # Mapped tasks end with the last of their instances that were made.
+        active = Task.objects.filter(run=run, index__gte=0, state__in=sorted(TASK_ACTIVE)).values("name")
+        groups = Task.objects.filter(run=run, width__isnull=False, state__in=sorted(TASK_IN_FLIGHT))
+        moves = [
+            Move(pk, state, TaskState.FAILED, (text, self.now))
+            for pk, state in groups.exclude(name__in=active).values_list("pk", "state")
+        ]
+        move_many(Task, TASK_EDGES, moves, ("detail", "ended_at"))
 
     def _write_runs(self) -> int:
         """Start runs, and end those in which nothing is left to end; returns how many ended."""

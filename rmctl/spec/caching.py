@@ -67,7 +67,7 @@ Cache = Annotated[
 
 
 def check_cache(
-    cache: CacheSpec, kind: str, *, fields: Iterable[str], arguments: Iterable[str], mapped: MapSpec | None
+    cache: CacheSpec, kind: str, *, fields: Iterable[str], arguments: Iterable[str], mapping: MapSpec | None
 ) -> None:
     """Refuse a cache where a result says nothing about the next time. Raises BadValue.
 
@@ -83,16 +83,22 @@ def check_cache(
     for name in fields:
         if name in why:
             raise BadValue("wrong_kind", f"{why[name]}: remove cache.")
-    names = mapped.names if mapped is not None else set()
-    if names and names.issubset(cache.ignore):
-        raise BadValue(
-            "bad_cache",
-            f"ignore names {', '.join(sorted(names))}, over which the task is mapped: all instances would be the same "
-            "one.",
-        )
-    if mapped is not None and mapped.open:
-        return
-    if unknown := sorted(set(cache.ignore).difference(arguments, names)):
+    _check_ignored(set(cache.ignore), set(arguments), mapping)
+
+
+def _check_ignored(ignored: set[str], known: set[str], mapping: MapSpec | None) -> None:
+    if mapping is not None:
+        # Of a product each list is needed to tell the instances apart, otherwise one argument is enough.
+        same = ignored & mapping.names if mapping.over is not None else mapping.names
+        if same and same <= ignored:
+            which = "all instances" if mapping.sources.keys() <= ignored else "instances that differ in nothing else"
+            over = " and ".join(sorted(same))
+            raise BadValue(
+                "bad_cache", f"ignore names {over}, over which the task is mapped: {which} would be the same one."
+            )
+        known |= {*mapping.names, *(mapping.accepts or ())}
+    whatever = mapping is not None and mapping.open and mapping.accepts is None
+    if not whatever and (unknown := sorted(ignored - known)):
         raise BadValue("bad_cache", f"ignore names {unknown[0]}, but the task has no such argument.")
 
 

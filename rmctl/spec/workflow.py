@@ -177,7 +177,7 @@ class TaskSpec(JobFields):
             raise BadValue("wrong_kind", f"state does not belong to a task of kind {self.kind}; remove it.")
         if self.cache is not None:
             fields = [name for name in ("poke", "setup", "teardown") if getattr(self, name)]
-            check_cache(self.cache, self.kind, fields=fields, arguments=self.arguments, mapped=self.map)
+            check_cache(self.cache, self.kind, fields=fields, arguments=self.arguments, mapping=self.map)
 
     def _no_templates_without_a_job(self) -> None:
         """Templates are rendered by the task's own process (docs/decisions/0009). Raises BadValue."""

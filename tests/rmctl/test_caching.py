@@ -111,6 +111,18 @@ def test_packages_and_relative_imports_are_followed(tmp_path: Path) -> None:
         assert len(digests) == (count if name != "lib/four.py" else count - 1), name
 
 
+LISTS = {"x": {"value": [1, 2]}, "y": {"value": [3, 4]}}
+PRODUCT = {"over": LISTS}
+
+
+@pytest.mark.parametrize(
+    ("mapping", "ignored"),
+    [(PRODUCT, []), ({"zip": LISTS}, ["y"]), ({"kwargs": {"value": [{"x": 1, "y": 2}]}}, ["y"])],
+)
+def test_every_kind_of_mapped_task_may_have_a_cache(mapping: dict[str, Any], ignored: list[str]) -> None:
+    parse_workflow(task_of(cache={"ttl": "1d", "ignore": ignored}, map=mapping))
+
+
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
@@ -133,12 +145,15 @@ def test_packages_and_relative_imports_are_followed(tmp_path: Path) -> None:
         (
             {"cache": {"ttl": "1d", "ignore": ["x", "y"]},
              "map": {"zip": {"x": {"value": [1]}, "y": {"value": [2]}}}},
-            "ignore names x, y, over which the task is mapped",
+            "ignore names x and y, over which the task is mapped",
         ),
         (
             {"cache": {"ttl": "1d", "ignore": ["z"]}, "map": {"kwargs": {"value": [{"x": 1}]}}},
             "ignore names z, but the task has no such argument",
         ),
+        ({"cache": {"ttl": "1d", "ignore": ["x"]}, "map": PRODUCT}, "instances that differ in nothing else"),
+        ({"cache": {"ttl": "1d", "ignore": ["x", "y"]}, "map": {"zip": LISTS}}, "x and y, over which the task is"),
+        ({"cache": {"ttl": "1d", "ignore": ["z"]}, "map": {"zip": LISTS}}, "ignore names z, but the task has no such"),
     ],
 )
 def test_what_makes_no_sense_is_refused(fields: dict[str, Any], said: str) -> None:

@@ -6,12 +6,16 @@ from random import Random
 from typing import Any
 
 import pytest
+from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from apps.core.actors import SYSTEM
 from apps.jobs.models import Job
-from apps.workflows import unmade
-from apps.workflows.models import Run, Task
+from apps.workflows import commands, moved, unmade
+from apps.workflows.giving import apply
+from apps.workflows.models import CacheUse, Run, SlotClaim, SlotPool, Task
+from apps.workflows.observe import Observed, Work
 from engine.dag import RULES, Counters, TaskState, mapped_outcome, outcome
 from tests.apps.workflows.driver import end_job, start, states, step
 from tests.personas import World
@@ -24,6 +28,15 @@ KINDS = ("bash", "bash", "bash", "empty", "mapped", "product", *OVER_RESULTS)
 WINDOW = 2
 WIDTH_MAX = 40
 IDLE = ["waiting", "queued"]
+# All tasks with a cache have the same script, so that many find what others have made of the same item.
+CACHE = {"cache": "1h"}
+SLOTS: dict[str, Any] = {"slots": {}}
+BESIDES: list[dict[str, Any]] = [
+    {}, {}, {}, CACHE, SLOTS, {"slots": {"count": 2}}, {"max_active": 1}, {"max_active_per_run": 2},
+    {**CACHE, **SLOTS}, {**CACHE, "max_active_per_run": 1},
+]  # fmt: skip
+LIMITS = {"slots", "max_active", "max_active_per_run"}
+SIZE = 2
 
 
 @st.composite
@@ -50,6 +63,9 @@ def dags(draw: Any) -> tuple[list[dict[str, Any]], dict[str, str]]:
         if mapping:
             task["map"] = {**mapping, "limit": WIDTH_MAX}
         tasks.append(task)
+    for task in tasks:
+        if task["kind"] == "bash":
+            task |= random.choice(BESIDES)
     keys = [key for task in tasks for key in (task["id"], *(f"{task['id']}[{index}]" for index in range(WIDTH_MAX)))]
     ends = ["succeeded"] * 5 + ["failed", "failed", "cancelled"]
     return tasks, {key: random.choice(ends) for key in keys}
@@ -117,9 +133,15 @@ def test_every_run_ends_as_the_rules_say(
     world: World, monkeypatch: pytest.MonkeyPatch, dag: Any, data: st.DataObject
 ) -> None:
     tasks, ends = dag
+    told: set[int] = set()
     monkeypatch.setattr(unmade, "WINDOW", WINDOW)
+    monkeypatch.setattr(moved, "tell_runs", told.update)
     limit = data.draw(st.sampled_from([0, 0, 1, 2]))
-    run = start(world.vision, *tasks, name=f"w{Run.objects.count()}", max_active_tasks=limit)
+    fields = data.draw(st.sampled_from([{}, {}, {"max_active_tasks_all_runs": 2}]))
+    CacheUse.objects.all().delete()
+    tasks = with_pool(world, tasks)
+    run = start(world.vision, *tasks, name=f"w{Run.objects.count()}", max_active_tasks=limit, **fields)
+    rest(told)
     order = [task.name for task in _ended_now(run)]
     for _ in range(400):
         run.refresh_from_db()
@@ -128,6 +150,7 @@ def test_every_run_ends_as_the_rules_say(
         jobs = list(Job.objects.filter(task__run=run, task__state__in=["queued", "running"]).order_by("id"))
         assert jobs, f"the run waits for nothing: {states(run)}"
         assert not limit or len(jobs) <= limit
+        require_limits(tasks, jobs, fields, limit)
         idle = Counter(Task.objects.filter(run=run, index__gte=0, state__in=IDLE).values_list("name", flat=True))
         assert all(count <= WINDOW for count in idle.values())
         job = data.draw(st.sampled_from(jobs))
@@ -135,6 +158,7 @@ def test_every_run_ends_as_the_rules_say(
         before = {row.pk for row in _ended_now(run)}
         end_job(job, ends[str(task)], [1, 2])
         step()
+        rest(told)
         order += [row.name for row in _ended_now(run) if row.pk not in before]
     assert run.ended_at is not None, f"the run did not end: {states(run)}"
     final = {task.name: task.state for task in Task.objects.filter(run=run, index=-1)}
@@ -147,13 +171,49 @@ def test_every_run_ends_as_the_rules_say(
             assert len(instances) == group.width
             assert group.state == mapped_outcome(instances)
             assert group.width == width_of(by_id[name]["map"], given_results(run, by_id[name]["map"]))
-    # A mapped task ends as its instances say (above); the rules decide the rest.
-    given_ends = {name: final[name] if name in mapped else ends[name] for name in final}
+    # A mapped task ends as its instances say (above), one without a job by the result of another; the rules decide the
+    # rest.
+    hits = set(CacheUse.objects.filter(run=run, outcome="hit").values_list("name", flat=True))
+    given_ends = {name: final[name] if name in mapped | hits else ends[name] for name in final}
     assert final == expected(tasks, given_ends, order)
+    assert not SlotClaim.objects.filter(run=run).exists()
     assert not Task.objects.filter(run=run, state__in=["waiting", "queued", "running"]).exists()
     leaves = {task["id"] for task in tasks} - {name for task in tasks for name in task["upstream"]}
     failing = {"failed", "upstream_failed", "cancelled"}
     assert run.state == ("failed" if any(final[name] in failing for name in leaves) else "succeeded")
+
+
+def with_pool(world: World, tasks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The tasks with a slot pool of their own: an example that went wrong before may hold slots."""
+    few = commands.create_slot_pool(actor=SYSTEM, tenant=world.vision, name=f"few{SlotPool.objects.count()}", size=SIZE)
+    return [task | {"slots": task["slots"] | {"name": few.name}} if "slots" in task else task for task in tasks]
+
+
+def rest(told: set[int]) -> None:
+    """Do what passes told the loop to do, until they tell it nothing more."""
+    for _ in range(60):
+        if not told:
+            return
+        work = {run: Work(review=True) for run in told}
+        told.clear()
+        apply(Observed(work), timezone.now())
+    raise AssertionError("passes go on and on")
+
+
+def require_limits(tasks: list[dict[str, Any]], jobs: list[Job], fields: dict[str, int], limit: int) -> None:
+    """No more is in flight than the limits over runs allow; whatever has no job holds nothing."""
+    active = Counter(job.task.name for job in jobs)
+    by_id = {task["id"]: task for task in tasks}
+    taken = {name: by_id[name]["slots"].get("count", 1) * n for name, n in active.items() if "slots" in by_id[name]}
+    assert sum(taken.values()) <= SIZE
+    for name, count in active.items():
+        assert count <= by_id[name].get("max_active", count)
+        assert count <= by_id[name].get("max_active_per_run", count)
+    assert len(jobs) <= fields.get("max_active_tasks_all_runs", len(jobs))
+    claimed = set(SlotClaim.objects.filter(run=jobs[0].task.run_id, held=True).values_list("task", flat=True))
+    limited = {job.task.pk for job in jobs if fields or by_id[job.task.name].keys() & LIMITS}
+    # What has its place may have to wait until its run has one as well.
+    assert limited == claimed if not limit else limited <= claimed
 
 
 def width_of(mapping: dict[str, Any], results: list[Any]) -> int:

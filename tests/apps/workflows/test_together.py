@@ -9,7 +9,7 @@ from django.utils import timezone
 from apps.core.actors import SYSTEM
 from apps.core.errors import StaleState
 from apps.jobs.models import Job
-from apps.workflows import claims, commands, moved, unmade
+from apps.workflows import claims, commands, moved, plans, unmade
 from apps.workflows.apply import _Batch
 from apps.workflows.apply import apply as apply_once
 from apps.workflows.clearing import Choice
@@ -117,6 +117,22 @@ def test_results_from_the_cache_take_no_place_and_come_without_waiting_for_the_s
     # Without the cache each waits for its place.
     third = again(first, no_cache=True)
     assert instances(third) == ["waiting"] * 4 and SlotClaim.objects.count() == 5
+
+
+def test_a_mapped_task_whose_version_is_no_longer_accepted_ends_with_what_was_made_of_it(
+    world: World, pool: None
+) -> None:
+    run = start(world.vision, wide(9, slots={"name": "one"}))
+    run.version.definition["tasks"][0]["kind"] = "fortran"
+    run.version.save()
+    plans.plans.clear()
+    step(review=True)
+    end(run, "m", index=0)
+    step()
+    run.refresh_from_db()
+    assert (run.state, instances(run)) == ("failed", ["succeeded", *["failed"] * 3])
+    assert "no longer accepted" in Task.objects.get(run=run, index=-1).detail
+    assert not SlotClaim.objects.exists()
 
 
 def test_who_is_in_line_looks_into_the_cache_again_when_it_has_its_place(
