@@ -112,6 +112,7 @@ urlpatterns = [
     path("runs/<int:run_id>/", workflows.run, name="run"),
     path("runs/<int:run_id>/graph", workflows.run_graph, name="run-graph"),
     path("runs/<int:run_id>/gantt/", workflows.run, {"view": "gantt"}, name="run-timeline"),
+    path("runs/<int:run_id>/state/", state.run_state, name="run-state"),
     path("runs/<int:run_id>/gantt", grids.run_gantt, name="run-gantt"),
     path("runs/<int:run_id>/tasks/<path:name>/", workflows.run_task, name="run-task"),
     path("runs/<int:run_id>/cancel", workflows.run_cancel, name="run-cancel"),

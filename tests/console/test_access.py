@@ -49,6 +49,7 @@ OF_VISION = {
     "workflow-code",
     "workflow-code-graph",
     "workflow-state",
+    "run-state",
     "run",
     "run-timeline",
     "run-graph",

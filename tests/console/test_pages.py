@@ -41,6 +41,7 @@ PARTS = [
     ("/runs/{run_id}/", "run-head"),
     ("/runs/{run_id}/", "run-tasks"),
     ("/runs/{run_id}/gantt/", "run-head"),
+    ("/runs/{run_id}/state/", "state"),
     ("/workflows/{workflow_id}/calendar/", "calendar"),
     ("/workflows/{workflow_id}/code/", "workflow-head"),
     ("/quotas/", "quota-tree"),

@@ -31,6 +31,7 @@ LIMITS = {
     "/runs/": 10,
     "/runs/{run_id}/": 12,
     "/runs/{run_id}/graph": 8,
+    "/runs/{run_id}/state/": 12,
     "/runs/{run_id}/gantt": 8,
     "/runs/{run_id}/tasks/check/": 10,
     "/quotas/": 12,

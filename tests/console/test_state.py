@@ -38,8 +38,8 @@ def test_the_state_of_a_workflow_is_shown_set_and_deleted(world: World, people: 
     people.member.post(f"{path}delete", {"key": "cursor", "version": StateValue.objects.get().version})
     assert not StateValue.objects.exists()
     people.member.post(f"{path}set", {"key": "own", "value": "1", "run": run.pk})
-    assert "own" in text(people.member.get(f"{path}?run={run.pk}"))
-    assert people.member.get(f"{path}?run={run.pk + 1}").status_code == 404
+    assert "own" in text(people.member.get(f"/runs/{run.pk}/state/"))
+    assert people.member.get(f"/runs/{run.pk + 1}/state/").status_code == 404
     assert "Set a value" not in text(people.auditor.get(path))
 
 

@@ -231,7 +231,10 @@ def event_dot(verb: str) -> SafeString:
 def subject_name(event: Any) -> str:
     """What an event is about, by name where its facts have one, else by number."""
     facts = event.facts
-    name = facts.get("name") or facts.get("task") or facts.get("username") or facts.get("slug") or facts.get("of")
+    if event.verb.startswith("state."):
+        return str(facts["key"])
+    task = facts.get("task") if event.subject_type != "run" else None  # A run is not called by one of its tasks.
+    name = facts.get("name") or task or facts.get("username") or facts.get("slug") or facts.get("of")
     return str(name) if name else f"#{event.subject_id}"
 
 

@@ -1,4 +1,4 @@
-"""What a workflow keeps: its values, who wrote them last and before, and how often its tasks came from the cache."""
+"""What a workflow or a run keeps: its values, and who wrote them last and before."""
 
 import json
 from typing import Any
@@ -13,10 +13,10 @@ from apps.core.actors import Actor
 from apps.core.errors import Conflict, Invalid
 from apps.events.queries import events_of
 from apps.workflows import commands, policies
-from apps.workflows.models import StateValue
+from apps.workflows.models import Run, StateValue, Workflow
 
-from ..pages import known, number, numbered_page, page, show
-from .workflows import head_of, workflow_of
+from ..pages import known, numbered_page, page, show
+from .workflows import head_of, run_head_of, run_of, workflow_of
 
 VALUES = 50
 WRITES = 30
@@ -27,29 +27,44 @@ SHOWN = 400
 @require_safe
 @page
 def workflow_state(request: HttpRequest, actor: Actor, workflow_id: int) -> HttpResponse:
-    """The state of a workflow, or of one of its runs (`?run=`), and its latest writes."""
+    """The state of a workflow and its latest writes."""
     found = workflow_of(actor, workflow_id)
-    asked = number(request, "run")
-    run = policies.runs.get(actor, pk=asked, workflow=found) if asked is not None else None
-    rows = StateValue.objects.filter(workflow=found, run=run)
-    listed = numbered_page(request, rows, "key", "pk", size=VALUES)
-    subject = ("workflow", found.pk) if run is None else ("run", run.pk)
     context = {
         "crumbs": [
             {"label": "Workflows", "url": reverse("console:workflows")},
             {"label": found.name, "url": reverse("console:workflow", args=[found.pk])},
-            {"label": "State" if run is None else f"State of run {run.pk}"},
+            {"label": "State"},
         ],
         **head_of(actor, found),
         "view": "state",
+        **_values(request, actor, found, None),
+    }
+    partials = {"workflow-head": "console/workflows/_head.html", "state": "console/workflows/_state.html"}
+    return show(request, "console/workflows/state.html", context, partials)
+
+
+@require_safe
+@page
+def run_state(request: HttpRequest, actor: Actor, run_id: int) -> HttpResponse:
+    """The state of one run and its latest writes."""
+    found = run_of(actor, run_id)
+    context = {**run_head_of(actor, found), "view": "state", **_values(request, actor, found.workflow, found)}
+    partials = {"run-head": "console/runs/_head.html", "state": "console/workflows/_state.html"}
+    return show(request, "console/runs/state.html", context, partials)
+
+
+def _values(request: HttpRequest, actor: Actor, workflow: Workflow, run: Run | None) -> dict[str, Any]:
+    """What `_state.html` shows and `_state_set.html` needs."""
+    listed = numbered_page(request, StateValue.objects.filter(workflow=workflow, run=run), "key", "pk", size=VALUES)
+    subject = ("workflow", workflow.pk) if run is None else ("run", run.pk)
+    return {
+        "workflow": workflow,
         "state_run": run,
         "page": listed,
         "values": [{"row": row, "text": _short(row.value)} for row in listed],
         "writes": events_of(actor, *subject).filter(verb__startswith="state.")[:WRITES],
-        "may_set": policies.workflows.allows(actor, "set_state", found),
+        "may_set": policies.workflows.allows(actor, "set_state", workflow),
     }
-    partials = {"workflow-head": "console/workflows/_head.html", "state": "console/workflows/_state.html"}
-    return show(request, "console/workflows/state.html", context, partials)
 
 
 def _short(value: Any) -> str:
@@ -63,10 +78,8 @@ def workflow_state_action(request: HttpRequest, actor: Actor, workflow_id: int, 
     """Set or delete a value; what is wrong is said above the page."""
     known(action, ("set", "delete"))
     key = request.POST.get("key", "").strip()
-    asked = request.POST.get("run", "")
-    scope = {"run_id": int(asked)} if asked.isascii() and asked.isdigit() else {"workflow_id": workflow_id}
-    version = request.POST.get("version", "")
-    expected = int(version) if version.isascii() and version.isdigit() and len(version) < 19 else None
+    run, expected = _number(request, "run"), _number(request, "version")
+    scope = {"workflow_id": workflow_id} if run is None else {"run_id": run}
     try:
         if action == "delete":
             commands.delete_state(actor=actor, key=key, expected=expected, **scope)
@@ -76,10 +89,15 @@ def workflow_state_action(request: HttpRequest, actor: Actor, workflow_id: int, 
             messages.success(request, f"{key} is set.")
     except (Invalid, Conflict) as error:
         messages.error(request, str(error))
-    back = redirect("console:workflow-state", workflow_id=workflow_id)
-    if "run_id" in scope:
-        back["Location"] += f"?run={scope['run_id']}"
-    return back
+    if run is not None:
+        return redirect("console:run-state", run_id=run)
+    return redirect("console:workflow-state", workflow_id=workflow_id)
+
+
+def _number(request: HttpRequest, name: str) -> int | None:
+    """A number that was sent, if one was."""
+    raw = request.POST.get(name, "")
+    return int(raw) if raw.isascii() and raw.isdigit() and len(raw) < 19 else None
 
 
 def _value(text: str) -> Any:

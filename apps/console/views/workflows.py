@@ -186,13 +186,39 @@ def runs(request: HttpRequest, actor: Actor) -> HttpResponse:
     return show(request, "console/runs/page.html", context, {"run-list": "console/runs/_list.html"})
 
 
-def _run(actor: Actor, run_id: int) -> Run:
+def run_of(actor: Actor, run_id: int) -> Run:
     rows = policies.runs.visible(actor).select_related("workflow", "tenant", "owner", "version", "note_by")
     rows = rows.defer("version__definition").annotate(late=Exists(missed_deadlines(OuterRef("pk"))))
     found = rows.filter(pk=run_id).first()
     if found is None:
         raise NotFound(f"There is no run {run_id} that you can see.")
     return found
+
+
+def run_head_of(actor: Actor, found: Run) -> dict[str, Any]:
+    """What the head of each of a run's pages shows."""
+    counts = count_states([found.pk])[found.pk]
+    total = sum(counts.values())
+    late: list[Any] = list(_missed(found)) if found.late else []  # type: ignore[attr-defined]
+    return {
+        "crumbs": [
+            {"label": "Workflows", "url": reverse("console:workflows")},
+            {"label": found.workflow.name, "url": reverse("console:workflow", args=[found.workflow_id])},
+            {"label": f"Run {found.pk}"},
+        ],
+        "run": found,
+        "zone": ZoneInfo(found.workflow.timezone),
+        "missed": late,
+        "more_missed": late[0].total - len(late) if late else 0,
+        "triggered_by": triggering(found)[:SHOWN_EVENTS] if found.trigger == Run.Trigger.DATASET else [],
+        "counts": counts,
+        "total": total,
+        "bad": sum(counts.get(state, 0) for state in ("failed", "upstream_failed", "cancelled")),
+        "ended": total - sum(counts.get(state, 0) for state in TASK_ACTIVE),
+        "may": {action: policies.runs.allows(actor, action, found) for action in ("clear", "note")},
+        "may_cancel": policies.runs.allows(actor, "cancel", found) and found.ended_at is None,
+        "may_trigger": policies.workflows.allows(actor, "trigger", found.workflow),
+    }
 
 
 def _missed(found: Run) -> QuerySet[Deadline]:
@@ -205,39 +231,20 @@ def _missed(found: Run) -> QuerySet[Deadline]:
 @page
 def run(request: HttpRequest, actor: Actor, run_id: int, view: str = "graph") -> HttpResponse:
     """One run: its progress, its tasks, and its graph or its timeline."""
-    found = _run(actor, run_id)
-    counts = count_states([found.pk])[found.pk]
-    total = sum(counts.values())
+    found = run_of(actor, run_id)
     state, words = choice(request, "task_state", TaskState.values), text(request, "q")
     rows = Task.objects.filter(run=found, index=-1)
     if state:
         rows = rows.filter(state=state)
     if words:
         rows = rows.filter(name__icontains=words)
-    late: list[Any] = list(_missed(found)) if found.late else []  # type: ignore[attr-defined]
     listed = numbered_page(request, rows.only("pk"), "pk", size=TASKS)
     tasks = Task.objects.filter(pk__in=[task.pk for task in listed]).order_by("pk")
     context = {
-        "crumbs": [
-            {"label": "Workflows", "url": reverse("console:workflows")},
-            {"label": found.workflow.name, "url": reverse("console:workflow", args=[found.workflow_id])},
-            {"label": f"Run {found.pk}"},
-        ],
-        "run": found,
-        "zone": ZoneInfo(found.workflow.timezone),
-        "missed": late,
-        "more_missed": late[0].total - len(late) if late else 0,
-        "triggered_by": triggering(found)[:SHOWN_EVENTS] if found.trigger == Run.Trigger.DATASET else [],
+        **run_head_of(actor, found),
         "page": listed,
         "tasks": run_queries.task_views(found, tasks),
         "task_states": [(value, value.replace("_", " ")) for value in TaskState.values],
-        "counts": counts,
-        "total": total,
-        "bad": sum(counts.get(state, 0) for state in ("failed", "upstream_failed", "cancelled")),
-        "ended": total - sum(counts.get(state, 0) for state in TASK_ACTIVE),
-        "may": {action: policies.runs.allows(actor, action, found) for action in ("clear", "note")},
-        "may_cancel": policies.runs.allows(actor, "cancel", found) and found.ended_at is None,
-        "may_trigger": policies.workflows.allows(actor, "trigger", found.workflow),
         "view": view,
         **(task_context(actor, found, asked, request) if (asked := text(request, "task")) else {}),
     }
@@ -249,7 +256,7 @@ def run(request: HttpRequest, actor: Actor, run_id: int, view: str = "graph") ->
 @page
 def run_graph(request: HttpRequest, actor: Actor, run_id: int) -> HttpResponse:
     """The graph of a run with the present state of each task."""
-    found = _run(actor, run_id)
+    found = run_of(actor, run_id)
     tasks = run_queries.task_views(found, Task.objects.filter(run=found, index=-1).order_by("pk"))
     panel = reverse("console:run-task", args=[found.pk, "task"]).rpartition("task/")[0]
     panels = {task.name: f"{panel}{task.name}/" for task in tasks}
@@ -264,7 +271,7 @@ def run_graph(request: HttpRequest, actor: Actor, run_id: int) -> HttpResponse:
 @page
 def run_task(request: HttpRequest, actor: Actor, run_id: int, name: str) -> HttpResponse:
     """The panel of one task: its instances, or its job with what it got, ran, said and gave."""
-    found = _run(actor, run_id)
+    found = run_of(actor, run_id)
     return show(request, "console/runs/_task.html", task_context(actor, found, name, request))
 
 
