@@ -167,7 +167,6 @@ def test_what_makes_no_sense_is_refused(fields: dict[str, Any], said: str) -> No
 @pytest.mark.parametrize(
     "mapping",
     [
-        {"over": {"x": {"value": [1]}, "y": {"value": [2]}}},
         {"zip": {"x": {"value": [1]}, "y": {"value": [2]}}},
         {"kwargs": {"value": [{"x": 1, "y": 2}]}},
         # Who knows what a result gives.
