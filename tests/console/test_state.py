@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from apps.core.actors import SYSTEM
+from apps.events.models import Event
 from apps.workflows import commands
 from apps.workflows.models import StateValue
 from tests.apps.workflows.driver import bash, finish, start, step
@@ -41,6 +42,13 @@ def test_the_state_of_a_workflow_is_shown_set_and_deleted(world: World, people: 
     assert "own" in text(people.member.get(f"/runs/{run.pk}/state/"))
     assert people.member.get(f"/runs/{run.pk + 1}/state/").status_code == 404
     assert "Set a value" not in text(people.auditor.get(path))
+
+
+def test_who_wrote_leads_to_the_instance_that_did(world: World, people: People) -> None:
+    run = start(world.vision, bash("a"))
+    commands.set_state(actor=SYSTEM, run_id=run.pk, key="k", value=1)
+    Event.objects.filter(verb="state.set").update(facts={"key": "k", "run": run.pk, "task": "a[3]", "version": 1})
+    assert f'href="/runs/{run.pk}/?task=a&amp;index=3"' in text(people.member.get(f"/runs/{run.pk}/state/"))
 
 
 def test_hit_and_miss_are_shown_with_what_changed(world: World, people: People) -> None:

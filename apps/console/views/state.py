@@ -2,6 +2,7 @@
 
 import json
 from typing import Any
+from urllib.parse import urlencode
 
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
@@ -62,9 +63,18 @@ def _values(request: HttpRequest, actor: Actor, workflow: Workflow, run: Run | N
         "state_run": run,
         "page": listed,
         "values": [{"row": row, "text": _short(row.value)} for row in listed],
-        "writes": events_of(actor, *subject).filter(verb__startswith="state.")[:WRITES],
+        "writes": [
+            {"event": event, "panel": _panel(str(event.facts.get("task", "")))}
+            for event in events_of(actor, *subject).filter(verb__startswith="state.")[:WRITES]
+        ],
         "may_set": policies.workflows.allows(actor, "set_state", workflow),
     }
+
+
+def _panel(task: str) -> str:
+    """The query of a run's page that opens the panel of a task, or of an instance (`score[8]`)."""
+    name, _, index = task.rstrip("]").partition("[")
+    return urlencode({"task": name, **({"index": index} if index else {})})
 
 
 def _short(value: Any) -> str:
