@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.db import connection, transaction
 
-from apps.core import loops, redis
 from apps.core.durability import commit_without_waiting
 from apps.core.locks import LockClass, lock_in_transaction
 from engine.slots import Claim, Gate, next_claims
@@ -115,13 +114,6 @@ def _lets_go(row: Any) -> bool:
 # By people's acts and repairs
 
 
-def tell(tenants: Collection[int]) -> None:
-    """Let the advance loop give out in these tenants, once the present transaction has committed."""
-    if tenants:
-        redis.hint_on_commit(moved.MOVED, (f"{moved.SLOTS}{tenant}" for tenant in tenants))
-        loops.wake("advance")
-
-
 def _delete(condition: str, parameters: Iterable[Any]) -> set[int]:
     """Take claims away; the tenants that they were of."""
     return {
@@ -132,7 +124,7 @@ def _delete(condition: str, parameters: Iterable[Any]) -> set[int]:
 
 def release(*, run: int | None = None, tasks: Collection[int] = ()) -> None:
     """Take the claims of a whole run or of some tasks away, and let those that wait go on once this has committed."""
-    tell(_delete("run_id = %s OR task_id = ANY(%s::bigint[])", [run, list(tasks)]))
+    moved.tell_tenants(_delete("run_id = %s OR task_id = ANY(%s::bigint[])", [run, list(tasks)]))
 
 
 def reset(run: int) -> None:
@@ -141,7 +133,7 @@ def reset(run: int) -> None:
         "run_id = %s AND NOT EXISTS (SELECT 1 FROM workflows_task t "
         "WHERE t.id = task_id AND t.state IN ('queued', 'running'))"
     )
-    tell(_delete(condition, [run]))
+    moved.tell_tenants(_delete(condition, [run]))
 
 
 def overdue() -> tuple[set[int], list[int]]:

@@ -38,6 +38,13 @@ def tell_runs(runs: Collection[int]) -> None:
     loops.wake("advance")
 
 
+def tell_tenants(tenants: Collection[int]) -> None:
+    """The same for tenants in which places of limits over runs may be free."""
+    if tenants:
+        redis.hint_on_commit(MOVED, (f"{SLOTS}{tenant}" for tenant in tenants))
+        loops.wake("advance")
+
+
 def note_waits(tasks: Collection[int]) -> None:
     """Remember tasks whose wait is due, for a loop that goes on with a pass of the advance loop itself."""
     redis.hint("SADD", KEY, *(-task for task in tasks))

@@ -22,7 +22,7 @@ from apps.tenants.models import Secret, Tenant
 from apps.tenants.stored import missing
 from rmctl.spec import SpecError, WorkflowSpec, parse_workflow
 
-from .. import claims, path_history, policies
+from .. import moved, path_history, policies
 from ..limits import task_limits
 from ..models import Workflow, WorkflowVersion
 from ..notices import notices
@@ -95,7 +95,7 @@ def push(
     path_history.watch(version)
     if task_limits(version.definition):
         # They may be wider than those that tasks wait for.
-        claims.tell([tenant.pk])
+        moved.tell_tenants([tenant.pk])
     verb = "workflow.pushed" if created else "workflow.version_selected"
     record(actor, _fact(verb, workflow, version=version.number, digest=version.digest))
     return PushResult(workflow, version, created=created, warnings=warnings)

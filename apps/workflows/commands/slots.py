@@ -16,7 +16,7 @@ from rmctl.spec.errors import did_you_mean
 from rmctl.spec.limits import MAX_SLOTS
 from rmctl.spec.values import IDENTIFIER
 
-from .. import claims, policies
+from .. import moved, policies
 from ..models import SlotClaim, SlotPool, Workflow
 
 DESCRIPTION_MAX = 500
@@ -58,7 +58,7 @@ def change_slot_pool(
     if changes:
         pool.save(update_fields=list(changes))
         record(actor, _fact("slot_pool.changed", pool, **changes))
-        claims.tell([pool.tenant_id])
+        moved.tell_tenants([pool.tenant_id])
     return pool
 
 
