@@ -350,7 +350,7 @@ class _Batch:
         limited = [one for one in self.progress.values() if one.plan.limits]
         tenants = claims.write(limited, self.now) if limited else set()
         if not self.then_schedule:
-            moved.tell_slots(tenants)
+            moved.tell_tenants(tenants)
         return tenants
 
     def _write_waits(self) -> None:

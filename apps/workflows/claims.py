@@ -124,7 +124,7 @@ def _delete(condition: str, parameters: Iterable[Any]) -> set[int]:
 
 def release(*, run: int | None = None, tasks: Collection[int] = ()) -> None:
     """Take the claims of a whole run or of some tasks away, and let those that wait go on once this has committed."""
-    moved.tell_slots(_delete("run_id = %s OR task_id = ANY(%s::bigint[])", [run, list(tasks)]))
+    moved.tell_tenants(_delete("run_id = %s OR task_id = ANY(%s::bigint[])", [run, list(tasks)]))
 
 
 def reset(run: int) -> None:
@@ -133,7 +133,7 @@ def reset(run: int) -> None:
         "run_id = %s AND NOT EXISTS (SELECT 1 FROM workflows_task t "
         "WHERE t.id = task_id AND t.state IN ('queued', 'running'))"
     )
-    moved.tell_slots(_delete(condition, [run]))
+    moved.tell_tenants(_delete(condition, [run]))
 
 
 def overdue() -> tuple[set[int], list[int]]:

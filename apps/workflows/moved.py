@@ -38,7 +38,7 @@ def tell_runs(runs: Collection[int]) -> None:
     loops.wake("advance")
 
 
-def tell_slots(tenants: Collection[int]) -> None:
+def tell_tenants(tenants: Collection[int]) -> None:
     """The same for tenants in which places of limits over runs may be free."""
     if tenants:
         redis.hint_on_commit(MOVED, (f"{SLOTS}{tenant}" for tenant in tenants))

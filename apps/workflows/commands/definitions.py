@@ -95,7 +95,7 @@ def push(
     path_history.watch(version)
     if task_limits(version.definition):
         # They may be wider than those that tasks wait for.
-        moved.tell_slots([tenant.pk])
+        moved.tell_tenants([tenant.pk])
     verb = "workflow.pushed" if created else "workflow.version_selected"
     record(actor, _fact(verb, workflow, version=version.number, digest=version.digest))
     return PushResult(workflow, version, created=created, warnings=warnings)

@@ -58,7 +58,7 @@ def change_slot_pool(
     if changes:
         pool.save(update_fields=list(changes))
         record(actor, _fact("slot_pool.changed", pool, **changes))
-        moved.tell_slots([pool.tenant_id])
+        moved.tell_tenants([pool.tenant_id])
     return pool
 
 

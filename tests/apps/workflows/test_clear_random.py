@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from apps.core.actors import SYSTEM
 from apps.core.errors import Conflict
 from apps.jobs.models import Job
-from apps.workflows import claims, commands, moved, unmade
+from apps.workflows import commands, moved, unmade
 from apps.workflows.clearing import Choice
 from apps.workflows.giving import apply
 from apps.workflows.models import Run, SlotClaim, Task, TaskTry
@@ -115,7 +115,7 @@ def test_whatever_people_turn_back_every_rule_holds_and_the_run_ends(
     free: set[int] = set()
     monkeypatch.setattr(unmade, "WINDOW", WINDOW)
     monkeypatch.setattr(moved, "tell_runs", told.update)
-    monkeypatch.setattr(claims, "tell", free.update)
+    monkeypatch.setattr(moved, "tell_tenants", free.update)
     with connection.cursor() as cursor:
         # All examples share a transaction, whose rows the planner would know nothing of.
         cursor.execute("ANALYZE workflows_task, workflows_run, workflows_tasktry, jobs_job")
