@@ -23,8 +23,9 @@ from apps.scheduling.models import Cycle
 from apps.scheduling.observe import observe
 from apps.tenants.models import Tenant
 from engine.cycle import decide
+from rmctl.agent.protocol import Report
 from tests.personas import World, make_limits, make_world
-from tests.work import cycle, granted, job_data, members, pump, report, simulated_node, submit
+from tests.work import cycle, granted, job_data, members, pump, report, send, simulated_node, submit
 
 SUBMITTERS = 200
 # One connection a submitter would be more than a small server gives; they wait for one of these.
@@ -73,20 +74,21 @@ def found_over() -> list[str]:
     return problems
 
 
+def in_its_own_connection(work: Callable[[], Any], errors: list[BaseException]) -> None:
+    """Run it in this thread with a connection of its own; what it raises goes into the list."""
+    try:
+        work()
+    except BaseException as error:
+        errors.append(error)
+    finally:
+        connections.close_all()
+
+
 @contextmanager
 def workers(*works: Callable[[], Any]) -> Iterator[list[BaseException]]:
     """Run each in a thread with a connection of its own; whatever they raise is in the list."""
     errors: list[BaseException] = []
-
-    def run(work: Callable[[], Any]) -> None:
-        try:
-            work()
-        except BaseException as error:
-            errors.append(error)
-        finally:
-            connections.close_all()
-
-    threads = [threading.Thread(target=run, args=(work,)) for work in works]
+    threads = [threading.Thread(target=in_its_own_connection, args=(work, errors)) for work in works]
     for thread in threads:
         thread.start()
     yield errors
@@ -310,6 +312,35 @@ def test_cancelling_and_reporting_at_the_same_time_wait_for_each_other_in_no_cir
     assert errors == []
     assert set(Job.objects.values_list("state", flat=True)) == {"cancelled"}
     assert drift() == []
+
+
+def test_a_batch_of_starts_and_ends_locks_its_jobs_in_one_order(busy_world: World) -> None:
+    older, newer = (granted(busy_world, cpu="500m", memory="64Mi") for _ in range(2))
+    (ending,), (starting,) = members(older), members(newer)
+    now = timezone.now().timestamp()
+    batch = [
+        Report(starting.pk, starting.attempt.token, "started", now),
+        Report(ending.pk, ending.attempt.token, "ended", now, exit_code=0, reason="exited"),
+    ]
+    errors: list[BaseException] = []
+    with transaction.atomic():
+        Job.objects.select_for_update().get(pk=older.pk)  # As who cancels both does, from the oldest on.
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_backend_pid()")
+            (holder,) = cursor.fetchone()
+            thread = threading.Thread(target=in_its_own_connection, args=(lambda: send(ending.node_id, batch), errors))
+            thread.start()
+            until = time.monotonic() + 10
+            waits = "SELECT 1 FROM pg_stat_activity WHERE %s = ANY(pg_blocking_pids(pid))"
+            waiting = None
+            while waiting is None:
+                assert time.monotonic() < until, errors
+                cursor.execute(waits, [holder])
+                waiting = cursor.fetchone()
+        Job.objects.select_for_update().get(pk=newer.pk)
+    thread.join(30)
+    assert errors == []
+    assert list(Job.objects.order_by("pk").values_list("state", flat=True)) == ["succeeded", "running"]
 
 
 def test_one_end_that_is_reported_twice_at_once_counts_once(busy_world: World) -> None:

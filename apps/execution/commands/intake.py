@@ -98,9 +98,10 @@ def take_reports(
             commit_without_waiting()
             fleet.require_newest(node_id, connection)
         ending = {item.placement for item in ended}
-        refused = jobs.start_placements(
-            actor=actor, node_id=node_id, items=[item for item in started if item.placement not in ending]
-        )
+        starting = [item for item in started if item.placement not in ending]
+        if starting and ending:
+            jobs.lock_placements({*ending, *(item.placement for item in starting)}, node_id)
+        refused = jobs.start_placements(actor=actor, node_id=node_id, items=starting)
         refused += jobs.end_placements(actor=actor, node_id=node_id, items=_with_starts(ended, started))
     if connection is not None:
         flush()

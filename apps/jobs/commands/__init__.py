@@ -3,7 +3,16 @@
 Lock order: jobs by id → placements → nodes by id → cards → quota usage.
 """
 
-from .attempts import Ended, Started, end_lost, end_placements, end_unborn, end_unstartable, start_placements
+from .attempts import (
+    Ended,
+    Started,
+    end_lost,
+    end_placements,
+    end_unborn,
+    end_unstartable,
+    lock_placements,
+    start_placements,
+)
 from .checkpoints import Checkpoint, store_checkpoints
 from .control import cancel, cancel_many, hold, release
 from .grants import (
@@ -37,6 +46,7 @@ __all__ = [
     "end_unstartable",
     "give_grants",
     "hold",
+    "lock_placements",
     "pend",
     "pend_alike",
     "preempt",

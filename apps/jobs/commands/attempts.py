@@ -89,6 +89,11 @@ def _locked(placement_ids: Iterable[int], node_id: int | None) -> dict[int, Plac
     return found
 
 
+def lock_placements(placement_ids: Iterable[int], node_id: int | None) -> None:
+    """Lock the rows of reports of both kinds at once: starts and then ends, each in order, are not in one order."""
+    _locked(placement_ids, node_id)
+
+
 def start_placements(*, actor: Actor, node_id: int | None, items: Sequence[Started]) -> list[tuple[int, int]]:
     """Take reports of starts in the caller's transaction; returns the refused (placement, token) pairs.
 
