@@ -73,7 +73,7 @@ def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def configuration_read_anew() -> Iterator[None]:
-    """A test that is rolled back gives its stamp to the next one, and some give ids, which nothing in production does."""
+    """A test that is rolled back gives its stamp to the next one, and some give ids, which production never does."""
     if not django_settings_is_configured():
         yield
         return
