@@ -112,7 +112,8 @@ class Growing:
                 told += states[TaskState.WAITING]
             if more and told <= known.window // 2:
                 return True
-        return False
+        # Others that ended at once since the pass asked how far the tasks are, by the cache or as they could not begin.
+        return any(name not in self._known or self._known[name].count < self._widths[name] for name in self.asked)
 
 
 def wide(group: TaskRow) -> bool:

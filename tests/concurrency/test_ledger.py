@@ -331,7 +331,7 @@ def test_a_batch_of_starts_and_ends_locks_its_jobs_in_one_order(busy_world: Worl
             thread = threading.Thread(target=in_its_own_connection, args=(lambda: send(ending.node_id, batch), errors))
             thread.start()
             until = time.monotonic() + 10
-            waits = "SELECT 1 FROM pg_stat_activity WHERE %s = ANY(pg_blocking_pids(pid))"
+            waits = "SELECT 1 FROM pg_locks WHERE NOT granted AND %s = ANY(pg_blocking_pids(pid))"
             waiting = None
             while waiting is None:
                 assert time.monotonic() < until, errors

@@ -149,7 +149,7 @@ def load(size):
     run_state.set("seen", version)
     return {"sizes": list(range(size)), "names": ["a", "b", "c"], "rows": [{"name": "x"}, {"name": "y", "size": 9}]}
 
-@task(cache=Cache("1d", ignore=["size"]), slots="db", max_active=2, deadline="2h")
+@task(cache=Cache("1d", version="2"), slots="db", max_active=2, deadline="2h")
 def one(name, size=1): return f"{name}{size}"
 
 @task(state=True)

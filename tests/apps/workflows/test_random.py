@@ -14,7 +14,7 @@ from apps.core.actors import SYSTEM
 from apps.jobs.models import Job
 from apps.workflows import commands, moved, unmade
 from apps.workflows.giving import apply
-from apps.workflows.models import CacheUse, Run, SlotClaim, SlotPool, Task
+from apps.workflows.models import Run, SlotClaim, SlotPool, Task
 from apps.workflows.observe import Observed, Work
 from engine.dag import RULES, Counters, TaskState, mapped_outcome, outcome
 from tests.apps.workflows.driver import end_job, start, states, step
@@ -28,12 +28,9 @@ KINDS = ("bash", "bash", "bash", "empty", "mapped", "product", *OVER_RESULTS)
 WINDOW = 2
 WIDTH_MAX = 40
 IDLE = ["waiting", "queued"]
-# All tasks with a cache have the same script, so that many find what others have made of the same item.
-CACHE = {"cache": "1h"}
 SLOTS: dict[str, Any] = {"slots": {}}
 BESIDES: list[dict[str, Any]] = [
-    {}, {}, {}, CACHE, SLOTS, {"slots": {"count": 2}}, {"max_active": 1}, {"max_active_per_run": 2},
-    {**CACHE, **SLOTS}, {**CACHE, "max_active_per_run": 1},
+    {}, {}, {}, {}, SLOTS, {"slots": {"count": 2}}, {"max_active": 1}, {"max_active_per_run": 2},
 ]  # fmt: skip
 LIMITS = {"slots", "max_active", "max_active_per_run"}
 SIZE = 2
@@ -138,7 +135,6 @@ def test_every_run_ends_as_the_rules_say(
     monkeypatch.setattr(moved, "tell_runs", told.update)
     limit = data.draw(st.sampled_from([0, 0, 1, 2]))
     fields = data.draw(st.sampled_from([{}, {}, {"max_active_tasks_all_runs": 2}]))
-    CacheUse.objects.all().delete()
     tasks = with_pool(world, tasks)
     run = start(world.vision, *tasks, name=f"w{Run.objects.count()}", max_active_tasks=limit, **fields)
     rest(told)
@@ -171,10 +167,8 @@ def test_every_run_ends_as_the_rules_say(
             assert len(instances) == group.width
             assert group.state == mapped_outcome(instances)
             assert group.width == width_of(by_id[name]["map"], given_results(run, by_id[name]["map"]))
-    # A mapped task ends as its instances say (above), one without a job by the result of another; the rules decide the
-    # rest.
-    hits = set(CacheUse.objects.filter(run=run, outcome="hit").values_list("name", flat=True))
-    given_ends = {name: final[name] if name in mapped | hits else ends[name] for name in final}
+    # A mapped task ends as its instances say (above); the rules decide the rest.
+    given_ends = {name: final[name] if name in mapped else ends[name] for name in final}
     assert final == expected(tasks, given_ends, order)
     assert not SlotClaim.objects.filter(run=run).exists()
     assert not Task.objects.filter(run=run, state__in=["waiting", "queued", "running"]).exists()

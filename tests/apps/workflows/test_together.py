@@ -119,6 +119,32 @@ def test_results_from_the_cache_take_no_place_and_come_without_waiting_for_the_s
     assert instances(third) == ["waiting"] * 4 and SlotClaim.objects.count() == 5
 
 
+@pytest.mark.parametrize("window", [2, 4])
+@pytest.mark.parametrize("places", [1, 2, 0])
+def test_results_from_the_cache_bring_the_next_instances(
+    world: World, told: set[int], monkeypatch: Any, window: int, places: int
+) -> None:
+    monkeypatch.setattr(unmade, "WINDOW", window)
+    first = start(world.vision, wide(11, cache="1h"), max_active_tasks=places)
+    while not first.ended_at:
+        go_on(told)
+        if job := Job.objects.filter(task__run=first, state="pending").first():
+            end_job(job, "succeeded")
+        step()
+        first.refresh_from_db()
+    for missing in range(7):
+        CacheUse.objects.filter(index__in=[missing, missing + 2]).delete()
+        run = again(first)
+        for _ in range(2):
+            go_on(told)
+            for job in Job.objects.filter(task__run=run, state="pending"):
+                end_job(job, "succeeded")
+            step()
+        go_on(told)
+        run.refresh_from_db()
+        assert (run.state, instances(run)) == ("succeeded", ["succeeded"] * 11), missing
+
+
 def test_a_mapped_task_whose_version_is_no_longer_accepted_ends_with_what_was_made_of_it(
     world: World, pool: None
 ) -> None:
