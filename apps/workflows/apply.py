@@ -269,7 +269,11 @@ class _Batch:
         self._write_datasets()
         for run, detail in self.broken.values():
             self._abandon(run, detail)
-        again = [run_id for run_id, one in self.progress.items() if one.growing.again(limited=one.slots is not None)]
+        again = [
+            run_id
+            for run_id, one in self.progress.items()
+            if one.growing.again(limited=one.slots is not None) or one.leaves_places
+        ]
         if again:
             moved.tell_runs(again)
         ended = self._write_runs()

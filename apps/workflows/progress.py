@@ -554,6 +554,11 @@ class Progress:
         else:
             self._end(row, TaskState.SUCCEEDED, str(found))
 
+    @property
+    def leaves_places(self) -> bool:
+        """Whether places were kept for tasks that then had their results from the cache, so that others may begin."""
+        return bool(self.slots) and any(found is not None for _, found in self.caching.answered)
+
     @cached_property
     def _events(self) -> dict[str, list[dict[str, Any]]]:
         """The events of datasets that triggered the run, by URI."""
