@@ -1,7 +1,8 @@
 """Many rows in one statement: inserts, and updates with a different value for each row.
 
 The values travel as one JSON parameter. PostgreSQL takes it apart into typed columns, which costs a fraction of
-what dumping an array for each column costs in Python.
+what dumping an array for each column costs in Python. The keys that come back are fetched when they are looked at, so
+that in a pipeline (`apps.core.pipeline`) nobody waits for them before.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,6 +12,8 @@ from typing import Any, TypeVar
 import msgspec
 from django.db import connection, models
 from django.db.models.fields import NOT_PROVIDED
+
+from .rows import Answer
 
 # Rows of one statement.
 BATCH = 2000
@@ -24,11 +27,20 @@ def insert(objects: Iterable[Row]) -> list[Row]:
     """
     new = list(objects)
     for start in range(0, len(new), BATCH):
-        _insert(new[start : start + BATCH])
+        batch = new[start : start + BATCH]
+        for item, (pk,) in zip(batch, _insert(batch), strict=True):
+            item.pk, item._state.adding, item._state.db = pk, False, connection.alias
     return new
 
 
-def _insert(objects: Sequence[models.Model]) -> None:
+def append(objects: Iterable[models.Model]) -> None:
+    """The same for objects whose keys nobody asks for: in a pipeline nothing is waited for."""
+    new = list(objects)
+    for start in range(0, len(new), BATCH):
+        _insert(new[start : start + BATCH])
+
+
+def _insert(objects: Sequence[models.Model]) -> Answer:
     model = type(objects[0])
     attributes = _insertable(model)
     names, types = _columns(model, attributes)
@@ -37,22 +49,20 @@ def _insert(objects: Sequence[models.Model]) -> None:
         f"INSERT INTO {table} ({', '.join(names)}) SELECT v.* FROM jsonb_to_recordset(%s::jsonb) "
         f"AS v({_record(types)}) RETURNING {key}"
     )
-    keys = _run(sql, [[getattr(item, name) for name in attributes] for item in objects])
-    for item, pk in zip(objects, keys, strict=True):
-        item.pk, item._state.adding, item._state.db = pk, False, connection.alias
+    return _run(sql, [[getattr(item, name) for name in attributes] for item in objects])
 
 
 def update_rows(
     model: type[models.Model], columns: Sequence[str], rows: Sequence[Sequence[Any]], *, guard: str | None = None
-) -> list[int]:
-    """Set `columns` of the rows whose primary key is the first item of each row; returns the keys updated.
+) -> Sequence[tuple[int]]:
+    """Set `columns` of the rows whose primary key is the first item of each row; returns their keys, each in a row.
 
     With `guard` (a column), the last item of each row is the value that this column must still have; a row
     that has moved meanwhile is left alone and its key is not returned. Rows are locked in the order of their
     keys, so that two such statements never wait for each other in a circle.
     """
     if not rows:
-        return []
+        return ()
     names, types = _columns(model, (model._meta.pk.name, *columns, *([guard] if guard else [])))
     table, key = connection.ops.quote_name(model._meta.db_table), names[0]
     assignments = ", ".join(f"{name} = v.v{place}" for place, name in enumerate(names[1 : len(columns) + 1], 1))
@@ -72,11 +82,10 @@ def as_json(value: Any) -> str:
     return msgspec.json.encode(value).decode()
 
 
-def _run(sql: str, rows: Sequence[Sequence[Any]]) -> list[int]:
+def _run(sql: str, rows: Sequence[Sequence[Any]]) -> Answer:
+    """Send a statement that takes the rows apart as v0, v1, …"""
     names = [f"v{place}" for place in range(len(rows[0]))]
-    with connection.cursor() as cursor:
-        cursor.execute(sql, [as_json([dict(zip(names, row, strict=True)) for row in rows])])
-        return [row[0] for row in cursor.fetchall()]
+    return Answer(sql, [as_json([dict(zip(names, row, strict=True)) for row in rows])])
 
 
 @cache

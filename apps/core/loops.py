@@ -180,8 +180,9 @@ def run(name: str, *, once: bool = False) -> bool:
 
 def follow(name: str) -> None:
     """Run one pass of another loop in this thread; whoever runs it just now looks again instead."""
-    redis.hint("SET", FLAG.format(name), "1", "PX", FLAG_MILLISECONDS)
-    run(name, once=True)
+    if not run(name, once=True):
+        redis.hint("SET", FLAG.format(name), "1", "PX", FLAG_MILLISECONDS)
+        run(name, once=True)  # It may have looked for flags just before.
 
 
 def _run(name: str, seconds: float, stays: bool) -> bool:
@@ -204,9 +205,8 @@ def _run(name: str, seconds: float, stays: bool) -> bool:
 
 
 def _pass(name: str, stays: bool) -> bool:
-    redis.hint("DEL", FLAG.format(name), BELL.format(name))
-    if stays:
-        redis.hint("SET", RUNNER.format(name), "1", "PX", FLAG_MILLISECONDS)
+    heard = ("DEL", FLAG.format(name), BELL.format(name))
+    redis.hints([heard, ("SET", RUNNER.format(name), "1", "PX", FLAG_MILLISECONDS)] if stays else [heard])
     began = time.monotonic()
     again = _passes[name]()
     ended = time.monotonic()

@@ -9,8 +9,9 @@ from django.utils import timezone
 
 from apps.core import loops
 from apps.core.actors import Actor
-from apps.core.bulk import insert, update_rows
+from apps.core.bulk import append, update_rows
 from apps.core.errors import StaleState
+from apps.core.pipeline import when_answered
 
 from .live import publish
 from .models import Event
@@ -68,7 +69,7 @@ def record_all(actor: Actor, facts: Iterable[Fact], *, on_behalf_of: str = "") -
             topics.add(f"tenant:{fact.tenant_id}")
         topics.update(fact.topics)
     if rows:
-        insert(rows)
+        append(rows)
         if moves_stamp({row.verb for row in rows}):
             move_stamp()
         for name in sorted(woken_by(waking)):
@@ -94,16 +95,21 @@ def move_many(
 ) -> None:
     """Move many rows in one guarded UPDATE; all of them or StaleState. `columns` names what `values` sets.
 
-    The caller has locked the rows, read their states, and records the verbs (`machine[source, target]`).
+    The caller has locked the rows, read their states, and records the verbs (`machine[source, target]`). In a pipeline
+    that some have moved is known at its end.
     """
     for step in moves:
         if (step.source, step.target) not in machine:
             raise StaleState(f"{model.__name__} {step.pk} is {step.source} and cannot become {step.target}.")
     rows = [(step.pk, step.target, *step.values, step.source) for step in moves]
     moved = update_rows(model, ("state", *columns), rows, guard="state")
-    if len(moved) != len(moves):
-        gone = sorted({step.pk for step in moves} - set(moved))
-        raise StaleState(f"{model.__name__} {gone} moved meanwhile; nothing was changed.")
+
+    def all_moved() -> None:
+        if len(moved) != len(moves):
+            gone = sorted({step.pk for step in moves} - {key for (key,) in moved})
+            raise StaleState(f"{model.__name__} {gone} moved meanwhile; nothing was changed.")
+
+    when_answered(all_moved)
 
 
 def transition(

@@ -6,9 +6,11 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import msgspec
 from django.db.models import Count
 
 from apps.core.errors import Conflict
+from apps.core.rows import fetch
 from apps.fleet.commands import Replaced, require_newest
 from apps.jobs.models import Placement
 from apps.jobs.requests import datasets_of
@@ -24,7 +26,7 @@ from .queries import saved_before
 logger = logging.getLogger(__name__)
 
 Key = tuple[int, int]  # placement, token
-LIVE = sorted(ATTEMPT_LIVE)
+LIVE = sorted(map(str, ATTEMPT_LIVE))
 START_BATCH = 200
 
 
@@ -42,6 +44,13 @@ class Difference:
     vanished: list[int]
 
 
+HELD = (
+    "SELECT p.id, a.token, p.state, a.stop_reason, (j.spec->>'notice')::float8, n.connection FROM jobs_placement p "
+    "JOIN jobs_attempt a ON a.id = p.attempt_id JOIN jobs_job j ON j.id = a.job_id "
+    "JOIN fleet_node n ON n.id = p.node_id WHERE p.node_id = %s AND p.state = ANY(%s) ORDER BY p.id"
+)
+
+
 def difference(
     node_id: int, connection: int, held: AbstractSet[Key], over: AbstractSet[Key] = frozenset()
 ) -> Difference:
@@ -56,18 +65,8 @@ def difference(
     unborn: list[int] = []
     vanished: list[int] = []
     newest: int | None = None
-    for pk, token, state, stop_reason, notice, newest in (  # noqa: B007 - it is the node's, so the same in each row
-        Placement.objects.filter(node_id=node_id, state__in=LIVE)
-        .order_by("pk")
-        .values_list(
-            "pk",
-            "attempt__token",
-            "state",
-            "attempt__stop_reason",
-            "attempt__job__spec__notice",
-            "node__connection",
-        )
-    ):
+    # The connection is the node's, so the same in each row.
+    for pk, token, state, stop_reason, notice, newest in fetch(HELD, [node_id, LIVE]):  # noqa: B007
         live.add((pk, token))
         if (pk, token) in held:
             if stop_reason and (pk, token) not in over:
@@ -88,7 +87,7 @@ def difference(
 def _stop(placement: int, token: int, reason: str, notice: float | None) -> Stop:
     """Ask a process to end; one that is evicted has its job's notice to write a checkpoint."""
     if reason == "preempted" and notice is not None:
-        return Stop(placement=placement, token=token, reason=reason, grace_seconds=float(notice))
+        return Stop(placement=placement, token=token, reason=reason, grace_seconds=notice)
     return Stop(placement=placement, token=token, reason=reason)
 
 
@@ -99,8 +98,10 @@ def assignments(placement_ids: Sequence[int]) -> tuple[list[Assignment], dict[in
     """
     if not placement_ids:
         return [], {}
-    placements = Placement.objects.filter(pk__in=placement_ids).order_by("pk")
-    rows = [_Row(*values) for values in placements.values_list(*COLUMNS)]
+    rows = [
+        _Row(*plain, gpus=msgspec.json.decode(gpus), spec=msgspec.json.decode(spec))
+        for *plain, gpus, spec in fetch(ASSIGNED, [list(placement_ids)])
+    ]
     wanted: dict[int, set[str]] = {}
     for row in rows:
         wanted.setdefault(row.tenant_id, set()).update((row.specified.get("secrets") or {}).values())
@@ -125,15 +126,16 @@ def assignments(placement_ids: Sequence[int]) -> tuple[list[Assignment], dict[in
     return found, missing
 
 
-COLUMNS = (
-    "pk", "group", "rank", "cpu_millicores", "memory_bytes", "storage_bytes", "gpus", "attempt_id", "attempt__token",
-    "attempt__job_id", "attempt__job__name", "attempt__job__spec", "attempt__job__tenant_id",
-    "attempt__job__tenant__slug",
-)  # fmt: skip
+ASSIGNED = (
+    'SELECT p.id, p."group", p.rank, p.cpu_millicores, p.memory_bytes, p.storage_bytes, a.id, a.token, j.id, j.name, '
+    "t.id, t.slug, p.gpus, j.spec FROM jobs_placement p JOIN jobs_attempt a ON a.id = p.attempt_id "
+    "JOIN jobs_job j ON j.id = a.job_id JOIN tenants_tenant t ON t.id = j.tenant_id "
+    "WHERE p.id = ANY(%s::bigint[]) ORDER BY p.id"
+)
 
 
 class _Row(NamedTuple):
-    """What an assignment is made of, in the order of COLUMNS; whole objects would cost more than the query."""
+    """What an assignment is made of, in the order of ASSIGNED; whole objects would cost more than the query."""
 
     pk: int
     group: int
@@ -141,14 +143,14 @@ class _Row(NamedTuple):
     cpu_millicores: int
     memory_bytes: int
     storage_bytes: int
-    gpus: list[tuple[int, int]]
     attempt: int
     token: int
     job: int
     name: str
-    spec: dict[str, Any]
     tenant_id: int
     tenant: str
+    gpus: list[tuple[int, int]]
+    spec: dict[str, Any]
 
     @property
     def specified(self) -> dict[str, Any]:

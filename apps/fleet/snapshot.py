@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from django.db.models import Case, IntegerField, Value, When
 
+from apps.core.rows import fetch
 from engine.constraints import Facts
 from engine.fleet import Fleet, Int32, Int64, NodeRow
 from engine.lending import Lending, Terms
@@ -21,7 +21,9 @@ from .states import LIVE, NodeState
 INTERCONNECT = "interconnect"
 # And what a core and a card in use add to what the node draws, in watts.
 WATTS_PER_CORE, WATTS_PER_GPU = "watts-per-core", "watts-per-gpu"
-STATES = [*LIVE, NodeState.LOST]
+STATES = [str(state) for state in (*LIVE, NodeState.LOST)]
+# What is taken of a node.
+TAKEN = "allocated_cpu_millicores, allocated_memory_bytes, allocated_storage_bytes, running"
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,16 +165,11 @@ def load_fleet(lent: dict[int, Lent], *, ids: Sequence[int] | None = None, lock:
     changes only together with its node.
     """
     chosen = [pk for pk in (lent if ids is None else ids) if pk in lent]
-    nodes = Node.objects.filter(state__in=STATES).order_by("pk")
-    if ids is not None:
-        nodes = nodes.filter(pk__in=chosen)
-    if lock:
-        nodes = nodes.select_for_update(of=("self",))
     taken: dict[int, dict[int, int]] = {}
-    values = list(
-        nodes.values_list(
-            "pk", "state", "allocated_cpu_millicores", "allocated_memory_bytes", "allocated_storage_bytes", "running"
-        )
+    values = fetch(
+        f"SELECT id, state, {TAKEN} FROM fleet_node WHERE id = ANY(%s::bigint[]) AND state = ANY(%s) "
+        f"ORDER BY id {'FOR UPDATE' if lock else ''}",
+        [chosen, STATES],
     )
     if any(lent[pk].cards for pk in chosen):
         for node_id, index, milli in Gpu.objects.filter(node__in=chosen, allocated_milli__gt=0).values_list(
@@ -181,8 +178,6 @@ def load_fleet(lent: dict[int, Lent], *, ids: Sequence[int] | None = None, lock:
             taken.setdefault(node_id, {})[index] = milli
     rows = []
     for pk, state, cpu, memory, storage, running in values:
-        if pk not in lent:
-            continue
         row, cards = lent[pk].row, taken.get(pk)
         rows.append(
             replace(
@@ -211,13 +206,11 @@ def present_fleet(empty: Fleet, terms: Terms | None = None) -> Fleet:
     the fleet before is kept. `terms` are those of now, with what is left of their caps.
     """
     global _last
-    ready = Case(When(state=NodeState.READY, then=Value(1)), default=Value(0), output_field=IntegerField())
-    rows = np.array(
-        Node.objects.filter(state__in=STATES).values_list(
-            "pk", ready, "allocated_cpu_millicores", "allocated_memory_bytes", "allocated_storage_bytes", "running"
-        ),
-        dtype=np.int64,
-    ).reshape(-1, 6)
+    found = fetch(
+        f"SELECT id, (state = 'ready')::int, {TAKEN} FROM fleet_node WHERE state = ANY(%s)",
+        [STATES],
+    )
+    rows = np.array(found, dtype=np.int64).reshape(-1, 6)
     place = np.searchsorted(empty.ids, rows[:, 0])
     known = place < len(empty)
     known[known] = empty.ids[place[known]] == rows[known, 0]
@@ -249,9 +242,8 @@ def present_fleet(empty: Fleet, terms: Terms | None = None) -> Fleet:
 
 def _take_cards(empty: Fleet, gpu_free: Int32) -> None:
     """What is taken of cards that are lent."""
-    taken = np.array(
-        Gpu.objects.filter(allocated_milli__gt=0).values_list("node_id", "index", "allocated_milli"), dtype=np.int64
-    ).reshape(-1, 3)
+    cards = fetch("SELECT node_id, index, allocated_milli FROM fleet_gpu WHERE allocated_milli > 0")
+    taken = np.array(cards, dtype=np.int64).reshape(-1, 3)
     place, card = np.searchsorted(empty.ids, taken[:, 0]), taken[:, 1]
     known = (place < len(empty)) & (card < gpu_free.shape[1])
     known[known] = empty.ids[place[known]] == taken[known, 0]

@@ -8,15 +8,16 @@ from math import isinf
 from typing import Any
 
 from django.conf import settings
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
 
 from apps.core.actors import Actor
 from apps.core.crypto import digest
+from apps.core.rows import fetch
 from engine import quota as engine
 from engine.queues import Fungibility, Policy, Preference, QueueRules, Strategy
 
 from . import policies
-from .models import QuotaLimit, QuotaNode, QuotaUsage
+from .models import QuotaLimit, QuotaNode
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +121,8 @@ def load_tree(nodes: Iterable[engine.Node] | None = None) -> engine.QuotaTree:
     """The engine's tree with the present and the decayed usage; `nodes` where they have been read already."""
     usage: dict[int, dict[engine.FlavorResource, int]] = defaultdict(dict)
     past: dict[int, dict[engine.FlavorResource, int]] = defaultdict(dict)
-    rows = QuotaUsage.objects.order_by().filter(Q(used__gt=0) | Q(average__gte=1))
-    for node_id, flavor, resource, used, average in rows.values_list(
-        "node_id", "flavor", "resource", "used", "average"
+    for node_id, flavor, resource, used, average in fetch(
+        "SELECT node_id, flavor, resource, used, average FROM quotas_quotausage WHERE used > 0 OR average >= 1"
     ):
         if used:
             usage[node_id][flavor, resource] = used

@@ -11,7 +11,9 @@ from django.db import transaction
 from django.utils import timezone
 
 from apps.core import loops
-from apps.core.bulk import insert
+from apps.core.bulk import append
+from apps.core.pipeline import pipelined
+from apps.core.rows import Answer, Part
 from apps.events.live import publish
 from apps.execution import backends
 from apps.fleet.snapshot import Lent, load_fleet
@@ -36,6 +38,11 @@ from .observe import Observed, charged
 from .reservations import reserve
 
 FREE = Decimal(0)
+JOB = Part(Job, "j", "id", "tenant_id", "state", "token")
+STILL_PENDING = (
+    f"SELECT {JOB.columns} FROM jobs_job j WHERE j.id = ANY(%s) AND j.state = 'pending' AND NOT j.held "
+    "ORDER BY j.id FOR UPDATE OF j"
+)
 # Live topics named one by one; with more, the pages of single jobs follow with their next refresh.
 TOPICS_MAX = 200
 
@@ -56,10 +63,15 @@ def apply(observed: Observed, verdicts: Sequence[Verdict], now: datetime, cycle:
     began = time.perf_counter()
     if grants:
         with transaction.atomic():
-            cycle.granted = _grant(observed, grants, now)
-            cycle.refused = len(grants) - cycle.granted
-            cycle.apply_ms = (time.perf_counter() - began) * 1000
-            cycle.save(force_insert=True)
+            given, decisions = _check(observed, grants, now)
+            cycle.granted, cycle.refused = len(given), len(grants) - len(given)
+            with pipelined():
+                give_grants(given, now)
+                append(decisions)
+                cycle.apply_ms = (time.perf_counter() - began) * 1000
+                append([cycle])
+            lent = observed.configuration.lent
+            backends.submit({member.node_id: lent[member.node_id].kind for item in given for member in item.members})
     _preempt(observed, [verdict for verdict in verdicts if verdict.outcome == "preempt"], now)
     waiting = [verdict for verdict in verdicts if verdict.outcome != "grant"]
     moved: Collection[int] = ()
@@ -69,24 +81,25 @@ def apply(observed: Observed, verdicts: Sequence[Verdict], now: datetime, cycle:
     return cycle.granted
 
 
-def _grant(observed: Observed, grants: Sequence[Verdict], now: datetime) -> int:
+def _check(
+    observed: Observed, grants: Sequence[Verdict], now: datetime
+) -> tuple[list[Given], list[Decision]]:
+    """Lock what the grants take and look at each again: those that still hold, and their decisions."""
     candidates = {candidate.job: candidate for candidate in observed.snapshot.candidates}
     node_ids = observed.snapshot.fleet.ids
-    ledger.lock_trees()
-    jobs = {
-        job.pk: job
-        for job in Job.objects.select_for_update()
-        .filter(pk__in=[verdict.job for verdict in grants], state=JobState.PENDING, held=False)
-        .order_by("pk")
-    }
     wanted = sorted({int(node_ids[member[2]]) for verdict in grants for member in verdict.members})
-    configured = configuration(now)
-    fleet = load_fleet(configured.lent, ids=wanted, lock=True)
-    fleet.terms = locked_terms(configured, fleet.terms, wanted, now)
+    with pipelined():
+        ledger.lock_trees()
+        pending = Answer(STILL_PENDING, [[verdict.job for verdict in grants]])
+        configured = configuration(now)
+        fleet = load_fleet(configured.lent, ids=wanted, lock=True)
+        fleet.terms = locked_terms(configured, fleet.terms, wanted, now)
+        tree = load_tree(configured.quota_nodes)
+    jobs = {row[0]: JOB.make(row) for row in pending}
     rows = {int(node_id): row for row, node_id in enumerate(fleet.ids)}
-    tree = load_tree(configured.quota_nodes)
     suitable = Suitable(configured, [candidates[verdict.job] for verdict in grants])
-    given, decisions = [], []
+    given: list[Given] = []
+    decisions: list[Decision] = []
     for verdict in grants:
         job, candidate = jobs.get(verdict.job), candidates[verdict.job]
         if job is None or verdict.flavor is None:
@@ -118,11 +131,7 @@ def _grant(observed: Observed, grants: Sequence[Verdict], now: datetime) -> int:
                 nodes=names,
             )
         )
-    give_grants(given, now)
-    insert(decisions)
-    lent = observed.configuration.lent
-    backends.submit({member.node_id: lent[member.node_id].kind for item in given for member in item.members})
-    return len(given)
+    return given, decisions
 
 
 def _preempt(observed: Observed, verdicts: Sequence[Verdict], now: datetime) -> None:
@@ -293,7 +302,7 @@ def _pend(observed: Observed, verdicts: Sequence[Verdict], now: datetime, moved:
             pend(fresh[start : start + 1000])
     if fresh:
         with transaction.atomic():
-            insert(decisions)
+            append(decisions)
             publish({"queue", *(f"job:{row[0]}" for row in fresh[:TOPICS_MAX])})
     if observed.partial:
         # A person's budget says nothing about jobs of others that ask for the same.
@@ -310,7 +319,7 @@ def _pend_alike(jobs: Sequence[int], now: datetime) -> None:
     while True:
         with transaction.atomic():
             told = pend_alike(jobs, now)
-            insert(
+            append(
                 Decision(job_id=job, at=now, outcome="pend", reason=reason, detail=detail, tried=tried)
                 for job, reason, detail, tried in told
             )

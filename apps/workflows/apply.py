@@ -17,6 +17,7 @@ from apps.core.actors import SYSTEM
 from apps.core.bulk import insert, update_rows
 from apps.core.durability import WITHOUT_WAITING
 from apps.core.errors import Invalid, StaleState
+from apps.core.pipeline import pipelined, when_answered
 from apps.events.record import Fact, Move, move_many, record_all
 from apps.jobs.admission import default_pool
 from apps.jobs.commands import Submission, submit_many
@@ -260,8 +261,9 @@ class _Batch:
 
     def write(self) -> Applied:
         """Store what was decided."""
-        jobs = self._submit()
-        self._write_tasks()
+        with pipelined():
+            jobs = self._submit()
+            self._write_tasks()
         tenants = self._write_claims()
         caching.write(self.progress.values(), self.now)
         self._write_waits()
@@ -325,8 +327,13 @@ class _Batch:
             )
             for row in rows
         ]  # fmt: skip
-        if len(update_rows(Task, columns, values, guard="state")) != len(values):
-            raise StaleState("Tasks moved while their run was locked; nothing was changed.")
+        moved = update_rows(Task, columns, values, guard="state")
+
+        def all_moved() -> None:
+            if len(moved) != len(values):
+                raise StaleState("Tasks moved while their run was locked; nothing was changed.")
+
+        when_answered(all_moved)
         made = [row for one in self.progress.values() for row in one.made]
         if made:
             stored = insert(

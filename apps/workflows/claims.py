@@ -16,10 +16,11 @@ from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from django.db import connection, transaction
+from django.db import transaction
 
 from apps.core.durability import commit_without_waiting
 from apps.core.locks import LockClass, lock_in_transaction
+from apps.core.rows import fetch
 from engine.slots import Claim, Gate, next_claims
 from rmctl.spec import SpecError
 
@@ -38,19 +39,13 @@ if TYPE_CHECKING:
 ROUND = 200
 
 
-def _fetch(sql: str, parameters: Iterable[Any] = ()) -> list[tuple[Any, ...]]:
-    with connection.cursor() as cursor:
-        cursor.execute(sql, list(parameters))
-        return [tuple(row) for row in cursor.fetchall()]
-
-
 # During a pass
 
 
 def consider(limited: Collection["Progress"]) -> None:
     """Let runs keep those of their ready tasks that have their places, and note those that have to ask."""
     tasks = [pk for one in limited for pk in one.limiting.concerned(one.ready_rows())]
-    rows = _fetch(
+    rows = fetch(
         "SELECT c.task_id, c.held, t.state IN ('waiting', 'deferred') FROM workflows_slotclaim c "
         "JOIN workflows_task t ON t.id = c.task_id WHERE c.task_id = ANY(%s::bigint[])",
         [tasks],
@@ -69,7 +64,7 @@ def consider(limited: Collection["Progress"]) -> None:
 
 def note_lines(made: Mapping[int, Mapping[str, Made]]) -> None:
     """Note how many of the instances of mapped tasks, by run and name, are in line for places."""
-    rows = _fetch(
+    rows = fetch(
         "SELECT c.run_id, c.name, count(*) FROM workflows_slotclaim c JOIN workflows_task t ON t.id = c.task_id "
         "WHERE c.run_id = ANY(%s) AND t.state = 'waiting' GROUP BY c.run_id, c.name",
         [list(made)],
@@ -118,7 +113,7 @@ def _delete(condition: str, parameters: Iterable[Any]) -> set[int]:
     """Take claims away; the tenants that they were of."""
     return {
         tenant
-        for (tenant,) in _fetch(f"DELETE FROM workflows_slotclaim WHERE {condition} RETURNING tenant_id", parameters)
+        for (tenant,) in fetch(f"DELETE FROM workflows_slotclaim WHERE {condition} RETURNING tenant_id", parameters)
     }
 
 
@@ -138,15 +133,15 @@ def reset(run: int) -> None:
 
 def overdue() -> tuple[set[int], list[int]]:
     """Tenants in which something waits for places, and tasks that have theirs and have not started."""
-    if not _fetch("SELECT 1 FROM workflows_slotclaim LIMIT 1"):
+    if not fetch("SELECT 1 FROM workflows_slotclaim LIMIT 1"):
         return set(), []
     tenants = _delete(
         "task_id IN (SELECT t.id FROM workflows_slotclaim c JOIN workflows_task t ON t.id = c.task_id "
         "WHERE t.state = ANY(%s))",
         [sorted(TASK_TERMINAL)],
     )
-    tenants |= {tenant for (tenant,) in _fetch("SELECT DISTINCT tenant_id FROM workflows_slotclaim WHERE NOT held")}
-    late = _fetch(
+    tenants |= {tenant for (tenant,) in fetch("SELECT DISTINCT tenant_id FROM workflows_slotclaim WHERE NOT held")}
+    late = fetch(
         "SELECT c.task_id FROM workflows_slotclaim c JOIN workflows_task t ON t.id = c.task_id "
         "WHERE c.held AND t.state IN ('waiting', 'deferred') ORDER BY c.task_id LIMIT 2000"
     )
@@ -189,7 +184,7 @@ def give_out(tenants: Iterable[int]) -> list[int]:
 @transaction.atomic
 def _round(tenant: int) -> list[int]:
     lock_in_transaction(LockClass.SLOTS, tenant)
-    waiting = _fetch(_FIRST, [tenant, tenant, ROUND])
+    waiting = fetch(_FIRST, [tenant, tenant, ROUND])
     if not waiting:
         return []
     limits = LimitsNow({row[3] for row in waiting})
@@ -202,7 +197,7 @@ def _round(tenant: int) -> list[int]:
         return []
     # Lost, it is given out again; the job of who holds a place starts only behind its own grant.
     commit_without_waiting()
-    return [task for (task,) in _fetch(_HOLD, [[claim.key for claim in granted]])]
+    return [task for (task,) in fetch(_HOLD, [[claim.key for claim in granted]])]
 
 
 class GateKey(NamedTuple):
@@ -248,7 +243,7 @@ class LimitsNow:
 def gates_of(tenant: int, limits: LimitsNow) -> dict[GateKey, Gate]:
     """The gates of the tenant's slot pools and those that were asked for, with what the ledger holds of them now."""
     held: Counter[GateKey] = Counter()
-    rows = _fetch(
+    rows = fetch(
         "SELECT workflow_id, run_id, name, pool_id, count(*), sum(count) FROM workflows_slotclaim "
         "WHERE tenant_id = %s AND held GROUP BY 1, 2, 3, 4",
         [tenant],

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from django.db import connection
+from apps.core.rows import fetch
 
 from . import claims, moved, past, waits
 from .plans import plan_of
@@ -158,14 +158,8 @@ def observe(*, search: bool | None = None, review: bool | None = None) -> Observ
     return observed
 
 
-def _fetch(sql: str, parameters: Iterable[Any] = ()) -> list[tuple[Any, ...]]:
-    with connection.cursor() as cursor:
-        cursor.execute(sql, list(parameters))
-        return [tuple(row) for row in cursor.fetchall()]
-
-
 def _news(tasks: str, parameters: list[Any], condition: str = "") -> list[News]:
-    rows = _fetch(
+    rows = fetch(
         f"SELECT {COLUMNS}, j.state, j.exit_code, j.detail, j.started_at, j.ended_at "
         f"FROM {tasks} LEFT JOIN jobs_job j ON j.id = t.job_id "
         "WHERE t.state IN ('queued', 'running') AND t.width IS NULL "
@@ -179,7 +173,7 @@ def _news(tasks: str, parameters: list[Any], condition: str = "") -> list[News]:
 
 def add_due(observed: Observed, tasks: list[int]) -> None:
     """Add the waits of these tasks, as far as they still wait."""
-    rows = _fetch(
+    rows = fetch(
         f"SELECT {COLUMNS}, {waits.COLUMNS} FROM workflows_wait w JOIN workflows_task t ON t.id = w.task_id "
         f"{waits.JOINED} WHERE w.task_id = ANY(%s::bigint[]) AND t.state = 'deferred' ORDER BY t.id",
         [tasks],
@@ -193,7 +187,7 @@ def add_granted(observed: Observed, tasks: list[int]) -> None:
     """Add tasks that have the places that they waited for."""
     if not tasks:
         return
-    for row in _fetch(f"SELECT {COLUMNS} FROM workflows_task t WHERE t.id = ANY(%s) ORDER BY t.id", [tasks]):
+    for row in fetch(f"SELECT {COLUMNS} FROM workflows_task t WHERE t.id = ANY(%s) ORDER BY t.id", [tasks]):
         task = TaskRow(*row)
         observed.work.setdefault(task.run, Work()).granted.append(task)
 
@@ -209,9 +203,9 @@ def _starts(observed: Observed) -> None:
     Scheduled runs of a paused workflow stay where they are, unless somebody cleared them. Runs of a backfill count
     for its own limit only, come in its order, and wait while it is paused.
     """
-    if not _fetch("SELECT 1 FROM workflows_run WHERE state = 'queued' LIMIT 1"):
+    if not fetch("SELECT 1 FROM workflows_run WHERE state = 'queued' LIMIT 1"):
         return
-    rows = _fetch(
+    rows = fetch(
         "WITH active AS MATERIALIZED ("
         " SELECT workflow_id, coalesce(backfill_id, 0) AS backfill, count(*) AS runs"
         " FROM workflows_run WHERE state = 'running' GROUP BY 1, 2"
@@ -248,7 +242,7 @@ def _stuck() -> list[int]:
     A deferred task is brought by its wait, one that waits for the run before by what it waits for, and one that waits
     for places at a limit by whoever leaves some.
     """
-    rows = _fetch(
+    rows = fetch(
         "SELECT r.id FROM workflows_run r WHERE r.state = 'running' AND r.id NOT IN ("
         " SELECT t.run_id FROM workflows_task t WHERE t.state IN ('queued', 'running') AND t.job_id IS NOT NULL) "
         "AND NOT EXISTS (SELECT 1 FROM workflows_task t WHERE t.run_id = r.id AND t.state = 'deferred') "
@@ -264,7 +258,7 @@ def load_tasks(wanted: Mapping[int, Iterable[str]]) -> list[TaskRow]:
     pairs = [(run, name) for run, names in wanted.items() for name in names]
     if not pairs:
         return []
-    rows = _fetch(
+    rows = fetch(
         f"SELECT {COLUMNS} FROM unnest(%s::bigint[], %s::text[]) AS w(run_id, name) "
         "JOIN workflows_task t ON t.run_id = w.run_id AND t.name = w.name AND t.index = -1",
         [[run for run, _ in pairs], [name for _, name in pairs]],
@@ -274,7 +268,7 @@ def load_tasks(wanted: Mapping[int, Iterable[str]]) -> list[TaskRow]:
 
 def load_all(runs: Iterable[int]) -> list[TaskRow]:
     """Every task of the runs, and the instances that have no job yet."""
-    rows = _fetch(
+    rows = fetch(
         f"SELECT {COLUMNS} FROM workflows_task t WHERE t.run_id = ANY(%s) "
         "AND (t.index = -1 OR t.state = 'waiting') ORDER BY t.id",
         [list(runs)],
@@ -286,7 +280,7 @@ def load_waiting(wanted: Mapping[int, Mapping[str, int]]) -> list[TaskRow]:
     """So many instances that wait and are not in line for places, the first ones, of these mapped tasks, by run and
     name."""
     asked = [(run, name, count) for run, names in wanted.items() for name, count in names.items()]
-    rows = _fetch(
+    rows = fetch(
         f"SELECT {COLUMNS} FROM unnest(%s::bigint[], %s::text[], %s::int[]) AS w(run_id, name, count) "
         f"CROSS JOIN LATERAL (SELECT * FROM {ACTIVE_OF.format('w')} WHERE t.name = w.name "
         "AND t.index >= 0 AND t.state = 'waiting' "
@@ -299,7 +293,7 @@ def load_waiting(wanted: Mapping[int, Mapping[str, int]]) -> list[TaskRow]:
 
 def count_instances(run: int) -> dict[str, dict[str, int]]:
     """Ended instances of a run's mapped tasks: name → state → how many."""
-    rows = _fetch(
+    rows = fetch(
         "SELECT name, state, count(*) FROM workflows_task WHERE run_id = %s AND index >= 0 GROUP BY name, state",
         [run],
     )
@@ -311,13 +305,13 @@ def count_instances(run: int) -> dict[str, dict[str, int]]:
 
 def job_results(jobs: Iterable[int]) -> dict[int, Any]:
     """What these jobs returned."""
-    rows = _fetch("SELECT id, result FROM jobs_job WHERE id = ANY(%s)", [list(jobs)])
+    rows = fetch("SELECT id, result FROM jobs_job WHERE id = ANY(%s)", [list(jobs)])
     return {job: None if raw is None else json.loads(raw) for job, raw in rows}
 
 
 def count_in_flight(runs: Iterable[int]) -> dict[int, int]:
     """Tasks with a job in flight, by run."""
-    rows = _fetch(
+    rows = fetch(
         "SELECT run_id, count(*) FROM workflows_task WHERE run_id = ANY(%s) "
         "AND state IN ('queued', 'running') AND job_id IS NOT NULL GROUP BY run_id",
         [list(runs)],
@@ -327,7 +321,7 @@ def count_in_flight(runs: Iterable[int]) -> dict[int, int]:
 
 def with_active_tasks(runs: Iterable[int]) -> set[int]:
     """Those of the runs that have a task which has not ended."""
-    rows = _fetch(
+    rows = fetch(
         "SELECT DISTINCT run_id FROM workflows_task WHERE run_id = ANY(%s) "
         "AND state IN ('waiting', 'deferred', 'queued', 'running')",
         [list(runs)],
@@ -337,4 +331,4 @@ def with_active_tasks(runs: Iterable[int]) -> set[int]:
 
 def task_states(run: int) -> dict[str, str]:
     """The state of every task of a run (mapped ones as a whole)."""
-    return dict(_fetch("SELECT name, state FROM workflows_task WHERE run_id = %s AND index = -1", [run]))
+    return dict(fetch("SELECT name, state FROM workflows_task WHERE run_id = %s AND index = -1", [run]))

@@ -8,16 +8,19 @@ given back only when nothing of it runs any more.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any, TypeVar
 
 from django.utils import timezone
 
 from apps.core.actors import Actor
+from apps.core.pipeline import pipelined
+from apps.core.rows import Part, fetch
 from apps.events.record import Fact, Move, move_many, record_all
 from engine.reasons import Reason
 from engine.retry import LOSS_LIMIT, classify_end, next_delay
 
-from ..models import Attempt, Job, Placement
+from ..models import Attempt, Grant, Job, Placement
 from ..states import (
     ATTEMPT_EDGES,
     ATTEMPT_LIVE,
@@ -68,24 +71,37 @@ Reported = TypeVar("Reported", Started, Ended)
 NEVER_RAN = frozenset({"lost", "refused", "stopped", "secret_missing"})
 
 
-def _locked(placement_ids: Iterable[int], node_id: int | None) -> dict[int, Placement]:
-    """The placements with their attempts and jobs, locked in job order; others' nodes are left out.
+JOB = Part(Job, "j", "id", "tenant_id", "origin", "spec", "state", "token", "failures", "losses", "started_at")
+GRANT = Part(Grant, "g", "id", "quota_node_id", "flavor", "amounts", "shares")
+ATTEMPT = Part(
+    Attempt, "a", "id", "job_id", "grant_id", "token", "state", "stop_reason", "preempted_by_id", "started_at"
+)
+PLACEMENT = Part(
+    Placement, "p", "id", "attempt_id", "node_id", "group", "rank", "cpu_millicores", "memory_bytes", "storage_bytes",
+    "gpus", "state", "exit_code", "end_reason", "detail", "enforced", "started_at", "checkpoint_at", "ended_at",
+)  # fmt: skip
+# Of each row the job is locked first: `cancel` holds the job when it asks for the attempt.
+LOCKED = (
+    f"SELECT {PLACEMENT.columns}, {ATTEMPT.columns}, {JOB.columns}, {GRANT.columns} FROM jobs_placement p "
+    "JOIN jobs_attempt a ON a.id = p.attempt_id JOIN jobs_job j ON j.id = a.job_id "
+    "JOIN jobs_grant g ON g.id = a.grant_id WHERE p.id = ANY(%s::bigint[]) AND (%s::bigint IS NULL OR p.node_id = %s) "
+    "ORDER BY j.id, p.id FOR NO KEY UPDATE OF j, a, p"
+)
 
-    Of each row the job is locked first: `cancel` holds the job when it asks for the attempt.
-    """
-    rows = (
-        Placement.objects.filter(pk__in=list(placement_ids))
-        .select_related("attempt__job", "attempt__grant")
-        .select_for_update(of=("attempt__job", "attempt", "self"), no_key=True)
-        .order_by("attempt__job_id", "pk")
-    )
-    if node_id is not None:
-        rows = rows.filter(node_id=node_id)
+
+def _locked(placement_ids: Iterable[int], node_id: int | None) -> dict[int, Placement]:
+    """The placements with their attempts and jobs, locked in job order; others' nodes are left out."""
+    ids = list(placement_ids)
     found: dict[int, Placement] = {}
     attempts: dict[int, Attempt] = {}
-    for placement in rows:
-        placement.attempt = attempts.setdefault(placement.attempt_id, placement.attempt)
-        found[placement.pk] = placement
+    for row in fetch(LOCKED, [ids, node_id, node_id]) if ids else ():
+        placement = found[row[0]] = PLACEMENT.make(row[: PLACEMENT.width])
+        if placement.attempt_id not in attempts:
+            parts = iter(row[PLACEMENT.width :])
+            attempt = attempts[placement.attempt_id] = ATTEMPT.make([*islice(parts, ATTEMPT.width)])
+            attempt.job = JOB.make([*islice(parts, JOB.width)])
+            attempt.grant = GRANT.make([*islice(parts, GRANT.width)])
+        placement.attempt = attempts[placement.attempt_id]
     return found
 
 
@@ -173,9 +189,16 @@ def end_placements(*, actor: Actor, node_id: int | None, items: Sequence[Ended])
                 refused.append((item.placement, item.token))
         else:
             accepted.append((item, placement))
-    _end_members(accepted, now)
-    _end_attempts(actor, accepted, now)
+    _end(actor, accepted, now)
     return refused
+
+
+def _end(actor: Actor, accepted: Sequence[tuple[Ended, Placement]], now: datetime) -> None:
+    """End these members, and what ends with them."""
+    if accepted:
+        with pipelined():
+            _end_members(accepted, now)
+            _end_attempts(actor, accepted, now)
 
 
 def _end_members(accepted: Sequence[tuple[Ended, Placement]], now: datetime) -> None:
@@ -413,8 +436,7 @@ def end_lost(*, actor: Actor, placement_ids: Sequence[int], detail: str) -> int:
         for placement in placements.values()
         if placement.state in ATTEMPT_LIVE
     ]
-    _end_members(accepted, now)
-    _end_attempts(actor, accepted, now)
+    _end(actor, accepted, now)
     return len(accepted)
 
 
@@ -426,8 +448,7 @@ def end_unborn(*, actor: Actor, placement_ids: Sequence[int]) -> None:
         for placement in _locked(placement_ids, None).values()
         if placement.state == AttemptState.GRANTED and placement.attempt.stop_reason
     ]
-    _end_members(accepted, now)
-    _end_attempts(actor, accepted, now)
+    _end(actor, accepted, now)
 
 
 def end_unstartable(*, actor: Actor, details: Mapping[int, str]) -> None:
@@ -438,8 +459,7 @@ def end_unstartable(*, actor: Actor, details: Mapping[int, str]) -> None:
         for placement in _locked(details, None).values()
         if placement.state == AttemptState.GRANTED
     ]
-    _end_members(accepted, now)
-    _end_attempts(actor, accepted, now)
+    _end(actor, accepted, now)
 
 
 def _fact(

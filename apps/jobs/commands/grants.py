@@ -11,7 +11,8 @@ from django.conf import settings
 from django.db import connection, transaction
 
 from apps.core.actors import SYSTEM
-from apps.core.bulk import insert, update_rows
+from apps.core.bulk import as_json, update_rows
+from apps.core.pipeline import pipelined
 from apps.events.record import Fact, Move, move_many, record_all
 from apps.quotas import ledger
 
@@ -57,65 +58,89 @@ def give_grants(items: Sequence[Given], now: datetime) -> None:
     """
     if not items:
         return
-    lease = now + timedelta(seconds=settings.LEASE_SECONDS)
-    grants = insert(
-        Grant(
-            job=item.job,
-            quota_node_id=item.quota_node,
-            flavor=item.flavor,
-            amounts=dict(item.amounts),
-            shares=item.shares and [{"flavor": flavor, "amounts": dict(mine)} for flavor, mine in item.shares],
-            price=item.price,
-            created_at=now,
-            lease_expires_at=lease,
+    with pipelined():
+        _insert(items, now)
+        move_many(
+            Job,
+            JOB_EDGES,
+            [Move(item.job.pk, item.job.state, JobState.GRANTED, (item.job.token + 1, "", "", [])) for item in items],
+            ("token", "reason", "detail", "tried"),
         )
-        for item in items
-    )
-    attempts = insert(
-        Attempt(job=item.job, grant=grant, token=item.job.token + 1, created_at=now)
-        for item, grant in zip(items, grants, strict=True)
-    )
-    insert(
-        Placement(
-            attempt=attempt,
-            node_id=member.node_id,
-            group=member.group,
-            rank=member.rank,
-            cpu_millicores=member.cpu_millicores,
-            memory_bytes=member.memory_bytes,
-            storage_bytes=member.storage_bytes,
-            gpus=[list(share) for share in member.gpus],
-        )
-        for item, attempt in zip(items, attempts, strict=True)
-        for member in item.members
-    )
-    move_many(
-        Job,
-        JOB_EDGES,
-        [Move(item.job.pk, item.job.state, JobState.GRANTED, (item.job.token + 1, "", "", [])) for item in items],
-        ("token", "reason", "detail", "tried"),
-    )
-    members = [member for item in items for member in item.members]
-    allocate(members, +1)
-    ledger.charge(
-        (item.quota_node, flavor, amounts)
-        for item in items
-        for flavor, amounts in item.shares or [(item.flavor, item.amounts)]
-    )
-    record_all(
-        SYSTEM,
-        (
-            Fact(
-                "job.granted",
-                "job",
-                item.job.pk,
-                tenant_id=item.job.tenant_id,
-                facts={"flavor": item.flavor, "nodes": list(item.node_names), "token": item.job.token + 1},
-                topics=("queue", "fleet", "quota"),
-            )
+        allocate((member for item in items for member in item.members), +1)
+        ledger.charge(
+            (item.quota_node, flavor, amounts)
             for item in items
-        ),
-    )
+            for flavor, amounts in item.shares or [(item.flavor, item.amounts)]
+        )
+        record_all(
+            SYSTEM,
+            (
+                Fact(
+                    "job.granted",
+                    "job",
+                    item.job.pk,
+                    tenant_id=item.job.tenant_id,
+                    facts={"flavor": item.flavor, "nodes": list(item.node_names), "token": item.job.token + 1},
+                    topics=("queue", "fleet", "quota"),
+                )
+                for item in items
+            ),
+        )
+
+
+# A grant, its attempt and its placements in one statement. What is not named has no more than an empty value.
+INSERT = """
+WITH given AS (
+  SELECT * FROM jsonb_to_recordset(%s::jsonb) AS v(
+    job bigint, quota_node bigint, flavor text, amounts jsonb, shares jsonb, price numeric, token integer)
+), granted AS (
+  INSERT INTO jobs_grant (job_id, quota_node_id, flavor, amounts, shares, price, created_at, lease_expires_at)
+  SELECT job, quota_node, flavor, amounts, shares, price, %s, %s FROM given ORDER BY job
+  RETURNING id, job_id
+), attempt AS (
+  INSERT INTO jobs_attempt
+    (job_id, grant_id, token, created_at, state, end_reason, detail, stop_reason, preempted_cause)
+  SELECT job, granted.id, token, %s, 'granted', '', '', '', '' FROM granted JOIN given ON job = job_id ORDER BY job
+  RETURNING id, job_id
+)
+INSERT INTO jobs_placement (attempt_id, node_id, "group", rank, cpu_millicores, memory_bytes, storage_bytes, gpus,
+  state, end_reason, detail, enforced, usage, log_size)
+SELECT attempt.id, node, "group", rank, cpu, memory, storage, gpus, 'granted', '', '', '{}', '{}', 0
+FROM jsonb_to_recordset(%s::jsonb) AS v(job bigint, node bigint, "group" smallint, rank integer, cpu bigint,
+  memory bigint, storage bigint, gpus jsonb) JOIN attempt ON job = job_id ORDER BY job, "group", rank
+"""
+
+
+def _insert(items: Sequence[Given], now: datetime) -> None:
+    given = [
+        {
+            "job": item.job.pk,
+            "quota_node": item.quota_node,
+            "flavor": item.flavor,
+            "amounts": dict(item.amounts),
+            "shares": [{"flavor": flavor, "amounts": dict(mine)} for flavor, mine in item.shares or ()] or None,
+            "price": item.price,
+            "token": item.job.token + 1,
+        }
+        for item in items
+    ]
+    members = [
+        {
+            "job": item.job.pk,
+            "node": member.node_id,
+            "group": member.group,
+            "rank": member.rank,
+            "cpu": member.cpu_millicores,
+            "memory": member.memory_bytes,
+            "storage": member.storage_bytes,
+            "gpus": member.gpus,
+        }
+        for item in items
+        for member in item.members
+    ]
+    lease = now + timedelta(seconds=settings.LEASE_SECONDS)
+    with connection.cursor() as cursor:
+        cursor.execute(INSERT, [as_json(given), now, lease, now, as_json(members)])
 
 
 def allocate(members: Iterable[Any], sign: int) -> None:
