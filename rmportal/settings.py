@@ -180,6 +180,7 @@ globals().update(environment.mail(os.environ.get("RMPORTAL_SMTP_URL", "")))
 NOTIFY_NETWORKS = environment.networks("RMPORTAL_NOTIFY_NETWORKS")
 # Touched after each pass of a loop; the supervisor restarts a worker that lives but gets nothing done.
 PROGRESS_FILE = os.environ.get("RMPORTAL_PROGRESS", "")
+CELERY_BEAT_SCHEDULER = "rmportal.beat:Scheduler"
 CELERY_BEAT_SCHEDULE = {
     loop: {"task": f"loop.{loop}", "schedule": seconds, "options": {"expires": seconds}}
     for loop, seconds in {
