@@ -165,7 +165,7 @@ class ApiView(APIView):
             elif wrapped.method in MUTATIONS:
                 response = self._mutate(declared, handler)
             else:
-                response = self._answer(declared, handler)
+                response = self._respond(declared, self._call(declared, handler))
         except Exception as error:
             response = self.handle_exception(error)
         self.response = self.finalize_response(wrapped, response, *args, **kwargs)
@@ -197,7 +197,10 @@ class ApiView(APIView):
             raise TooLarge(f"The body is larger than {limit} bytes.")
 
     def _mutate(self, declared: Operation, handler: Callable[..., Any]) -> Any:
-        """Run the handler in one transaction, once for an idempotency key, or for show."""
+        """Run the handler in one transaction, once for an idempotency key, or for show.
+
+        What is not kept for a key is answered once it is committed, so that what it wakes need not wait for the words.
+        """
         dry_run = self._dry_run_wanted(declared)
         with transaction.atomic():
             record = None
@@ -210,13 +213,16 @@ class ApiView(APIView):
                 record, stored = idempotency.claim(self.actor, key, print_)
                 if stored is not None:
                     return stored
-            response = self._answer(declared, handler)
-            if record is not None and isinstance(response, Response):
-                idempotency.keep(record, response)
-            if dry_run:
-                response["X-Dry-Run"] = "true"
+            result = self._call(declared, handler)
+            if record is not None:
+                result = self._respond(declared, result)
+                if isinstance(result, Response):
+                    idempotency.keep(record, result)
+            elif dry_run:
+                result = self._respond(declared, result)
+                result["X-Dry-Run"] = "true"
                 transaction.set_rollback(True)
-        return response
+        return self._respond(declared, result)
 
     def _dry_run_wanted(self, declared: Operation) -> bool:
         raw = self.request.query_params.get("dry_run", "0")
@@ -226,11 +232,13 @@ class ApiView(APIView):
             )
         return raw == "1"
 
-    def _answer(self, declared: Operation, handler: Callable[..., Any]) -> Any:
+    def _call(self, declared: Operation, handler: Callable[..., Any]) -> Any:
         self._read_query(declared)
         if self.request.method in MUTATIONS and not declared.stream:
             self._read_body(declared)
-        result = handler(self.request, *self.args, **self.kwargs)
+        return handler(self.request, *self.args, **self.kwargs)
+
+    def _respond(self, declared: Operation, result: Any) -> Any:
         if isinstance(result, HttpResponseBase):
             return result
         if declared.listing:

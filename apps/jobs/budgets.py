@@ -15,6 +15,7 @@ from django.utils import timezone
 
 from apps.core.actors import SYSTEM
 from apps.core.errors import Conflict, RateLimited
+from apps.core.rows import fetch
 from apps.events.record import Fact, record
 from apps.quotas.budgets import AT_SUBMISSION, MAX_WINDOW
 from apps.quotas.models import OVER_TIME, Budget, Consumption, HourlyConsumption, Measure, Period
@@ -399,16 +400,21 @@ def _latest(budget: Budget, count: int) -> list[datetime]:
     return list(rows.values_list("submitted_at", flat=True)[:count])
 
 
+COUNTED = (
+    "SELECT id FROM quotas_budget WHERE measure = ANY(%s) AND workflow = ANY(%s) AND (user_id IS NULL OR user_id = %s) "
+    "AND (tenant_id = %s OR domain_id = %s OR (tenant_id IS NULL AND domain_id IS NULL)) ORDER BY id FOR UPDATE"
+)
+
+
 def require_room(tenant: Tenant, owner_id: int | None, now: datetime, workflow: str = "") -> None:
     """Refuse a submission, or a run of a workflow that somebody triggers, above a rate (RateLimited) or above how many
     jobs may wait (Conflict).
 
     Locks the budgets, so that two submissions at once do not both take the last place.
     """
-    of_person = Q(user=None) if owner_id is None else Q(user=None) | Q(user=owner_id)
-    mine = (Q(tenant=tenant) | Q(domain=tenant.domain_id) | Q(tenant=None, domain=None)) & of_person
-    counted = Budget.objects.filter(mine, measure__in=AT_SUBMISSION, workflow__in={"", workflow})
-    for budget in counted.select_related("tenant", "domain", "user").select_for_update(of=("self",)).order_by("pk"):
+    of = [sorted(AT_SUBMISSION), ["", workflow], owner_id, tenant.pk, tenant.domain_id]
+    counted = [pk for (pk,) in fetch(COUNTED, of)]
+    for budget in Budget.objects.filter(pk__in=counted).select_related("tenant", "domain", "user").order_by("pk"):
         amount = int(budget.amount)
         if budget.measure == Measure.PENDING:
             waiting = Job.objects.filter(_scope(budget), _of_workflow(budget), state=JobState.PENDING).order_by()

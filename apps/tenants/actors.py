@@ -5,9 +5,11 @@ from typing import Any
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 
 from apps.core.actors import ANONYMOUS, Actor
+from apps.core.rows import fetch
 
-from .models import Membership, Role
+from .models import Role
 
+ROLES = "SELECT role, tenant_id, domain_id FROM tenants_membership WHERE user_id = %s"
 # The stronger role counts where a person holds several in one tenant.
 STRENGTH = {Role.AUDITOR: 0, Role.MEMBER: 1, Role.ADMIN: 2}
 
@@ -19,9 +21,7 @@ def actor_for(user: AbstractBaseUser | AnonymousUser | Any, scopes: frozenset[st
     operator = auditor = False
     tenants: dict[int, str] = {}
     domains: dict[int, str] = {}
-    for role, tenant_id, domain_id in Membership.objects.filter(user=user).values_list(
-        "role", "tenant_id", "domain_id"
-    ):
+    for role, tenant_id, domain_id in fetch(ROLES, [user.pk]):
         if role == Role.OPERATOR:
             operator = True
         elif tenant_id is not None:

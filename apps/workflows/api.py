@@ -80,8 +80,7 @@ class Trigger(ApiView):
     @operation(body=TriggerBody, answer=RunAnswer, status=201)
     def post(self, request: Request, workflow_id: int) -> Any:
         """Queue a run of the current version, or of the one with the number given."""
-        run = commands.trigger(actor=self.actor, workflow_id=workflow_id, **self.data)
-        return queries.run_of(self.actor, run.pk)
+        return commands.trigger(actor=self.actor, workflow_id=workflow_id, **self.data)
 
 
 class Pause(ApiView):
