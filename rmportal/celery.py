@@ -38,6 +38,7 @@ def _settle(**_: object) -> None:
     from apps.core import loops
 
     loops.stay(KEPT)
+    threading.Thread(target=loops.watch, name="watch", daemon=True).start()
     settle()
 
 

@@ -7,7 +7,8 @@ What becomes due by the clock is asked for by the pass before it (`wake_at`).
 
 After its pass a runner stays, for a moment or, where a worker asks for it (`stay`), until its time is up and the next
 one takes over, and is rung for the next pass directly; only where nobody stays does a wake go through Celery, which
-takes longer than many a pass.
+takes longer than many a pass. While Redis is away, neither wakes nor ticks arrive, and each worker goes round all loops
+by itself (`watch`).
 """
 
 import logging
@@ -45,6 +46,8 @@ return 0
 """
 # A runner that had stayed goes; 1 if there was a wake that it has not heard.
 GONE = "redis.call('DEL', KEYS[2]) return redis.call('EXISTS', KEYS[1])"
+# How often a process that finds Redis away looks at all loops itself.
+ALONE_SECONDS = 1.0
 # One Celery task gives its thread back after this long even when there is more to do.
 BUSY_SECONDS = 20.0
 
@@ -76,6 +79,17 @@ def leave() -> None:
     """Let the runners that wait go: the process is about to end."""
     _ending.set()
     redis.hints(("LPUSH", BELL.format(name), "1") for name in _kept)
+
+
+def watch() -> None:
+    """Until this process ends: while Redis is away, run a pass of every loop in this thread, again and again.
+
+    Nobody can be sent for then, so this takes the place of wakes and ticks.
+    """
+    while not _ending.wait(ALONE_SECONDS):
+        if redis.hint("PING") is None:
+            for name in _passes:
+                _task(name, once=True)
 
 
 def loop(name: str) -> Callable[[Pass], Pass]:
@@ -149,10 +163,10 @@ def _message(name: str) -> None:
         logger.warning("Could not wake loop %s: %s", name, error)
 
 
-def _task(name: str) -> None:
+def _task(name: str, *, once: bool = False) -> None:
     close_old_connections()
     try:
-        run(name)
+        run(name, once=once)
         if settings.PROGRESS_FILE:
             Path(settings.PROGRESS_FILE).touch()
     except (OperationalError, InterfaceError) as error:

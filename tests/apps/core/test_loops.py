@@ -343,3 +343,44 @@ def test_a_lock_ends_even_when_its_pass_fails(redis_empty: None, a_pass: Any) ->
 def test_transaction_locks_are_refused_outside_a_transaction(transactional_db: None) -> None:
     with pytest.raises(transaction.TransactionManagementError):
         locks.lock_in_transaction(locks.LockClass.QUOTA_TREE, 0)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_while_redis_is_away_a_worker_goes_round_the_loops_by_itself(
+    no_redis: None, a_pass: Any, runs: list[str], kept: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loops, "ALONE_SECONDS", 0.01)
+    monkeypatch.setattr(loops, "_passes", {NAME: loops._passes[NAME]})
+    twice = threading.Event()
+
+    def passed() -> bool:
+        if len(runs) == 2:
+            twice.set()
+        return False
+
+    a_pass(passed)
+    watching = elsewhere(loops.watch)
+
+    assert twice.wait(20)
+    loops._ending.set()
+    watching.join(20)
+    assert not watching.is_alive()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_while_redis_is_there_it_leaves_them_to_wakes_and_ticks(
+    a_pass: Any, runs: list[str], kept: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def ping(*command: object) -> object:
+        asked.append(command)
+        if len(asked) == 5:
+            loops._ending.set()
+        return b"PONG"
+
+    monkeypatch.setattr(redis, "hint", ping)
+    monkeypatch.setattr(loops, "ALONE_SECONDS", 0.01)
+    loops.watch()
+    assert asked == [("PING",)] * 5
+    assert runs == []
