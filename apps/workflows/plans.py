@@ -81,7 +81,6 @@ class Plan:
         self.notify: dict[str, list[dict[str, list[str]]]] = {
             part.get("id", ""): part["notify"] for part in (definition, *definition["tasks"]) if "notify" in part
         }
-        self.position = {name: position for position, name in enumerate(self.graph.order)}
         self._reach: dict[str, frozenset[str]] = {}
 
     def _past(self, task: Mapping[str, Any]) -> tuple[str, ...]:

@@ -330,7 +330,7 @@ class Progress:
             for key, row in self.instances.items()
             if row.state == TaskState.WAITING and (self.slots is not None or not wide(self.rows[row.name]))
         ]
-        self.ready += sorted(waiting, key=lambda key: (self.plan.position[key[0]], key[1]))
+        self.ready += sorted(waiting, key=lambda key: (self.plan.graph.position[key[0]], key[1]))
 
     def _recount(self, instances: Mapping[str, Mapping[str, int]]) -> None:
         """Count everything from the states; that includes what this pass has taken in."""
