@@ -12,7 +12,6 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
-from engine.branches import left_out_by_condition
 from engine.clearing import recounted
 from engine.dag import TERMINAL, Counters, advance, mapped_outcome, outcome
 from engine.dag import TaskState as EngineState
@@ -24,7 +23,7 @@ from rmctl.spec.templates import KEY
 from .caching import Ask, Caching, Found
 from .datasets import triggering_events
 from .deferring import Deferring, End
-from .ends import end_of, of_sensor, why_left_out
+from .ends import end_of, of_sensor
 from .expansion import Growing, require_room, require_same_width, wide
 from .limits import Known, Limiting
 from .models import Run
@@ -35,7 +34,7 @@ from .results import INPUT_BYTES, size, usable
 from .states import TaskState
 from .unmade import Made
 from .waits import WaitRow, merge_results
-from .ways import left_out
+from .ways import left_out, why_left_out
 
 Loader = Callable[[Mapping[int, Iterable[str]]], list[TaskRow]]
 Ready = tuple[str, int]  # Name and instance; -1 for a task or a mapped task as a whole.
@@ -166,7 +165,7 @@ class Progress:
         except ArgumentError as error:
             self._end(row, TaskState.FAILED, str(error), at=at)
             return
-        self.left_out |= dict.fromkeys(out, why_left_out(task))
+        self.left_out |= dict.fromkeys(out, why_left_out(task, result))
         self._end(row, TaskState.SUCCEEDED, at=at)
 
     def decided(self) -> dict[str, int]:
@@ -177,21 +176,22 @@ class Progress:
             if row.state == TaskState.SUCCEEDED and row.job is not None and self.plan.tasks[name].decides
         }
 
-    def decided_by_cache(self) -> set[str]:
-        """Those that have decided the way by an earlier result, so without a job."""
-        rows = (self.rows[name] for name in self.plan.cached if self.plan.tasks[name].decides and name in self.rows)
+    def decided_without_job(self) -> set[str]:
+        """Those that have decided the way by an earlier result, and questions that were answered."""
+        deciding = {name for name in self.plan.cached if self.plan.tasks[name].decides} | self.plan.asking
+        rows = (self.rows[name] for name in deciding if name in self.rows)
         return {row.name for row in rows if row.state == TaskState.SUCCEEDED and row.job is None}
 
-    def decide_again(self, returned: Mapping[int, Any], cached: Mapping[str, Any]) -> None:
+    def decide_again(self, returned: Mapping[int, Any], known: Mapping[str, Any]) -> None:
         """What was decided holds for tasks behind it that people let run again."""
         results = {name: returned.get(job) for name, job in self.decided().items()}
-        for name, result in (results | dict(cached)).items():
+        for name, result in (results | dict(known)).items():
             try:
                 out = left_out(self.plan, self.plan.tasks[name], result)
             except ArgumentError:
                 continue  # Of another version, or marked: it decided nothing.
             waiting = [below for below in out if self.rows[below].state == TaskState.WAITING]
-            self.left_out = dict.fromkeys(waiting, why_left_out(self.plan.tasks[name])) | self.left_out
+            self.left_out = dict.fromkeys(waiting, why_left_out(self.plan.tasks[name], result)) | self.left_out
 
     def look(self, due: Iterable[tuple[TaskRow, WaitRow]]) -> None:
         """Look at deferred tasks whose wait may be over."""
@@ -212,9 +212,10 @@ class Progress:
     def _finish_wait(self, row: TaskRow, end: End) -> None:
         if end.result is not None:
             row.result = self.results[row.name, row.index] = end.result
-        if end.stops:
-            out = left_out_by_condition(self.plan.graph, row.name, direct=False)
-            self.left_out |= dict.fromkeys(out, f"{row}: {end.result['option']}.")
+        if row.name in self.plan.asking:
+            task = self.plan.tasks[row.name]
+            out = left_out(self.plan, task, end.result)
+            self.left_out |= dict.fromkeys(out, why_left_out(task, end.result))
         self._end(row, end.state, end.detail)
 
     def _group_runs(self, row: TaskRow) -> None:
