@@ -5,10 +5,10 @@ skipped. Every rule is decided as early as its counters allow, and a decision ne
 the one step in which the outcome stops being `wait`.
 """
 
-from collections import deque
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from heapq import heapify, heappop, heappush
 
 RULES = frozenset(
     {
@@ -97,7 +97,9 @@ class Advance:
 class Graph:
     """The tasks of one workflow version and their edges; immutable."""
 
-    __slots__ = ("downstream", "initial", "leaves", "levels", "needs", "order", "roots", "scopes", "setups", "tasks")
+    __slots__ = (
+        "downstream", "initial", "leaves", "levels", "needs", "order", "position", "roots", "scopes", "setups", "tasks",
+    )  # fmt: skip
 
     def __init__(self, tasks: Mapping[str, TaskNode]) -> None:
         """Raises ValueError naming the task for an unknown rule or upstream, a repeated edge, or a cycle."""
@@ -137,6 +139,7 @@ class Graph:
         )
         self.leaves = self._leaves()
         self.levels, self.order = self._layers()
+        self.position = {name: position for position, name in enumerate(self.order)}
 
     def behind(self, names: Iterable[str]) -> set[str]:
         """The tasks given and everything that depends on them."""
@@ -287,7 +290,9 @@ def advance(
     `counters` is changed in place; a task that is not in it starts from zero. Each ended task must be given
     exactly once in the life of a run. `skip` names tasks, none of which has started, that a branch has decided
     against: they are skipped whatever their rule says. Tasks in the scope of a setup wait for it, and are decided
-    when it did not succeed. Raises ValueError for an unknown task or one that has not ended.
+    when it did not succeed. What follows is decided in topological order, so that each rule sees everything that is
+    decided above it and the order in which tasks and edges are written says nothing. Raises ValueError for an unknown
+    task or one that has not ended.
     """
     for name, state in finished.items():
         if name not in graph.tasks:
@@ -295,45 +300,61 @@ def advance(
         if state not in TERMINAL:
             raise ValueError(f"task {name} has not ended: it is {state}")
     result = Advance()
-    ended = deque((name, TaskState(state)) for name, state in finished.items())
+    ends = {name: TaskState(state) for name, state in finished.items()}
+    # What the rules said before of the tasks whose counters move, and how setups end those that need them.
+    before: dict[str, str] = {}
+    without: dict[str, TaskState] = {}
+    pending = [(graph.position[name], name) for name in ends]
 
-    def decide(name: str, state: TaskState, *, by_rule: bool = True) -> None:
-        if not by_rule:
-            counters[name] = Counters()  # Nothing to wait for any more, or its rule would decide it again.
+    def touch(name: str) -> Counters:
+        mine = _known(graph, counters, name)
+        if name not in before:
+            before[name] = outcome(graph.tasks[name].rule, mine)
+            if name not in ends:
+                heappush(pending, (graph.position[name], name))
+        return mine
+
+    def end(name: str, state: TaskState) -> None:
         (result.skipped if state == TaskState.SKIPPED else result.upstream_failed).append(name)
-        ended.append((name, state))
+        ends[name] = state
 
-    def move(name: str, before: str) -> None:
-        """Follow what a task's rule says since its counters have moved; a decision comes once."""
-        if before != "wait":
-            return
-        match outcome(graph.tasks[name].rule, counters[name]):
-            case "run":
-                result.ready.append(name)
-            case "skip":
-                decide(name, TaskState.SKIPPED)
-            case "upstream_failed":
-                decide(name, TaskState.UPSTREAM_FAILED)
+    def end_without_rule(name: str, state: TaskState) -> None:
+        counters[name] = Counters()  # Nothing to wait for any more, or its rule would decide it again.
+        end(name, state)
 
     for name in skip:
-        decide(name, TaskState.SKIPPED, by_rule=False)
-    while ended:
-        name, state = ended.popleft()
-        without = TaskState.SKIPPED if state == TaskState.SKIPPED else TaskState.UPSTREAM_FAILED
+        end_without_rule(name, TaskState.SKIPPED)
+        pending.append((graph.position[name], name))
+    heapify(pending)
+    while pending:
+        _, name = heappop(pending)
+        if name not in ends:
+            if before[name] != "wait":
+                continue
+            if name in without:
+                end_without_rule(name, without[name])
+            else:
+                match outcome(graph.tasks[name].rule, counters[name]):
+                    case "run":
+                        result.ready.append(name)
+                    case "skip":
+                        end(name, TaskState.SKIPPED)
+                    case "upstream_failed":
+                        end(name, TaskState.UPSTREAM_FAILED)
+        if name not in ends:
+            continue
+        state = ends[name]
         for inside in graph.scopes.get(name, ()):
-            mine = _known(graph, counters, inside)
-            before = outcome(graph.tasks[inside].rule, mine)
+            mine = touch(inside)
             if state == TaskState.SUCCEEDED:
                 mine.pending = max(0, mine.pending - 1)
-                move(inside, before)
-            elif before == "wait":
-                decide(inside, without, by_rule=False)
+            elif state != TaskState.SKIPPED:
+                without[inside] = TaskState.UPSTREAM_FAILED
+            else:
+                without.setdefault(inside, TaskState.SKIPPED)
         for below in graph.downstream[name]:
-            mine = _known(graph, counters, below)
-            before = outcome(graph.tasks[below].rule, mine)
-            graph.count(mine, below, name, state)
+            graph.count(touch(below), below, name, state)
             result.changed.add(below)
-            move(below, before)
     return result
 
 

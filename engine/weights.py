@@ -19,7 +19,7 @@ UNKNOWN_SECONDS = 1.0
 def summed(graph: Graph, own: Mapping[str, int], *, downstream: bool) -> dict[str, int]:
     """Each task's own weight and those of all behind it, or before it; each of them counts once, however many paths
     lead there."""
-    position = {name: place for place, name in enumerate(graph.order)}
+    position = graph.position
     alike: dict[int, int] = {}
     for name, weight in own.items():
         alike[weight] = alike.get(weight, 0) | 1 << position[name]

@@ -220,8 +220,18 @@ class Client:
                         return
             if not page.get("next"):
                 return
-            # Only the cursor is taken: the address may be another one behind a proxy.
-            query["cursor"] = parse_qs(urlsplit(page["next"]).query)["cursor"][0]
+            query["cursor"] = _cursor(page["next"])
+
+    def events(self, *, look_seconds: float = 1.0, **params: Any) -> Iterator[dict[str, Any]]:
+        """What happens, each event once and without end: while there is nothing new, the portal is asked again and
+        again."""
+        query: dict[str, Any] = {**params, "settled": "true", "ordering": "id", "limit": PAGE}
+        while True:
+            page = self.get("events", **query)
+            yield from page["results"]
+            query["cursor"] = _cursor(page["follow"])
+            if not page["next"]:
+                self._pause(look_seconds)
 
     def login(self, username: str, password: str, name: str = "rmctl") -> str:
         """Trade a password for a token. Raises ApiError (401) when it is wrong."""
@@ -369,6 +379,11 @@ class Client:
     def backfill_action(self, backfill_id: int, verb: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """`pause`, `resume`, `cancel` or `rerun` a backfill; its row."""
         return dict(self.post(f"backfills/{backfill_id}/{verb}", body))
+
+
+def _cursor(address: str) -> str:
+    """Only the cursor is taken: the address may be another one behind a proxy."""
+    return parse_qs(urlsplit(address).query)["cursor"][0]
 
 
 def _json(response: httpx.Response) -> Any:

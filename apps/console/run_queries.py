@@ -7,11 +7,12 @@ milliseconds from the run's start.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from functools import lru_cache
+from functools import lru_cache, reduce
+from operator import or_
 from typing import Any
 
 from django.db import connection
-from django.db.models import Count, Max, Min, QuerySet
+from django.db.models import Count, Min, Q, QuerySet
 from django.db.models.functions import TruncDate
 
 from apps.workflows.models import Run, Task, Workflow, WorkflowVersion
@@ -63,8 +64,9 @@ def task_views(run: Run, rows: QuerySet[Task]) -> list[TaskView]:
     expanded = [view.name for view in views.values() if view.width]
     if expanded:
         instances = Task.objects.filter(run=run, name__in=expanded, index__gte=0).order_by()
+        counted = _of_this_try(run, {row[0]: row[5] for row in found if row[2]})
         for name, state, count, started in instances.values_list("name", "state").annotate(
-            count=Count("pk"), started=Min("started_at")
+            count=Count("pk"), started=Min("started_at", filter=counted)
         ):
             view = views[name]
             view.counts[state] = count
@@ -163,11 +165,7 @@ def gantt(run: Run, now: datetime, task: str | None = None) -> dict[str, Any]:
         groups = rows.filter(index=-1).order_by("pk")
         found = list(groups.values_list("name", "state", "queued_at", "started_at", "ended_at", "width"))
         widths = {row[0]: row[5] for row in found if row[5]}
-        spans = rows.filter(name__in=list(widths), index__gte=0).values_list("name") if widths else Task.objects.none()
-        spanned = {
-            name: times
-            for name, *times in spans.annotate(first=Min("queued_at"), start=Min("started_at"), end=Max("ended_at"))
-        } if widths else {}
+        spanned = _spans(run, {row[0]: row[2] for row in found if row[5]}) if widths else {}
         found = [_spanned(row, spanned.get(row[0])) for row in found]
     names: list[Any] = []
     letters: list[str] = []
@@ -186,6 +184,22 @@ def gantt(run: Run, now: datetime, task: str | None = None) -> dict[str, Any]:
         "widths": widths,
         **(_grouped(run.version_id, [names]) if task is None else {}),
     }
+
+
+def _spans(run: Run, queued: Mapping[str, datetime | None]) -> dict[str, tuple[datetime | None, datetime | None]]:
+    """When the first instance of each mapped task was queued and started."""
+    instances = Task.objects.filter(run=run, name__in=list(queued), index__gte=0).order_by().values_list("name")
+    counted = _of_this_try(run, queued)
+    first = instances.annotate(first=Min("queued_at", filter=counted), start=Min("started_at", filter=counted))
+    return {name: times for name, *times in first}
+
+
+def _of_this_try(run: Run, queued: Mapping[str, datetime | None]) -> Q | None:
+    """The instances that count for the time of their mapped task: where some of them were cleared after it had ended,
+    not those that stayed. `queued` says since when it has been there this time."""
+    if not run.edits:
+        return None
+    return ~reduce(or_, (Q(name=name, started_at__lt=at) for name, at in queued.items() if at), Q(pk=None))
 
 
 def _spanned(row: Sequence[Any], times: Sequence[datetime | None] | None) -> tuple[Any, ...]:

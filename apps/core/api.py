@@ -78,6 +78,7 @@ class Operation:
     status: int = 200
     listing: bool = False
     ordering: str = "-id"
+    pagination: type[CursorPagination] = CursorPagination
     filters: type[FilterSet] | None = None
     # Query parameters besides filters, as a StrictSerializer; validated into `self.query`.
     query: type[StrictSerializer] | None = None
@@ -261,7 +262,7 @@ class ApiView(APIView):
         if declared.filters is not None:
             rows = apply_filters(declared.filters, self.request.query_params, rows)
         scans = declared.filters is not None and declared.filters.scans(self.request.query_params)
-        self.paginator = CursorPagination(declared.ordering, scans=scans)
+        self.paginator = declared.pagination(declared.ordering, scans=scans)
         return self.paginator.paginate_queryset(rows, self.request, self)
 
     def _read_query(self, declared: Operation) -> None:

@@ -53,7 +53,7 @@ class CursorPagination:
 
     def paginate_queryset(self, queryset: QuerySet[Any], request: Request, view: Any = None) -> list[Any]:
         """The rows of the page that the request asks for; sets the links beside it."""
-        limit = _limit(request.query_params.get("limit"))
+        limit = limit_of(request.query_params.get("limit"))
         ordering = request.query_params.get("ordering", self.default_ordering)
         if ordering not in ("id", "-id"):
             raise Invalid.field("ordering", f"{ordering!r} is not accepted: use id or -id.", "invalid_choice")
@@ -126,7 +126,8 @@ def _id(row: Model | dict[str, Any]) -> int:
     return int(row["id"] if isinstance(row, dict) else row.pk)
 
 
-def _limit(raw: str | None) -> int:
+def limit_of(raw: str | None) -> int:
+    """How many rows a page is to have. Raises Invalid."""
     if raw is None:
         return DEFAULT_LIMIT
     if not (raw.isascii() and raw.isdigit() and len(raw) < 10 and 1 <= int(raw) <= MAX_LIMIT):
@@ -138,14 +139,21 @@ def _decode(cursor: str | None) -> tuple[bool, int | None]:
     """(backwards, id) of a cursor; (False, None) without one."""
     if cursor is None:
         return False, None
-    try:
-        text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode(
-            "ascii"
-        )
-    except (binascii.Error, ValueError):
-        text = ""
+    text = decoded(cursor)
     if text[:1] in ("a", "b") and text[1:].isdigit() and len(text) <= 20 and int(text[1:]) <= MAX_INTEGER:
         return text[0] == "b", int(text[1:])
-    raise Invalid.field(
-        "cursor", "is not one that a page gave: leave it out to start at the beginning.", "bad_cursor"
-    )
+    raise bad_cursor()
+
+
+def decoded(cursor: str) -> str:
+    """What a cursor says; nothing when no page gave it."""
+    try:
+        padded = cursor + "=" * (-len(cursor) % 4)
+        return base64.b64decode(padded, altchars=b"-_", validate=True).decode("ascii")
+    except (binascii.Error, ValueError):
+        return ""
+
+
+def bad_cursor() -> Invalid:
+    """The refusal of a cursor that no page has given."""
+    return Invalid.field("cursor", "is not one that a page gave: leave it out to start at the beginning.", "bad_cursor")

@@ -11,7 +11,6 @@ from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
 from .api import MUTATIONS, Operation
 from .filters import FilterSet
 from .idempotency import HEADER, MAX_KEY
-from .pagination import CursorPagination
 from .problems import CONTENT_TYPE
 from .serializers import MAX_INTEGER, Nothing, StrictSerializer
 
@@ -97,7 +96,7 @@ class Schema(AutoSchema):
         return {declared.status: answer}
 
     def _get_paginator(self) -> Any:
-        return CursorPagination() if self.declared.listing else None
+        return self.declared.pagination() if self.declared.listing else None
 
     def get_filter_backends(self) -> list[Any]:
         return []

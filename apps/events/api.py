@@ -9,6 +9,7 @@ from apps.core.api import ApiView, operation
 
 from . import policies, queries
 from .filters import EventFilter
+from .following import FollowedPagination
 from .models import Event
 
 
@@ -34,12 +35,14 @@ class EventAnswer(serializers.ModelSerializer[Event]):
 
 
 class Events(ApiView):
-    @operation(listing=True, answer=EventAnswer, filters=EventFilter)
+    @operation(listing=True, answer=EventAnswer, filters=EventFilter, pagination=FollowedPagination)
     def get(self, request: Request) -> Any:
         """What happened, newest first.
 
-        Ids become visible out of commit order: to follow the log, ask with `settled=true&ordering=id`, which
-        leaves out events that an open transaction could still precede.
+        To follow the log, ask with `settled=true&ordering=id`, which leaves out what transactions write that go on
+        beside it, and go on where `follow` says: with what is next while there is a `next`, later when there is none.
+        So every event comes exactly once. Ids grow within a round of transactions that have ended, and may begin lower
+        with the next one.
         """
         return queries.list_events(self.actor)
 

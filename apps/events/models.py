@@ -23,11 +23,7 @@ class CurrentTransaction(models.Func):
 
 class EventQuerySet(models.QuerySet["Event"]):
     def settled(self) -> "EventQuerySet":
-        """Only events below the horizon: no transaction that began earlier can still add one before them.
-
-        Sequence numbers become visible out of commit order, so a reader that remembers "the last id" would
-        lose rows; below `pg_snapshot_xmin` it can't.
-        """
+        """Only events below the horizon: those of transactions before which all have ended (`horizon`)."""
         return self.filter(xid__lt=RawSQL("pg_snapshot_xmin(pg_current_snapshot())::text::bigint", ()))
 
 

@@ -42,9 +42,3 @@ def list_events(actor: Actor) -> QuerySet[Event]:
 def events_of(actor: Actor, subject_type: str, subject_id: int) -> QuerySet[Event]:
     """What happened to one thing, newest first."""
     return list_events(actor).filter(subject_type=subject_type, subject_id=subject_id).order_by("-id")
-
-
-def settled_after(actor: Actor, event_id: int) -> QuerySet[Event]:
-    """Events after `event_id` that are below the horizon, oldest first: a follower that remembers the last
-    id it was given misses none."""
-    return policies.events.visible(actor, Event.objects.settled()).filter(pk__gt=event_id).order_by("id")

@@ -1,11 +1,8 @@
 """Reads the event log forward and makes the messages that somebody wants, each exactly once.
 
-Ids of events become visible out of order, and an event of a lower id may commit after one of a higher. So the log is
-read by transactions: below `pg_snapshot_xmin` all have ended, and what they wrote will never be more. The cursor is the
-transaction up to which everything was read. Its `floor` is an id below all that may still come, so that the read is a
-range of the index by verb and costs what is new: a pass notes the highest id and the next transaction's number; once
-all earlier transactions have ended, nothing can come at or below that id (MARGIN is for ids that were drawn a moment
-before their transaction got its number).
+The log is read by transactions (`apps.events.horizon`). The cursor is the transaction up to which everything was read.
+Its `floor` is an id below all that may still come, so that the read is a range of the index by verb and costs what is
+new.
 """
 
 import re
@@ -13,8 +10,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from django.db import connection, transaction
+from django.db import transaction
 
+from apps.events.horizon import MARGIN, Position, position
 from apps.events.models import Event
 from apps.workflows.models import Run, Task
 from apps.workflows.plans import Plan, plan_of
@@ -24,7 +22,6 @@ from .models import Cursor, Delivery, Destination, Kind
 
 # Events of one pass; the next follows at once when there are more.
 READ_MAX = 1000
-MARGIN = 1000
 VERBS = {
     "run.failed": Kind.RUN_FAILED,
     "run.succeeded": Kind.RUN_SUCCEEDED,
@@ -48,16 +45,6 @@ OF_WORKFLOW = frozenset(OCCASIONS) - {Kind.TASK_FAILED}
 INSTANCE = re.compile(r"\[\d+\]$")
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
-    """Where the log ends for now: all transactions below `horizon` have ended, `following` is the next one's number,
-    `last` the highest id that is visible."""
-
-    horizon: int
-    following: int
-    last: int
-
-
 @dataclass(slots=True)
 class News:
     """An event that may be told, with what it is about."""
@@ -71,18 +58,6 @@ class News:
     plan: Plan | None = None
     # Names of the destinations that the definition tells.
     named: set[str] = field(default_factory=set)
-
-
-def position() -> Position:
-    """Where the log ends for now."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT pg_snapshot_xmin(s)::text::bigint, pg_snapshot_xmax(s)::text::bigint, "
-            "coalesce((SELECT max(id) FROM events_event), 0) FROM pg_current_snapshot() s"
-        )
-        row = cursor.fetchone()
-    assert row is not None
-    return Position(*row)
 
 
 def begin() -> None:

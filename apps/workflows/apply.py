@@ -205,9 +205,9 @@ class _Batch:
         spared = {
             run_id: names
             for run_id, one in self.progress.items()
-            if self.work[run_id].review and (names := one.decided_by_cache())
+            if self.work[run_id].review and (names := one.decided_without_job())
         }
-        cached = load_results(spared, mapped=False) if spared else {}
+        known = load_results(spared, mapped=False) if spared else {}
         for run_id, one in self.progress.items():
             # One that starts has rows to be looked at only if people have changed some of them.
             review = self.work[run_id].review and (one.run.state == RunState.RUNNING or self.work[run_id].start)
@@ -216,7 +216,7 @@ class _Batch:
                 ended = sum(item.job_state not in ("running", None) for item in self.work[run_id].news)
                 one.slots = max(0, one.plan.max_active_tasks - in_flight.get(run_id, 0) + ended)
             if review:
-                one.decide_again(returned, cached.get(run_id, {}))
+                one.decide_again(returned, known.get(run_id, {}))
             if review or (one.plan.max_active_tasks and one.run.state == RunState.RUNNING):
                 one.review(count_instances(run_id) if review else None)
 

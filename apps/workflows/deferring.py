@@ -26,12 +26,11 @@ SECOND_LOOK = timedelta(seconds=5)
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """How a wait ends: the task's state, what it says and its result; `stops` skips all behind the task."""
+    """How a wait ends: the task's state, what it says and its result."""
 
     state: str
     detail: str = ""
     result: Any = None
-    stops: bool = False
 
 
 class Deferring:
@@ -212,7 +211,7 @@ class Deferring:
         if wait.answer == "answered":
             result = {"option": wait.option, "values": wait.values, "by": wait.answered_by}
             said = f"{wait.answered_by or 'Somebody'} answered: {wait.option}."
-            return End(TaskState.SUCCEEDED, said, result, stops=wait.option in options.reject)
+            return End(TaskState.SUCCEEDED, said, result)
         if wait.deadline is None or self.now < wait.deadline:
             return None
         if wait.approval is not None:
@@ -221,7 +220,7 @@ class Deferring:
             return self._over(options, wait, "nobody has answered")
         result = {"option": options.default, "values": {}, "by": None}
         said = f"Nobody answered within {format_duration(options.timeout)}: {options.default}, its default."
-        return End(TaskState.SUCCEEDED, said, result, stops=options.default in options.reject)
+        return End(TaskState.SUCCEEDED, said, result)
 
     def _over(self, options: Poke | WaitForRun | TriggerRun | Approval, wait: WaitRow, what: str) -> End:
         state = TaskState.SKIPPED if options.soft_fail else TaskState.FAILED

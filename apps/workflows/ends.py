@@ -12,11 +12,6 @@ from .states import TaskState
 _ENDS = {"succeeded": TaskState.SUCCEEDED, "failed": TaskState.FAILED, "cancelled": TaskState.CANCELLED}
 
 
-def why_left_out(task: CompiledTask) -> str:
-    """Why a task was skipped that this one, a branch or a condition, has left out."""
-    return f"{task.id} did not choose it." if task.decides == "branch" else f"{task.id} found that it is not to go on."
-
-
 def end_of(item: News, task: CompiledTask) -> tuple[str, str]:
     """The state that a task takes from its job, with a detail for people."""
     if item.job_state is None:

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 
 from engine.dag import Graph, TaskNode
 from rmctl.spec import CompiledTask, WorkflowSpec, parse_workflow
+from rmctl.spec.kinds import Approval
 from rmctl.spec.mapping import sources
 from rmctl.spec.schedule import CONTINUOUS
 
@@ -58,6 +59,10 @@ class Plan:
         self.references = {name: _references(task) for name, task in self.tasks.items()}
         # Tasks of which the loop reads what they returned: it decides the way, or says whether a sensor is done.
         self.answering = frozenset(name for name, task in self.tasks.items() if task.decides or task.poked)
+        # Questions with answers that let nothing behind them run.
+        self.asking = frozenset(
+            name for name, task in self.tasks.items() if isinstance(task.options, Approval) and task.options.reject
+        )
         # Tasks whose results may come from earlier ones.
         self.cached = frozenset(name for name, task in self.tasks.items() if task.cache is not None)
         # Tasks that may have a row of what they wait for.
@@ -81,7 +86,6 @@ class Plan:
         self.notify: dict[str, list[dict[str, list[str]]]] = {
             part.get("id", ""): part["notify"] for part in (definition, *definition["tasks"]) if "notify" in part
         }
-        self.position = {name: position for position, name in enumerate(self.graph.order)}
         self._reach: dict[str, frozenset[str]] = {}
 
     def _past(self, task: Mapping[str, Any]) -> tuple[str, ...]:

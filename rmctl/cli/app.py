@@ -321,11 +321,15 @@ def list_(
         typer.Option("--filter", help="FIELD=VALUE, any filter of the API; repeat for more."),
     ] = None,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many rows.")] = 50,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Events as they happen, each once.")] = False,
     as_json: Json = False,
 ) -> None:
     """List what you can see, newest first."""
     from rmctl.cli import listing
 
+    if follow:
+        listing.follow(kind, where, as_json)
+        return
     listing.show(kind, tenant, state, where, limit, as_json)
 
 

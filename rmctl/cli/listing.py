@@ -1,9 +1,12 @@
 """`rmctl list`, `nodes` and `top`."""
 
 import itertools
+import json
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from rich.live import Live
@@ -187,6 +190,22 @@ def show(
     shape = KINDS[kind]
     cells = list(itertools.chain.from_iterable(shape.rows(row) for row in rows))
     print_table(shape.columns, cells, right=shape.right, empty=f"no {kind} that you can see")
+
+
+def follow(kind: str, where: list[str] | None, as_json: bool) -> None:
+    """Events from now on, a line for each, until Ctrl-C."""
+    if kind != "events":
+        raise UsageError(f"Only events can be followed, as in: rmctl list events --follow. Leave it out for {kind}.")
+    given = {"after": datetime.now(UTC).isoformat(), **pairs(where, "--filter")}
+    with client() as asked:
+        for row in asked.events(**given):
+            if as_json:
+                line = json.dumps(row, ensure_ascii=False)
+            else:
+                [(number, _, *cells)] = _event(row)
+                line = "  ".join(map(str, (number, row["at"][:19].replace("T", " "), *cells)))
+            sys.stdout.write(f"{line}\n")
+            sys.stdout.flush()
 
 
 def top(interval: float, once: bool, as_json: bool) -> None:

@@ -3,8 +3,8 @@
 The portal decides the same with counters, for many runs at once; a test compares the two on random graphs.
 """
 
-from collections import deque
 from collections.abc import Collection, Iterable, Mapping
+from heapq import heapify, heappop, heappush
 from typing import Any
 
 SUCCEEDED, FAILED, SKIPPED, UPSTREAM_FAILED = "succeeded", "failed", "skipped", "upstream_failed"
@@ -74,42 +74,49 @@ class Plan:
 
         What was ready already is not left out: in the portal it would have started.
         """
-        ended = deque([(name, state)])
-        dropped = []
-
-        def drop(other: str, how: str) -> None:
-            self.states[other] = how
-            dropped.append(other)
-            ended.append((other, how))
-
+        dropped: list[str] = []
         self.states[name] = state
-        for other in leave_out:
+        left_out = [other for other in leave_out if not self._begun(other)]
+        # In the order of the graph, so that each rule sees everything that is decided above it.
+        pending = [(self._position[other], other) for other in (name, *left_out)]
+        heapify(pending)
+        for other in left_out:
+            self.states[other] = SKIPPED
+            dropped.append(other)
+        without: dict[str, str] = {}
+        seen = {other for _, other in pending}
+        while pending:
+            _, other = heappop(pending)
             if not self._begun(other):
-                drop(other, SKIPPED)
-        while ended:
-            name, state = ended.popleft()
-            for inside in self._scopes.get(name, ()):
-                if state == SUCCEEDED:
-                    self._needs[inside] -= 1
-                    self._decide(inside, drop)
-                elif not self._begun(inside):
-                    drop(inside, SKIPPED if state == SKIPPED else UPSTREAM_FAILED)
-            for below in self.below[name]:
-                self._seen[below].append((name, state))
-                self._decide(below, drop)
+                verdict = without.get(other) or self._verdict(other)
+                if verdict == "run":
+                    self._ready.add(other)
+                elif verdict != "wait":
+                    self.states[other] = verdict
+                    dropped.append(other)
+            if other in self.states:
+                for touched in self._hand_on(other, without) - seen:
+                    seen.add(touched)
+                    heappush(pending, (self._position[touched], touched))
         return dropped
+
+    def _hand_on(self, name: str, without: dict[str, str]) -> set[str]:
+        """Tell those that need or follow a task how it has ended; `without` takes how setups end what needs them.
+        Returns those that are not decided yet."""
+        state = self.states[name]
+        for inside in self._scopes.get(name, ()):
+            if state == SUCCEEDED:
+                self._needs[inside] -= 1
+            elif state != SKIPPED:
+                without[inside] = UPSTREAM_FAILED
+            else:
+                without.setdefault(inside, SKIPPED)
+        for below in self.below[name]:
+            self._seen[below].append((name, state))
+        return {other for other in (*self._scopes.get(name, ()), *self.below[name]) if not self._begun(other)}
 
     def _begun(self, name: str) -> bool:
         return name in self.states or name in self._started or name in self._ready
-
-    def _decide(self, name: str, drop: Any) -> None:
-        if self._begun(name):
-            return
-        verdict = self._verdict(name)
-        if verdict == "run":
-            self._ready.add(name)
-        elif verdict != "wait":
-            drop(name, verdict)
 
     def _verdict(self, name: str) -> str:
         """What the trigger rule says by now: `run`, `wait`, or how the task ends without running."""

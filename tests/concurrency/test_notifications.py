@@ -16,6 +16,7 @@ from apps.notifications.models import Cursor, Delivery, Destination
 from apps.notifications.sending import claim
 from apps.workflows.models import Run
 from tests.api.objects import make_run
+from tests.concurrency.transactions import Transaction, numbered
 from tests.personas import World, make_world
 
 
@@ -79,6 +80,22 @@ def test_a_lower_id_that_commits_later_is_told(shared_world: World, monkeypatch:
     assert told() == ["b", "c", "slow"]
     fail(shared_world, "d")
     assert told() == ["b", "c", "d", "slow"]
+
+
+def test_a_lower_id_of_a_later_transaction_is_told(shared_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "MARGIN", 0)
+    subscribed(shared_world)
+    early, late = Transaction(), Transaction()
+    early.do(numbered)
+    late.do(numbered)
+    late.do(lambda: fail(shared_world, "late"))
+    early.do(lambda: fail(shared_world, "early"))
+    early.commit()
+    while reading.read() or not Delivery.objects.exists():
+        pass
+    reading.read()
+    late.commit()
+    assert told() == ["early", "late"]
 
 
 def test_many_writers_at_once(shared_world: World, monkeypatch: pytest.MonkeyPatch) -> None:

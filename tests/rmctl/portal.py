@@ -10,6 +10,11 @@ from urllib.parse import parse_qs, urlsplit
 
 Answer = tuple[int, Any] | tuple[int, Any, dict[str, str]]
 Route = Callable[["Asked"], Answer]
+JOB = {
+    "id": 7, "name": "train", "tenant": "vision", "state": "pending", "priority": 0, "reason": "submitted",
+    "detail": "Looked at next.", "exit_code": None, "submitted_at": "2026-01-01T00:00:00Z", "started_at": None,
+    "ended_at": None,
+}  # fmt: skip
 
 
 class Asked:

@@ -137,6 +137,24 @@ def test_pages_follow_the_cursor_only(portal: FakePortal) -> None:
     assert portal.asked[-1].query == {"limit": "1"}
 
 
+def test_events_are_followed_page_after_page_and_then_looked_for_again() -> None:
+    pages = {
+        None: {"results": [{"id": 1}, {"id": 2}], "next": "http://p/?cursor=b", "follow": "http://p/?cursor=b"},
+        "b": {"results": [], "next": None, "follow": "http://p/?cursor=c"},
+        "c": {"results": [{"id": 3}], "next": None, "follow": "http://p/?cursor=d"},
+    }
+    pauses: list[float] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        query = dict(request.url.params)
+        assert (query["settled"], query["ordering"], query["verb"]) == ("true", "id", "job.*")
+        return httpx.Response(200, json=pages[query.get("cursor")])
+
+    events = client_of(answer, pauses).events(verb="job.*", look_seconds=2.0)
+    assert [next(events)["id"] for _ in range(3)] == [1, 2, 3]
+    assert pauses == [2.0]
+
+
 def test_configuration_is_private_and_read_back(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     for name in ("RMCTL_URL", "RMCTL_TOKEN", "RMCTL_TENANT"):

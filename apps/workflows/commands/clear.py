@@ -23,6 +23,7 @@ from ..models import Run, Task
 from ..plans import plan_of
 from ..states import MARKS, TASK_CLEARS, TASK_IN_FLIGHT, TASK_MARKS, TASK_TERMINAL, TaskState
 from ..unmade import write_out
+from .datasets import Update, record_updates
 from .history import Turn, archive, ended, go_on, reopen_groups, rewrite, stop_jobs
 from .runs import checked_params
 
@@ -52,7 +53,7 @@ def clear(*, actor: Actor, run_id: int, choice: Choice, reason: str = "") -> Cle
     if plan.version.pk != run.version_id:
         _change_version(actor, plan, reason)
     _turn_back(plan, stopping)
-    reopen_groups(plan.groups)
+    reopen_groups(plan.groups, now)
     if not choice.from_cache:
         caching.drop(run.pk, {row.name for row in plan.rows} - plan.instances.keys(), plan.instances)
     _record(actor, plan, why)
@@ -152,8 +153,13 @@ def mark(*, actor: Actor, run_id: int, tasks: Sequence[str], state: str, reason:
     archive(actor, [*marked, *again, *ended(groups)], now)
     rewrite([Turn(row, state) for row in marked], TASK_MARKS, detail=why, ended_at=now)
     rewrite([Turn(row, TaskState.WAITING) for row in again], TASK_CLEARS)
-    reopen_groups(groups)
+    reopen_groups(groups, now)
     _record_marks(actor, run, marked, again, state, why)
+    if state == TaskState.SUCCEEDED:
+        outlets = plan_of(run.version_id).outlets
+        updates = [Update(uri, run=run, task=name) for name in sorted(whole) for uri in outlets.get(name, ())]
+        if updates:
+            record_updates(actor, run.tenant_id, updates, now)
     go_on(actor, run, now, why)
     return run
 

@@ -87,6 +87,7 @@ def rewrite(
     machine: Mapping[tuple[str, str], str],
     *,
     detail: str = "",
+    queued_at: datetime | None = None,
     ended_at: datetime | None = None,
 ) -> None:
     """Give rows their new states and nothing of what they had; all of them or StaleState.
@@ -100,7 +101,7 @@ def rewrite(
             raise StaleState(f"Task {row} is {row.state} and cannot become {to}.")
         width = row.width if to != TaskState.WAITING else None
         values.append(
-            (row.pk, to, width, turn.job, turn.restart, 0, 0, 0, detail, None, None, None, ended_at, row.state)
+            (row.pk, to, width, turn.job, turn.restart, 0, 0, 0, detail, None, queued_at, None, ended_at, row.state)
         )
     if len(update_rows(Task, ("state", *_RESET), values, guard="state")) != len(values):
         raise StaleState("Tasks moved while their run was locked; nothing was changed.")
@@ -111,9 +112,10 @@ def ended(groups: Iterable[Row]) -> list[Row]:
     return [row for row in groups if row.state not in TASK_IN_FLIGHT]
 
 
-def reopen_groups(groups: Iterable[Row]) -> None:
-    """Let mapped tasks that have ended, and are archived, end anew, when all of their instances have."""
-    rewrite([Turn(row, TaskState.QUEUED) for row in ended(groups)], TASK_CLEARS)
+def reopen_groups(groups: Iterable[Row], now: datetime) -> None:
+    """Let mapped tasks that have ended, and are archived, end anew, when all of their instances have. The time that
+    they take begins now: instances that stay began before."""
+    rewrite([Turn(row, TaskState.QUEUED) for row in ended(groups)], TASK_CLEARS, queued_at=now)
 
 
 def go_on(actor: Actor, run: Run, now: datetime, reason: str) -> None:

@@ -1,11 +1,8 @@
 """The log is complete, limited to what one may see, and can be followed without losing a row."""
 
-import threading
-import time
 from typing import Any
 
 import pytest
-from django.db import connection, connections, transaction
 
 from apps.core.actors import SYSTEM
 from apps.core.errors import StaleState
@@ -57,41 +54,6 @@ def test_a_refused_transition_leaves_no_event(world: World) -> None:
     with pytest.raises(StaleState):
         transition(SYSTEM, node, NODE_EDGES, "ready", fact(1))
     assert Event.objects.count() == before
-
-
-@pytest.mark.django_db(transaction=True)
-def test_a_follower_of_settled_events_misses_none() -> None:
-    """An earlier id that commits later must not be overtaken."""
-    inserted, commit, done = threading.Event(), threading.Event(), threading.Event()
-
-    def slow() -> None:
-        try:
-            with transaction.atomic():
-                record(SYSTEM, fact(1))
-                inserted.set()
-                assert commit.wait(timeout=20)
-            done.set()
-        finally:
-            connections.close_all()
-
-    thread = threading.Thread(target=slow)
-    thread.start()
-    assert inserted.wait(timeout=20)
-    record(SYSTEM, fact(2))
-    first = list(queries.settled_after(SYSTEM, 0).values_list("subject_id", flat=True))
-    everything = list(Event.objects.order_by("id").values_list("subject_id", flat=True))
-    commit.set()
-    thread.join(timeout=20)
-    assert done.is_set()
-    assert everything == [2], "the later one is visible before the earlier one"
-    assert first == [], "and so it has to wait for it"
-    # Another worker's test, which is one transaction, holds the horizon of the whole server back.
-    deadline = time.monotonic() + 120
-    settled = queries.settled_after(SYSTEM, 0).values_list("subject_id", flat=True)
-    while len(settled.all()) < 2 and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert list(settled.all()) == [1, 2]
-    assert connection.is_usable()
 
 
 def test_every_topic_asks_every_persona(world: World) -> None:

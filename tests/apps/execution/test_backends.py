@@ -51,7 +51,8 @@ def place(request: pytest.FixtureRequest, django_db_setup: None, django_db_block
         configuration._kept = None
         with ExitStack() as afterwards:
             afterwards.callback(redis.client().flushdb)
-            afterwards.callback(call_command, "flush", verbosity=0, interactive=False)
+            # No id comes again: what this process keeps by ids it keeps for good, as it may in production.
+            afterwards.callback(call_command, "flush", verbosity=0, interactive=False, reset_sequences=False)
             world = make_world()
             found: Place = Simulated(world) if request.param == "fake" else Real(world)
             afterwards.callback(found.close)

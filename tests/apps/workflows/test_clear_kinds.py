@@ -2,7 +2,7 @@
 
 import pytest
 
-from apps.workflows.models import Approval, Run, Wait
+from apps.workflows.models import Approval, Run, Task, Wait
 from tests.apps.workflows.driver import bash, empty, end, finish, look, start, states, step
 from tests.apps.workflows.test_approvals import answer, ask
 from tests.apps.workflows.test_clear import clear, mark
@@ -45,6 +45,22 @@ def test_a_question_that_is_cleared_is_asked_again(world: World) -> None:
     assert states(run) == {"ask": "succeeded", "b": "queued"}
     clear(run, "ask")
     assert states(run)["ask"] == "deferred", "an answer of before does not count"
+
+
+def test_a_rejection_holds_for_what_is_cleared_behind_it(world: World) -> None:
+    run = start(world.vision, ask(roles=["member"]), bash("b", "ask"), bash("c", "b", trigger_rule="all_done"))
+    answer(world, run, "reject")
+    look()
+    assert finish(run) == "succeeded"
+    clear(run, "b")
+    assert finish(run) == "succeeded"
+    assert states(run) == {"ask": "succeeded", "b": "skipped", "c": "skipped"}
+    assert Task.objects.get(run=run, name="b").detail == "ask: reject."
+    clear(run, "ask")
+    step()
+    answer(world, run)
+    look()
+    assert states(run) == {"ask": "succeeded", "b": "queued", "c": "waiting"}
 
 
 def test_a_run_that_a_cleared_task_waits_for_is_cancelled(world: World) -> None:

@@ -127,6 +127,19 @@ def test_a_mapped_task_makes_one_event_when_all_of_it_has_succeeded(world: World
 
 
 @pytest.mark.django_db
+def test_a_success_by_hand_records_an_event_and_triggers(world: World) -> None:
+    commands.push(actor=SYSTEM, tenant=world.vision, definition=definition(bash("b"), name="after", datasets=[A]))
+    mapped = bash("m", outlets=[B], map={"over": {"x": {"value": [1]}}})
+    run = start(world.vision, bash("make", outlets=[A]), mapped, bash("fails", outlets=[C]))
+    commands.mark(actor=SYSTEM, run_id=run.pk, tasks=["fails"], state="failed")
+    assert not DatasetEvent.objects.exists()
+    commands.mark(actor=SYSTEM, run_id=run.pk, tasks=["make", "m[0]"], state="succeeded")
+    rows = DatasetEvent.objects.order_by("dataset__uri").values_list("dataset__uri", "run", "task", "extra")
+    assert list(rows) == [(A, run.pk, "make", {}), (B, run.pk, "m", {})]
+    assert DatasetTrigger.objects.get().workflow.name == "after"
+
+
+@pytest.mark.django_db
 def test_an_event_and_the_success_are_one(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     from apps.workflows import apply
 

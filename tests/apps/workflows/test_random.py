@@ -1,6 +1,6 @@
 """Any DAG with any outcomes of its jobs, through the loop and the database, against a naive reference."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from itertools import product, zip_longest
 from random import Random
 from typing import Any
@@ -14,8 +14,9 @@ from apps.core.actors import SYSTEM
 from apps.jobs.models import Job
 from apps.workflows import commands, moved, unmade
 from apps.workflows.giving import apply
-from apps.workflows.models import Run, SlotClaim, SlotPool, Task
+from apps.workflows.models import CacheUse, Run, SlotClaim, SlotPool, Task
 from apps.workflows.observe import Observed, Work
+from apps.workflows.progress import Progress
 from engine.dag import RULES, Counters, TaskState, mapped_outcome, outcome
 from tests.apps.workflows.driver import end_job, start, states, step
 from tests.personas import World
@@ -28,12 +29,16 @@ KINDS = ("bash", "bash", "bash", "empty", "mapped", "product", *OVER_RESULTS)
 WINDOW = 2
 WIDTH_MAX = 40
 IDLE = ["waiting", "queued"]
+# All tasks with a cache have the same script, so that many find what others have made of the same item.
+CACHE = {"cache": "1h"}
 SLOTS: dict[str, Any] = {"slots": {}}
 BESIDES: list[dict[str, Any]] = [
-    {}, {}, {}, {}, SLOTS, {"slots": {"count": 2}}, {"max_active": 1}, {"max_active_per_run": 2},
+    {}, {}, {}, CACHE, SLOTS, {"slots": {"count": 2}}, {"max_active": 1}, {"max_active_per_run": 2},
+    {**CACHE, **SLOTS}, {**CACHE, "max_active_per_run": 1},
 ]  # fmt: skip
 LIMITS = {"slots", "max_active", "max_active_per_run"}
 SIZE = 2
+SETTLE = Progress.settle
 
 
 @st.composite
@@ -85,8 +90,9 @@ def _map(kind: str, upstream: list[str], random: Random) -> dict[str, Any]:
     return {}
 
 
-def expected(tasks: list[dict[str, Any]], ends: dict[str, str], order: list[str]) -> dict[str, str]:
-    """States in the end, by trying every task again after each single end, in the order in which they came."""
+def expected(tasks: list[dict[str, Any]], ends: dict[str, str], rounds: list[list[str]]) -> dict[str, str]:
+    """States in the end, by trying every task again in topological order after each of the `rounds` of tasks that have
+    ended together. Those that ended by their rule may be among them: these have ended here already."""
     by_id = {task["id"]: task for task in tasks}
     state = dict.fromkeys(by_id, TaskState.WAITING)
     decided: set[str] = set()
@@ -98,29 +104,22 @@ def expected(tasks: list[dict[str, Any]], ends: dict[str, str], order: list[str]
             if name in task["upstream"]:
                 teardown = task["trigger_rule"] == "all_done_setup_success"  # Without a setup before it: all_done.
                 counters[other].count(TaskState.SUCCEEDED if teardown else to, task["trigger_rule"])
-        settle()
 
     def settle() -> None:
         for name, task in by_id.items():
-            if name in decided:
+            if name in decided or (what := outcome(task["trigger_rule"], counters[name])) == "wait":
                 continue
-            match outcome(task["trigger_rule"], counters[name]):
-                case "run":
-                    decided.add(name)
-                    if task["kind"] == "empty":
-                        finish(name, TaskState.SUCCEEDED)
-                case "skip":
-                    decided.add(name)
-                    finish(name, TaskState.SKIPPED)
-                case "upstream_failed":
-                    decided.add(name)
-                    finish(name, TaskState.UPSTREAM_FAILED)
+            decided.add(name)
+            if what != "run":
+                finish(name, TaskState.SKIPPED if what == "skip" else TaskState.UPSTREAM_FAILED)
 
     settle()
-    for name in order:
-        if state[name] == TaskState.WAITING:
-            assert name in decided, f"{name} ended before its rule was decided"
-            finish(name, TaskState(ends[name]))
+    for names in rounds:
+        for name in names:
+            if state[name] == TaskState.WAITING:
+                assert name in decided, f"{name} ended before its rule was decided"
+                finish(name, TaskState(ends[name]))
+        settle()
     return {name: str(to) for name, to in state.items()}
 
 
@@ -133,12 +132,13 @@ def test_every_run_ends_as_the_rules_say(
     told: set[int] = set()
     monkeypatch.setattr(unmade, "WINDOW", WINDOW)
     monkeypatch.setattr(moved, "tell_runs", told.update)
+    rounds = recorded_rounds(monkeypatch)
     limit = data.draw(st.sampled_from([0, 0, 1, 2]))
     fields = data.draw(st.sampled_from([{}, {}, {"max_active_tasks_all_runs": 2}]))
+    CacheUse.objects.all().delete()
     tasks = with_pool(world, tasks)
     run = start(world.vision, *tasks, name=f"w{Run.objects.count()}", max_active_tasks=limit, **fields)
     rest(told)
-    order = [task.name for task in _ended_now(run)]
     for _ in range(400):
         run.refresh_from_db()
         if run.ended_at is not None:
@@ -151,11 +151,9 @@ def test_every_run_ends_as_the_rules_say(
         assert all(count <= WINDOW for count in idle.values())
         job = data.draw(st.sampled_from(jobs))
         task = Task.objects.get(job=job)
-        before = {row.pk for row in _ended_now(run)}
         end_job(job, ends[str(task)], [1, 2])
         step()
         rest(told)
-        order += [row.name for row in _ended_now(run) if row.pk not in before]
     assert run.ended_at is not None, f"the run did not end: {states(run)}"
     final = {task.name: task.state for task in Task.objects.filter(run=run, index=-1)}
     by_id = {task["id"]: task for task in tasks}
@@ -167,14 +165,30 @@ def test_every_run_ends_as_the_rules_say(
             assert len(instances) == group.width
             assert group.state == mapped_outcome(instances)
             assert group.width == width_of(by_id[name]["map"], given_results(run, by_id[name]["map"]))
-    # A mapped task ends as its instances say (above); the rules decide the rest.
-    given_ends = {name: final[name] if name in mapped else ends[name] for name in final}
-    assert final == expected(tasks, given_ends, order)
+    # A mapped task ends as its instances say (above), one with a cache perhaps by the result of another; the rules
+    # decide the rest.
+    hits = set(CacheUse.objects.filter(run=run, outcome="hit").values_list("name", flat=True))
+    empty = {task["id"] for task in tasks if task["kind"] == "empty"}
+    given_ends = {name: final[name] if name in mapped | hits else ends[name] for name in final}
+    given_ends |= dict.fromkeys(empty, "succeeded")
+    assert final == expected(tasks, given_ends, rounds[run.pk])
     assert not SlotClaim.objects.filter(run=run).exists()
     assert not Task.objects.filter(run=run, state__in=["waiting", "queued", "running"]).exists()
     leaves = {task["id"] for task in tasks} - {name for task in tasks for name in task["upstream"]}
     failing = {"failed", "upstream_failed", "cancelled"}
     assert run.state == ("failed" if any(final[name] in failing for name in leaves) else "succeeded")
+
+
+def recorded_rounds(monkeypatch: pytest.MonkeyPatch) -> dict[int, list[list[str]]]:
+    """Which tasks of each run have ended together, again and again, as far as rules are asked about it."""
+    rounds: dict[int, list[list[str]]] = defaultdict(list)
+
+    def recording(progress: Progress) -> None:
+        rounds[progress.run.pk].append(list(progress.finished))
+        SETTLE(progress)
+
+    monkeypatch.setattr(Progress, "settle", recording)
+    return rounds
 
 
 def with_pool(world: World, tasks: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -224,9 +238,3 @@ def given_results(run: Run, mapping: dict[str, Any]) -> list[Any]:
             upstream = Task.objects.get(run=run, name=source["result"], index=-1)
             return [1, 2] if upstream.width is None else [None] * upstream.width
     return []
-
-
-def _ended_now(run: Run) -> list[Task]:
-    """Tasks that have ended, those with a job last: what ended without one ended before or because of them."""
-    rows = Task.objects.filter(run=run, index=-1, ended_at__isnull=False).order_by("ended_at", "id")
-    return list(rows)

@@ -16,7 +16,8 @@ from apps.workflows.clearing import Choice
 from apps.workflows.giving import apply
 from apps.workflows.models import CacheUse, Run, SlotClaim, Task
 from apps.workflows.observe import Observed, TaskRow, Work, add_granted, observe
-from tests.apps.workflows.driver import bash, begin, empty, end, end_job, finish, start, states, step
+from tests.apps.workflows.driver import bash, begin, empty, end, end_job, finish, look, start, states, step
+from tests.apps.workflows.test_approvals import answer, ask
 from tests.personas import World
 
 pytestmark = pytest.mark.django_db
@@ -143,6 +144,23 @@ def test_results_from_the_cache_bring_the_next_instances(
         go_on(told)
         run.refresh_from_db()
         assert (run.state, instances(run)) == ("succeeded", ["succeeded"] * 11), missing
+
+
+def test_a_place_kept_for_who_then_had_its_result_from_the_cache_goes_to_another(
+    world: World, pool: None, told: set[int]
+) -> None:
+    shared = bash("a", slots={"name": "one"}, cache="1h")
+    first = start(world.vision, shared)
+    run = start(world.vision, shared, ask(), bash("c", "ask", max_active=3), name="second", max_active_tasks=1)
+    answer(world, run)
+    look()
+    # The only place of the run is kept for the one in line.
+    assert states(run) == {"a": "waiting", "ask": "succeeded", "c": "waiting"}
+    end(first, "a", result=7)
+    step()
+    assert states(run) == {"a": "succeeded", "ask": "succeeded", "c": "waiting"} and told == {run.pk}
+    go_on(told)
+    assert states(run)["c"] == "queued"
 
 
 def test_a_mapped_task_whose_version_is_no_longer_accepted_ends_with_what_was_made_of_it(
