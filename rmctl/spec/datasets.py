@@ -40,7 +40,15 @@ def check_expression(given: Any) -> Expression | None:
         return None
     found = _expression([given] if isinstance(given, str) else given, 0)
     if len(set(uris(found))) > MAX_DATASETS:
-        raise BadValue("too_many", f"A workflow waits for at most {MAX_DATASETS} datasets.")
+        raise BadValue("too_many", f"At most {MAX_DATASETS} datasets are waited for at once.")
+    return found
+
+
+def check_some(given: Any) -> Expression:
+    """The same of an expression that has to be there. Raises BadValue."""
+    found = check_expression(given)
+    if found is None:
+        raise BadValue("required", "Give at least one dataset.")
     return found
 
 

@@ -65,6 +65,7 @@ DESCRIPTIONS: dict[str, dict[str, str]] = {
         "ignore_downstream_trigger_rules": "false: a short circuit skips only what is directly behind it.",
         "poke": "Makes a function a sensor: called again until it says that it is done.",
         "wait_for_run": "Wait for another workflow's run.",
+        "wait_for_dataset": "Wait until datasets have been updated.",
         "trigger_run": "Start another workflow's run; the arguments are its parameters.",
         "approval": "Ask people.",
         "wait_until": "Wait for a date and time, or a time of today.",
@@ -159,6 +160,12 @@ DESCRIPTIONS: dict[str, dict[str, str]] = {
         "soft_fail": _RESULT_OF_TIME,
     },
     "WaitForRun": _RUN_WAIT,
+    "WaitForDataset": {
+        "datasets": "A dataset, a list (all of it), {all: […]} or {any: […]}, nested.",
+        "since": "Updates since then count: the end or the start of the run's data interval, or when it was triggered.",
+        "timeout": "How long to wait at most.",
+        "soft_fail": _RESULT_OF_TIME,
+    },
     "TriggerRun": {
         **_RUN_WAIT,
         "wait": "End as that run does, instead of as soon as it is made.",

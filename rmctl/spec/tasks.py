@@ -12,7 +12,7 @@ from . import arguments, mapping
 from .arguments import ArgumentError
 from .caching import CacheSpec, fixed_parts
 from .job import parse_job
-from .kinds import FINAL_STATUSES, JOBLESS, OPTIONS, Approval, Poke, TriggerRun, WaitForRun
+from .kinds import FINAL_STATUSES, JOBLESS, OPTIONS, Options, Poke
 from .mapping import Expansion
 from .templates import KEY, Needs, TaskTemplates, templates_of
 from .values import canonical_json
@@ -54,7 +54,7 @@ class CompiledTask:
     decides: str = ""
     direct: bool = False
     # How a sensor is poked, and what a task that waits waits for.
-    options: Poke | WaitForRun | TriggerRun | Approval | None = None
+    options: Options | None = None
     # How long its results may be used again, and what of the key is the same for all inputs.
     cache: CacheSpec | None = None
     cache_parts: Mapping[str, Any] = field(default_factory=dict)

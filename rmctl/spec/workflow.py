@@ -33,6 +33,7 @@ from .kinds import (
     Poke,
     Teardown,
     TriggerRun,
+    WaitForDataset,
     WaitForRun,
     check_kind,
 )
@@ -116,6 +117,7 @@ class TaskSpec(JobFields):
     ignore_downstream_trigger_rules: bool = True
     poke: Poke | None = None
     wait_for_run: WaitForRun | None = None
+    wait_for_dataset: WaitForDataset | None = None
     trigger_run: TriggerRun | None = None
     approval: Approval | None = None
     group: Identifier | None = None
