@@ -1,7 +1,7 @@
 """Datasets: their names, and expressions over them that say when a workflow runs."""
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
@@ -73,6 +73,11 @@ def uris(expression: Expression | str | None) -> Iterator[str]:
         for items in expression.values():
             for item in items:
                 yield from uris(item)
+
+
+def waited_by(task: Mapping[str, Any]) -> Iterator[str]:
+    """The names that a task of a definition waits for."""
+    return uris(task.get("wait_for_dataset", {}).get("datasets"))
 
 
 def holds(expression: Expression | str, updated: Collection[str]) -> bool:
