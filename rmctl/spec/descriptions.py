@@ -233,6 +233,7 @@ DESCRIPTIONS: dict[str, dict[str, str]] = {
         "cpu_flags": "Flags that the processor has.",
         "interconnects": "Interconnects that the cards have.",
         "python": "Version of the node's Python at least.",
+        "packages": "Packages that the node's Python has, such as scikit-learn.",
         "gpu_compute": "Compute capability at least.",
         "gpu_driver": "Version of the driver at least.",
         "max_price": "Price of an hour of one member at most.",
