@@ -127,7 +127,7 @@ class Deferring:
         except (DomainError, SpecError) as error:
             raise ArgumentError(f"{row} starts a run of {options.workflow}: {error}") from None
         at = self.run.logical_time if options.logical_time == "own" else self.now
-        self.changes.children.append((row, Child(workflow, workflow.current, params, at)))
+        self.changes.children.append((row, Child(workflow, workflow.current, params, at, options.no_cache)))
         deadline = self.now + timedelta(seconds=options.timeout) if options.wait else None
         self._keep(row, Wait.Kind.TRIGGER, due_at=self.now, deadline=deadline)
         until = f", and waits for its end until {self._moment(deadline)}" if deadline else ""

@@ -109,6 +109,8 @@ class Backfill(models.Model):
     order = models.CharField(max_length=10, choices=Order, default=Order.FORWARD)
     existing = models.CharField(max_length=10, choices=Existing, default=Existing.NONE)
     max_active_runs = models.PositiveIntegerField()
+    # Whether its runs take no earlier results from the cache.
+    no_cache = models.BooleanField(default=False, db_default=False)
     params = models.JSONField(default=dict)
     note = models.CharField(max_length=500, blank=True, default="")
     total = models.PositiveIntegerField()

@@ -67,6 +67,7 @@ class Child:
     version: WorkflowVersion
     params: dict[str, Any]
     logical_time: datetime
+    no_cache: bool = False
 
 
 @dataclass(slots=True)

@@ -164,6 +164,7 @@ def trigger_run(
     params: "Mapping[str, Any] | None" = None,
     expand: "Any" = None,
     logical_time: str = "now",
+    no_cache: bool = False,
     wait: bool = False,
     allowed: "Sequence[str]" = ("succeeded",),
     failed: "Sequence[str]" = ("failed", "cancelled"),
@@ -172,9 +173,11 @@ def trigger_run(
     **options: "Any",
 ) -> Task:
     """Start a run of another workflow of the tenant; with `wait` the task ends as that run does. Its result is
-    `{"run": id, "state": …}`; `logical_time` is `now` or `own`, that of this run. With `expand` (as of `bash`) there is
+    `{"run": id, "state": …}`; `logical_time` is `now` or `own`, that of this run; with `no_cache`
+    its tasks take no earlier results. With `expand` (as of `bash`) there is
     a run for each instance, with the parameters that it gives."""
-    spec = {**_run_wait(workflow, allowed, failed, timeout, soft_fail), "wait": wait, "logical_time": logical_time}
+    spec = {**_run_wait(workflow, allowed, failed, timeout, soft_fail), "wait": wait}
+    spec |= {"logical_time": logical_time, "no_cache": no_cache}
     extra = {"trigger_run": spec}
     return Task(identifier, "trigger_run", options=options, arguments=params, over=expand, extra=extra)
 

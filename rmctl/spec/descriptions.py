@@ -170,6 +170,7 @@ DESCRIPTIONS: dict[str, dict[str, str]] = {
         **_RUN_WAIT,
         "wait": "End as that run does, instead of as soon as it is made.",
         "logical_time": "Its logical time: now, or that of this run (own).",
+        "no_cache": "Its tasks take no earlier results.",
     },
     "Approval": {
         "subject": "The question in a line.",

@@ -106,10 +106,12 @@ class WaitForDataset(Strict):
 
 class TriggerRun(_RunWait):
     """Start a run of a workflow; the task's arguments are its parameters. With `wait` the task ends as that run does,
-    and cancelling the task's run cancels it. Its logical time is that of the start (`now`) or the `own` one."""
+    and cancelling the task's run cancels it. Its logical time is that of the start (`now`) or the `own` one. With
+    `no_cache`, or in a run without the cache, its tasks take no earlier results."""
 
     wait: bool = False
     logical_time: Literal["now", "own"] = "now"
+    no_cache: bool = False
 
 
 def _form(schema: dict[str, Any]) -> dict[str, Any]:

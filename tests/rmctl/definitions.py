@@ -78,6 +78,7 @@ PLACES = optional(
 )  # fmt: skip
 CACHE = st.sampled_from(["1d", 3600, {"ttl": "2h", "version": "2", "code": "c" * 64}])
 RUN_WAIT = optional(allowed=st.just(["failed"]), failed=st.just([]), timeout=DURATIONS, soft_fail=st.booleans())
+STARTS = RUN_WAIT.flatmap(lambda wait: st.booleans().map(lambda fresh: {**wait, "wait": True, "no_cache": fresh}))
 POKE = optional(interval=DURATIONS, factor=st.just(2.0), soft_fail=st.booleans())
 DATASETS = st.sampled_from(["s3://a", ["a", "b"], {"any": ["a", {"all": ["b", "c"]}]}])
 FORM = st.just({"type": "object", "properties": {"n": {"type": "integer", "default": 1}}})
@@ -143,7 +144,7 @@ def _task(
             since = st.sampled_from([{"value": "06:30"}, *({"param": name} for name in params)])
             task["arguments"] = draw(optional(since=since, before=st.just({"value": "1d"})))
         case "trigger_run":
-            task |= {"trigger_run": {"workflow": "other", **draw(RUN_WAIT), "wait": True}, "arguments": draw(arguments)}
+            task |= {"trigger_run": {"workflow": "other", **draw(STARTS)}, "arguments": draw(arguments)}
         case "approval":
             task["approval"] = {"subject": "Go?", **draw(optional(text=TEXTS, form=FORM, users=st.just(["mia"])))}
             task["arguments"] = draw(arguments)
