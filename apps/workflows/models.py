@@ -227,6 +227,8 @@ class Task(models.Model):
     failed = models.PositiveIntegerField(default=0)
     skipped = models.PositiveIntegerField(default=0)
     detail = models.TextField(blank=True, default="")
+    # What an instance is called, where the definition says how.
+    label = models.CharField(max_length=200, null=True, db_default=None)
     # Of a task without a job; others have their job's.
     result = models.JSONField(null=True)
     restart = models.BooleanField(default=False, db_default=False)

@@ -59,6 +59,7 @@ class Plan:
         # Tasks of which the loop reads what they returned: it decides the way, or says whether a sensor is done.
         self.answering = frozenset(name for name, task in self.tasks.items() if task.decides or task.poked)
         # Tasks whose results may come from earlier ones.
+        self.labelled = any("label" in task.map for task in self.tasks.values())
         self.cached = frozenset(name for name, task in self.tasks.items() if task.cache is not None)
         # Tasks that may have a row of what they wait for.
         self.waiting = frozenset(

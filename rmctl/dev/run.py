@@ -161,7 +161,7 @@ class Run:
         for index in range(expansion.width):
             item = expansion.item(index)
             inputs = task.resolve(self.results, self.options.params, item=item)
-            self.show.note(f"[{index}] {preview(item)}")
+            self.show.note(f"[{index}] {task.named(index, inputs, self.options.params) or preview(item)}")
             end = self._waits(task, inputs) if task.jobless else self._job(task, inputs, index)
             if end.state == FAILED and end.detail:
                 self.show.note(f"[{index}] failed: {end.detail}")

@@ -179,6 +179,8 @@ class _Python:
             del options["trigger_rule"]
         if task.get("map", {}).get("limit", LIMIT) != LIMIT:
             options["map_limit"] = task["map"]["limit"]
+        if "label" in task.get("map", {}):
+            options["map_index_template"] = task["map"]["label"]
         words = self._friendly(task, arguments, over)
         if words is None:
             self.more.add(("rmctl.sdk.dag", "Task"))

@@ -132,6 +132,7 @@ DESCRIPTIONS: dict[str, dict[str, str]] = {
         "fill": "What the shorter lists of zip lack; without it they are of the same length.",
         "kwargs": "A list of objects: an instance for each, with its arguments by name.",
         "accepts": "The only arguments that objects of kwargs may give.",
+        "label": "What an instance is called: a text with {{ … }} that looks up its arguments, params or map_index.",
         "limit": "Instances at most; more fail the task.",
     },
     "Slots": {

@@ -173,7 +173,8 @@ def _maps(draw: st.DrawFn, ids: list[str], params: list[str]) -> dict[str, Any]:
     if others:
         source |= st.sampled_from(others)
     lists = draw(st.dictionaries(st.sampled_from(["m", "n", "class", "fillvalue"]), source, min_size=1, max_size=3))
-    limit = draw(optional(limit=st.integers(5, 50)))
+    label = st.sampled_from(["{{ map_index }}", "no {{ ti.map_index }}: {{ task.op_kwargs['m']|default('x') }}"])
+    limit = draw(optional(limit=st.integers(5, 50), label=label))
     match draw(st.sampled_from(["over", "zip", "kwargs"])):
         case "over":
             return {"over": lists, **draw(optional(order=st.permutations(list(lists)))), **limit}
