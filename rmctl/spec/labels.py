@@ -6,7 +6,7 @@ begin (docs/decisions/0009), also for those that have no process of their own.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ LABEL_CHARACTERS = 200
 _LOOKED_AT = 1000
 # What there is besides the arguments of the instance.
 NAMES = ("params", "task", "ti", "task_instance", "map_index")
+_OF_INSTANCE = ("map_index", "task_id")
 
 
 class LabelError(ValueError):
@@ -36,28 +37,36 @@ def check_label(text: str) -> str:
 
 def label_faults(definition: Mapping[str, Any]) -> list[FieldError]:
     """Names that the labels of a canonical definition read and that are not there."""
-    from jinja2 import nodes
-
     faults = []
     declared = definition["params"].get("properties", {})
     for position, task in enumerate(definition["tasks"]):
         mapping = task.get("map", {})
-        if "label" not in mapping:
-            continue
-        tree, where = _parsed(mapping["label"]), f"tasks[{position}].map.label"
-        own = {*task.get("arguments", ()), *mapping.get("over", ()), *mapping.get("zip", ())}
-        known = {*own, *NAMES}
-        read = {name.name for name in tree.find_all(nodes.Name)}
-        for name in sorted(read - known if "kwargs" not in mapping else ()):
-            message = f"there is no {name} here, only the task's arguments, {', '.join(NAMES)}."
-            faults.append(field_error(where, message + did_you_mean(name, known), "unknown_name"))
-        for part in tree.find_all(nodes.Getattr):
-            owner = part.node
-            of_params = "params" not in own and isinstance(owner, nodes.Name) and owner.name == "params"
-            if of_params and part.attr not in declared:
-                message = f"params.{part.attr}: the workflow has no such parameter."
-                faults.append(field_error(where, message + did_you_mean(part.attr, declared), "unknown_param"))
+        if "label" in mapping:
+            own = {*task.get("arguments", ()), *mapping.get("over", ()), *mapping.get("zip", ())}
+            found = missing(mapping["label"], own, declared, more="kwargs" in mapping)
+            faults += [field_error(f"tasks[{position}].map.label", text, code) for text, code in found]
     return faults
+
+
+def missing(
+    text: str, own: Collection[str], declared: Collection[str], *, more: bool = False
+) -> Iterator[tuple[str, str]]:
+    """(what is wrong, code) for each name that a label reads and that is not there; `own` are the arguments of the
+    task, to which instances may have `more`, `declared` the parameters of the workflow. Raises BadValue."""
+    from jinja2 import nodes
+
+    tree, known = _parsed(text), {*own, *NAMES}
+    for name in sorted({name.name for name in tree.find_all(nodes.Name)} - known if not more else ()):
+        message = f"there is no {name} here, only the task's arguments, {', '.join(NAMES)}."
+        yield message + did_you_mean(name, known), "unknown_name"
+    there = {"params": declared, "task": ("op_kwargs", "task_id"), "ti": _OF_INSTANCE, "task_instance": _OF_INSTANCE}
+    for part in tree.find_all(nodes.Getattr):
+        owner = part.node.name if isinstance(part.node, nodes.Name) and part.node.name not in own else ""
+        if owner == "params" and part.attr not in declared:
+            message = f"params.{part.attr}: the workflow has no such parameter."
+            yield message + did_you_mean(part.attr, declared), "unknown_param"
+        elif owner in there and part.attr not in there[owner]:
+            yield f"there is no {owner}.{part.attr} here, only {', '.join(there[owner])}.", "unknown_name"
 
 
 def label(text: str, task: str, index: int, inputs: Mapping[str, Any], params: Mapping[str, Any]) -> str:
