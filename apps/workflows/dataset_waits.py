@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 from django.db import connection
 
 from rmctl.runner import RESULT_BYTES
-from rmctl.spec.datasets import uris
+from rmctl.spec.datasets import uris, words
 from rmctl.spec.kinds import WaitForDataset
 from rmctl.spec.moments import moment_in
 from rmctl.spec.quantities import parse_seconds
@@ -23,6 +23,25 @@ from . import moved
 from .dataset_models import Dataset
 from .models import Run, Wait
 from .results import size
+
+# So long a condition is told in words; a longer one may name a hundred datasets.
+WORDS_CHARACTERS = 300
+NAMED = 3
+
+
+def told(options: WaitForDataset) -> str:
+    """What is waited for, in a sentence."""
+    text = words(options.datasets)
+    if len(text) <= WORDS_CHARACTERS:
+        return text
+    return f"what it waits for of {len(set(uris(options.datasets)))} datasets"
+
+
+def silent(options: WaitForDataset, updates: Collection[str]) -> str:
+    """The datasets without an update, the first few by name."""
+    names = [uri for uri in dict.fromkeys(uris(options.datasets)) if uri not in updates]
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
 
 
 def since_of(

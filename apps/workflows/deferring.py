@@ -8,7 +8,7 @@ from typing import Any
 from apps.core.errors import DomainError
 from engine.waits import next_poke
 from rmctl.spec import ArgumentError, BadValue, CompiledTask, SpecError
-from rmctl.spec.datasets import holds, uris, words
+from rmctl.spec.datasets import holds, uris
 from rmctl.spec.errors import describe
 from rmctl.spec.kinds import Approval, Options, Poke, TriggerRun, WaitForDataset, WaitForRun
 from rmctl.spec.moments import moment_in
@@ -16,7 +16,7 @@ from rmctl.spec.quantities import format_duration, parse_seconds
 
 from .commands.datasets import datasets_named
 from .commands.runs import checked_params
-from .dataset_waits import since_of, updated_since
+from .dataset_waits import silent, since_of, told, updated_since
 from .models import Run, Wait
 from .plans import Plan, plan_of
 from .states import TaskState
@@ -107,7 +107,7 @@ class Deferring:
             row, Wait.Kind.DATASET, due_at=self.now, deadline=deadline, datasets=datasets, updated_since=since
         )
         return (
-            f"Waits until {words(options.datasets)} has been updated since {self._moment(since)}, "
+            f"Waits until {told(options)} has been updated since {self._moment(since)}, "
             f"at the latest until {self._moment(deadline)}."
         )
 
@@ -234,8 +234,8 @@ class Deferring:
         if holds(options.datasets, updates):
             return End(TaskState.SUCCEEDED, "", updates)
         if wait.deadline is not None and self.now >= wait.deadline:
-            silent = " and ".join(uri for uri in dict.fromkeys(uris(options.datasets)) if uri not in updates)
-            return self._over(options, wait, f"{silent} was not updated since {self._moment(since)}")
+            what = f"no update of {silent(options, updates)} since {self._moment(since)}"
+            return self._over(options, wait, what)
         return self._look_again(row, wait)
 
     def _look_again(self, row: Any, wait: WaitRow) -> None:

@@ -163,7 +163,7 @@ with DAG("w", params={"size": 2}, deadline="3h", time_limit="4h", on_failure=["t
     made = load(param("size"))
     one.override(id="product").expand(name=made["names"], size=made["sizes"])
     one.override(id="places").expand_zip(name=made["names"], size=made["sizes"], fillvalue=7)
-    one.override(id="rows").expand_kwargs(made["rows"])
+    one.override(id="rows", map_index_template="{{ name }}!").expand_kwargs(made["rows"])
     one.override(id="uneven", on_failure="owner").expand_zip(name=made["names"], size=made["sizes"])
     made >> bash(
         "script", "python -m rmctl.sdk.state --run set n_$RM_ARG_A$RM_ARG_B 1; "
@@ -185,6 +185,7 @@ def test_every_way_to_map_and_state_that_stays_in_the_folder(rm: Any, tmp_path: 
         assert results["product"] == ["a0", "a1", "b0", "b1", "c0", "c1"]
         assert results["places"] == ["a0", "b1", "c7"] and results["rows"] == ["x1", "y9"]
         assert results["script"] == [2, 3]
+        assert "[1] y!\n" in done.err
         assert done.json["tasks"]["unasked"] == "skipped"
         kept = json.loads((tmp_path / "out/state.json").read_text())
         assert kept["values"] == {"cursor": {"version": cursor, "value": cursor}}

@@ -109,7 +109,17 @@ def test_its_time_ends(world: World, soft: bool, state: str) -> None:
     later(60)
     look()
     assert states(run)["w"] == state
-    assert task(run, "w").detail.startswith(f"Its time of 1m is over: {A} was not updated since ")
+    assert task(run, "w").detail.startswith(f"Its time of 1m is over: no update of {A} since ")
+
+
+def test_a_wait_for_many_datasets_is_told_in_few_words(world: World) -> None:
+    names = [f"s3://lake/{'x' * 100}/{number}" for number in range(100)]
+    run = start(world.vision, waiting(names, timeout=60))
+    settle()
+    assert task(run, "w").detail.startswith("Waits until what it waits for of 100 datasets has been updated since ")
+    later(60)
+    look()
+    assert f"no update of {names[0]}, {names[1]}, {names[2]} and 97 more since" in task(run, "w").detail
 
 
 def test_an_update_that_commits_while_the_wait_begins_is_found_by_the_second_look(world: World) -> None:
