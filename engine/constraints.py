@@ -42,11 +42,13 @@ class Facts:
     gpu_compute: str = ""
     gpu_driver: str = ""
     interconnects: frozenset[str] = frozenset()
+    packages: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """Demands on `Facts`: versions are at least so high, one of the architectures, every flag and interconnect."""
+    """Demands on `Facts`: versions are at least so high, one of the architectures, every flag,
+    interconnect and Python package."""
 
     architectures: frozenset[str] = frozenset()
     cpu_flags: frozenset[str] = frozenset()
@@ -54,6 +56,7 @@ class Hardware:
     gpu_compute: str = ""
     gpu_driver: str = ""
     interconnects: frozenset[str] = frozenset()
+    packages: frozenset[str] = frozenset()
 
 
 UNKNOWN, ANYTHING = Facts(), Hardware()

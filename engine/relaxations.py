@@ -22,6 +22,7 @@ _NAMES = {
     "gpu_compute": "compute capability",
     "gpu_driver": "GPU driver",
     "interconnects": "interconnect",
+    "packages": "Python packages",
 }
 
 

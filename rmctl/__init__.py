@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         task_group,
         trigger_run,
         wait_for,
+        wait_for_dataset,
         wait_for_run,
         wait_until,
     )
@@ -62,6 +63,7 @@ __all__ = [
     "trigger_run",
     "variable",
     "wait_for",
+    "wait_for_dataset",
     "wait_for_file",
     "wait_for_run",
     "wait_until",
@@ -70,7 +72,10 @@ __all__ = [
 
 _RUNTIME = ("Poked", "TaskFailed", "TaskSkipped", "artifact", "checkpoint", "checkpoint_folder", "context")
 _FUNCTIONS = ("setup", "task", "teardown")
-_KINDS = ("TaskGroup", "approval", "python", "task_group", "trigger_run", "wait_for", "wait_for_run", "wait_until")
+_KINDS = (
+    "TaskGroup", "approval", "python", "task_group", "trigger_run", "wait_for", "wait_for_dataset", "wait_for_run",
+    "wait_until",
+)  # fmt: skip
 _OPERATORS = ("container", "http", "sql", "wait_for_file")
 _STORED = ("connection", "variable")
 _STATE = ("run_state", "state")

@@ -23,6 +23,11 @@ def canonical_image(name: str) -> str:
     return f"{first}/{rest}" if tagged else f"{first}/{rest}:latest"
 
 
+def package_name(name: str) -> str:
+    """The name of a Python distribution in the one spelling that counts (PEP 503): `Scikit_Learn` is `scikit-learn`."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
 # Set where a task has asked for state; the agent puts the path of the task's door in it, a socket of this name.
 STATE_VARIABLE = "RM_STATE"
 STATE_SOCKET = "state.sock"

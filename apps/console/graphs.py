@@ -21,6 +21,7 @@ ICONS = {
     "wait_until": "clock",
     "wait_for": "clock",
     "wait_for_run": "hourglass",
+    "wait_for_dataset": "boxes",
     "trigger_run": "rocket",
     "approval": "user",
 }

@@ -13,7 +13,7 @@ GOALS = (
     ("locality", "Data", "Bytes of its datasets that are missing."),
     ("warmth", "Warmth", "Image and datasets lie there already."),
 )
-REQUIRED = ("regions", "jurisdictions", "cpu_flags", "interconnects")
+REQUIRED = ("regions", "jurisdictions", "cpu_flags", "interconnects", "packages")
 VERSIONS = ("gpu_driver", "python")
 PATHS = {
     "job_labels": "labels",
@@ -24,6 +24,7 @@ PATHS = {
     "interconnects": "intent.require.interconnects",
     "gpu_driver": "intent.require.gpu_driver",
     "python": "intent.require.python",
+    "packages": "intent.require.packages",
     "image_present": "intent.require.image_present",
     "datasets_there": "intent.require.datasets",
     "datasets": "intent.datasets",
@@ -53,6 +54,7 @@ def fields() -> list[Field]:
         text("interconnects", "Interconnects", "nvlink, infiniband", "All of them."),
         text("gpu_driver", "GPU driver", "535", "The least version."),
         text("python", "Python", "3.11", "The least version on the node."),
+        text("packages", "Python packages", "scikit-learn, torch", "The node's Python has all of them."),
         text("datasets", "Datasets", "corpus, maps", "It reads them; goals prefer nodes that hold them."),
         text("datasets_there", "Datasets on the node", "corpus", "Only nodes that hold all of them."),
         text("near_region", "Region of its users", "eu", "For the goal latency."),

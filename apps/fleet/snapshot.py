@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -145,6 +146,10 @@ def stored_of(system: Mapping[str, Any]) -> Stored:
     return Stored(frozenset(images or ()), dict(datasets or {})) if images or datasets else NOTHING
 
 
+# Most nodes have the same.
+_packages = lru_cache(maxsize=64)(frozenset)
+
+
 def facts_of(system: Mapping[str, Any], labels: Mapping[str, str]) -> Facts:
     """What the agent reported; the operator adds interconnects by the label `interconnect` (joined by `.`)."""
     said = [name for name in labels.get(INTERCONNECT, "").split(".") if name]
@@ -155,6 +160,7 @@ def facts_of(system: Mapping[str, Any], labels: Mapping[str, str]) -> Facts:
         gpu_compute=system.get("gpu_compute", ""),
         gpu_driver=system.get("gpu_driver", ""),
         interconnects=frozenset(system.get("interconnects", ())) | frozenset(said),
+        packages=_packages(tuple(system.get("packages", ()))),
     )
 
 

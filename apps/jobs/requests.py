@@ -76,6 +76,7 @@ def _hardware(require: dict[str, Any], *, cards: bool) -> Hardware:
         gpu_compute=(cards and require.get("gpu_compute")) or "",
         gpu_driver=(cards and require.get("gpu_driver")) or "",
         interconnects=frozenset(require.get("interconnects") or ()),
+        packages=frozenset(require.get("packages") or ()),
     )
 
 

@@ -375,6 +375,9 @@ class _Batch:
             (row.pk, row.result) for one in self.progress.values() for row in one.touched if row.result is not None
         ]
         update_rows(Task, ("result",), results)
+        named = [one for one in self.progress.values() if one.plan.labelled]
+        labels = [(row.pk, row.label) for one in named for row in (*one.touched, *one.made) if row.label is not None]
+        update_rows(Task, ("label",), labels)
 
     def _write_past(self) -> None:
         """Keep who waits for the run before, and send those on whose run before has come to a good end."""

@@ -36,6 +36,7 @@ class BackfillBody(StrictSerializer):
     params = serializers.DictField(default=dict, help_text="Parameters that the version declares.")
     version = Integer(min_value=1, required=False, help_text="Number of a version; the current one by default.")
     note = Text(max_length=500, default="", allow_blank=True)
+    no_cache = serializers.BooleanField(default=False, help_text="Tasks with a cache take no earlier results.")
 
 
 class BackfillAnswer(serializers.ModelSerializer[Backfill]):
@@ -64,6 +65,7 @@ class BackfillAnswer(serializers.ModelSerializer[Backfill]):
             "order",
             "existing",
             "max_active_runs",
+            "no_cache",
             "params",
             "note",
             "owner",

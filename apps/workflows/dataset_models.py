@@ -12,6 +12,8 @@ class Dataset(models.Model):
     tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="datasets")
     uri = models.CharField(max_length=500)
     created_at = models.DateTimeField(auto_now_add=True)
+    # Whether a task has ever waited for it: only then an update looks for those that do.
+    awaited = models.BooleanField(default=False, db_default=False)
 
     class Meta:
         ordering = ["uri"]
@@ -22,17 +24,26 @@ class Dataset(models.Model):
 
 
 class DatasetUse(models.Model):
-    """The current version of a workflow makes a dataset (by a task) or waits for it (`task` is empty)."""
+    """The current version of a workflow makes a dataset (by a task) or waits for it: with a task (`waits`), or with its
+    runs (`task` is empty)."""
 
     dataset = models.ForeignKey(Dataset, on_delete=models.CASCADE, related_name="uses")
     workflow = models.ForeignKey("workflows.Workflow", on_delete=models.CASCADE, related_name="dataset_uses")
     task = models.CharField(max_length=200, blank=True, default="")
+    waits = models.BooleanField(default=False, db_default=False)
 
     class Meta:
-        constraints = [models.UniqueConstraint(fields=["dataset", "workflow", "task"], name="dataset_use_once")]
+        constraints = [
+            models.UniqueConstraint(fields=["dataset", "workflow", "task", "waits"], name="dataset_use_once")
+        ]
 
     def __str__(self) -> str:
         return f"{self.workflow_id}.{self.task} of {self.dataset_id}"
+
+    @property
+    def makes(self) -> bool:
+        """Whether it makes the dataset."""
+        return bool(self.task) and not self.waits
 
 
 class DatasetEvent(models.Model):
@@ -48,7 +59,10 @@ class DatasetEvent(models.Model):
 
     class Meta:
         ordering = ["-id"]
-        indexes = [models.Index(fields=["dataset", "id"], name="dataset_event_dataset")]
+        indexes = [
+            models.Index(fields=["dataset", "id"], name="dataset_event_dataset"),
+            models.Index(fields=["dataset", "at"], name="dataset_event_time"),
+        ]
 
     def __str__(self) -> str:
         return f"event {self.pk} of {self.dataset_id}"

@@ -26,8 +26,8 @@ def list_datasets(actor: Actor) -> QuerySet[Dataset]:
         .select_related("tenant")
         .annotate(
             updated_at=Subquery(latest.values("at")[:1]),
-            producers=Count("uses", filter=~Q(uses__task="")),
-            consumers=Count("uses", filter=Q(uses__task="")),
+            producers=Count("uses", filter=~Q(uses__task="") & Q(uses__waits=False)),
+            consumers=Count("uses", filter=Q(uses__task="") | Q(uses__waits=True)),
         )
     )
 
@@ -99,7 +99,7 @@ def lineage(dataset: Dataset) -> dict[str, Any]:
             made, flow = f"dataset:{use.dataset_id}", f"workflow:{use.workflow_id}"
             nodes[made] = {"id": made, "label": use.dataset.uri, "kind": "dataset", "pk": use.dataset_id}
             nodes[flow] = {"id": flow, "label": use.workflow.name, "kind": "workflow", "pk": use.workflow_id}
-            edges.add((made, flow) if not use.task else (flow, made))
+            edges.add((flow, made) if use.makes else (made, flow))
         frontier = {node["pk"] for node in nodes.values() if node["kind"] == "dataset"} - known
         known |= frontier
     own = f"dataset:{dataset.pk}"

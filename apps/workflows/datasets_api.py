@@ -12,7 +12,7 @@ from apps.core.errors import TooLarge
 from apps.tenants.queries import tenant_named
 
 from . import commands, datasets, policies, queries
-from .dataset_models import Dataset, DatasetEvent, Webhook
+from .dataset_models import Dataset, DatasetEvent, DatasetUse, Webhook
 from .filters import OfTenantFilter
 
 WEBHOOK_BYTES = 256 * 1024
@@ -22,7 +22,7 @@ class DatasetAnswer(serializers.ModelSerializer[Dataset]):
     tenant: Any = serializers.CharField(source="tenant.slug", read_only=True)
     updated_at: Any = serializers.DateTimeField(read_only=True, allow_null=True, help_text="Of the latest event.")
     producers: Any = serializers.IntegerField(read_only=True, help_text="Tasks that make it.")
-    consumers: Any = serializers.IntegerField(read_only=True, help_text="Workflows that wait for it.")
+    consumers: Any = serializers.IntegerField(read_only=True, help_text="Workflows and tasks that wait for it.")
 
     class Meta:
         model = Dataset
@@ -33,7 +33,11 @@ class DatasetAnswer(serializers.ModelSerializer[Dataset]):
 class DatasetUseAnswer(serializers.Serializer[Any]):
     workflow = serializers.IntegerField(source="workflow_id")
     workflow_name = serializers.CharField(source="workflow.name")
-    task = serializers.CharField(help_text="The task that makes it; empty for a workflow that waits for it.")
+    task = serializers.CharField(help_text="The task that makes it or waits for it; empty where runs wait for it.")
+    waits = serializers.SerializerMethodField(help_text="Whether it is waited for; otherwise the task makes it.")
+
+    def get_waits(self, use: DatasetUse) -> bool:
+        return not use.makes
 
 
 class DatasetDetailAnswer(DatasetAnswer):

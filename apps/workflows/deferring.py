@@ -8,19 +8,22 @@ from typing import Any
 from apps.core.errors import DomainError
 from engine.waits import next_poke
 from rmctl.spec import ArgumentError, BadValue, CompiledTask, SpecError
+from rmctl.spec.datasets import holds, uris
 from rmctl.spec.errors import describe
-from rmctl.spec.kinds import Approval, Poke, TriggerRun, WaitForRun
+from rmctl.spec.kinds import Approval, Options, Poke, TriggerRun, WaitForDataset, WaitForRun
 from rmctl.spec.moments import moment_in
 from rmctl.spec.quantities import format_duration, parse_seconds
 
+from .commands.datasets import datasets_named
 from .commands.runs import checked_params
+from .dataset_waits import silent, since_of, told, updated_since
 from .models import Run, Wait
 from .plans import Plan, plan_of
 from .states import TaskState
 from .timetable import YEARS
 from .waits import DEPTH_MAX, Changes, Child, Question, WaitRow, chain_of, workflow_named
 
-# A wait for a run is looked at again so soon: the run may have ended while the wait began.
+# A wait for a run or a dataset is looked at again so soon: what it waits for may have come while it began.
 SECOND_LOOK = timedelta(seconds=5)
 
 
@@ -50,6 +53,8 @@ class Deferring:
         match task.options:
             case WaitForRun() as options:
                 return self._wait_for_run(row, options, inputs)
+            case WaitForDataset() as options:
+                return self._wait_for_dataset(row, options, inputs)
             case TriggerRun() as options:
                 return self._trigger(row, options, inputs)
             case Approval() as options:
@@ -90,6 +95,21 @@ class Deferring:
             f"until {self._moment(deadline)}."
         )
 
+    def _wait_for_dataset(self, row: Any, options: WaitForDataset, inputs: Mapping[str, Any]) -> str:
+        try:
+            since = since_of(self.run, options, inputs, self.plan.zone, self.now)
+        except (BadValue, OverflowError) as error:
+            raise ArgumentError(f"{row}: {getattr(error, 'message', error)}") from None
+        datasets = [dataset.pk for dataset in datasets_named(self.run.tenant_id, uris(options.datasets)).values()]
+        deadline = self.now + timedelta(seconds=options.timeout)
+        self._keep(
+            row, Wait.Kind.DATASET, due_at=self.now, deadline=deadline, datasets=datasets, updated_since=since
+        )
+        return (
+            f"Waits until {told(options)} has been updated since {self._moment(since)}, "
+            f"at the latest until {self._moment(deadline)}."
+        )
+
     def _trigger(self, row: Any, options: TriggerRun, inputs: Mapping[str, Any]) -> str:
         workflow = workflow_named(self.run.tenant_id, options.workflow)
         if workflow is None or workflow.current is None:
@@ -106,7 +126,7 @@ class Deferring:
         except (DomainError, SpecError) as error:
             raise ArgumentError(f"{row} starts a run of {options.workflow}: {error}") from None
         at = self.run.logical_time if options.logical_time == "own" else self.now
-        self.changes.children.append((row, Child(workflow, workflow.current, params, at)))
+        self.changes.children.append((row, Child(workflow, workflow.current, params, at, options.no_cache)))
         deadline = self.now + timedelta(seconds=options.timeout) if options.wait else None
         self._keep(row, Wait.Kind.TRIGGER, due_at=self.now, deadline=deadline)
         until = f", and waits for its end until {self._moment(deadline)}" if deadline else ""
@@ -186,6 +206,8 @@ class Deferring:
                 return End(TaskState.SUCCEEDED, "", {"run": wait.found_run, "state": wait.found_state})
             case WaitForRun() | TriggerRun() as options:
                 return self._look_at_run(row, options, wait)
+            case WaitForDataset() as options:
+                return self._look_at_datasets(row, options, wait)
             case Approval() as options:
                 return self._look_at_answer(options, wait)
         return End(TaskState.SUCCEEDED) if due else None
@@ -203,9 +225,22 @@ class Deferring:
         if wait.deadline is not None and self.now >= wait.deadline:
             there = f"run {wait.found_run} is {wait.found_state}" if wait.found_run else "there was no such run"
             return self._over(options, wait, there)
+        return self._look_again(row, wait)
+
+    def _look_at_datasets(self, row: Any, options: WaitForDataset, wait: WaitRow) -> End | None:
+        since = wait.updated_since or wait.since
+        updates = updated_since(self.run.tenant_id, options, since)
+        if holds(options.datasets, updates):
+            return End(TaskState.SUCCEEDED, "", updates)
+        if wait.deadline is not None and self.now >= wait.deadline:
+            what = f"no update of {silent(options, updates)} since {self._moment(since)}"
+            return self._over(options, wait, what)
+        return self._look_again(row, wait)
+
+    def _look_again(self, row: Any, wait: WaitRow) -> None:
+        """Let it wait on: for a first time only a moment, then to its end."""
         again = [at for at in (wait.deadline, self.now + SECOND_LOOK if wait.looks == 0 else None) if at is not None]
         self.changes.waits.append((row, replace(wait, looks=wait.looks + 1, due_at=min(again, default=None))))
-        return None
 
     def _look_at_answer(self, options: Approval, wait: WaitRow) -> End | None:
         if wait.answer == "answered":
@@ -222,7 +257,7 @@ class Deferring:
         said = f"Nobody answered within {format_duration(options.timeout)}: {options.default}, its default."
         return End(TaskState.SUCCEEDED, said, result)
 
-    def _over(self, options: Poke | WaitForRun | TriggerRun | Approval, wait: WaitRow, what: str) -> End:
+    def _over(self, options: Options, wait: WaitRow, what: str) -> End:
         state = TaskState.SKIPPED if options.soft_fail else TaskState.FAILED
         return End(state, f"Its time of {format_duration(options.timeout)} is over: {what}.")
 

@@ -109,6 +109,8 @@ class Backfill(models.Model):
     order = models.CharField(max_length=10, choices=Order, default=Order.FORWARD)
     existing = models.CharField(max_length=10, choices=Existing, default=Existing.NONE)
     max_active_runs = models.PositiveIntegerField()
+    # Whether its runs take no earlier results from the cache.
+    no_cache = models.BooleanField(default=False, db_default=False)
     params = models.JSONField(default=dict)
     note = models.CharField(max_length=500, blank=True, default="")
     total = models.PositiveIntegerField()
@@ -225,6 +227,8 @@ class Task(models.Model):
     failed = models.PositiveIntegerField(default=0)
     skipped = models.PositiveIntegerField(default=0)
     detail = models.TextField(blank=True, default="")
+    # What an instance is called, where the definition says how.
+    label = models.CharField(max_length=200, null=True, db_default=None)
     # Of a task without a job; others have their job's.
     result = models.JSONField(null=True)
     restart = models.BooleanField(default=False, db_default=False)

@@ -9,7 +9,7 @@ from django.db.models import Exists, OuterRef
 from apps.core.errors import FieldError
 from apps.tenants.models import Tenant
 from rmctl.spec import WorkflowSpec
-from rmctl.spec.datasets import uris
+from rmctl.spec.datasets import uris, waited_by
 from rmctl.spec.errors import did_you_mean
 from rmctl.spec.review import unreachable
 from rmctl.spec.schedule import clock_warnings
@@ -51,19 +51,23 @@ def _unknown_workflows(tenant: Tenant, definition: Mapping[str, Any]) -> list[Fi
 
 
 def _silent_datasets(tenant: Tenant, definition: Mapping[str, Any]) -> list[FieldError]:
-    """Datasets that the workflow waits for although no task makes them, no webhook does, and nobody ever has."""
+    """Datasets that it or a task waits for although no task makes them, no webhook does, and nobody ever has."""
     own = {uri for task in definition["tasks"] for uri in task.get("outlets", ())}
-    waited = set(uris(definition.get("datasets"))) - own
+    named = dict.fromkeys(uris(definition.get("datasets")), "datasets")
+    for position, task in enumerate(definition["tasks"]):
+        for uri in waited_by(task):
+            named.setdefault(uri, f"tasks[{position}].wait_for_dataset.datasets")
+    waited = named.keys() - own
     if not waited:
         return []
     own_events = DatasetEvent.objects.filter(dataset=OuterRef("pk"))
-    makers = DatasetUse.objects.filter(dataset=OuterRef("pk")).exclude(task="")
+    makers = DatasetUse.objects.filter(dataset=OuterRef("pk")).filter(waits=False).exclude(task="")
     hooks = Webhook.objects.filter(dataset=OuterRef("pk"))
     known = Dataset.objects.filter(Exists(own_events) | Exists(makers) | Exists(hooks), tenant=tenant, uri__in=waited)
     silent = waited - set(known.values_list("uri", flat=True))
     return [
         FieldError(
-            field="datasets",
+            field=named[uri],
             message=f"Nothing updates {uri} yet: no task has it among its outlets, no webhook tells of it.",
             code="silent_dataset",
         )

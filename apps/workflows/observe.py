@@ -54,6 +54,8 @@ class TaskRow:
     result: Any = None
     # Whether its end came from the cache.
     cached: bool = False
+    # What it is called, if it has come by that in this pass.
+    label: str | None = None
     _stored: tuple[Any, ...] = ()
 
     def __post_init__(self) -> None:

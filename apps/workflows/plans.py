@@ -64,6 +64,7 @@ class Plan:
             name for name, task in self.tasks.items() if isinstance(task.options, Approval) and task.options.reject
         )
         # Tasks whose results may come from earlier ones.
+        self.labelled = any("label" in task.map for task in self.tasks.values())
         self.cached = frozenset(name for name, task in self.tasks.items() if task.cache is not None)
         # Tasks that may have a row of what they wait for.
         self.waiting = frozenset(

@@ -166,6 +166,9 @@ class TaskList(serializers.ListSerializer[Any]):
 
 
 class TaskAnswer(serializers.ModelSerializer[Task]):
+    label: Any = serializers.CharField(
+        read_only=True, allow_null=True, help_text="What an instance is called, where its task says how."
+    )
     job: Any = serializers.IntegerField(source="job_id", read_only=True, allow_null=True)
     job_state = serializers.CharField(source="job.state", default=None, read_only=True, allow_null=True)
     exit_code = serializers.IntegerField(source="job.exit_code", default=None, read_only=True, allow_null=True)
@@ -191,6 +194,7 @@ class TaskAnswer(serializers.ModelSerializer[Task]):
             "id",
             "name",
             "index",
+            "label",
             "width",
             "state",
             "detail",

@@ -140,6 +140,7 @@ class Starting(Following):
 
     def _begin(self, row: TaskRow, task: CompiledTask, inputs: Mapping[str, Any]) -> None:
         """Let a task or an instance wait or get its job."""
+        row.label = task.named(row.index, inputs, self.run.params)
         if task.jobless:
             detail = self.deferring.begin(row, task, inputs)
             row.move(TaskState.DEFERRED, self.now, detail)

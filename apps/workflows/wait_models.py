@@ -1,6 +1,8 @@
 """What deferred tasks wait for: rows that cost nothing until they are due."""
 
 from django.conf import settings
+from django.contrib.postgres.fields import ArrayField
+from django.contrib.postgres.indexes import GinIndex
 from django.db import models
 from django.db.models import Q
 
@@ -15,6 +17,7 @@ class Wait(models.Model):
         TIME = "time"
         POKE = "poke"
         RUN = "run"
+        DATASET = "dataset"
         TRIGGER = "trigger"
         APPROVAL = "approval"
 
@@ -31,6 +34,9 @@ class Wait(models.Model):
     )
     logical_time = models.DateTimeField(null=True)
     run = models.ForeignKey("workflows.Run", null=True, on_delete=models.SET_NULL, related_name="+", db_index=False)
+    # The datasets that are waited for, and since when updates of them count.
+    datasets = ArrayField(models.BigIntegerField(), null=True)
+    updated_since = models.DateTimeField(null=True)
 
     class Meta:
         indexes = [
@@ -39,6 +45,7 @@ class Wait(models.Model):
                 fields=["workflow", "logical_time"], name="wait_for_run", condition=Q(workflow__isnull=False)
             ),
             models.Index(fields=["run"], name="wait_for_own_run", condition=Q(run__isnull=False)),
+            GinIndex(fields=["datasets"], name="wait_for_datasets", condition=Q(datasets__isnull=False)),
         ]
 
     def __str__(self) -> str:

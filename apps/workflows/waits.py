@@ -20,7 +20,7 @@ from apps.core.actors import SYSTEM, Actor
 from apps.core.bulk import insert
 from apps.events.record import Fact, record_all, transition
 
-from . import moved
+from . import dataset_waits, moved
 from .models import Approval, Run, Wait, Workflow, WorkflowVersion
 from .states import APPROVAL_EDGES
 
@@ -48,6 +48,8 @@ class WaitRow:
     option: str = ""
     values: Any = None
     answered_by: str | None = None
+    datasets: list[int] | None = None
+    updated_since: datetime | None = None
 
 
 @dataclass(slots=True)
@@ -65,6 +67,7 @@ class Child:
     version: WorkflowVersion
     params: dict[str, Any]
     logical_time: datetime
+    no_cache: bool = False
 
 
 @dataclass(slots=True)
@@ -80,7 +83,8 @@ class Changes:
 
 COLUMNS = (
     "w.kind, w.since, w.due_at, w.deadline, w.looks, w.workflow_id, w.logical_time, w.run_id, "
-    "coalesce(own.id, other.id), coalesce(own.state, other.state, ''), a.id, a.state, a.option, a.values, u.username"
+    "coalesce(own.id, other.id), coalesce(own.state, other.state, ''), a.id, a.state, a.option, a.values, u.username, "
+    "w.datasets, w.updated_since"
 )
 JOINED = (
     "LEFT JOIN workflows_run own ON own.id = w.run_id "
@@ -127,6 +131,9 @@ def write(changes: Changes, now: datetime) -> None:
     watched = {wait.workflow for _, wait in changes.waits if wait.workflow is not None}
     if watched:
         Workflow.objects.filter(pk__in=watched, awaited=False).update(awaited=True)
+    followed = {dataset for _, wait in changes.waits for dataset in wait.datasets or ()}
+    if followed:
+        dataset_waits.subscribe(followed)
     arm([(row.pk, wait.due_at) for row, wait in changes.waits if wait.due_at is not None], now)
 
 
@@ -176,12 +183,17 @@ def _upsert(waits: Sequence[tuple[Any, WaitRow]]) -> None:
                 workflow_id=wait.workflow,
                 logical_time=wait.logical_time,
                 run_id=wait.run,
+                datasets=wait.datasets,
+                updated_since=wait.updated_since,
             )
             for row, wait in waits
         ],
         update_conflicts=True,
         unique_fields=["task"],
-        update_fields=["kind", "since", "due_at", "deadline", "looks", "workflow", "logical_time", "run"],
+        update_fields=[
+            "kind", "since", "due_at", "deadline", "looks", "workflow", "logical_time", "run", "datasets",
+            "updated_since",
+        ],
     )
 
 

@@ -3,6 +3,7 @@
 import os
 import platform
 import socket
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import psutil  # type: ignore[import-untyped]
 
 from rmctl.agent import cgroups
 from rmctl.agent.protocol import Gpu, GpuSample, Holdings, Inventory, Isolation, Telemetry
+from rmctl.names import package_name
 
 CPU_FLAGS = ("sse4_2", "avx", "avx2", "avx512f", "avx512_bf16", "amx_tile", "fma", "asimd", "sve")
 
@@ -44,6 +46,7 @@ class Hardware:
             gpu_compute=self._gpu_compute(),
             gpu_driver=self._gpu_driver(),
             interconnects=[*(["nvlink"] if self._has_nvlink() else []), *_fabrics()],
+            packages=packages(),
             holdings=holdings or Holdings(),
         )
 
@@ -221,6 +224,18 @@ def _fabrics(root: Path = Path("/sys/class/infiniband")) -> list[str]:
             continue
     names = {"InfiniBand": "infiniband", "Ethernet": "roce"}
     return sorted(names[kind] for kind in kinds & names.keys())
+
+
+def packages() -> list[str]:
+    """What the Python of the agent, which starts the tasks, has installed."""
+    # By the names of their folders: to read the metadata of each would take a hundred times as long.
+    found = set()
+    for folder in sys.path:
+        for entry in Path(folder).glob("*.*-info"):
+            name, _, kind = entry.name.rpartition(".")
+            if kind in ("dist-info", "egg-info"):
+                found.add(package_name(name.partition("-")[0]))
+    return sorted(found)
 
 
 def _os_name() -> str:

@@ -113,6 +113,8 @@ class Inventory(msgspec.Struct, frozen=True, omit_defaults=True):
     gpu_driver: str = ""
     # How its cards (nvlink) and the node itself (infiniband) are joined to others.
     interconnects: list[str] = []
+    # What its Python has installed, by the names of the distributions.
+    packages: list[str] = []
     holdings: Holdings = msgspec.field(default_factory=lambda: Holdings())
 
 

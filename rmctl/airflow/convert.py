@@ -10,7 +10,7 @@ from typing import Any
 from rmctl.spec import SpecError, parse_workflow
 from rmctl.spec.kinds import JOBLESS
 
-from . import checks, common, limits, operators, schedule, wrapped
+from . import checks, common, limits, mapping, operators, schedule, wrapped
 from .dag import Dag, Options, identifier
 from .findings import Finding, NotCarried, Unportable
 
@@ -152,6 +152,8 @@ def _task(dag: Dag, task: Mapping[str, Any], ways: Ways) -> dict[str, Any]:
         dag.note("lost", f"the task fails when it is reached: {error}", name)
         made, way = _placeholder(str(error)), "lost"
     ways[way].append(name)
+    if "label" in task.get("map", {}) and "map" in made:
+        made["map"] |= mapping.labelled(dag, task, native=way == "native")
     return {"id": identifier(name), **made, **common.fields(dag, task, made["kind"])}
 
 

@@ -22,7 +22,7 @@ MAX_DEPTH = 20
 # Larger files beside a DAG file are no templates.
 MAX_DATA = 2**20
 # Arguments that say where a task stands, which are read as such and not as arguments of the operator.
-STRUCTURE = {"self", "args", "kwargs", "dag", "task_group", "task_id", "default_args"}
+STRUCTURE = {"self", "args", "kwargs", "dag", "task_group", "task_id", "default_args", "map_index_template"}
 COMMON = (
     "retries", "retry_delay", "retry_exponential_backoff", "max_retry_delay", "execution_timeout", "depends_on_past",
     "wait_for_downstream", "ignore_first_depends_on_past", "pool", "pool_slots", "priority_weight", "queue",
@@ -247,6 +247,9 @@ class Reader:
         )
         if mapped:
             facts["map"] = self.mapping(task)
+            template = getattr(task, "map_index_template", None)
+            if template:
+                facts["map"]["label"] = self.plain(template)
             facts["arguments"] = {
                 name: self.plain(value) for name, value in task.partial_kwargs.items() if name not in STRUCTURE
             }

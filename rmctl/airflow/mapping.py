@@ -3,8 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+from rmctl.spec.errors import BadValue
+from rmctl.spec.labels import missing
+
 from .checks import is_template
-from .dag import identifier
+from .dag import Dag, identifier
 from .findings import Unportable
 from .schedule import holds_objects
 
@@ -69,6 +72,21 @@ def _rows(value: Any) -> dict[str, Any]:
     if "value" in rows and not all(isinstance(row, Mapping) for row in rows["value"]):
         raise Unportable("it is mapped over something else than objects of arguments")
     return plain({"kwargs": rows, "limit": MAX_MAP})
+
+
+def labelled(dag: Dag, task: Mapping[str, Any], *, native: bool) -> dict[str, Any]:
+    """The names of its instances, where they only look up what is known before an instance runs."""
+    text = task["map"]["label"]
+    try:
+        faults = [message for message, _ in missing(text, (), dag.params)]
+        if not native and "op_kwargs" in text:
+            faults.append("the arguments of the operator are known only as it runs.")
+    except BadValue as error:
+        faults = [error.message]
+    if faults:
+        dag.note("lost", f"map_index_template {text}: {faults[0]} Instances go by their numbers", task["id"])
+        return {}
+    return {"label": text}
 
 
 def given(mapping: Mapping[str, Any]) -> tuple[set[str], bool]:

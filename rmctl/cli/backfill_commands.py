@@ -1,6 +1,6 @@
 """`rmctl backfill …`: the verbs and their options."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -25,6 +25,7 @@ def create(
     ] = None,
     version: Annotated[int | None, typer.Option(min=1, help="Version; the current one by default.")] = None,
     note: Annotated[str, typer.Option(help="Shown with its runs.")] = "",
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Take no earlier results from the cache.")] = False,
     tenant: TenantOption = None,
     dry_run: DryRun = False,
     as_json: Json = False,
@@ -35,9 +36,11 @@ def create(
     """
     from rmctl.cli import backfills
 
-    options = {"existing": existing, "order": order, "max_active_runs": max_active_runs, "note": note}
+    options: dict[str, Any] = {"existing": existing, "order": order, "max_active_runs": max_active_runs, "note": note}
     if version is not None:
         options["version"] = version
+    if no_cache:
+        options["no_cache"] = True
     backfills.create(workflow, tenant, first, last, options, param, dry_run, as_json)
 
 

@@ -169,6 +169,7 @@ def _summary(asked: Client, run: dict[str, Any]) -> None:
     for task in asked.run_tasks(int(run["id"]), state="failed", limit=SHOWN_FAILURES):
         index = int(task["index"])
         name = task["name"] if index < 0 else f"{task['name']}[{index}]"
+        name += f" {task['label']}" if task.get("label") else ""
         stderr().print(f"{clean(name)}: {clean(task.get('detail') or 'failed')}", style="red")
         if task.get("job"):
             _tail(asked, int(task["job"]))

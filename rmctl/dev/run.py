@@ -12,8 +12,9 @@ from zoneinfo import ZoneInfo
 from rmctl.runner import FAIL_STATUS, SKIP_STATUS
 from rmctl.sdk.compile import CompiledWorkflow
 from rmctl.spec import ArgumentError, BadValue, CompiledTask
+from rmctl.spec.datasets import words
 from rmctl.spec.errors import describe
-from rmctl.spec.kinds import Approval, Poke, TriggerRun, WaitForRun
+from rmctl.spec.kinds import Approval, Poke, TriggerRun, WaitForDataset, WaitForRun
 from rmctl.spec.moments import moment_in
 from rmctl.spec.quantities import parse_seconds
 
@@ -160,7 +161,7 @@ class Run:
         for index in range(expansion.width):
             item = expansion.item(index)
             inputs = task.resolve(self.results, self.options.params, item=item)
-            self.show.note(f"[{index}] {preview(item)}")
+            self.show.note(f"[{index}] {task.named(index, inputs, self.options.params) or preview(item)}")
             end = self._waits(task, inputs) if task.jobless else self._job(task, inputs, index)
             if end.state == FAILED and end.detail:
                 self.show.note(f"[{index}] failed: {end.detail}")
@@ -217,6 +218,9 @@ class Run:
             case WaitForRun() as options:
                 self.show.note(f"would wait for a run of {options.workflow}; passed over")
                 return _End(SUCCEEDED, {"run": None, "state": options.allowed[0]})
+            case WaitForDataset() as options:
+                self.show.note(f"would wait for {words(options.datasets)}; passed over")
+                return _End(SUCCEEDED, {})
         try:
             if task.kind == "wait_until":
                 until = moment_in(inputs["time"], self.zone, datetime.now(self.zone))

@@ -261,7 +261,7 @@ class Task(Node):
     def definition(self, file_of: "Callable[[Any], str] | None" = None) -> "dict[str, Any]":
         """The task as JSON data of a definition."""
         fields = dict(self.fields)
-        limit = fields.pop("map_limit", None)
+        mapping = {"limit": fields.pop("map_limit", None), "label": fields.pop("map_index_template", None)}
         task: dict[str, Any] = {"id": self.id, "kind": self.kind, "upstream": list(self.upstream)}
         task |= {**fields, **self.extra}
         if self.group is not None:
@@ -276,8 +276,7 @@ class Task(Node):
         if self.over is not None:
             lists = {name: self._argument(name, value) for name, value in self.over.lists.items()}
             task["map"] = self.over.definition(lists)
-            if limit is not None:
-                task["map"]["limit"] = limit
+            task["map"] |= {name: value for name, value in mapping.items() if value is not None}
         return task
 
     def _argument(self, name: str, value: "Any") -> "dict[str, Any]":

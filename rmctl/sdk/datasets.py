@@ -44,6 +44,13 @@ class Dataset(Condition):
         return f"Dataset({self.uri!r})"
 
 
+def expression(given: "Any") -> "Any":
+    """What a definition says for a dataset, datasets that were joined, a name, or a list of these."""
+    if isinstance(given, list | tuple):
+        return [expression(item) for item in given]
+    return given.expression() if isinstance(given, Condition) else given
+
+
 def _joined(kind: str, *parts: "Condition") -> "Condition":
     """`a & b & c` as one list of three."""
     items = []

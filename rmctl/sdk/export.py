@@ -179,6 +179,8 @@ class _Python:
             del options["trigger_rule"]
         if task.get("map", {}).get("limit", LIMIT) != LIMIT:
             options["map_limit"] = task["map"]["limit"]
+        if "label" in task.get("map", {}):
+            options["map_index_template"] = task["map"]["label"]
         words = self._friendly(task, arguments, over)
         if words is None:
             self.more.add(("rmctl.sdk.dag", "Task"))
@@ -223,6 +225,12 @@ class _Python:
                 words += [repr(task["wait_for_run"]["workflow"])]
                 words += [f"{n}={self._value(v)}" for n, v in given.items()]
                 return words + [f"{n}={v!r}" for n, v in task["wait_for_run"].items() if n != "workflow"]
+            case "wait_for_dataset":
+                given, spec = task.get("arguments", {}), task["wait_for_dataset"]
+                if any(self._forward(value) for value in given.values()) or ("since" in given and "since" in spec):
+                    return None
+                words += [self._condition(spec["datasets"]), *(f"{n}={self._value(v)}" for n, v in given.items())]
+                return words + [f"{n}={v!r}" for n, v in spec.items() if n != "datasets"]
             case "approval" if Approval.model_validate(task["approval"]).reject == _rejecting(task["approval"]):
                 words += [repr(task["approval"]["subject"]), *([f"show={arguments}"] if arguments else []), *expand]
                 return words + [f"{n}={v!r}" for n, v in task["approval"].items() if n != "subject"]

@@ -1,6 +1,7 @@
-"""Groups of tasks, and tasks that wait: for a time, another workflow's run, or a person. They have no job."""
+"""Groups of tasks, and tasks that wait: for a time, another run, datasets, or a person. They have no job."""
 
 from .dag import Node, Task, current
+from .datasets import expression
 from .options import SdkError
 
 TYPE_CHECKING = False
@@ -8,6 +9,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
     from typing import Any, Self
+
+# Moments of a run from which on updates of datasets count.
+MOMENTS = ("data_interval_end", "data_interval_start", "triggered")
 
 
 class TaskGroup(Node):
@@ -128,6 +132,31 @@ def wait_for_run(
     return Task(identifier, "wait_for_run", options=options, arguments=arguments, extra={"wait_for_run": spec})
 
 
+def wait_for_dataset(
+    identifier: str,
+    datasets: "Any",
+    *,
+    since: "datetime | str | Any" = None,
+    before: "Any" = None,
+    timeout: "Any" = "7d",
+    soft_fail: bool = False,
+    **options: "Any",
+) -> Task:
+    """Wait until datasets were updated: one, a list (all of it), or datasets joined by `&` and `|`.
+
+    Updates count from `since` on, minus the duration `before`: a time, a parameter, a result, or a moment of the run,
+    which is `data_interval_end` (the default), `data_interval_start` or `triggered`.
+    """
+    spec: dict[str, Any] = {"datasets": expression(datasets), "timeout": timeout, "soft_fail": soft_fail}
+    arguments = {} if before is None else {"before": before}
+    if isinstance(since, str) and since in MOMENTS:
+        spec["since"] = since
+    elif since is not None:
+        arguments["since"] = since.isoformat() if hasattr(since, "isoformat") else since
+    extra = {"wait_for_dataset": spec}
+    return Task(identifier, "wait_for_dataset", options=options, arguments=arguments, extra=extra)
+
+
 def trigger_run(
     identifier: str,
     workflow: str,
@@ -135,6 +164,7 @@ def trigger_run(
     params: "Mapping[str, Any] | None" = None,
     expand: "Any" = None,
     logical_time: str = "now",
+    no_cache: bool = False,
     wait: bool = False,
     allowed: "Sequence[str]" = ("succeeded",),
     failed: "Sequence[str]" = ("failed", "cancelled"),
@@ -143,9 +173,11 @@ def trigger_run(
     **options: "Any",
 ) -> Task:
     """Start a run of another workflow of the tenant; with `wait` the task ends as that run does. Its result is
-    `{"run": id, "state": …}`; `logical_time` is `now` or `own`, that of this run. With `expand` (as of `bash`) there is
+    `{"run": id, "state": …}`; `logical_time` is `now` or `own`, that of this run; with `no_cache`
+    its tasks take no earlier results. With `expand` (as of `bash`) there is
     a run for each instance, with the parameters that it gives."""
-    spec = {**_run_wait(workflow, allowed, failed, timeout, soft_fail), "wait": wait, "logical_time": logical_time}
+    spec = {**_run_wait(workflow, allowed, failed, timeout, soft_fail), "wait": wait}
+    spec |= {"logical_time": logical_time, "no_cache": no_cache}
     extra = {"trigger_run": spec}
     return Task(identifier, "trigger_run", options=options, arguments=params, over=expand, extra=extra)
 

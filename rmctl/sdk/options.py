@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 OPTIONS = (
     "resources", "env", "secrets", "labels", "retries", "time_limit", "intent", "priority", "on_preempt", "notice",
-    "image", "count", "min_count", "trigger_rule", "map_limit", "depends_on_past", "wait_for_downstream",
-    "template", "variables", "connections", "outlets", "slots", "max_active", "max_active_per_run", "weight",
-    "weight_rule", "cache", "state", "notify", "deadline", *OCCASIONS,
+    "image", "count", "min_count", "trigger_rule", "map_limit", "map_index_template", "depends_on_past",
+    "wait_for_downstream", "template", "variables", "connections", "outlets", "slots", "max_active",
+    "max_active_per_run", "weight", "weight_rule", "cache", "state", "notify", "deadline", *OCCASIONS,
 )  # fmt: skip
 
 # Options of Airflow's operators that have another name here.

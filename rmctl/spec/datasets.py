@@ -1,7 +1,7 @@
 """Datasets: their names, and expressions over them that say when a workflow runs."""
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
@@ -40,7 +40,15 @@ def check_expression(given: Any) -> Expression | None:
         return None
     found = _expression([given] if isinstance(given, str) else given, 0)
     if len(set(uris(found))) > MAX_DATASETS:
-        raise BadValue("too_many", f"A workflow waits for at most {MAX_DATASETS} datasets.")
+        raise BadValue("too_many", f"At most {MAX_DATASETS} datasets are waited for at once.")
+    return found
+
+
+def check_some(given: Any) -> Expression:
+    """The same of an expression that has to be there. Raises BadValue."""
+    found = check_expression(given)
+    if found is None:
+        raise BadValue("required", "Give at least one dataset.")
     return found
 
 
@@ -65,6 +73,11 @@ def uris(expression: Expression | str | None) -> Iterator[str]:
         for items in expression.values():
             for item in items:
                 yield from uris(item)
+
+
+def waited_by(task: Mapping[str, Any]) -> Iterator[str]:
+    """The names that a task of a definition waits for."""
+    return uris(task.get("wait_for_dataset", {}).get("datasets"))
 
 
 def holds(expression: Expression | str, updated: Collection[str]) -> bool:

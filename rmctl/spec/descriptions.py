@@ -65,6 +65,7 @@ DESCRIPTIONS: dict[str, dict[str, str]] = {
         "ignore_downstream_trigger_rules": "false: a short circuit skips only what is directly behind it.",
         "poke": "Makes a function a sensor: called again until it says that it is done.",
         "wait_for_run": "Wait for another workflow's run.",
+        "wait_for_dataset": "Wait until datasets have been updated.",
         "trigger_run": "Start another workflow's run; the arguments are its parameters.",
         "approval": "Ask people.",
         "wait_until": "Wait for a date and time, or a time of today.",
@@ -131,6 +132,7 @@ DESCRIPTIONS: dict[str, dict[str, str]] = {
         "fill": "What the shorter lists of zip lack; without it they are of the same length.",
         "kwargs": "A list of objects: an instance for each, with its arguments by name.",
         "accepts": "The only arguments that objects of kwargs may give.",
+        "label": "What an instance is called: a text with {{ … }} that looks up its arguments, params or map_index.",
         "limit": "Instances at most; more fail the task.",
     },
     "Slots": {
@@ -159,10 +161,17 @@ DESCRIPTIONS: dict[str, dict[str, str]] = {
         "soft_fail": _RESULT_OF_TIME,
     },
     "WaitForRun": _RUN_WAIT,
+    "WaitForDataset": {
+        "datasets": "A dataset, a list (all of it), {all: […]} or {any: […]}, nested.",
+        "since": "Updates since then count: the end or the start of the run's data interval, or when it was triggered.",
+        "timeout": "How long to wait at most.",
+        "soft_fail": _RESULT_OF_TIME,
+    },
     "TriggerRun": {
         **_RUN_WAIT,
         "wait": "End as that run does, instead of as soon as it is made.",
         "logical_time": "Its logical time: now, or that of this run (own).",
+        "no_cache": "Its tasks take no earlier results.",
     },
     "Approval": {
         "subject": "The question in a line.",
@@ -226,6 +235,7 @@ DESCRIPTIONS: dict[str, dict[str, str]] = {
         "cpu_flags": "Flags that the processor has.",
         "interconnects": "Interconnects that the cards have.",
         "python": "Version of the node's Python at least.",
+        "packages": "Packages that the node's Python has, such as scikit-learn.",
         "gpu_compute": "Compute capability at least.",
         "gpu_driver": "Version of the driver at least.",
         "max_price": "Price of an hour of one member at most.",

@@ -16,7 +16,8 @@ from .workflow import WorkflowSpec, workflow_schema
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 # In YAML a task may say its kind by one of these fields alone, see rmctl/sdk/yaml_loader.py.
 SAID_BY = {"script": "bash", "function": "python"} | {
-    kind: kind for kind in ("wait_until", "wait_for", "wait_for_run", "trigger_run", "approval")
+    kind: kind
+    for kind in ("wait_until", "wait_for", "wait_for_run", "wait_for_dataset", "trigger_run", "approval")
 }
 
 

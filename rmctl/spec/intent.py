@@ -3,7 +3,9 @@
 from math import isfinite
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
+
+from rmctl.names import package_name
 
 from .errors import BadValue
 from .values import Dataset, Jurisdiction, Strict
@@ -12,6 +14,10 @@ Label = Annotated[str, StringConstraints(min_length=1, max_length=253)]
 Labels = Annotated[list[Label], Field(max_length=100)]
 LabelValue = Annotated[str, StringConstraints(max_length=63)]
 Version = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}(\.[0-9]{1,9}){0,5}$")]
+# Of a distribution, as PyPI has it; how it is spelled does not matter.
+Package = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,98}[A-Za-z0-9])?$"), AfterValidator(package_name)
+]
 # Goals that a job can weigh, as the scores of the engine are called.
 Goal = Literal["cost", "energy", "latency", "locality", "warmth"]
 
@@ -61,6 +67,7 @@ class Requirements(Strict):
     cpu_flags: Labels = Field(default_factory=list)
     interconnects: Labels = Field(default_factory=list)
     python: Version | None = None
+    packages: Annotated[list[Package], Field(max_length=100)] = Field(default_factory=list)
     gpu_compute: Version | None = None
     gpu_driver: Version | None = None
     max_price: float | None = Field(default=None, ge=0, le=1e12)

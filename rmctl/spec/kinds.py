@@ -7,19 +7,20 @@ sensor is a task with `poke`: a short job at each due time, and nothing between.
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from rmctl.runner import FAIL_STATUS, RESULT_STATUS, SKIP_STATUS
 
 from . import params
 from .arguments import Argument
+from .datasets import Expression, check_some
 from .errors import BadValue
 from .moments import parse_moment
 from .quantities import Seconds, parse_seconds
 from .values import Identifier, Line, Strict
 
 Kind = Literal[
-    "bash", "python", "empty", "wait_until", "wait_for", "wait_for_run", "trigger_run", "approval"
+    "bash", "python", "empty", "wait_until", "wait_for", "wait_for_run", "wait_for_dataset", "trigger_run", "approval"
 ]
 # Fields of each kind: what it needs, and what else it may have.
 NEEDED: dict[str, tuple[str, ...]] = {
@@ -29,6 +30,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "wait_until": (),
     "wait_for": (),
     "wait_for_run": ("wait_for_run",),
+    "wait_for_dataset": ("wait_for_dataset",),
     "trigger_run": ("trigger_run",),
     "approval": ("approval",),
 }
@@ -39,6 +41,7 @@ ARGUMENTS: dict[str, tuple[set[str], set[str]]] = {
     "wait_until": ({"time"}, set()),
     "wait_for": ({"duration"}, set()),
     "wait_for_run": (set(), {"logical_time", "before"}),
+    "wait_for_dataset": (set(), {"since", "before"}),
 }
 JOBLESS = frozenset(NEEDED) - {"bash", "python"}
 # Exit statuses by which a task says how it ended; none is tried again.
@@ -86,12 +89,29 @@ class WaitForRun(_RunWait):
     duration `before`."""
 
 
+Since = Literal["data_interval_end", "data_interval_start", "triggered"]
+
+
+class WaitForDataset(Strict):
+    """Wait until datasets of the tenant have been updated since a moment: the argument `since`, else one of the run,
+    minus the duration `before`. A run without a data interval counts from when it was triggered."""
+
+    datasets: Annotated[
+        Expression, BeforeValidator(check_some, json_schema_input_type=str | list[Any] | dict[str, list[Any]])
+    ]
+    since: Since = "data_interval_end"
+    timeout: Seconds = Field(default=WEEK, json_schema_extra={"default": "7d"})
+    soft_fail: bool = False
+
+
 class TriggerRun(_RunWait):
     """Start a run of a workflow; the task's arguments are its parameters. With `wait` the task ends as that run does,
-    and cancelling the task's run cancels it. Its logical time is that of the start (`now`) or the `own` one."""
+    and cancelling the task's run cancels it. Its logical time is that of the start (`now`) or the `own` one. With
+    `no_cache`, or in a run without the cache, its tasks take no earlier results."""
 
     wait: bool = False
     logical_time: Literal["now", "own"] = "now"
+    no_cache: bool = False
 
 
 def _form(schema: dict[str, Any]) -> dict[str, Any]:
@@ -142,9 +162,11 @@ class Teardown(Strict):
     fails_run: bool = False
 
 
-OPTIONS: dict[str, type[Poke | WaitForRun | TriggerRun | Approval]] = {
+Options = Poke | WaitForRun | WaitForDataset | TriggerRun | Approval
+OPTIONS: dict[str, type[Options]] = {
     "poke": Poke,
     "wait_for_run": WaitForRun,
+    "wait_for_dataset": WaitForDataset,
     "trigger_run": TriggerRun,
     "approval": Approval,
 }

@@ -7,13 +7,14 @@ definition, the portal and whatever runs a workflow elsewhere.
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from . import arguments
 from .arguments import ARGUMENT_NAME, Argument, ArgumentError, ArgumentName, Arguments
 from .errors import BadValue, describe, did_you_mean
+from .labels import check_label
 from .values import Strict
 
 MAX_MAP = 10_000
@@ -33,6 +34,8 @@ class MapSpec(Strict):
     fill: Any = None
     kwargs: Argument | None = None
     accepts: list[ArgumentName] | None = Field(default=None, max_length=1000)
+    # What an instance is called, from its own arguments.
+    label: Annotated[str, AfterValidator(check_label)] | None = None
     limit: int = Field(default=1000, ge=1, le=MAX_MAP)
 
     @model_validator(mode="after")
@@ -97,6 +100,8 @@ class MapSpec(Strict):
                 plain["accepts"] = sorted(set(self.accepts))
         if "fill" in self.model_fields_set:
             plain["fill"] = self.fill
+        if self.label is not None:
+            plain["label"] = self.label
         return plain | {"limit": self.limit}
 
 

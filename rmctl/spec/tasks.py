@@ -12,7 +12,8 @@ from . import arguments, mapping
 from .arguments import ArgumentError
 from .caching import CacheSpec, fixed_parts
 from .job import parse_job
-from .kinds import FINAL_STATUSES, JOBLESS, OPTIONS, Approval, Poke, TriggerRun, WaitForRun
+from .kinds import FINAL_STATUSES, JOBLESS, OPTIONS, Options, Poke
+from .labels import label
 from .mapping import Expansion
 from .templates import KEY, Needs, TaskTemplates, templates_of
 from .values import canonical_json
@@ -54,7 +55,7 @@ class CompiledTask:
     decides: str = ""
     direct: bool = False
     # How a sensor is poked, and what a task that waits waits for.
-    options: Poke | WaitForRun | TriggerRun | Approval | None = None
+    options: Options | None = None
     # How long its results may be used again, and what of the key is the same for all inputs.
     cache: CacheSpec | None = None
     cache_parts: Mapping[str, Any] = field(default_factory=dict)
@@ -73,6 +74,11 @@ class CompiledTask:
     def mapped(self) -> bool:
         """Whether the task has an instance for each item of its lists."""
         return bool(self.map)
+
+    def named(self, index: int, inputs: Mapping[str, Any], params: Mapping[str, Any]) -> str | None:
+        """What an instance with these inputs is called; None where instances go by their numbers."""
+        text = self.map.get("label")
+        return None if text is None else label(text, self.id, index, inputs, params)
 
     def expansion(self, results: Mapping[str, Any], params: Mapping[str, Any]) -> Expansion:
         """The instances of a mapped task. Raises ArgumentError when its lists make none, or too many."""

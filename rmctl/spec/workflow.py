@@ -33,9 +33,11 @@ from .kinds import (
     Poke,
     Teardown,
     TriggerRun,
+    WaitForDataset,
     WaitForRun,
     check_kind,
 )
+from .labels import label_faults
 from .limits import TASK_FIELDS, WORKFLOW_FIELDS, Limit, SlotsField, Weight, WeightRule, check_limits, limits_of
 from .mapping import MapSpec
 from .quantities import Seconds, format_duration
@@ -116,6 +118,7 @@ class TaskSpec(JobFields):
     ignore_downstream_trigger_rules: bool = True
     poke: Poke | None = None
     wait_for_run: WaitForRun | None = None
+    wait_for_dataset: WaitForDataset | None = None
     trigger_run: TriggerRun | None = None
     approval: Approval | None = None
     group: Identifier | None = None
@@ -376,7 +379,10 @@ def _checked_compile(spec: WorkflowSpec) -> list[FieldError]:
     except SpecError as error:
         return error.errors
     templates = {name: task.template for name, task in compiled.items() if task.template is not None}
-    return template_faults(spec.definition, templates) + cache_faults(spec.definition, compiled) if templates else []
+    faults = label_faults(spec.definition)
+    if templates:
+        faults += template_faults(spec.definition, templates) + cache_faults(spec.definition, compiled)
+    return faults
 
 
 def workflow_schema() -> dict[str, Any]:

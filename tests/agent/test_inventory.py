@@ -57,6 +57,15 @@ def test_cards(
     assert (found.gpu_compute, found.gpu_driver, found.interconnects) == (compute, version, links)
 
 
+def test_packages_of_the_agents_python(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    found = Hardware(str(tmp_path)).inventory(["process"], Isolation())
+    assert {"msgspec", "pytest-django"} <= set(found.packages)
+    for name in ("Some_Pkg-1.0.dist-info", "old.thing-2.egg-info", "plain", "some_pkg", "x.json-info"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr("sys.path", [str(tmp_path), str(tmp_path / "missing"), ""])
+    assert inventory.packages() == ["old-thing", "some-pkg"]
+
+
 def test_fabrics_whose_ports_are_up(tmp_path: Path) -> None:
     ports = [("mlx5_0", "4: ACTIVE", "InfiniBand"), ("mlx5_1", "1: DOWN", "Ethernet"), ("odd", "4: ACTIVE", "Other")]
     for device, state, layer in ports:

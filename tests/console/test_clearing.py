@@ -74,10 +74,12 @@ def test_the_form_previews_makes_and_refuses(people: People, run: Run) -> None:
     assert wrong.status_code == 422 and "is before first" in wrong.content.decode()
     assert people.member.post(path, {"max_active_runs": "many"}).status_code == 422
     assert not Backfill.objects.exists()
-    made = people.member.post(path, {**days, "max_active_runs": "2", "order": "backward", "note": "again"})
+    more = {"max_active_runs": "2", "order": "backward", "note": "again", "no_cache": "1"}
+    made = people.member.post(path, {**days, **more})
     found = Backfill.objects.get()
     assert made["Location"] == reverse("console:backfill", args=[found.pk])
     assert (found.total, found.order, found.max_active_runs, found.note) == (3, "backward", 2, "again")
+    assert found.no_cache and "Without the cache" in people.member.get(made["Location"]).content.decode()
     assert found.first == datetime(2026, 1, 1, tzinfo=UTC)
 
 

@@ -38,7 +38,8 @@ def test_a_job_goes_into_the_form_and_comes_out_the_same() -> None:
         "min_count": "1", "on_preempt": "fail", "notice": "90s",
         "gpu_compute": "8.0", "architectures": "x86_64, aarch64", "max_price": "2.5", "together": "rack",
         "regions": "eu, us", "jurisdictions": "EU", "trust": "1", "cpu_flags": "avx2", "interconnects": "nvlink",
-        "gpu_driver": "535", "python": "3.11", "image_present": "true", "datasets": "maps", "datasets_there": "corpus",
+        "gpu_driver": "535", "python": "3.11", "packages": "numpy", "image_present": "true",
+        "datasets": "maps", "datasets_there": "corpus",
         "near_region": "eu", "goal_cost": "5", "goal_latency": "2", "job_labels": "app=trainer\nenv=prod",
         "near": "app=cache|db env=prod on zone, weight 5\napp=web", "away": "app=trainer on node",
     }  # fmt: skip

@@ -124,7 +124,8 @@ def test_what_makes_no_sense_is_refused(make: Any, message: str) -> None:
         make()
 
 
-GOOD = Facts("x86_64", frozenset({"avx", "avx2"}), "3.12.1", "8.6", "535.10", frozenset({"nvlink", "infiniband"}))
+GOOD = Facts("x86_64", frozenset({"avx", "avx2"}), "3.12.1", "8.6", "535.10", frozenset({"nvlink", "infiniband"}),
+             frozenset({"numpy", "scipy"}))  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -136,6 +137,7 @@ GOOD = Facts("x86_64", frozenset({"avx", "avx2"}), "3.12.1", "8.6", "535.10", fr
         (Hardware(gpu_compute="8.6"), replace(GOOD, gpu_compute="8.0"), "gpu_compute"),
         (Hardware(gpu_driver="535.9"), replace(GOOD, gpu_driver="535.8"), "gpu_driver"),
         (Hardware(interconnects=frozenset({"nvlink"})), replace(GOOD, interconnects=frozenset()), "interconnect"),
+        (Hardware(packages=frozenset({"scipy"})), replace(GOOD, packages=frozenset({"numpy"})), "packages"),
     ],
 )
 def test_hardware(asked: Hardware, lacking: Facts, name: str) -> None:

@@ -72,6 +72,7 @@ def demands(node: NodeRow, request: Request) -> dict[str, bool]:
         "gpu_compute": least(hardware.gpu_compute, facts.gpu_compute),
         "gpu_driver": least(hardware.gpu_driver, facts.gpu_driver),
         "interconnect": hardware.interconnects <= facts.interconnects,
+        "packages": hardware.packages <= facts.packages,
         "price": request.max_price is None or price <= request.max_price,
         "domains": all(key in node.labels or key == "node" for key in keys),
         # Nodes are lent without bounds here, and nobody else is there: test_lending.py and test_company.py have these.

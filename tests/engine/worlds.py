@@ -100,7 +100,7 @@ facts = st.sampled_from(
         Facts(),
         Facts("x86_64", frozenset({"avx"}), "3.9.2", "7.5", "470.82"),
         Facts("x86_64", frozenset({"avx", "avx2"}), "3.11.4", "8.0", "535.104.5", frozenset({"nvlink"})),
-        Facts("aarch64", python="3.12.0"),
+        Facts("aarch64", python="3.12.0", packages=frozenset({"numpy"})),
     ]
 )
 hardware = st.sampled_from(
@@ -109,6 +109,7 @@ hardware = st.sampled_from(
         Hardware(architectures=frozenset({"x86_64"}), cpu_flags=frozenset({"avx2"})),
         Hardware(gpu_compute="8.0", interconnects=frozenset({"nvlink"})),
         Hardware(gpu_driver="535", python="3.10"),
+        Hardware(packages=frozenset({"numpy"})),
     ]
 )
 expressions = st.sampled_from(

@@ -78,7 +78,9 @@ PLACES = optional(
 )  # fmt: skip
 CACHE = st.sampled_from(["1d", 3600, {"ttl": "2h", "version": "2", "code": "c" * 64}])
 RUN_WAIT = optional(allowed=st.just(["failed"]), failed=st.just([]), timeout=DURATIONS, soft_fail=st.booleans())
+STARTS = RUN_WAIT.flatmap(lambda wait: st.booleans().map(lambda fresh: {**wait, "wait": True, "no_cache": fresh}))
 POKE = optional(interval=DURATIONS, factor=st.just(2.0), soft_fail=st.booleans())
+DATASETS = st.sampled_from(["s3://a", ["a", "b"], {"any": ["a", {"all": ["b", "c"]}]}])
 FORM = st.just({"type": "object", "properties": {"n": {"type": "integer", "default": 1}}})
 
 
@@ -96,7 +98,7 @@ def definitions(draw: st.DrawFn) -> dict[str, Any]:
         description=TEXTS, schedule=st.sampled_from(["@daily", "0 6 * * 1-5", ["@hourly", "every 90m"], "@continuous"]),
         timezone=st.just("Europe/Berlin"), catchup=st.booleans(), start_date=st.just("2026-01-01"),
         end_date=st.just("2026-12-31T06:00:00"), max_active_runs=st.integers(1, 9), max_active_tasks=st.integers(0, 9),
-        datasets=st.sampled_from(["s3://a", {"any": ["a", {"all": ["b", "c"]}]}]), defaults=optional(**JOB_FIELDS),
+        datasets=DATASETS, defaults=optional(**JOB_FIELDS),
         max_active_tasks_all_runs=st.integers(1, 9), time_limit=DURATIONS, **WEIGHTS, **TOLD,
     )  # fmt: skip
     made = {"name": "w", **draw(fields), "bundle": "b" * 64, "tasks": tasks}
@@ -121,7 +123,7 @@ def _task(
     told = draw(optional(**TOLD, **WEIGHTS, weight=st.integers(0, 9)))
     task: dict[str, Any] = {"id": name, **draw(optional(**TASK_FIELDS)), **told}
     kind = draw(st.sampled_from(["bash", "python", "sensor", "empty", "wait_until", "wait_for", "wait_for_run",
-                                 "trigger_run", "approval"]))  # fmt: skip
+                                 "wait_for_dataset", "trigger_run", "approval"]))  # fmt: skip
     task["kind"] = "python" if kind == "sensor" else kind
     match kind:
         case "bash":
@@ -136,8 +138,13 @@ def _task(
             task["arguments"] = {"duration": {"value": draw(DURATIONS)}}
         case "wait_for_run":
             task["wait_for_run"] = {"workflow": "other", **draw(RUN_WAIT)}
+        case "wait_for_dataset":
+            waits = {"since": st.sampled_from(["triggered", "data_interval_start"]), "timeout": DURATIONS}
+            task["wait_for_dataset"] = {"datasets": draw(DATASETS), **draw(optional(**waits, soft_fail=st.booleans()))}
+            since = st.sampled_from([{"value": "06:30"}, *({"param": name} for name in params)])
+            task["arguments"] = draw(optional(since=since, before=st.just({"value": "1d"})))
         case "trigger_run":
-            task |= {"trigger_run": {"workflow": "other", **draw(RUN_WAIT), "wait": True}, "arguments": draw(arguments)}
+            task |= {"trigger_run": {"workflow": "other", **draw(STARTS)}, "arguments": draw(arguments)}
         case "approval":
             task["approval"] = {"subject": "Go?", **draw(optional(text=TEXTS, form=FORM, users=st.just(["mia"])))}
             task["arguments"] = draw(arguments)
@@ -166,7 +173,8 @@ def _maps(draw: st.DrawFn, ids: list[str], params: list[str]) -> dict[str, Any]:
     if others:
         source |= st.sampled_from(others)
     lists = draw(st.dictionaries(st.sampled_from(["m", "n", "class", "fillvalue"]), source, min_size=1, max_size=3))
-    limit = draw(optional(limit=st.integers(5, 50)))
+    label = st.sampled_from(["{{ map_index }}", "no {{ ti.map_index }}: {{ task.op_kwargs['m']|default('x') }}"])
+    limit = draw(optional(limit=st.integers(5, 50), label=label))
     match draw(st.sampled_from(["over", "zip", "kwargs"])):
         case "over":
             return {"over": lists, **draw(optional(order=st.permutations(list(lists)))), **limit}

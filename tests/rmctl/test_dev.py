@@ -17,8 +17,8 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 FLOW = '''
 import os, sys
-from rmctl import (DAG, Poked, TaskGroup, TaskSkipped, approval, artifact, bash, connection, context, empty, param,
-                   task, trigger_run, variable, wait_for, wait_for_run, wait_until)
+from rmctl import (DAG, Dataset, Poked, TaskGroup, TaskSkipped, approval, artifact, bash, connection, context, empty,
+                   param, task, trigger_run, variable, wait_for, wait_for_dataset, wait_for_run, wait_until)
 
 @task
 def start(n):
@@ -70,7 +70,7 @@ with DAG("all", schedule="@daily", params={"n": 2}) as dag:
     reject >> bash("unasked", "echo no")
     go() >> bash("stopped", "echo no")
     wait_for("w", "10m") >> wait_until("u", "06:30") >> trigger_run("t", "other", params={"x": q}) >> \\
-        wait_for_run("wr", "other")
+        wait_for_run("wr", "other") >> wait_for_dataset("wd", Dataset("s3://a") | Dataset("s3://b"))
     render.override(variables=["v"], connections=["c"], secrets={"TOKEN": "token"})("{{ data_interval_start }}")
     skip() >> bash("behind", "echo no")
     boom(1) >> bash("not_run", "echo no")
@@ -104,7 +104,7 @@ def test_a_workflow_of_everything(rm: Any, flow: list[str], tmp_path: Path, isol
         by_state.setdefault(state, set()).add(name)
     assert by_state == {
         "succeeded": {"start", "ready", "script", "square", "pick", "ways.b", "join", "ask", "asked", "refused", "go",
-                      "w", "u", "t", "wr", "render", "make", "clean"},
+                      "w", "u", "t", "wr", "wd", "render", "make", "clean"},
         "skipped": {"ways.a", "unasked", "stopped", "skip", "behind"},
         "failed": {"boom", "odd", "status", "slow", "missing"},
         "upstream_failed": {"not_run"},
@@ -118,6 +118,7 @@ def test_a_workflow_of_everything(rm: Any, flow: list[str], tmp_path: Path, isol
     assert "which cannot be stored as JSON" in done.err
     assert "It ran longer than its time limit of 1 seconds." in done.err
     assert "connection nowhere is missing: put it under connections of" in done.err
+    assert "would wait for s3://a or s3://b; passed over" in done.err
     assert "would start a run of other with {\"x\": [{" in done.err
     if not isolated:
         number = FLOW.splitlines().index('    return values["missing"] + x') + 1
@@ -162,7 +163,7 @@ with DAG("w", params={"size": 2}, deadline="3h", time_limit="4h", on_failure=["t
     made = load(param("size"))
     one.override(id="product").expand(name=made["names"], size=made["sizes"])
     one.override(id="places").expand_zip(name=made["names"], size=made["sizes"], fillvalue=7)
-    one.override(id="rows").expand_kwargs(made["rows"])
+    one.override(id="rows", map_index_template="{{ name }}!").expand_kwargs(made["rows"])
     one.override(id="uneven", on_failure="owner").expand_zip(name=made["names"], size=made["sizes"])
     made >> bash(
         "script", "python -m rmctl.sdk.state --run set n_$RM_ARG_A$RM_ARG_B 1; "
@@ -184,6 +185,7 @@ def test_every_way_to_map_and_state_that_stays_in_the_folder(rm: Any, tmp_path: 
         assert results["product"] == ["a0", "a1", "b0", "b1", "c0", "c1"]
         assert results["places"] == ["a0", "b1", "c7"] and results["rows"] == ["x1", "y9"]
         assert results["script"] == [2, 3]
+        assert "[1] y!\n" in done.err
         assert done.json["tasks"]["unasked"] == "skipped"
         kept = json.loads((tmp_path / "out/state.json").read_text())
         assert kept["values"] == {"cursor": {"version": cursor, "value": cursor}}

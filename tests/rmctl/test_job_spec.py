@@ -41,6 +41,7 @@ FULL: dict[str, Any] = {
             "architectures": ["x86_64"],
             "cpu_flags": ["avx2"],
             "interconnects": ["nvlink"],
+            "packages": ["scikit-learn"],
             "python": "3.11",
             "gpu_compute": "8.0",
             "gpu_driver": "535.104",

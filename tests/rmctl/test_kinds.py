@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from rmctl import (
     DAG,
+    Dataset,
     Poked,
     SdkError,
     TaskGroup,
@@ -22,6 +23,7 @@ from rmctl import (
     teardown,
     trigger_run,
     wait_for,
+    wait_for_dataset,
     wait_for_run,
     wait_until,
 )
@@ -95,6 +97,8 @@ def test_waits() -> None:
         wait_until("day", "2026-01-02T03:04:05Z")
         wait_for("pause", "10m")
         wait_for_run("others", "other", before="1d", allowed=["succeeded", "failed"])
+        wait_for_dataset("fresh", Dataset("a") & (Dataset("b") | Dataset("c")), since="triggered", before="1h")
+        wait_for_dataset("named", ["a", "b"], since=param("at"), soft_fail=True)
         trigger_run("start", "child", params={"n": param("at")}, wait=True)
         approval("ask", "Go live?", form={"properties": {"why": {"type": "string"}}}, roles=["admin"], default="reject")
     tasks = tasks_of(dag, None)
@@ -102,6 +106,11 @@ def test_waits() -> None:
     assert tasks["others"]["wait_for_run"] == {
         "workflow": "other", "allowed": ["succeeded", "failed"], "failed": ["cancelled"]
     }  # fmt: skip
+    joined = {"all": ["a", {"any": ["b", "c"]}]}
+    assert tasks["fresh"]["wait_for_dataset"] == {"datasets": joined, "since": "triggered"}
+    assert tasks["fresh"]["arguments"] == {"before": {"value": "1h"}}
+    assert tasks["named"]["wait_for_dataset"] == {"datasets": {"all": ["a", "b"]}, "soft_fail": True}
+    assert tasks["named"]["arguments"] == {"since": {"param": "at"}}
     assert tasks["start"]["trigger_run"] == {"workflow": "child", "wait": True}
     assert tasks["ask"]["approval"]["default"] == "reject"
 
@@ -113,6 +122,9 @@ def test_waits() -> None:
         ({"kind": "wait_until", "arguments": {"time": {"value": "25:00"}}}, "is not a time"),
         ({"kind": "wait_for", "arguments": {"duration": {"value": "soon"}}}, "is not a duration"),
         ({"kind": "wait_for", "arguments": {"x": {"value": 1}}}, "has no argument x"),
+        ({"kind": "wait_for_dataset"}, "needs wait_for_dataset"),
+        ({"kind": "wait_for_dataset", "wait_for_dataset": {"datasets": []}}, "at least one dataset"),
+        ({"kind": "wait_for_dataset", "wait_for_dataset": {"datasets": ["a b"]}}, "is not the name of a dataset"),
         ({"kind": "empty", "poke": {}}, "poke does not belong"),
         ({"kind": "bash", "script": "true", "decides": "way"}, "Must be one of"),
         ({"kind": "bash", "script": "true", "decides": "branch", "map": {"over": {"x": {"value": []}}}}, "not mapped"),
@@ -221,12 +233,14 @@ tasks:
   child: {trigger_run: {workflow: other, wait: true}, arguments: {n: {value: 1}}, upstream: [g]}
   ask: {approval: {subject: "Go on?"}}
   yesterday: {wait_for_run: {workflow: w}, arguments: {before: {value: 1d}}}
+  fresh: {wait_for_dataset: {datasets: s3://a, since: triggered}}
 """
     definition, _ = yaml_loader.workflow(text)
     spec = parse_workflow(definition)
     found = {entry["id"]: entry for entry in spec.definition["tasks"]}
     assert (found["pause"]["kind"], found["pause"]["upstream"]) == ("wait_for", ["g.work"])
     assert found["g.pick"]["upstream"] == found["g.make"]["upstream"] == ["start"]
+    assert found["fresh"]["wait_for_dataset"] == {"datasets": {"all": ["s3://a"]}, "since": "triggered"}
     assert found["g.clean"]["upstream"] == ["g.make", "g.work"]
     assert parse_workflow(spec.definition).digest() == spec.digest()
 

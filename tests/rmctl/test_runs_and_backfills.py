@@ -76,8 +76,10 @@ def test_a_backfill_is_made_by_the_clock_of_its_workflow(portal: FakePortal, rm:
     assert (body["params"], body["existing"], body["max_active_runs"]) == ({"n": 5}, "none", 4)
     assert "a backfill would make 30 runs for 31 logical times" in done.out
     assert "exists" in done.out
-    done = rm("backfill", "create", "5", "--from", "2026-01-01T06:00Z", "--to", "2026-01-31", "--version", "1")
+    more = ["--version", "1", "--no-cache"]
+    done = rm("backfill", "create", "5", "--from", "2026-01-01T06:00Z", "--to", "2026-01-31", *more)
     assert portal.asked[-1].body["first"] == "2026-01-01T06:00:00+00:00"
+    assert portal.asked[-1].body["no_cache"] is True and "no_cache" not in body
     assert "backfill 4 makes 30 runs for 31 logical times: " in done.out and "/backfills/4/" in done.out
 
 

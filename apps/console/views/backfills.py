@@ -16,6 +16,7 @@ from apps.core.errors import DomainError, Invalid
 from apps.workflows import commands, policies
 from apps.workflows.backfills import plan_backfill
 from apps.workflows.models import Backfill, Workflow
+from apps.workflows.plans import plan_of
 from apps.workflows.queries import backfill_of, list_backfills, with_counts
 from apps.workflows.states import BACKFILL_ACTIVE, BackfillState
 
@@ -199,6 +200,7 @@ def backfill_new(request: HttpRequest, actor: Actor, workflow_id: int) -> HttpRe
                 max_active_runs=int(cap),
                 params=forms.params_data(schema, request.POST.dict()),
                 note=form["note"].value.strip(),
+                no_cache="no_cache" in request.POST,
                 **_range(request.POST, workflow),
             )
         except DomainError as error:
@@ -220,6 +222,8 @@ def backfill_new(request: HttpRequest, actor: Actor, workflow_id: int) -> HttpRe
         "workflow": workflow,
         "form": form,
         "params": params,
+        "caches": workflow.current is not None and bool(plan_of(workflow.current.pk).cached),
+        "no_cache": "no_cache" in request.POST,
         **_preview(request.POST if request.method == "POST" else request.GET, workflow),
     }
     partials = {"backfill-preview": "console/backfills/_preview.html"}

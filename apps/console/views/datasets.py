@@ -41,8 +41,8 @@ def dataset(request: HttpRequest, actor: Actor, dataset_id: int) -> HttpResponse
     context = {
         "crumbs": [{"label": "Datasets", "url": reverse("console:datasets")}, {"label": found.uri}],
         "dataset": found,
-        "producers": [use for use in uses if use.task],
-        "consumers": [use for use in uses if not use.task],
+        "producers": [use for use in uses if use.makes],
+        "consumers": [use for use in uses if not use.makes],
         "page": page_of(request, datasets.list_events(actor, dataset_id), 20),
         "may_update": tenant_policies.tenants.allows(actor, "push", found.tenant),
     }

@@ -31,6 +31,7 @@ MAX_GPUS = 1024
 CAPACITY = ("cpu_millicores", "memory_bytes", "storage_bytes")
 SYSTEM_FIELDS = (
     "hostname", "os", "arch", "python", "cpu_model", "cpu_flags", "gpu_compute", "gpu_driver", "interconnects",
+    "packages",
 )  # fmt: skip
 
 

@@ -60,13 +60,15 @@ def create_backfill(
     params: Mapping[str, Any] | None = None,
     version: int | None = None,
     note: str = "",
+    no_cache: bool = False,
 ) -> Created:
     """Let a workflow run for the logical times of its schedule from `first` to `last` (both included).
 
     Times whose data interval has not ended are left out. A time that has a run is left as it is, unless `existing`
     says otherwise: `failed` makes another run where the latest failed or was cancelled, `completed` also where it
-    succeeded; never beside one that is active. The first runs are made at once. Raises Invalid for a version without
-    a schedule, a range without times or with too many, and parameters that the version does not accept.
+    succeeded; never beside one that is active. The first runs are made at once. With `no_cache` their tasks take no
+    earlier results. Raises Invalid for a version without a schedule, a range without times or with too many, and
+    parameters that the version does not accept.
     """
     workflow = policies.workflows.get(actor, "backfill", lock=True, pk=workflow_id)
     chosen = chosen_version(workflow, version)
@@ -99,6 +101,7 @@ def create_backfill(
         order=order,
         existing=existing,
         max_active_runs=max_active_runs,
+        no_cache=no_cache,
         params=values,
         note=note,
         total=len(plan.slots),
@@ -112,6 +115,7 @@ def create_backfill(
         "times": len(plan.slots),
         "runs": plan.makes,
         "max_active_runs": max_active_runs,
+        **({"no_cache": True} if no_cache else {}),
     }
     record(actor, backfill_fact("backfill.created", backfill, reason=note, **facts))
     _make_runs(workflow, backfill, now)
@@ -174,6 +178,7 @@ def _make_runs(workflow: Workflow, backfill: Backfill, now: datetime) -> bool:
                     backfill.note,
                     covered[slot.logical_time],
                     backfill_id=backfill.pk,
+                    no_cache=backfill.no_cache,
                 )
             )
     if new:

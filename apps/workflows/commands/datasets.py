@@ -1,6 +1,7 @@
 """Datasets: keeping who uses them, recording that they were updated, and the runs that follow.
 
-Lock order: workflow → its pending triggers. Recording an event locks nothing that is there already.
+Lock order: workflow → its pending triggers. Recording an event locks nothing that is there already, but waits of tasks
+for its dataset.
 """
 
 import logging
@@ -18,9 +19,9 @@ from apps.events.record import Fact, record, record_all
 from apps.tenants import policies as tenant_policies
 from apps.tenants.models import Tenant
 from rmctl.spec import BadValue
-from rmctl.spec.datasets import check_uri, holds, uris
+from rmctl.spec.datasets import check_uri, holds, uris, waited_by
 
-from .. import policies
+from .. import dataset_waits, policies
 from ..dataset_models import Dataset, DatasetEvent, DatasetTrigger, DatasetUse
 from ..models import Run, Workflow
 from ..moved import tell_timetable
@@ -47,17 +48,19 @@ class Update:
 
 def keep_uses(workflow: Workflow, definition: Mapping[str, Any]) -> None:
     """Store which datasets the current version makes and waits for; what it no longer waits for triggers nothing."""
-    wanted = {(uri, "") for uri in uris(definition.get("datasets"))}
-    wanted |= {(uri, task["id"]) for task in definition["tasks"] for uri in task.get("outlets", ())}
+    wanted = {(uri, "", False) for uri in uris(definition.get("datasets"))}
+    wanted |= {(uri, task["id"], False) for task in definition["tasks"] for uri in task.get("outlets", ())}
+    wanted |= {(uri, task["id"], True) for task in definition["tasks"] for uri in waited_by(task)}
     if not wanted and not workflow.dataset_uses.exists():
         return
-    known = datasets_named(workflow.tenant_id, {uri for uri, _ in wanted})
+    known = datasets_named(workflow.tenant_id, {uri for uri, _, _ in wanted})
     workflow.dataset_uses.all().delete()
     DatasetUse.objects.bulk_create(
-        DatasetUse(dataset=known[uri], workflow=workflow, task=task) for uri, task in sorted(wanted)
+        DatasetUse(dataset=known[uri], workflow=workflow, task=task, waits=waits)
+        for uri, task, waits in sorted(wanted)
     )
     pending = workflow.dataset_triggers.filter(run=None)
-    pending.exclude(event__dataset__uri__in=[uri for uri, task in wanted if not task]).delete()
+    pending.exclude(event__dataset__uri__in=[uri for uri, task, _ in wanted if not task]).delete()
 
 
 def datasets_named(tenant_id: int, names: Iterable[str]) -> dict[str, Dataset]:
@@ -103,6 +106,9 @@ def record_updates(actor: Actor, tenant_id: int, updates: Sequence[Update], now:
     )  # fmt: skip
     if triggers:
         tell_timetable()
+    awaited = sorted(dataset.pk for dataset in known.values() if dataset.awaited)
+    if awaited:
+        dataset_waits.bring_due(awaited, now)
     return events
 
 
@@ -169,8 +175,11 @@ def _create_of(workflow_id: int, now: datetime) -> None:
 def delete_dataset(*, actor: Actor, dataset_id: int) -> None:
     """Forget a dataset with its events. Raises Invalid while a workflow makes it or waits for it."""
     dataset = policies.datasets.get(actor, "delete", lock=True, pk=dataset_id)
-    if dataset.uses.exists():
-        raise Invalid("Workflows still make this dataset or wait for it: push them without it first.", code="in_use")
+    if dataset.uses.exists() or dataset_waits.awaited_by_tasks(dataset.pk):
+        raise Invalid(
+            "Workflows still make this dataset or wait for it: push them without it first, and let their runs end.",
+            code="in_use",
+        )
     record(
         actor, Fact("dataset.deleted", "dataset", dataset.pk, tenant_id=dataset.tenant_id, facts={"uri": dataset.uri})
     )

@@ -120,10 +120,11 @@ def create_runs(
         )
         for item in items
     )
-    for run, item in zip(runs, items, strict=True):
-        if item.no_cache:
-            run.no_cache = True
-            run.save(update_fields=["no_cache"])
+    bypassing = [run for run, item in zip(runs, items, strict=True) if item.no_cache]
+    for run in bypassing:
+        run.no_cache = True
+    if bypassing:
+        Run.objects.filter(pk__in=[run.pk for run in bypassing]).update(no_cache=True)
     with connection.cursor() as cursor:
         # Tasks get their ids in topological order, so that lists by id read in the order of the work.
         cursor.execute(
@@ -222,6 +223,7 @@ def start_children(run: Run, changes: waits.Changes, now: datetime) -> None:
             interval=table.complete(child.logical_time) if table is not None else None,
             cause_id=row.pk,
             depth=run.depth + 1,
+            no_cache=child.no_cache or run.no_cache,
         )
         [made] = create_runs(SYSTEM, child.workflow, child.version, [new], now)
         waiting[id(row)].run = made.pk

@@ -7,6 +7,7 @@ from django.test import Client
 
 from apps.core.actors import SYSTEM, Actor
 from apps.fleet.commands import update_inventory
+from apps.fleet.snapshot import facts_of
 from apps.jobs.models import Job
 from apps.jobs.states import JobState
 from apps.quotas import commands as quotas
@@ -47,7 +48,7 @@ def test_hardware_that_the_agent_reported_decides(world: World) -> None:
 def test_an_inventory_brings_the_facts_along(world: World) -> None:
     node = world.node("machine", gpu_compute="9.0", gpu_driver="550.1", interconnects=["infiniband"])
     assert node.system["gpu_compute"] == "9.0" and node.system["interconnects"] == ["infiniband"]
-    changed = make_inventory(gpu_compute="8.9")
+    changed = make_inventory(gpu_compute="8.9", packages=["scikit-learn"])
     update_inventory(
         actor=Actor(label="agent:machine", node_id=node.pk),
         node_id=node.pk,
@@ -58,6 +59,16 @@ def test_an_inventory_brings_the_facts_along(world: World) -> None:
     )
     node.refresh_from_db()
     assert node.system["gpu_compute"] == "8.9" and node.system["interconnects"] == []
+    assert facts_of(node.system, {}).packages == {"scikit-learn"}
+
+
+def test_python_packages_that_a_node_has(world: World) -> None:
+    simulated_node(world, "plain", system={"packages": ["numpy"]})
+    wanted = {"intent": {"require": {"packages": ["Scikit_Learn"]}}}
+    refused = ask(world, status=422, **wanted)
+    assert "the Python packages scikit-learn" in refused["detail"]
+    simulated_node(world, "learner", system={"packages": ["numpy", "scikit-learn"]})
+    assert placed_on(ask(world, **wanted)) == ["learner"]
 
 
 def test_a_price_ceiling_and_the_cost_goal(world: World) -> None:

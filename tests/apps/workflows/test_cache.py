@@ -1,6 +1,6 @@
 """The result cache: what is found again, what is not, and what people can do about it."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -166,6 +166,34 @@ def test_a_bypass_runs_everything_and_its_result_replaces_the_old_one(world: Wor
     assert outcomes(fresh) == {"a": "bypass"} and states(fresh) == {"a": "queued"}
     finish(fresh, lambda task: ("succeeded", "new"))
     assert Task.objects.get(run=again(first), name="a").result == "new"
+
+
+@pytest.mark.parametrize(("asked", "parent"), [(True, False), (False, True), (False, False)])
+def test_a_run_that_another_one_starts_takes_nothing_from_the_cache_where_either_says_so(
+    world: World, asked: bool, parent: bool
+) -> None:
+    first = start(world.vision, bash("a", cache="1h"), name="child")
+    finish(first)
+    starts = {"id": "t", "kind": "trigger_run", "trigger_run": {"workflow": "child", "no_cache": asked}}
+    pushed = commands.push(actor=SYSTEM, tenant=world.vision, definition=definition(starts, name="parent"))
+    commands.trigger(actor=SYSTEM, workflow_id=pushed.workflow.pk, no_cache=parent)
+    step()
+    step()
+    child = Run.objects.get(trigger="workflow")
+    assert outcomes(child) == {"a": "bypass" if asked or parent else "hit"}
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_backfill_may_take_nothing_from_the_cache(world: World, fresh: bool) -> None:
+    first = start(world.vision, bash("a", cache="1h"), schedule="@daily", start_date="2026-03-01")
+    finish(first)
+    day = datetime(2026, 3, 1, tzinfo=UTC)
+    made = commands.create_backfill(
+        actor=SYSTEM, workflow_id=first.workflow_id, first=day, last=day + timedelta(days=1), no_cache=fresh
+    ).backfill
+    commands.advance_backfills(timezone.now())
+    step()
+    assert [outcomes(run) for run in made.runs.all()] == [{"a": "bypass" if fresh else "hit"}] * 2
 
 
 @pytest.mark.parametrize("from_cache", [False, True])

@@ -340,3 +340,29 @@ def test_cleared_instances_that_fail_at_once_do_not_keep_the_run_waiting(world: 
     run.refresh_from_db()
     assert (run.state, list(instances(run).values())) == ("failed", ["failed"] * 9)
     assert "clear m as a whole" in Task.objects.get(run=run, name="m", index=8).detail
+
+
+def test_instances_are_called_by_their_own_arguments(world: World) -> None:
+    """Also those of tasks without a job; a look-up that finds nothing is said, and fails nothing."""
+    rows = [{"city": "Bern"}, {}, {"city": "x" * 300}]
+    mapping = {"over": {"row": {"value": rows}}, "label": "{{ row.city }}"}
+    numbered = {**mapping, "label": "{{ map_index }}"}
+    asks = {"id": "ask", "kind": "approval", "approval": {"subject": "?"}, "map": numbered}
+    run = start(world.vision, bash("a", map=mapping), bash("plain", map={"over": mapping["over"]}), asks)
+    found = {str(task): task.label for task in Task.objects.filter(run=run)}
+    assert found["a[0]"] == "Bern" and found["a[1]"] == "(no name: there is no row.city)"
+    assert found["a[2]"] == "x" * 200 and found["a"] is None and found["plain[0]"] is None
+    assert found["ask[2]"] == "2"
+    for index in range(3):
+        end(run, "a", index=index)
+    step()
+    assert states(run)["a"] == "succeeded"
+
+
+def test_an_instance_that_waited_for_a_place_gets_its_name_when_it_begins(world: World) -> None:
+    mapping = {"over": {"x": {"value": ["a", "b"]}}, "label": "{{ x }}"}
+    run = start(world.vision, bash("t", map=mapping), max_active_tasks=1)
+    end(run, "t", index=0)
+    step()
+    labels = Task.objects.filter(run=run, index__gte=0).order_by("index").values_list("label", flat=True)
+    assert list(labels) == ["a", "b"]

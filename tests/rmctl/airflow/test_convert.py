@@ -139,6 +139,14 @@ def test_every_way_to_map_over_functions_and_runs() -> None:
     assert (made["each"]["kind"], made["each"]["map"]["kwargs"]) == ("trigger_run", {"result": "rows"})
 
 
+def test_names_of_instances_are_carried_where_they_look_up_arguments(taskflow: Imported) -> None:
+    assert tasks(taskflow)["scale"]["map"]["label"] == "{{ task.op_kwargs['number'] }} kg"
+    nightly = imported("taskflow", "nightly")
+    assert "label" not in tasks(nightly)["pair"]["map"]
+    [(message, where)] = [(m, w) for m, w in said(nightly, "lost").items() if m.startswith("map_index_template")]
+    assert "there is no said here" in message and where == ["pair"]
+
+
 def test_limits_weights_and_deadlines(classic: Imported, taskflow: Imported) -> None:
     assert tasks(classic)["load.heavy"]["slots"] == {"name": "crane", "count": 2}
     assert [message for message in said(classic, "needed") if "rmctl slots create crane" in message]

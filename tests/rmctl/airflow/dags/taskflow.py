@@ -42,7 +42,7 @@ def taskflow():
     def numbers() -> list[int]:
         return [1, 2, 3]
 
-    @task(max_active_tis_per_dagrun=2)
+    @task(max_active_tis_per_dagrun=2, map_index_template="{{ task.op_kwargs['number'] }} kg")
     def scale(number: int, factor: int) -> int:
         return number * factor
 
@@ -98,7 +98,7 @@ def nightly():
     def add(a: int, b: int = 5) -> int:
         return a + b
 
-    @task(weight_rule="upstream", priority_weight=3)
+    @task(weight_rule="upstream", priority_weight=3, map_index_template="{{ said }}")
     def pair(a: int, b: int) -> list[int]:
         return [a, b]
 
