@@ -62,7 +62,7 @@ def test_where_pools_differ_the_other_pool_counts_as_priority_zero() -> None:
     assert granted(decide(present, now=10.0)) == [2, 1, 3]
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(snapshots())
 def test_with_equal_priorities_both_rules_decide_the_same(snapshot: Snapshot) -> None:
     items = [replace(item, priority=0) for item in snapshot.candidates]
@@ -72,11 +72,13 @@ def test_with_equal_priorities_both_rules_decide_the_same(snapshot: Snapshot) ->
     assert within == across
 
 
-asked = st.lists(st.tuples(st.integers(1, 3), st.integers(0, 3), st.booleans()), min_size=1, max_size=14)
+asked = st.lists(
+    st.tuples(st.integers(1, 3), st.integers(0, 3), st.sampled_from([True, True, False])), min_size=6, max_size=14
+)
 
 
 @settings(max_examples=150)
-@given(asked, st.integers(0, 9), st.sampled_from([Mode.NONE, Mode.EASY, Mode.CONSERVATIVE]))
+@given(asked, st.integers(0, 9), st.sampled_from([Mode.CONSERVATIVE, Mode.EASY, Mode.NONE]))
 def test_no_equal_job_of_lower_priority_starts_or_is_promised_a_start_before(
     asked: list[tuple[int, int, bool]], free: int, mode: Mode
 ) -> None:
