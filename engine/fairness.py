@@ -30,8 +30,8 @@ class Tournament:
 
     Each child counts with its head's request added: the one with the more urgent head goes first, then one that
     does not borrow in what the head asks for before one that does, then the smaller share, then (with `standing`)
-    the smaller standing, then the rank of the head. The winners move up. Keys are kept; a change of usage or head in a queue changes only those on its
-    path, so the next winner costs depth times width.
+    the smaller standing, then the rank of the head. The winners move up. Keys are kept; a change of usage or head in a
+    queue changes only those on its path, so the next winner costs depth times width.
     """
 
     def __init__(self, tree: QuotaTree, *, standing: bool = False) -> None:

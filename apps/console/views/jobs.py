@@ -188,6 +188,7 @@ def explained(actor: Actor, job: Job) -> dict[str, Any] | None:
         "position": found.position,
         "outlook": found.outlook,
         "terms": queries.order_rows(found.outlook),
+        "reach": queries.reach_words(found.outlook),
         "reserved_at": found.reserved_at,
         "tried": tried,
         "suggestions": [item.text.removesuffix(": now") for item in found.suggestions],
