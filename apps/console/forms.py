@@ -50,7 +50,7 @@ class JobForm(Form):
 
     def refuse(self, error: DomainError, paths: Mapping[str, str]) -> None:
         """Put each fault beside its field; what is wrong with a group as such stands at what it runs."""
-        kinds = {f"groups[{group.place}]": group.kind for group in self.groups}
+        kinds = {group.path: group.kind for group in self.groups}
         for fault in error.errors:
             if (kind := kinds.get(fault["field"])) is not None:
                 fault["field"] += ".min_count" if fault["code"] == "minimum_above_count" else f".{kind}"

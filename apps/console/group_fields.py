@@ -58,6 +58,11 @@ class Group:
         """What the names of its fields begin with."""
         return prefix(self.place)
 
+    @property
+    def path(self) -> str:
+        """Where the command names it."""
+        return f"groups[{self.place}]"
+
 
 def group(place: int) -> Group:
     """An empty group."""

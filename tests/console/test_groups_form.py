@@ -12,8 +12,9 @@ from tests.work import simulated_node
 from .test_submit_form import LOOK, TYPED, text
 
 PATH = "/jobs/submit/"
-TWO = {**TYPED, "groups": "2", "group": "driver", "g1-group": "worker", "g1-kind": "command", "g1-command": "work --fast",
-       "g1-count": "3", "g1-cpu": "500m", "g1-memory": "256Mi", "g1-env": "A=b"}  # fmt: skip
+TWO = {**TYPED, "groups": "2", "group": "driver", "g1-group": "worker", "g1-kind": "command",
+       "g1-command": "work --fast", "g1-count": "3", "g1-cpu": "500m", "g1-memory": "256Mi",
+       "g1-env": "A=b"}  # fmt: skip
 
 
 def values(page: str) -> dict[str, str]:
@@ -50,6 +51,8 @@ def test_all_groups_are_submitted_and_shown_again(people: Any, world: World) -> 
     simulated_node(world)
     page = text(people.member.post(PATH, TWO, headers=LOOK))
     assert page.count("job-fit-group") == 2 and ">worker<" in page and "3 members" in page
+    page = text(people.member.post(PATH, {**TWO, "g1-cpu": "much"}, headers=LOOK))
+    assert "Group worker: " in page and "groups[" not in page
     assert people.member.post(PATH, TWO).status_code == 302
     job = Job.objects.get()
     driver, worker = job.spec["groups"]

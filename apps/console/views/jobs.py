@@ -234,7 +234,7 @@ def queue(request: HttpRequest, actor: Actor) -> HttpResponse:
     return show(request, "console/queue/page.html", context, {"queue-list": "console/queue/_list.html"})
 
 
-def _fit(request: HttpRequest, actor: Actor, values: dict[str, str]) -> HttpResponse:
+def _fit(request: HttpRequest, actor: Actor, values: dict[str, str], form: forms.JobForm) -> HttpResponse:
     """How many nodes fit what has been typed so far; nothing is submitted."""
     context: dict[str, Any] = {}
     try:
@@ -248,7 +248,10 @@ def _fit(request: HttpRequest, actor: Actor, values: dict[str, str]) -> HttpResp
     except DomainError as error:
         context["unclear"] = error.errors[0]["message"] if error.errors else error.detail
     except SpecError as error:
-        context["unclear"] = str(error)
+        fault = error.errors[0]
+        groups = form.groups if len(form.groups) > 1 else []
+        of = [f"Group {item.fields['group'].value}: " for item in groups if fault["field"].startswith(item.path)]
+        context["unclear"] = "".join(of) + fault["message"]
     return render(request, "console/jobs/_fit.html", context)
 
 
@@ -269,9 +272,9 @@ def job_submit(request: HttpRequest, actor: Actor) -> HttpResponse:
         form.groups[-1].fields["group"].focus = change == "add"
     elif request.method == "POST":
         values = request.POST.dict()
-        if request.headers.get("HX-Target") == "job-fit":
-            return _fit(request, actor, values)
         form = _filled(tenants, pools, values)
+        if request.headers.get("HX-Target") == "job-fit":
+            return _fit(request, actor, values, form)
         try:
             tenant = tenant_named(actor, values.get("tenant"))
             made = commands.submit(actor=actor, tenant=tenant, data=forms.job_data(values))
