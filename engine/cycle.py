@@ -151,22 +151,27 @@ class _Cycle:
                 pass  # Nor does it block those behind it in a strict queue.
             elif claims and item.job in claims:
                 continue
-            elif strict or index >= end:
+            elif strict:
                 return index, waiting  # Whoever is refused blocks those behind it, so it has to be its turn.
             else:
                 refusal = likeness.refusal or self._known(item, likeness)
-            if refusal is None:
+            if refusal is None or (index >= end and refusal.reason in _WAITS):
                 return index, waiting
             waiting += 1
             self._refuse(item, refusal, waiting)
         return len(items), waiting
 
     def _level_end(self, items: Sequence[Candidate], start: int) -> int:
-        """Up to where those next in a queue are as urgent as the one before: whoever is less so comes after the more
-        urgent of other queues, even if it is known not to start, as starts are reserved in this order."""
+        """Up to where those next in a queue are as urgent as the one before, whose turn it was.
+
+        Whoever is less so and could have a start reserved waits for the turns of the more urgent ones of other queues,
+        even if it is known not to start now: starts are reserved in this order.
+        """
         if not self.across:
             return len(items)
-        level = urgency(items[max(start - 1, 0)], self.across)
+        if start == 0:
+            return 0
+        level = urgency(items[start - 1], self.across)
         return bisect_right(items, -level, lo=start, key=lambda item: -urgency(item, self.across))
 
     def _pass_by(self, queue: int) -> tuple[int, int]:
@@ -174,10 +179,11 @@ class _Cycle:
         items, likenesses = self.queues[queue], self.likenesses[queue]
         start, waiting = self.places[queue]
         told: list[Told] = []
-        for index in range(start, self._level_end(items, start)):
+        level_end = self._level_end(items, start)
+        for index in range(start, len(items)):
             likeness = likenesses[index]
             refusal = likeness.refusal or self._known(items[index], likeness)
-            if refusal is None:
+            if refusal is None or (index >= level_end and refusal.reason in _WAITS):
                 break
             told.append(refusal)
         if not told:
