@@ -107,8 +107,9 @@ def reserved(world: World, nomination: Nomination) -> dict[FlavorResource, int]:
 class Cycle:
     """The state of one cycle over a world of its own."""
 
-    def __init__(self, world: World, *, partial: bool = True) -> None:
-        self.world, self.partial = world.copy(), partial
+    def __init__(self, world: World, *, partial: bool = True, across: bool = False) -> None:
+        """With `across` priority goes before shares, also between queues (engine.order)."""
+        self.world, self.partial, self.across = world.copy(), partial, across
         # Victims of this cycle: for the heads after their preemptor they are as good as gone.
         self.leaving: dict[Hashable, Holder] = {}
 
@@ -121,7 +122,9 @@ class Cycle:
         outcomes = []
         by_queue = {item.workload.queue: item for item in nominations}
         entries = {
-            queue: Entry(queue, item.assignment.usage, workload_order(item.workload))
+            queue: Entry(
+                queue, item.assignment.usage, workload_order(item.workload), item.workload.priority * self.across
+            )
             for queue, item in by_queue.items()
         }
         tournament = Tournament(self.world.tree)

@@ -6,6 +6,7 @@ gets, engine.preemption who has to go for it. Within a cycle capacity and quota 
 fails again: every refusal is remembered by what was asked, and thousands of equal jobs cost one look.
 """
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import count, repeat
 
@@ -21,7 +22,7 @@ from engine.queues import DEFAULT_RULES, Fungibility, Policy, Preference, Strate
 from engine.quota import FlavorResource
 from engine.reasons import Reason
 from engine.refusals import Granted, Refusal, Told, combined, full, tried
-from engine.snapshot import NO_POINTS, Candidate, Snapshot, Verdict, charge_of, queue_order
+from engine.snapshot import NO_POINTS, Candidate, Snapshot, Verdict, charge_of, queue_order, urgency
 
 # Reasons of one job that others which ask for the same need not have.
 _ITS_OWN = (Reason.WAITING_FOR_PREEMPTION, Reason.BUDGET_EXHAUSTED)
@@ -58,7 +59,8 @@ class _Cycle:
         self.offers = Offers(snapshot, self.fleet, self.tree, now)
         self.backfill, self.evictions = self.offers.backfill, self.offers.evictions
         self.rooms, self.kinds = self.offers.rooms, self.offers.kinds
-        self.queues = queue_order(snapshot.candidates, self.points)
+        self.across = snapshot.across
+        self.queues = queue_order(snapshot.candidates, self.points, self.across)
         # Where to go on in each queue, and how many of it stay pending.
         self.places = dict.fromkeys(self.queues, (0, 0))
         self.allowances = snapshot.allowances
@@ -131,7 +133,7 @@ class _Cycle:
             item = items[index]
             heads[queue] = index
             rank = (-self.points.get(item.job, item.priority), item.submitted, item.job)
-            self.tournament.set(Entry(queue, self.offers.provisional(item), rank))
+            self.tournament.set(Entry(queue, self.offers.provisional(item), rank, urgency(item, self.across)))
         elif heads.pop(queue, None) is not None:
             self.tournament.drop(queue)
 
@@ -139,6 +141,7 @@ class _Cycle:
         """Refuse those next in a queue that are known not to start; where it goes on, and how many of it wait."""
         items, likenesses, now, claims = self.queues[queue], self.likenesses[queue], self.now, self.claims
         start, waiting = self.places[queue]
+        end = self._level_end(items, start)
         for index in range(start, len(items)):
             item, likeness = items[index], likenesses[index]
             refusal: Told | None
@@ -152,21 +155,35 @@ class _Cycle:
                 return index, waiting  # Whoever is refused blocks those behind it, so it has to be its turn.
             else:
                 refusal = likeness.refusal or self._known(item, likeness)
-            if refusal is None:
+            if refusal is None or (index >= end and refusal.reason in _WAITS):
                 return index, waiting
             waiting += 1
             self._refuse(item, refusal, waiting)
         return len(items), waiting
+
+    def _level_end(self, items: Sequence[Candidate], start: int) -> int:
+        """Up to where those next in a queue are as urgent as the one before, whose turn it was.
+
+        Whoever is less so and could have a start reserved waits for the turns of the more urgent ones of other queues,
+        even if it is known not to start now: starts are reserved in this order.
+        """
+        if not self.across:
+            return len(items)
+        if start == 0:
+            return 0
+        level = urgency(items[start - 1], self.across)
+        return bisect_right(items, -level, lo=start, key=lambda item: -urgency(item, self.across))
 
     def _pass_by(self, queue: int) -> tuple[int, int]:
         """The same for a queue in which all that are alike fare alike: nearly all of it at once."""
         items, likenesses = self.queues[queue], self.likenesses[queue]
         start, waiting = self.places[queue]
         told: list[Told] = []
+        level_end = self._level_end(items, start)
         for index in range(start, len(items)):
             likeness = likenesses[index]
             refusal = likeness.refusal or self._known(items[index], likeness)
-            if refusal is None:
+            if refusal is None or (index >= level_end and refusal.reason in _WAITS):
                 break
             told.append(refusal)
         if not told:

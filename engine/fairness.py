@@ -10,24 +10,28 @@ from engine.quota import FlavorResource, QuotaTree, Share
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A queue's head with what it would be charged; `rank` is its place among equals: priority, age, id."""
+    """A queue's head with what it would be charged; `rank` is its place among equals: priority, age, id.
+
+    The more urgent goes before all others: it is the priority where that reaches across tenants, else 0.
+    """
 
     queue: int
     usage: Mapping[FlavorResource, int]
     rank: tuple[Any, ...]
+    urgency: int = 0
 
 
-# Borrows in what its head asks for; share; standing; rank. Smaller goes first.
+# Urgency, negated; borrows in what its head asks for; share; standing; rank. Smaller goes first.
 _Key = tuple[Any, ...]
 
 
 class Tournament:
     """The heads of one tree's queues. At every cohort the children that have a head compete.
 
-    Each child counts with its head's request added: one that does not borrow in what the head asks for goes
-    before one that does, then the smaller share, then (with `standing`) the smaller standing, then the rank of
-    the head. The winners move up. Keys are kept; a change of usage or head in a queue changes only those on its
-    path, so the next winner costs depth times width.
+    Each child counts with its head's request added: the one with the more urgent head goes first, then one that
+    does not borrow in what the head asks for before one that does, then the smaller share, then (with `standing`)
+    the smaller standing, then the rank of the head. The winners move up. Keys are kept; a change of usage or head in a
+    queue changes only those on its path, so the next winner costs depth times width.
     """
 
     def __init__(self, tree: QuotaTree, *, standing: bool = False) -> None:
@@ -93,7 +97,8 @@ class Tournament:
         else:
             borrows = tree.exceeds_any(node, extra)
             share = tree.share(node, extra).key()
-        return (borrows, share, tree.standing(node, extra).key() if self._standing else (), entry.rank)
+        standing = tree.standing(node, extra).key() if self._standing else ()
+        return (-entry.urgency, borrows, share, standing, entry.rank)
 
     def first(self) -> Entry | None:
         """The winner over all trees; None when there is no head."""

@@ -8,22 +8,33 @@ ageing       AGEING points for each doubling of (waited + expected) / expected, 
              it so far; the shorter a job, the sooner it goes up (highest response ratio next, Brinch Hansen 1971).
              There is no cap, so every job comes to the front some time.
 fair share   FAIR_SHARE points for each time that the queue uses its own quota (dominant share, past use included)
+
+In a pool in which priority reaches across tenants, the job's own number goes before the points, and between queues
+before borrowing and shares (engine.fairness): points then order those of equal priority.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from math import log2
 
 import numpy as np
 import numpy.typing as npt
 
 from engine.quota import QuotaTree
-from engine.snapshot import Candidate
+from engine.snapshot import Candidate, urgency
 
 # Jobs expected to be shorter than this are not told apart by the wait (seconds).
 SHORTEST = 10.0
 
 Float64 = npt.NDArray[np.float64]
+
+
+class Reach(StrEnum):
+    """How far priority reaches in a pool: among the jobs of one tenant, or among those of all."""
+
+    WITHIN = "within_tenants"
+    ACROSS = "across_tenants"
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,17 +146,20 @@ def next_change(
     *,
     now: float,
     expected: Mapping[int, float],
+    across: frozenset[str] = frozenset(),
 ) -> float | None:
     """When the order in any queue changes next if only time passes; None if it never does.
 
-    The first change is between neighbours. Of two jobs with priorities p, q, lengths l, m and submissions s, u the
+    Nobody ages past one who is more urgent, by priority in one of the pools `across`. The first change is between
+    neighbours. Of two jobs with priorities p, q, lengths l, m and submissions s, u the
     points are equal at the t with k (l - s + t) / l = (m - u + t) / m, where k = 2^((p - q) / AGEING).
     """
     if policy.ageing <= 0 or len(candidates) < 2:
         return None
     total = _total(policy, candidates, tree, now, expected)
     queue = np.array([item.queue for item in candidates])
-    order = np.lexsort((-total, queue))
+    urgent = np.array([urgency(item, across) for item in candidates])
+    order = np.lexsort((-total, -urgent, queue))
     length = np.maximum(np.array([expected[candidates[index].job] for index in order]), SHORTEST)
     submitted = np.array([candidates[index].submitted for index in order])
     priority = np.array([candidates[index].priority for index in order], dtype=np.float64)
@@ -153,7 +167,7 @@ def next_change(
     slope = factor - 1.0 / length[1:]
     rise = (length[1:] - submitted[1:]) / length[1:] - factor * (length[:-1] - submitted[:-1])
     # Only who goes up faster than the one before it gets past it.
-    passing = (slope < 0) & (queue[order][:-1] == queue[order][1:])
+    passing = (slope < 0) & (queue[order][:-1] == queue[order][1:]) & (urgent[order][:-1] == urgent[order][1:])
     times = rise[passing] / slope[passing]
     times = times[times > now]
     return float(times.min()) if len(times) else None

@@ -70,7 +70,7 @@ class Started:
 class QueuePolicy:
     """How the queue is served: pools have the `mode` unless `modes` says otherwise.
 
-    Without an `order` it is by priority, then by age.
+    Without an `order` it is by priority, then by age. In the pools `across` priority reaches across tenants.
     """
 
     mode: Mode = Mode.EASY
@@ -81,6 +81,7 @@ class QueuePolicy:
     # Of queues that have another one.
     minimum_runs: Mapping[int, float] = field(default_factory=dict)
     depth: int = 100
+    across: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +235,8 @@ class Simulation:
             return
         waiting = [job.candidate for job in self.waiting.values()]
         expected = {item.job: self.estimates[item.job].p50 for item in waiting}
-        at = next_change(self.policy.order, waiting, self.tree, now=self.now, expected=expected)
+        across = self.policy.across
+        at = next_change(self.policy.order, waiting, self.tree, now=self.now, expected=expected, across=across)
         if at is not None:
             self._reordered = max(at, self.now + self._reorder)
             heappush(self._events, (self._reordered, 3, next(self._number), None))
@@ -410,6 +412,7 @@ class Simulation:
             yields=self._yields() if evicts else {},
             plan=self._plan(candidates),
             allowances=self.spending.allowances(self.now),
+            across=self.policy.across,
         )
 
     def _plan(self, candidates: Sequence[Candidate]) -> Plan:

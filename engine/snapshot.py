@@ -114,7 +114,8 @@ class Snapshot:
     Holders are those who could be evicted, by job id, with their `places`; the usage of the tree and of the
     fleet counts them. In `claims` are jobs for which somebody was told to stop already: their turn comes first,
     so that nobody else takes the room. `yields` is as in `engine.queues.World`. With a `plan`, later jobs only fill
-    the holes before reserved starts (engine.backfill), and its points order the jobs of a queue.
+    the holes before reserved starts (engine.backfill), and its points order the jobs of a queue. `across` are the
+    pools in which priority reaches across tenants (engine.order).
     """
 
     fleet: Fleet
@@ -130,6 +131,7 @@ class Snapshot:
     strategies: Sequence[FairStrategy] = (FairStrategy.FINAL_SHARE, FairStrategy.INITIAL_SHARE)
     plan: Plan | None = None
     allowances: Mapping[int, Allowance] = field(default_factory=dict)
+    across: frozenset[str] = frozenset()
 
 
 NO_SCORES: Mapping[str, object] = MappingProxyType({})
@@ -192,16 +194,25 @@ def shares(item: Candidate) -> list[dict[str, int]]:
     ]
 
 
+def urgency(item: Candidate, across: frozenset[str]) -> int:
+    """What goes before everything else in the order of all jobs, larger first: the priority of a job in a pool where
+    this reaches across tenants, 0 for all others."""
+    return item.priority if item.pool in across else 0
+
+
 def queue_order(
-    candidates: Sequence[Candidate], points: Mapping[int, float] = NO_POINTS
+    candidates: Sequence[Candidate], points: Mapping[int, float] = NO_POINTS, across: frozenset[str] = frozenset()
 ) -> dict[int, list[Candidate]]:
-    """Candidates by queue: more points first (by default the priority), then submitted earlier, then the smaller id."""
-    urgent: Sequence[float] = [points.get(item.job, item.priority) for item in candidates]
-    keys = (
+    """Candidates by queue: the more urgent first, then more points (by default the priority), then submitted earlier,
+    then the smaller id."""
+    weighed: Sequence[float] = [points.get(item.job, item.priority) for item in candidates]
+    keys = [
         np.array([item.job for item in candidates], dtype=np.int64),
         np.array([item.submitted for item in candidates], dtype=np.float64),
-        -np.array(urgent, dtype=np.float64),
-    )
+        -np.array(weighed, dtype=np.float64),
+    ]
+    if across:
+        keys.append(-np.array([urgency(item, across) for item in candidates], dtype=np.float64))
     queues: dict[int, list[Candidate]] = {}
     for index in np.lexsort(keys).tolist():
         item = candidates[index]

@@ -25,6 +25,7 @@ class Field:
     rows: int = 4
     choices: Sequence[tuple[str, str]] = ()
     error: str = ""
+    focus: bool = False
 
 
 @dataclass(slots=True)

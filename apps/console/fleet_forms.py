@@ -10,6 +10,7 @@ from typing import Any
 from apps.core.errors import FieldError, Invalid
 from apps.fleet.models import Contribution, Flavor, Node, Pool
 from engine.backfill import Mode
+from engine.order import Reach
 from rmctl.spec.errors import BadValue
 from rmctl.spec.quantities import format_cpu, format_duration, format_size, parse_cpu, parse_duration, parse_size
 
@@ -20,12 +21,17 @@ POOL_PATHS = {
     "name": "name",
     "description": "description",
     "backfill": "backfill",
+    "priority_reach": "priority_reach",
     **{name: f"query.{name}" for name in (*LISTED, "labels", "trust")},
 }
 BACKFILL = (
     (Mode.EASY.value, "For the first that waits (easy)"),
     (Mode.CONSERVATIVE.value, "For everyone that waits (conservative)"),
     (Mode.NONE.value, "For nobody: whoever fits may go ahead"),
+)
+REACH = (
+    (Reach.WITHIN.value, "Within a tenant: between tenants by quota and fair shares"),
+    (Reach.ACROSS.value, "Across tenants: before quota and fair shares"),
 )
 FLAVOR_PATHS = {
     "name": "name",
@@ -109,10 +115,19 @@ def pool_form(known: Known, pool: Pool | None = None) -> Form:
             choices=BACKFILL,
             help="Later jobs may go ahead only if they make no reserved start later.",
         ),
+        Field(
+            "priority_reach",
+            "Priority",
+            "select",
+            value=Reach.WITHIN.value,
+            choices=REACH,
+            help="Across tenants, bound what each may name: highest priority, in its quota.",
+        ),
     )
     if pool is not None:
         query = pool.query
         values = {"name": pool.name, "description": pool.description, "backfill": pool.backfill}
+        values["priority_reach"] = pool.priority_reach
         form.fill({**values, **_query_values(query)})
         form["trust"].value = str(query.get("trust", ""))
     return form

@@ -1,36 +1,25 @@
 """The form of a job and that of a workflow's parameters, as data."""
 
 import json
-import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from apps.core.errors import FieldError, Invalid
+from apps.core.errors import DomainError, FieldError, Invalid
 
-from . import placement_fields
+from . import group_fields, placement_fields
 from .fields import Field, Form, Reader, owner, several
 
 __all__ = [
-    "JOB_PATHS", "Field", "Form", "Reader", "bounds_text", "job_data", "job_form", "job_values", "owner", "params_data",
-    "params_form", "params_paths", "several",
+    "JOB_PATHS", "Field", "Form", "JobForm", "Reader", "bounds_text", "job_data", "job_form", "job_paths", "job_values",
+    "owner", "params_data", "params_form", "params_paths", "several",
 ]  # fmt: skip
 
 # Form field → where the command names it; a longer path that begins with it belongs to it too.
 JOB_PATHS = {
+    **group_fields.paths(0),
     "name": "name",
     "tenant": "tenant",
-    "script": "groups[0].script",
-    "command": "groups[0].command",
-    "image": "groups[0].image",
-    "count": "groups[0].count",
-    "min_count": "groups[0].min_count",
-    "env": "groups[0].env",
-    "secrets": "groups[0].secrets",
-    "cpu": "groups[0].resources.cpu",
-    "memory": "groups[0].resources.memory",
-    "storage": "groups[0].resources.storage",
-    "gpu_count": "groups[0].resources.gpu.count",
-    "gpu_models": "groups[0].resources.gpu.models",
     "pool": "intent.pool",
     "labels": "intent.require.labels",
     "gpu_compute": "intent.require.gpu_compute",
@@ -47,32 +36,41 @@ JOB_PATHS = {
 }
 
 
-def job_form(tenants: Sequence[tuple[str, str]], pools: Sequence[str]) -> Form:
-    """The empty form of a job with one group."""
+@dataclass(slots=True)
+class JobForm(Form):
+    """The fields of a job and of all its groups by name, and the same by group."""
+
+    groups: list[group_fields.Group] = field(default_factory=list)
+
+    def fill(self, values: Mapping[str, Any]) -> None:
+        """Take over what was typed."""
+        Form.fill(self, values)
+        for group in self.groups:
+            group.kind = "command" if values.get(f"{group.prefix}kind") == "command" else "script"
+
+    def refuse(self, error: DomainError, paths: Mapping[str, str]) -> None:
+        """Put each fault beside its field; what is wrong with a group as such stands at what it runs."""
+        kinds = {group.path: group.kind for group in self.groups}
+        for fault in error.errors:
+            if (kind := kinds.get(fault["field"])) is not None:
+                fault["field"] += ".min_count" if fault["code"] == "minimum_above_count" else f".{kind}"
+        Form.refuse(self, error, paths)
+
+
+def job_paths(groups: int) -> dict[str, str]:
+    """JOB_PATHS with the fields of further groups."""
+    paths = dict(JOB_PATHS)
+    for place in range(1, groups):
+        paths |= group_fields.paths(place)
+    return paths
+
+
+def job_form(tenants: Sequence[tuple[str, str]], pools: Sequence[str], groups: int = 1) -> JobForm:
+    """The empty form of a job."""
+    made = [group_fields.group(place) for place in range(groups)]
     fields = [
         Field("name", "Name", value="", placeholder="train-resnet"),
         Field("tenant", "Tenant", "select", choices=tenants),
-        Field("script", "Script", "textarea", mono=True, rows=7, placeholder="python train.py --epochs 3"),
-        Field(
-            "command",
-            "Command",
-            mono=True,
-            placeholder="python train.py --epochs 3",
-            help="Words are split as a shell splits them; nothing is expanded.",
-        ),
-        Field("image", "Container image", optional=True, mono=True, placeholder="python:3.12-slim"),
-        Field("cpu", "CPU", value="1", mono=True, help="Cores (0.5, 2) or millicores (500m)."),
-        Field("memory", "Memory", value="512Mi", mono=True, help="Such as 512Mi or 4Gi."),
-        Field("storage", "Scratch disk", value="1Gi", mono=True, help="Such as 1Gi."),
-        Field("gpu_count", "GPUs", value="0", mono=True, help="Whole cards for each member."),
-        Field(
-            "gpu_models",
-            "GPU models",
-            optional=True,
-            mono=True,
-            placeholder="A100, H100",
-            help="Any of them.",
-        ),
         Field(
             "gpu_compute",
             "Capability",
@@ -80,11 +78,6 @@ def job_form(tenants: Sequence[tuple[str, str]], pools: Sequence[str]) -> Form:
             mono=True,
             placeholder="8.0",
             help="The least compute capability of a card.",
-        ),
-        Field("count", "Members", value="1", mono=True, help="Equal members that start together."),
-        Field(
-            "min_count", "At least", optional=True, mono=True, placeholder="all",
-            help="Start with fewer members where not all fit, but with so many.",
         ),
         Field("pool", "Pool", "select", choices=[("", "The default"), *((name, name) for name in pools)]),
         Field("placement", "Placement", "select", choices=[("pack", "Pack"), ("spread", "Spread")], value="pack"),
@@ -123,18 +116,7 @@ def job_form(tenants: Sequence[tuple[str, str]], pools: Sequence[str]) -> Form:
             help="A node label; all members get nodes with one value of it.",
         ),
         *placement_fields.fields(),
-        Field("env", "Environment", "textarea", optional=True, mono=True, rows=3, placeholder="EPOCHS=3"),
-        Field(
-            "secrets",
-            "Secrets",
-            "textarea",
-            optional=True,
-            mono=True,
-            rows=3,
-            placeholder="API_TOKEN=name-of-a-secret",
-            help="VARIABLE=name of a secret of the tenant.",
-        ),
-        Field("priority", "Priority", value="0", mono=True, help="Higher goes first within the tenant."),
+        Field("priority", "Priority", value="0", mono=True, help="Higher goes first."),
         Field("time_limit", "Time limit", value="1h", mono=True, help="Such as 90s, 30m, 2h."),
         Field(
             "on_preempt", "When evicted", "select", value="requeue",
@@ -143,30 +125,20 @@ def job_form(tenants: Sequence[tuple[str, str]], pools: Sequence[str]) -> Form:
         Field("notice", "Notice", value="10s", mono=True, help="From SIGTERM to SIGKILL when evicted, to save work."),
         Field("retries", "Retries", value="0", mono=True, help="After a failure, with growing pauses."),
     ]
-    return Form({item.name: item for item in fields})
+    fields += [item for group in made for item in group.fields.values()]
+    return JobForm({item.name: item for item in fields}, groups=made)
 
 
 def job_data(values: Mapping[str, str]) -> dict[str, Any]:
     """A job spec from what was typed. Raises Invalid for lines that cannot be read."""
     errors: list[FieldError] = []
-    read = Reader(values, errors, JOB_PATHS)
-    group: dict[str, Any] = {
-        "count": read.integer("count", 1),
-        "resources": read.present(cpu=read.text("cpu"), memory=read.text("memory"), storage=read.text("storage")),
-        "env": read.pairs("env"),
-        "secrets": read.pairs("secrets"),
-    }
-    if values.get("kind") == "command":
-        group["command"] = read.argv("command")
-    else:
-        group["script"] = values.get("script", "").replace("\r\n", "\n")
-    if read.text("min_count"):
-        group["min_count"] = read.integer("min_count", 1)
-    if read.text("image"):
-        group["image"] = read.text("image")
-    cards = read.integer("gpu_count", 0)
-    if cards:
-        group["resources"]["gpu"] = {"count": cards, "models": read.listed("gpu_models")}
+    count = group_fields.count_of(values)
+    read = Reader(values, errors, job_paths(count))
+    groups = [group_fields.read(read, place) for place in range(count)]
+    names = [group.get("name") for group in groups]
+    for place, name in enumerate(names):
+        if name is not None and name in names[:place]:
+            read.fault(f"{group_fields.prefix(place)}group", f"Another group is called {name}, too.")
     labels = {key: [part.strip() for part in value.split(",")] for key, value in read.pairs("labels").items()}
     require: dict[str, Any] = {"labels": labels, **read.present(gpu_compute=read.text("gpu_compute"))}
     if read.text("architectures"):
@@ -176,7 +148,7 @@ def job_data(values: Mapping[str, str]) -> dict[str, Any]:
     level = read.text("together")
     demands, wishes, job_labels = placement_fields.read(read)
     data = {
-        "groups": [group],
+        "groups": groups,
         **({"labels": job_labels} if job_labels else {}),
         "intent": {
             "require": {**require, **demands},
@@ -207,23 +179,15 @@ def _shared_level(together: Mapping[str, Any]) -> str:
 
 def job_values(spec: Mapping[str, Any]) -> dict[str, str]:
     """A normalised spec as the form shows it, so that a job can be submitted again with changes."""
-    group, intent = spec["groups"][0], spec["intent"]
-    resources = group["resources"]
-    gpu = resources.get("gpu") or {}
+    intent, groups = spec["intent"], spec["groups"]
     require, price = intent["require"], intent["require"].get("max_price")
+    typed: dict[str, str] = {}
+    for place, group in enumerate(groups):
+        typed |= group_fields.values(group, place)
     return {
+        **typed,
+        "groups": str(len(groups)),
         "name": spec["name"],
-        "kind": "command" if group.get("command") else "script",
-        "command": shlex.join(group.get("command") or []),
-        "script": group.get("script") or "",
-        "image": group.get("image") or "",
-        "count": str(group["count"]),
-        "min_count": str(group.get("min_count") or ""),
-        "cpu": f"{resources['cpu_millicores']}m",
-        "memory": str(resources["memory_bytes"]),
-        "storage": str(resources["storage_bytes"]),
-        "gpu_count": str(gpu.get("count", 0)),
-        "gpu_models": ", ".join(gpu.get("models") or []),
         "gpu_compute": require.get("gpu_compute") or "",
         "architectures": ", ".join(require.get("architectures") or []),
         "max_price": "" if price is None else f"{price:.6f}".rstrip("0").rstrip("."),
@@ -231,8 +195,6 @@ def job_values(spec: Mapping[str, Any]) -> dict[str, str]:
         "pool": intent.get("pool") or "",
         "placement": intent.get("placement") or "pack",
         "labels": "\n".join(f"{key}={','.join(values)}" for key, values in intent["require"]["labels"].items()),
-        "env": "\n".join(f"{key}={value}" for key, value in group["env"].items()),
-        "secrets": "\n".join(f"{key}={value}" for key, value in group["secrets"].items()),
         **placement_fields.values(spec),
         "priority": str(spec["priority"]),
         "time_limit": str(spec["time_limit"]),

@@ -24,7 +24,7 @@ from apps.scheduling.queries import Queued
 from apps.tenants.models import Tenant
 from apps.workflows import policies as workflow_policies
 from apps.workflows.models import Run, Workflow
-from engine.order import SHORTEST
+from engine.order import SHORTEST, Reach
 from engine.reasons import GRAVITY, TITLES, Reason
 
 HEAT_LEVELS = 9
@@ -272,12 +272,26 @@ def order_rows(outlook: Outlook) -> list[tuple[str, float, str]]:
         return []
     shown = outlook.terms.as_dict()
     length = max(outlook.run_time.p50, SHORTEST)
+    across, own = outlook.reach is Reach.ACROSS, "the job's own number"
+    if outlook.named != shown["priority"]:
+        own = f"the highest that its quota allows; the job names {outlook.named}"
     return [
-        ("Priority", shown["priority"], "the job's own number"),
+        ("Priority", shown["priority"], own),
         ("Ageing", shown["ageing"], f"10 × log2(1 + {outlook.waited:.0f} s waited ÷ {length:.0f} s expected)"),
         ("Fair share", shown["fair_share"], f"−10 × {outlook.share:.2f} of the queue's own quota in use"),
-        ("Total", shown["total"], "larger goes first"),
+        ("Total", shown["total"], "larger goes first" + " among jobs of the same priority" * across),
     ]
+
+
+def reach_words(outlook: Outlook) -> str:
+    """What priority does between tenants where it does anything; "" where it stays within the tenant."""
+    if outlook.reach is Reach.WITHIN and not outlook.above and not outlook.below:
+        return ""
+    text = "Here priority goes before everything else, also between tenants"
+    if outlook.reach is Reach.WITHIN:
+        text = "In another pool priority goes before everything else, and this job counts as 0 there"
+    jobs = f"{outlook.above} waiting job{'s' * (outlook.above != 1)} of other tenants go{'es' * (outlook.above == 1)}"
+    return f"{text}: {jobs} first for a higher one, and it goes before {outlook.below}."
 
 
 @dataclass(frozen=True, slots=True)

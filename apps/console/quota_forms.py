@@ -26,6 +26,7 @@ UNITS = {
     Resource.STORAGE: "such as 1Ti",
     Resource.GPU: "cards",
 }
+HIGHEST_HELP = "That jobs may name, here and below. Empty: as above, else 1000."
 WEIGHT_HELP = "Against its siblings when they compete: 2 gets twice the share of 1."
 THOUSANDTHS = re.compile(r"(\d{1,13}(?:\.\d{1,9})?)(m)?", re.ASCII)
 # Rules of a tenant's leaf, as they are asked for: label and help.
@@ -108,8 +109,8 @@ class QuotaForm(Form):
         return [key for key in keys if any(self._text(part, key) for part in self.parts())]
 
     def paths(self) -> dict[str, str]:
-        """The field of each path that `set_weight` and `set_limits` may name in an error."""
-        found = {"weight": "weight", **{name: f"rules.{name}" for name in RULES}}
+        """The field of each path that the commands which save it may name in an error."""
+        found = {name: name for name in ("weight", "highest_priority")} | {name: f"rules.{name}" for name in RULES}
         for position, key in enumerate(self.filled()):
             found |= {field_name(part, key): f"limits[{position}].{part}" for part in self.parts()}
             # What is wrong with a flavor as such (it is gone) stands at its first field.
@@ -135,6 +136,14 @@ class QuotaForm(Form):
         if errors:
             raise Invalid(errors[0]["message"], errors=errors)
         return limits
+
+    @property
+    def highest_priority(self) -> int | None:
+        """The bound that was typed. Raises Invalid for what is no number."""
+        text = str(self.fields["highest_priority"].value).strip()
+        if text and not re.fullmatch(r"-?[0-9]{1,12}", text):
+            raise Invalid.field("highest_priority", f"{text!r} is not a whole number.")
+        return int(text) if text else None
 
     def rules(self, present: Mapping[str, Any]) -> dict[str, Any]:
         """The rules that were changed, as `set_rules` takes them. Raises Invalid for what is no number."""
@@ -195,7 +204,9 @@ def quota_form(row: QuotaRow, limits: Iterable[QuotaLimit], pools: Iterable[Pool
         mono=True,
         help=WEIGHT_HELP,
     )
-    form = QuotaForm({"weight": weight}, root=row.parent is None)
+    bound = "" if row.highest_priority is None else str(row.highest_priority)
+    highest = Field("highest_priority", "Highest priority", value=bound, mono=True, optional=True, help=HIGHEST_HELP)
+    form = QuotaForm({"weight": weight, "highest_priority": highest}, root=row.parent is None)
     form.fields |= {name: _rule(name, value) for name, value in (row.rules or {}).items() if name in RULES}
     cells = {(cell.flavor, cell.resource): cell for cell in row.cells}
     present = {(limit.flavor, limit.resource): limit for limit in limits}

@@ -27,6 +27,8 @@ POLICIES = (
     ("conservative", "Reserve for everyone that waits (conservative)"),
     ("none", "Reserve for nobody"),
     ("fcfs", "Strictly one after the other (first come, first served)"),
+    ("within_tenants", "Let priority reach within each tenant"),
+    ("across_tenants", "Let priority reach across tenants"),
 )
 RUN_TIMES = (
     ("p50", "As such jobs mostly took (p50)"),
@@ -137,7 +139,7 @@ def question(known: Known) -> Question:
         "run_times": Field("run_times", "Jobs run", "select", "p50", choices=RUN_TIMES),
     }
     if known.everything:
-        fields["policy"] = Field("policy", "Reserved starts", "select", "", choices=POLICIES)
+        fields["policy"] = Field("policy", "Who goes first", "select", "", choices=POLICIES)
     return Question(fields, blanks=[row("__N__", kind, known) for kind in KINDS.values() if _offered(kind, known)])
 
 

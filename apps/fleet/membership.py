@@ -7,6 +7,7 @@ from typing import Any
 
 from engine.backfill import Mode
 from engine.lending import Amounts, Lending, Offer
+from engine.order import Reach
 
 from .windows import Window, longest, spans
 
@@ -100,7 +101,7 @@ class NodeRow:
 @dataclass(frozen=True, slots=True)
 class PoolMembers:
     """One pool: its nodes by id, each flavor's nodes, per node whom the terms admit, how far and at what price (of a
-    core and of a card for an hour), and its backfill."""
+    core and of a card for an hour), its backfill, and how far priority reaches in it."""
 
     nodes: list[int]
     flavors: list[tuple[str, list[int]]]
@@ -109,6 +110,7 @@ class PoolMembers:
     share_percent: dict[int, int]
     price: dict[int, tuple[float, float]] = field(default_factory=dict)
     backfill: Mode = Mode.EASY
+    reach: Reach = Reach.WITHIN
     # Of the nodes that are lent with bounds, by id.
     lendings: dict[int, Lending] = field(default_factory=dict)
     # Of the nodes that are under any, by id.

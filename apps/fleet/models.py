@@ -5,6 +5,7 @@ from django.db.models import F, Q
 
 from apps.tenants.models import Domain, slug_validator
 from engine.backfill import Mode
+from engine.order import Reach
 
 from .states import NodeState
 
@@ -211,6 +212,10 @@ class Pool(models.Model):
     # For which of its waiting jobs starts are reserved (engine.backfill).
     backfill = models.CharField(
         max_length=12, choices=[(mode.value, mode.value) for mode in Mode], default=Mode.EASY.value
+    )
+    # Among whose waiting jobs priority is compared (engine.order).
+    priority_reach = models.CharField(
+        max_length=20, choices=[(reach.value, reach.value) for reach in Reach], default=Reach.WITHIN.value
     )
     created_at = models.DateTimeField(auto_now_add=True)
 

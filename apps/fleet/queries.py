@@ -14,6 +14,7 @@ from apps.events.models import Event
 from apps.tenants.models import Domain
 from engine.backfill import Mode
 from engine.lending import UNLIMITED, Amounts
+from engine.order import Reach
 
 from . import policies
 from .membership import NodeRow, PoolMembers, Terms, lending, members
@@ -187,6 +188,7 @@ def pool_members(
         pool.name: replace(
             members(pool.query, [(flavor.name, flavor.match) for flavor in pool.flavors.all()], rows),
             backfill=Mode(pool.backfill),
+            reach=Reach(pool.priority_reach),
         )
         for pool in Pool.objects.prefetch_related("flavors")
     }

@@ -7,6 +7,7 @@ from rest_framework import serializers
 
 from apps.core.api import Integer, StrictSerializer, Text
 from engine.backfill import Mode
+from engine.order import Reach
 
 from .commands.contributions import MAX_CAP
 from .models import Cluster, Contribution, Flavor, Gpu, JoinToken, Node, Pool, Region
@@ -274,12 +275,18 @@ class PoolBody(StrictSerializer):
         default=Mode.EASY.value,
         help_text="For whom starts are reserved: nobody, the first that waits, or everyone that waits.",
     )
+    priority_reach = serializers.ChoiceField(
+        choices=[reach.value for reach in Reach],
+        default=Reach.WITHIN.value,
+        help_text="Among whose jobs priority is compared: those of each tenant, or of all before borrowing and shares.",
+    )
 
 
 class PoolChange(StrictSerializer):
     description = Text(max_length=300, required=False, allow_blank=True)
     query = serializers.DictField(required=False)
     backfill = serializers.ChoiceField(choices=[mode.value for mode in Mode], required=False)
+    priority_reach = serializers.ChoiceField(choices=[reach.value for reach in Reach], required=False)
 
 
 class PoolAnswer(serializers.ModelSerializer[Pool]):
@@ -296,5 +303,7 @@ class PoolAnswer(serializers.ModelSerializer[Pool]):
 
     class Meta:
         model = Pool
-        fields = ("id", "name", "description", "query", "backfill", "nodes", "flavors", "created_at")
+        fields = (
+            "id", "name", "description", "query", "backfill", "priority_reach", "nodes", "flavors", "created_at",
+        )  # fmt: skip
         read_only_fields = fields

@@ -63,6 +63,18 @@ def impossible(tenant: Tenant, spec: dict[str, Any], *, prefix: str = "") -> lis
     return [problem] if problem else []
 
 
+def too_urgent(tenant: Tenant, priority: int, *, prefix: str = "") -> list[FieldError]:
+    """Why a job of the tenant may not name this priority."""
+    configured = configuration(timezone.now())
+    leaf = configured.tenants[tenant.pk].quota_node
+    highest = configured.highest_priority.get(leaf) if leaf is not None else None
+    if highest is None or priority <= highest:
+        return []
+    message = f"Jobs of tenant {tenant.slug} may name at most priority {highest}, not {priority}: name less, or "
+    message += "ask an operator to raise the highest priority of its quota."
+    return [FieldError(field=f"{prefix}priority", message=message, code="priority_too_high")]
+
+
 def _quota_problem(
     tenant: Tenant, configured: Configuration, pool: PoolMembers, groups: Groups, prefix: str
 ) -> FieldError | None:
@@ -113,7 +125,8 @@ def _usages(
 
 
 def refuse_impossible(tenant: Tenant, spec: dict[str, Any]) -> None:
-    """Raise Invalid when the job could never start."""
-    problems = [problem for check in CHECKS for problem in check(tenant, spec)] or impossible(tenant, spec)
+    """Raise Invalid when the job could never start, or names more priority than it may."""
+    problems = [problem for check in CHECKS for problem in check(tenant, spec)]
+    problems = problems or too_urgent(tenant, spec["priority"]) or impossible(tenant, spec)
     if problems:
         raise Invalid(problems[0]["message"], code=problems[0]["code"], errors=problems)

@@ -47,10 +47,16 @@ class Configuration:
     rules: dict[int, QueueRules]
     # Seconds that a queue's jobs run before they may be evicted.
     minimum_run: dict[int, int]
+    # The highest priority that a queue's jobs may name, where there is one.
+    highest_priority: dict[int, int]
     # Hard budgets that decide whether a job may start.
     budgets: list[Budget]
     # The terms of clusters that are lent with bounds, by id.
     lendings: dict[int, Lending]
+
+    def priority(self, queue: int, named: int) -> int:
+        """What a job's priority counts for: what it was submitted with, or the highest that its queue may name now."""
+        return min(named, self.highest_priority.get(queue, named))
 
 
 _kept: Configuration | None = None
@@ -66,7 +72,7 @@ def configuration(now: datetime) -> Configuration:
     if _kept is None or _kept.stamp != value or not 0 <= clock - _kept.loaded_at < KEEP_SECONDS:
         pools = pool_members(now)
         lent, nodes = load_lent(pools.values()), load_nodes()
-        rules, minimum_run = load_rules()
+        rules, minimum_run, highest_priority = load_rules()
         _kept = Configuration(
             stamp=value,
             loaded_at=clock,
@@ -77,6 +83,7 @@ def configuration(now: datetime) -> Configuration:
             tree=quota.QuotaTree(nodes, {}),
             rules=rules,
             minimum_run=minimum_run,
+            highest_priority=highest_priority,
             budgets=list(
                 Budget.objects.filter(hard=True, measure__in=[Measure.RUNNING, *OVER_TIME]).select_related(
                     "tenant", "domain", "user"

@@ -52,6 +52,13 @@ class RulesBody(StrictSerializer):
 class QuotaChange(StrictSerializer):
     parent = Text(max_length=63, allow_null=True, required=False)
     weight = serializers.FloatField(required=False, min_value=0, max_value=commands.MAX_WEIGHT)
+    highest_priority = Integer(
+        min_value=commands.PRIORITIES[0],
+        max_value=commands.PRIORITIES[-1],
+        allow_null=True,
+        required=False,
+        help_text="The most that jobs below may name; null: what a node above says, else 1000.",
+    )
     rules = RulesBody(required=False, help_text="Rules of a tenant's leaf as a queue; those left out stay.")
 
 
@@ -90,6 +97,9 @@ class QuotaAnswer(serializers.Serializer[Any]):
     cells = CellAnswer(many=True)
     share = serializers.FloatField(allow_null=True, help_text="Fair share in thousandths; null: infinite.")
     rules = RulesAnswer(allow_null=True)
+    highest_priority = serializers.IntegerField(
+        allow_null=True, help_text="Its own bound of what jobs may name; null: that of the node above holds."
+    )
 
 
 class Quotas(ApiView):
@@ -120,13 +130,16 @@ class QuotaDetail(ApiView):
 
     @operation(body=QuotaChange, answer=QuotaAnswer)
     def patch(self, request: Request, quota_id: int) -> Any:
-        """Change the weight of a node or the rules of its queue, or move it under another cohort."""
+        """Change the weight, the highest priority or the rules of a node, or move it under another cohort."""
         node = policies.quotas.get(self.actor, "update", pk=quota_id)
         if "parent" in self.data:
             parent = _parent(self, self.data["parent"])
             node = commands.move_quota_node(actor=self.actor, node_id=quota_id, parent=parent)
         if "weight" in self.data:
             node = commands.set_weight(actor=self.actor, node_id=quota_id, weight=self.data["weight"])
+        if "highest_priority" in self.data:
+            bound = self.data["highest_priority"]
+            node = commands.set_highest_priority(actor=self.actor, node_id=quota_id, highest_priority=bound)
         if "rules" in self.data:
             node = commands.set_rules(actor=self.actor, node_id=quota_id, rules=self.data["rules"])
         return _row(node)

@@ -24,6 +24,8 @@ from .queries import limits_stamp
 MAX_AMOUNT = 2**53
 MAX_DEPTH = 16
 MAX_WEIGHT = 1_000_000.0
+PRIORITIES = range(-1000, 1001)
+_PRIORITY_RANGE = f"from {PRIORITIES[0]} to {PRIORITIES[-1]}"
 
 
 def _changed(actor: Actor, verb: str, node: QuotaNode, **facts: Any) -> None:
@@ -109,6 +111,22 @@ def set_weight(*, actor: Actor, node_id: int, weight: float) -> QuotaNode:
     return node
 
 
+@transaction.atomic
+def set_highest_priority(*, actor: Actor, node_id: int, highest_priority: int | None) -> QuotaNode:
+    """Bound the priority that jobs below a node may name, unless a node between says otherwise; null: no bound here.
+
+    Submissions that name more are refused from now on, and what was submitted before counts as this much.
+    """
+    node = policies.quotas.get(actor, "update", lock=True, pk=node_id)
+    value = highest_priority
+    if value is not None and (isinstance(value, bool) or value not in PRIORITIES):
+        raise Invalid.field("highest_priority", f"a priority {_PRIORITY_RANGE}, or null.", "out_of_range")
+    node.highest_priority = value
+    node.save(update_fields=["highest_priority"])
+    _changed(actor, "quota.priority_bounded", node, highest_priority=value)
+    return node
+
+
 # What may be set of a leaf's rules, with the words that each accepts.
 POLICIES = {
     "strategy": tuple(Strategy),
@@ -119,7 +137,6 @@ POLICIES = {
     "when_can_preempt": tuple(Fungibility),
     "preference": tuple(Preference),
 }
-PRIORITIES = range(-1000, 1001)
 MAX_MINIMUM_RUN = 30 * 24 * 3600
 
 
@@ -148,7 +165,7 @@ def _rule_errors(name: str, value: Any) -> list[FieldError]:
     field = f"rules.{name}"
     if name == "borrow_threshold":
         if value is not None and (isinstance(value, bool) or value not in PRIORITIES):
-            return [_error(field, f"a priority from {PRIORITIES[0]} to {PRIORITIES[-1]}, or null.", "out_of_range")]
+            return [_error(field, f"a priority {_PRIORITY_RANGE}, or null.", "out_of_range")]
     elif name == "minimum_run_seconds":
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_MINIMUM_RUN:
             return [_error(field, f"whole seconds from 0 to {MAX_MINIMUM_RUN}.", "out_of_range")]

@@ -35,6 +35,8 @@ class QuotaNode(models.Model):
     name = models.CharField(max_length=63, unique=True, validators=[slug_validator])
     tenant = models.OneToOneField(Tenant, null=True, on_delete=models.PROTECT, related_name="quota")
     weight = models.FloatField(default=1.0)
+    # The highest priority that jobs may name: the nearest on the way up that is set holds; null: as above.
+    highest_priority = models.SmallIntegerField(null=True)
     created_at = models.DateTimeField(auto_now_add=True)
     # The rules of a leaf as a queue (engine.queues.QueueRules); by default nobody is evicted.
     strategy = models.CharField(

@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import isinf
 from typing import Any
@@ -42,6 +42,7 @@ class QuotaRow:
     """One node of the tree with what it has and uses; `depth` 0 is a root.
 
     `share` is its fair share in thousandths, with past use (null: infinite, it borrows with weight 0).
+    `highest_priority` is its own bound of what jobs may name (null: that of the node above holds).
     """
 
     id: int
@@ -53,6 +54,7 @@ class QuotaRow:
     cells: list[QuotaCell]
     share: float | None
     rules: dict[str, Any] | None
+    highest_priority: int | None = None
 
 
 RULES = (
@@ -94,13 +96,25 @@ def load_nodes() -> list[engine.Node]:
     ]
 
 
-def load_rules() -> tuple[dict[int, QueueRules], dict[int, int]]:
-    """The rules of every leaf, and how many seconds its jobs run before they may be evicted."""
-    rules, minimum_run = {}, {}
-    for node in QuotaNode.objects.exclude(tenant=None):
-        rules[node.pk] = rules_of(node)
-        minimum_run[node.pk] = node.minimum_run_seconds
-    return rules, minimum_run
+def load_rules() -> tuple[dict[int, QueueRules], dict[int, int], dict[int, int]]:
+    """The rules of every leaf, how many seconds its jobs run before they may be evicted, and the highest priority that
+    they may name, where there is one."""
+    rules, minimum_run, highest = {}, {}, {}
+    nodes = {node.pk: node for node in QuotaNode.objects.all()}
+    for node in nodes.values():
+        if node.tenant_id is not None:
+            rules[node.pk] = rules_of(node)
+            minimum_run[node.pk] = node.minimum_run_seconds
+            bounds = (step.highest_priority for step in _way_up(nodes, node))
+            if (bound := next((bound for bound in bounds if bound is not None), None)) is not None:
+                highest[node.pk] = bound
+    return rules, minimum_run, highest
+
+
+def _way_up(nodes: Mapping[int, QuotaNode], node: QuotaNode | None) -> Iterator[QuotaNode]:
+    while node is not None:
+        yield node
+        node = nodes.get(node.parent_id) if node.parent_id is not None else None
 
 
 def rules_of(node: QuotaNode) -> QueueRules:
@@ -149,6 +163,7 @@ def rows_of(nodes: Iterable[QuotaNode], tree: engine.QuotaTree | None = None) ->
                 cells=[_cell(tree, node.pk, fr) for fr in frs],
                 share=None if isinf(weighted := tree.share(node.pk).weighted) else weighted,
                 rules=None if node.tenant is None else {name: getattr(node, name) for name in RULES},
+                highest_priority=node.highest_priority,
             )
         )
     return rows

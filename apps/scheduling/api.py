@@ -6,7 +6,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 
 from apps.core.api import ApiView, operation
-from engine.order import SHORTEST
+from engine.order import SHORTEST, Reach
 
 from . import queries
 from .models import Decision
@@ -31,10 +31,18 @@ class SuggestionAnswer(serializers.Serializer[Any]):
 
 
 class OrderAnswer(serializers.Serializer[Any]):
-    priority = serializers.FloatField(help_text="The job's own number.")
+    priority = serializers.FloatField(help_text="The job's own number, or the highest priority of its quota.")
     ageing = serializers.FloatField(help_text="10 × log2(1 + waited / expected): 10 for each doubling of its slowdown.")
     fair_share = serializers.FloatField(help_text="-10 × the part of its queue's own quota that is in use.")
-    total = serializers.FloatField(help_text="The sum. The larger one goes first in its queue.")
+    total = serializers.FloatField(
+        help_text="The sum. The larger one goes first in its queue; with `across_tenants` among those of its priority."
+    )
+    priority_reach = serializers.ChoiceField(
+        choices=[reach.value for reach in Reach],
+        help_text="Of its pool: `across_tenants` lets priority go before everything else, also between tenants.",
+    )
+    above = serializers.IntegerField(help_text="Waiting jobs of other tenants that go first for their priority alone.")
+    below = serializers.IntegerField(help_text="Those that it goes before for its priority alone.")
     waited_seconds = serializers.FloatField()
     expected_seconds = serializers.FloatField(help_text="How long it is expected to run, at least 10 s.")
     share = serializers.FloatField(help_text="Present and past use over own quota, dominant resource; 1 is all of it.")
@@ -90,6 +98,9 @@ def _answer(told: queries.Why) -> dict[str, Any]:
             "waited_seconds": round(found.waited, 1),
             "expected_seconds": round(max(found.run_time.p50, SHORTEST), 1),
             "share": round(found.share, 4),
+            "priority_reach": found.reach.value,
+            "above": found.above,
+            "below": found.below,
         }
     run_time = found.run_time and {"p50": found.run_time.p50, "p90": found.run_time.p90, "basis": found.run_basis}
     start = {

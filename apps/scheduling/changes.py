@@ -9,7 +9,7 @@ from apps.core.actors import Actor
 from apps.core.errors import FieldError, Invalid
 from apps.fleet.policies import clusters as cluster_policy
 from apps.fleet.policies import nodes as node_policy
-from apps.jobs.admission import default_pool
+from apps.jobs.admission import default_pool, too_urgent
 from apps.jobs.commands.submission import equivalence
 from apps.jobs.policies import jobs as job_policy
 from apps.jobs.requests import amounts_of, groups_of, minimums_of
@@ -165,6 +165,8 @@ class Asked:
             tenant = tenant_named(self.actor, item.get("tenant"))
             simulations.require(self.actor, "simulate_jobs", tenant.pk)
             spec = _spec(item["spec"], field)
+            if problems := too_urgent(tenant, spec["priority"], prefix=f"{field}.spec."):
+                raise Invalid(problems[0]["message"], code=problems[0]["code"], errors=problems)
             name, limit = spec["name"], float(spec["time_limit"])
             groups = self.world.lent_to(groups_of(spec), tenant.pk, limit)
             run_times().look([(tenant.pk, name)], datetime.fromtimestamp(self.world.now, UTC))

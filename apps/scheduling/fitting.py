@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from apps.fleet.snapshot import present_fleet
-from apps.jobs.admission import default_pool, impossible
+from apps.jobs.admission import default_pool, impossible, too_urgent
 from apps.jobs.configuration import configuration
 from apps.jobs.requests import groups_of, lent_to
 from apps.tenants.models import Tenant
@@ -48,7 +48,7 @@ class Fits:
 def fits(tenant: Tenant, spec: Mapping[str, Any], now: datetime) -> Fits:
     """Of a normalised spec, by the same filters that place it; nothing is kept. Company is not looked at."""
     body = {**spec, "intent": {**spec["intent"], "pool": spec["intent"].get("pool") or default_pool()}}
-    refused = impossible(tenant, body)
+    refused = too_urgent(tenant, body["priority"]) or impossible(tenant, body)
     configured = configuration(now)
     pool = configured.pools.get(body["intent"]["pool"])
     if pool is None:

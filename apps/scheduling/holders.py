@@ -64,7 +64,7 @@ def load_held(configured: Configuration, fleet: Fleet, now: datetime, bonds: Map
             Holder(
                 uid=job,
                 queue=queue,
-                priority=priority,
+                priority=configured.priority(queue, priority),
                 submitted=submitted.timestamp(),
                 since=since.timestamp(),
                 usage=usage_of(flavor, amounts, shares),

@@ -23,7 +23,7 @@ from engine.backfill import Plan
 from engine.estimates import Estimate
 from engine.fleet import Fleet
 from engine.fragmentation import Arrivals, Mix
-from engine.order import OrderPolicy, points
+from engine.order import OrderPolicy, Reach, points
 from engine.placement import expect
 from engine.quota import QuotaTree
 from engine.reasons import Reason
@@ -132,6 +132,7 @@ def observe(now: datetime, *, told: bool = True) -> Observed | None:
         yields=held.yields,
         plan=plan,
         allowances=allowed,
+        across=frozenset(view for view in views if configured.pools[view.rpartition("@")[0]].reach is Reach.ACROSS),
     )
     return Observed(
         snapshot=snapshot,
@@ -311,7 +312,7 @@ def _candidate(row: QueuedJob, configured: Configuration, tree: QuotaTree) -> Ca
     return Candidate(
         job=row.job,
         queue=queue,
-        priority=row.priority,
+        priority=configured.priority(queue, row.priority),
         submitted=row.submitted.timestamp(),
         groups=groups,
         amounts=charged(tree, queue, amounts),

@@ -13,9 +13,9 @@ from datetime import UTC, datetime
 from engine.cycle import decide
 from engine.estimates import Estimate
 from engine.forecast import DRAWS, Start, estimate_starts
-from engine.order import Terms, order_terms, queue_share
+from engine.order import Reach, Terms, order_terms, queue_share
 from engine.reasons import Reason
-from engine.snapshot import Candidate, queue_order
+from engine.snapshot import Candidate, queue_order, urgency
 
 from .calibration import Learnt, keep, learnt
 from .observe import GRANTS_MAX, ORDER, Observed, observe
@@ -72,6 +72,12 @@ class Outlook:
 
     position: int | None = None
     terms: Terms | None = None
+    # The priority that it was submitted with; the terms have what that counts for under its quota.
+    named: int = 0
+    reach: Reach = Reach.WITHIN
+    # Waiting jobs of other queues that go before it for their priority alone, and before which it goes.
+    above: int = 0
+    below: int = 0
     waited: float = 0.0
     share: float = 0.0
     run_time: Estimate | None = None
@@ -208,7 +214,7 @@ def positions(observed: Observed) -> dict[int, int]:
     """The place of every waiting job in its own queue, from 1."""
     snapshot = observed.snapshot
     points = snapshot.plan.points if snapshot.plan is not None else {}
-    queues = queue_order(snapshot.candidates, points)
+    queues = queue_order(snapshot.candidates, points, snapshot.across)
     return {item.job: place for items in queues.values() for place, item in enumerate(items, 1)}
 
 
@@ -220,8 +226,16 @@ def outlook(observed: Observed, job: int, reason: str, now: datetime) -> Outlook
     run_time = observed.expected.estimate(job)
     share = queue_share(observed.snapshot.tree, item.queue)
     waited = max(0.0, now.timestamp() - item.submitted)
+    across, apart = observed.snapshot.across, {item.queue, *observed.snapshot.suspended}
+    others = [
+        urgency(other, across) for other in observed.snapshot.candidates if across and other.queue not in apart
+    ]
     found = Outlook(
         position=positions(observed)[job],
+        named=observed.expected.row(job).priority,
+        reach=Reach.ACROSS if item.pool in across else Reach.WITHIN,
+        above=sum(other > urgency(item, across) for other in others),
+        below=sum(other < urgency(item, across) for other in others),
         terms=order_terms(ORDER, priority=item.priority, waited=waited, expected=run_time.p50, share=share),
         waited=waited,
         share=share,

@@ -149,7 +149,7 @@ def _load(since: datetime, until: datetime, budgets: str, lending: str) -> _Peri
         candidate = Candidate(
             job=number,
             queue=queue,
-            priority=priority,
+            priority=configured.priority(queue, priority),
             submitted=submitted,
             groups=world.lent_to(groups, tenant, limit),
             amounts=charged(world.tree, queue, amounts),

@@ -23,6 +23,7 @@ from engine.backfill import Mode
 from engine.budgets import Limit
 from engine.company import Company
 from engine.fleet import Fleet, NodeRow
+from engine.order import Reach
 from engine.placement import expect, take_members
 from engine.queues import QueueRules, Strategy
 from engine.quota import FlavorResource, QuotaTree
@@ -38,7 +39,7 @@ RUN_TIMES = {"p50": 0.5, "p90": 0.9, "limit": 1.0}
 # Jobs overtake each other as they age: so often over a horizon, and so often in time, this alone is looked at.
 REORDERS = 500
 REORDER_SECONDS = 2.0
-POLICIES = (*(mode.value for mode in Mode), "fcfs")
+POLICIES = (*(mode.value for mode in Mode), "fcfs", *(reach.value for reach in Reach))
 
 
 @dataclass(slots=True)
@@ -163,7 +164,7 @@ def _job(
     candidate = Candidate(
         job=number,
         queue=queue,
-        priority=priority,
+        priority=world.configuration.priority(queue, priority),
         submitted=submitted,
         groups=world.lent_to(groups, tenant, limit),
         amounts=charged(world.tree, queue, amounts),
@@ -194,7 +195,7 @@ def _take(world: World, runs: Sequence[LiveRun], run_time: float) -> None:
         candidate = Candidate(
             job=run.job,
             queue=run.queue,
-            priority=run.priority,
+            priority=world.configuration.priority(run.queue, run.priority),
             submitted=run.submitted,
             groups=groups,
             amounts=_by_resource(run.usage),
@@ -251,10 +252,13 @@ def views(world: World, fleet: Fleet, jobs: Iterable[simulate.Job], like: dict[i
 
 
 def policy_named(configured: Configuration, name: str | None) -> simulate.QueuePolicy:
-    """How the queue is served: as it is now, or everywhere in one mode; `fcfs` is strict queues in order of age."""
+    """How the queue is served: as it is now, or everywhere in one mode or with one reach of priority, and the rest as
+    it is now; `fcfs` is strict queues in order of age."""
     domains = {row.domain for row in configured.tenants.values()}
+    pools = {f"{name}@{domain}": pool for name, pool in configured.pools.items() for domain in domains}
     policy = simulate.QueuePolicy(
-        modes={f"{name}@{domain}": pool.backfill for name, pool in configured.pools.items() for domain in domains},
+        modes={view: pool.backfill for view, pool in pools.items()},
+        across=frozenset(view for view, pool in pools.items() if pool.reach is Reach.ACROSS),
         order=ORDER,
         rules=configured.rules,
         minimum_runs={queue: float(seconds) for queue, seconds in configured.minimum_run.items()},
@@ -262,6 +266,8 @@ def policy_named(configured: Configuration, name: str | None) -> simulate.QueueP
     )
     if name is None:
         return policy
+    if name in list(Reach):
+        return replace(policy, across=frozenset(pools) if name == Reach.ACROSS else frozenset())
     if name != "fcfs":
         return replace(policy, mode=Mode(name), modes={})
     leaves = {row.quota_node for row in configured.tenants.values() if row.quota_node is not None}

@@ -11,6 +11,7 @@ from rmctl.cli.import_app import import_app
 from rmctl.cli.notify_app import notify_app
 from rmctl.cli.options import JobId, Json, TenantOption
 from rmctl.cli.region_commands import regions_app
+from rmctl.cli.rule_commands import pool_app, quota_app
 from rmctl.cli.run_commands import runs_app
 from rmctl.cli.slot_commands import slots_app
 from rmctl.cli.state_commands import state_app
@@ -31,6 +32,8 @@ app.add_typer(budget_app, name="budget")
 app.add_typer(runs_app, name="runs")
 app.add_typer(regions_app, name="regions")
 app.add_typer(backfill_app, name="backfill")
+app.add_typer(pool_app, name="pool")
+app.add_typer(quota_app, name="quota")
 app.add_typer(import_app, name="import")
 app.add_typer(slots_app, name="slots")
 app.add_typer(state_app, name="state")
@@ -171,7 +174,9 @@ def simulate(
         list[str] | None, typer.Option(help="QUOTA[.FLAVOR].RESOURCE=[+-]AMOUNT, such as vision.gpu=+2.")
     ] = None,
     budget: Annotated[list[str] | None, typer.Option(help="BUDGET=AMOUNT by its number, or BUDGET=none.")] = None,
-    policy: Annotated[str | None, typer.Option(help="easy, conservative, none or fcfs, in all pools.")] = None,
+    policy: Annotated[
+        str | None, typer.Option(help="easy, conservative, none, fcfs, within_tenants or across_tenants, in all pools.")
+    ] = None,
     horizon: Annotated[str | None, typer.Option(help="How far to look ahead, such as 12h; a day by default.")] = None,
     run_times: Annotated[
         str | None, typer.Option(help="How long jobs run: p50 (default), p90 or limit of what such jobs took.")
@@ -194,7 +199,7 @@ def replay(
     since: Annotated[str, typer.Option("--from", help="Jobs that ended since: a time, or how long ago (24h).")],
     until: Annotated[str | None, typer.Option("--to", help="And before: a time, or how long ago. Now.")] = None,
     policy: Annotated[
-        list[str] | None, typer.Option(help="easy, conservative, none, fcfs or present; repeat to compare.")
+        list[str] | None, typer.Option(help="As simulate takes it, or present; repeat to compare.")
     ] = None,
     budgets: Annotated[str | None, typer.Option(help="Of that time (then, by default), present or none.")] = None,
     lending: Annotated[

@@ -297,6 +297,9 @@ def _outlook(told: dict[str, Any]) -> None:
             terms = f": priority {order['priority']:g}, ageing {order['ageing']:+g}, "
             terms += f"fair share {order['fair_share']:+g} = {order['total']:g}"
         stdout().print(f"position {told['position']} in its queue{terms}")
+        if order.get("priority_reach") == "across_tenants":
+            text = "  priority goes first between tenants too: {above} of their waiting jobs have a higher one, "
+            stdout().print((text + "{below} a lower one").format_map(order), style="dim")
     if start.get("p50"):
         stdout().print(f"estimated start {ago(start['p50'])}, 9 times of 10 {ago(start['p90'])}")
         stdout().print(f"  {clean(start.get('basis') or '')}", style="dim")

@@ -1,4 +1,4 @@
-"""`./portal bench queue`: a real job queue replayed in virtual time, under four policies of the same decider.
+"""`./portal bench queue`: a real job queue replayed in virtual time, under five policies of the same decider.
 
 The trace is the last 34 days of a public GPU cluster's jobs (see its README beside it), on 2 and on 3 nodes of 8
 cards, which is less than it asks for. What the trace lacks is set by rule:
@@ -11,7 +11,8 @@ cards, which is less than it asks for. What the trace lacks is set by rule:
 
 FCFS, EASY and conservative know the priorities, go by priority and then by age, and have one queue for all, which
 FCFS never lets anybody overtake in. `ours` is the product's default: a queue for each tenant, fair sharing
-between them, the order of engine.order and EASY. The same estimates serve all.
+between them, the order of engine.order and EASY. `across` is the same with priority that reaches across tenants. The
+same estimates serve all.
 """
 
 import argparse
@@ -65,13 +66,14 @@ class Setting:
 
 
 def settings() -> dict[str, Setting]:
-    """The four policies by name."""
+    """The policies by name."""
     strict = {1: QueueRules(strategy=Strategy.STRICT_FIFO)}
     return {
         "fcfs": Setting(QueuePolicy(Mode.NONE, order=None, rules=strict)),
         "easy": Setting(QueuePolicy(Mode.EASY, order=None)),
         "conservative": Setting(QueuePolicy(Mode.CONSERVATIVE, order=None)),
         "ours": Setting(QueuePolicy(Mode.EASY, order=OrderPolicy()), tenants=True),
+        "across": Setting(QueuePolicy(Mode.EASY, order=OrderPolicy(), across=frozenset({"all"})), tenants=True),
     }
 
 
@@ -311,7 +313,7 @@ def replay(rows: Sequence[dict[str, str]], cards: int, setting: Setting, *, esti
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the JSON."""
-    parser = argparse.ArgumentParser(description="Replay a real job queue under four policies.")
+    parser = argparse.ArgumentParser(description="Replay a real job queue under several policies.")
     parser.add_argument("--data", type=Path, default=DATA, help="folder with openb_jobs.csv.gz")
     parser.add_argument("--days", type=float, default=34.0, help="only so many days from the beginning")
     parser.add_argument("--cards", type=int, nargs="+", default=[16, 24], help=f"cards, in steps of {CARDS}")

@@ -1,7 +1,8 @@
 """Does eviction ever go round in circles? `python -m tests.engine.preemption_loops --trees 100000 [--seed N]`.
 
-Each tree is random: depth, limits, weights, policies, priorities, past use, with and without fair sharing. Nobody
-comes, goes or finishes; cycles are run until nothing changes. After every step no queue may hold more than it
+Each tree is random: depth, limits, weights, policies, priorities, past use, with and without fair sharing. It is run
+twice, with priority that reaches within queues and with one that reaches across them (engine.order). Nobody comes,
+goes or finishes; cycles are run until nothing changes. After every step no queue may hold more than it
 ever could, whoever evicts may not yield to its victim, and there must be an end (engine.preemption says why there
 is one). Exit status 1 if a tree fails, with its seed.
 """
@@ -10,6 +11,7 @@ import argparse
 import sys
 from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
+from itertools import product
 from random import Random
 
 from engine.admission import Cycle, Outcome, heads
@@ -107,6 +109,7 @@ class Run:
     world: World
     workloads: dict[Hashable, Workload]
     remember: bool = True
+    across: bool = False
     pairs: set[tuple[Hashable, Hashable]] = field(default_factory=set)
     parked: set[Hashable] = field(default_factory=set)
     clock: float = 0.0
@@ -125,7 +128,7 @@ class Run:
             if not ready:
                 return step
             changed = False
-            for outcome in Cycle(self.world).run(ready):
+            for outcome in Cycle(self.world, across=self.across).run(ready):
                 changed = self.apply(outcome) or changed
             if changed:
                 self.parked.clear()
@@ -173,10 +176,10 @@ class Run:
                     raise Circle(f"n{node} holds more of {fr} than it ever could")
 
 
-def run_tree(chance: Random, *, remember: bool = True) -> Run:
+def run_tree(chance: Random, *, remember: bool = True, across: bool = False) -> Run:
     """Make a tree, fill it without regard to whose turn it is, and run it to its end; raises Circle."""
     world, workloads = random_world(chance)
-    run = Run(world, {workload.uid: workload for workload in workloads}, remember)
+    run = Run(world, {workload.uid: workload for workload in workloads}, remember, across)
     for workload in workloads:
         found = assign(world, workload)
         if found.mode == Mode.FIT and chance.random() < 0.9:
@@ -196,17 +199,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--forget", action="store_true", help="without the rule that ends circles, to see them")
     options = parser.parse_args(arguments)
     evictions = evicting = circles = 0
-    for seed in range(options.seed, options.seed + options.trees):
+    trees = range(options.seed, options.seed + options.trees)
+    for seed, across in product(trees, (False, True)):
         try:
-            run = run_tree(Random(seed), remember=not options.forget)
+            run = run_tree(Random(seed), remember=not options.forget, across=across)
         except Circle as problem:
             circles += 1
             if circles <= 5:
-                print(f"tree {seed}: {problem}", file=sys.stderr)
+                print(f"tree {seed}{', priority across queues' * across}: {problem}", file=sys.stderr)
             continue
         evictions += run.evictions
         evicting += run.evictions > 0
-    print(f"{options.trees} trees, {evicting} with {evictions} evictions in all, {circles} failed")
+    print(f"{options.trees} trees run twice, {evicting} times with {evictions} evictions in all, {circles} failed")
     return 1 if circles else 0
 
 

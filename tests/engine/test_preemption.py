@@ -38,9 +38,9 @@ EVICTS = QueueRules(
 
 
 @settings(max_examples=300)
-@given(st.integers(0, 2**32))
-def test_every_tree_comes_to_an_end(seed: int) -> None:
-    run_tree(Random(seed))
+@given(st.integers(0, 2**32), st.booleans())
+def test_every_tree_comes_to_an_end(seed: int, across: bool) -> None:
+    run_tree(Random(seed), across=across)
 
 
 def test_without_the_rule_some_trees_go_round_for_ever() -> None:
@@ -53,7 +53,7 @@ def test_without_the_rule_some_trees_go_round_for_ever() -> None:
 def test_the_long_command_counts_and_fails(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--trees", "5", "--seed", "448"]) == 0
     assert main(["--trees", "5", "--seed", "448", "--forget"]) == 1
-    assert "1 failed" in capsys.readouterr().out
+    assert "2 failed" in capsys.readouterr().out
 
 
 @settings(max_examples=200)

@@ -292,4 +292,5 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
     ]
     pools = {"p": PoolView(np.ones(len(fleet), dtype=np.bool_), [("x", first), ("y", ~first)])}
     suspended = frozenset(queues[:1]) if not draw(st.integers(0, 9)) else frozenset()
-    return Snapshot(fleet, pools, QuotaTree(nodes, {}), items, suspended)
+    across = draw(st.sampled_from([frozenset[str](), frozenset({"p"}), frozenset({"p", "q"})]))
+    return Snapshot(fleet, pools, QuotaTree(nodes, {}), items, suspended, across=across)

@@ -1,5 +1,6 @@
 """Jobs: the list, one job with its log, the queue with its reasons, and the form that submits one."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.contrib import messages
@@ -27,7 +28,7 @@ from apps.tenants.queries import tenant_named
 from engine.reasons import Reason
 from rmctl.spec import SpecError, parse_job
 
-from .. import forms, placement_fields, queries
+from .. import forms, group_fields, placement_fields, queries
 from ..context import chosen_tenant, visible_tenants
 from ..pages import choice, known, number, page, page_of, show, text
 
@@ -188,6 +189,7 @@ def explained(actor: Actor, job: Job) -> dict[str, Any] | None:
         "position": found.position,
         "outlook": found.outlook,
         "terms": queries.order_rows(found.outlook),
+        "reach": queries.reach_words(found.outlook),
         "reserved_at": found.reserved_at,
         "tried": tried,
         "suggestions": [item.text.removesuffix(": now") for item in found.suggestions],
@@ -232,7 +234,7 @@ def queue(request: HttpRequest, actor: Actor) -> HttpResponse:
     return show(request, "console/queue/page.html", context, {"queue-list": "console/queue/_list.html"})
 
 
-def _fit(request: HttpRequest, actor: Actor, values: dict[str, str]) -> HttpResponse:
+def _fit(request: HttpRequest, actor: Actor, values: dict[str, str], form: forms.JobForm) -> HttpResponse:
     """How many nodes fit what has been typed so far; nothing is submitted."""
     context: dict[str, Any] = {}
     try:
@@ -246,7 +248,10 @@ def _fit(request: HttpRequest, actor: Actor, values: dict[str, str]) -> HttpResp
     except DomainError as error:
         context["unclear"] = error.errors[0]["message"] if error.errors else error.detail
     except SpecError as error:
-        context["unclear"] = str(error)
+        fault = error.errors[0]
+        groups = form.groups if len(form.groups) > 1 else []
+        of = [f"Group {item.fields['group'].value}: " for item in groups if fault["field"].startswith(item.path)]
+        context["unclear"] = "".join(of) + fault["message"]
     return render(request, "console/jobs/_fit.html", context)
 
 
@@ -259,19 +264,23 @@ def job_submit(request: HttpRequest, actor: Actor) -> HttpResponse:
         for tenant in visible_tenants(request, actor)
         if tenant_policies.tenants.allows(actor, "submit", tenant)
     ]
-    form = forms.job_form(tenants, [pool.name for pool in list_pools(actor)])
-    kind = "script"
-    if request.method == "POST":
+    pools = [pool.name for pool in list_pools(actor)]
+    status = 200
+    if request.method == "POST" and (change := request.POST.get("change")):
+        values = group_fields.changed(request.POST.dict(), change)
+        form = _filled(tenants, pools, values)
+        form.groups[-1].fields["group"].focus = change == "add"
+    elif request.method == "POST":
         values = request.POST.dict()
-        form.fill(values)
-        kind = values.get("kind", "script")
+        form = _filled(tenants, pools, values)
         if request.headers.get("HX-Target") == "job-fit":
-            return _fit(request, actor, values)
+            return _fit(request, actor, values, form)
         try:
             tenant = tenant_named(actor, values.get("tenant"))
             made = commands.submit(actor=actor, tenant=tenant, data=forms.job_data(values))
         except DomainError as error:
-            form.refuse(error, forms.JOB_PATHS)
+            form.refuse(error, forms.job_paths(len(form.groups)))
+            status = 422
         else:
             messages.success(request, f"Job {made.pk} is submitted.")
             return redirect("console:job", job_id=made.pk)
@@ -280,16 +289,20 @@ def job_submit(request: HttpRequest, actor: Actor) -> HttpResponse:
         chosen = chosen_tenant(request, actor)
         if source is not None:
             earlier = _job(actor, source)
-            values = forms.job_values(earlier.spec)
-            form.fill({**values, "tenant": earlier.tenant.slug})
-            kind = values["kind"]
-        elif chosen is not None:
-            form["tenant"].value = chosen.slug
+            form = _filled(tenants, pools, {**forms.job_values(earlier.spec), "tenant": earlier.tenant.slug})
+        else:
+            form = _filled(tenants, pools, {} if chosen is None else {"tenant": chosen.slug})
     context = {
         "crumbs": [{"label": "Jobs", "url": reverse("console:jobs")}, {"label": "Submit a job"}],
         "form": form,
-        "kind": kind,
+        "one": form.groups[0] if len(form.groups) == 1 else None,
         "placement_open": any(form[name].value or form[name].error for name in placement_fields.PATHS),
         "may_submit": bool(tenants),
     }
-    return show(request, "console/jobs/submit.html", context, status=422 if request.method == "POST" else 200)
+    return show(request, "console/jobs/submit.html", context, status=status)
+
+
+def _filled(tenants: Sequence[tuple[str, str]], pools: Sequence[str], values: Mapping[str, str]) -> forms.JobForm:
+    form = forms.job_form(tenants, pools, group_fields.count_of(values))
+    form.fill(values)
+    return form

@@ -75,6 +75,7 @@ def pool_new(request: HttpRequest, actor: Actor) -> HttpResponse:
                 description=form["description"].value.strip(),
                 query=fleet_forms.pool_query(request.POST),
                 backfill=form["backfill"].value,
+                priority_reach=form["priority_reach"].value,
             )
         except DomainError as error:
             form.refuse(error, fleet_forms.POOL_PATHS)
@@ -100,6 +101,7 @@ def pool(request: HttpRequest, actor: Actor, pool_id: int) -> HttpResponse:
                 description=form["description"].value.strip(),
                 query=fleet_forms.pool_query(request.POST),
                 backfill=form["backfill"].value,
+                priority_reach=form["priority_reach"].value,
             )
         except DomainError as error:
             form.refuse(error, fleet_forms.POOL_PATHS)

@@ -125,10 +125,12 @@ def quota(request: HttpRequest, actor: Actor, quota_id: int) -> HttpResponse:
 
 @transaction.atomic
 def _save(actor: Actor, node: QuotaNode, form: QuotaForm, seen: str, rules: dict[str, Any]) -> None:
-    """All or nothing: the limits in one command, the weight and the rules (where they are others) in their own."""
-    limits, weight, changed = form.limits(), weight_of(form), form.rules(rules)
+    """All or nothing: the limits in one command, whatever else is changed each in its own."""
+    limits, weight, highest, changed = form.limits(), weight_of(form), form.highest_priority, form.rules(rules)
     commands.set_limits(actor=actor, node_id=node.pk, limits=limits, seen=seen)
     if weight != node.weight:
         commands.set_weight(actor=actor, node_id=node.pk, weight=weight)
+    if highest != node.highest_priority:
+        commands.set_highest_priority(actor=actor, node_id=node.pk, highest_priority=highest)
     if changed:
         commands.set_rules(actor=actor, node_id=node.pk, rules=changed)

@@ -1,5 +1,6 @@
 """Pools and their flavors: what tenants see and quotas refer to."""
 
+from enum import StrEnum
 from typing import Any
 
 from django.db import IntegrityError, transaction
@@ -9,6 +10,7 @@ from apps.core.errors import Conflict, Invalid
 from apps.events.record import Fact, record
 from apps.tenants.commands import checked_slug
 from engine.backfill import Mode
+from engine.order import Reach
 
 from .. import policies
 from ..models import Flavor, Pool
@@ -35,11 +37,15 @@ def _description(value: str) -> str:
     return value
 
 
-def _backfill(value: str) -> str:
-    known = [mode.value for mode in Mode]
+def _one_of(field: str, value: str, words: type[StrEnum]) -> str:
+    known = [word.value for word in words]
     if value not in known:
-        raise Invalid.field("backfill", f"one of: {', '.join(known)}.", "invalid_choice")
+        raise Invalid.field(field, f"one of: {', '.join(known)}.", "invalid_choice")
     return value
+
+
+def _rules(pool: Pool) -> dict[str, Any]:
+    return {"query": pool.query, "backfill": pool.backfill, "priority_reach": pool.priority_reach}
 
 
 @transaction.atomic
@@ -50,20 +56,22 @@ def create_pool(
     query: dict[str, Any] | None = None,
     description: str = "",
     backfill: str = Mode.EASY.value,
+    priority_reach: str = Reach.WITHIN.value,
 ) -> Pool:
     """Make a pool out of a query over lent nodes. Raises Conflict when the name is taken."""
     policies.pools.require(actor, "create", name)
     values = {
         "query": checked_query("query", query or {}),
         "description": _description(description),
-        "backfill": _backfill(backfill),
+        "backfill": _one_of("backfill", backfill, Mode),
+        "priority_reach": _one_of("priority_reach", priority_reach, Reach),
     }
     try:
         with transaction.atomic():
             pool = Pool.objects.create(name=checked_slug("name", name), **values)
     except IntegrityError:
         raise Conflict(f"There is a pool {name} already.", code="exists") from None
-    _changed(actor, "pool.created", pool, query=pool.query, backfill=pool.backfill)
+    _changed(actor, "pool.created", pool, **_rules(pool))
     return pool
 
 
@@ -75,17 +83,20 @@ def update_pool(
     query: dict[str, Any] | None = None,
     description: str | None = None,
     backfill: str | None = None,
+    priority_reach: str | None = None,
 ) -> Pool:
-    """Change a pool's query, description or backfill; what runs goes on."""
+    """Change a pool's query, description, backfill or how far priority reaches in it; what runs goes on."""
     pool = policies.pools.get(actor, "update", lock=True, pk=pool_id)
     if query is not None:
         pool.query = checked_query("query", query)
     if description is not None:
         pool.description = _description(description)
     if backfill is not None:
-        pool.backfill = _backfill(backfill)
-    pool.save(update_fields=["query", "description", "backfill"])
-    _changed(actor, "pool.changed", pool, query=pool.query, backfill=pool.backfill)
+        pool.backfill = _one_of("backfill", backfill, Mode)
+    if priority_reach is not None:
+        pool.priority_reach = _one_of("priority_reach", priority_reach, Reach)
+    pool.save(update_fields=["query", "description", "backfill", "priority_reach"])
+    _changed(actor, "pool.changed", pool, **_rules(pool))
     return pool
 
 

@@ -15,7 +15,7 @@ from apps.core.errors import FieldError, Invalid
 from apps.core.locks import LockClass, lock_in_transaction
 from apps.events.record import Fact, record
 from apps.execution.models import Bundle
-from apps.jobs.admission import impossible
+from apps.jobs.admission import impossible, too_urgent
 from apps.jobs.commands.submission import equivalence
 from apps.tenants import policies as tenant_policies
 from apps.tenants.models import Secret, Tenant
@@ -156,7 +156,7 @@ def _faults(tenant: Tenant, spec: WorkflowSpec, bundle_follows: bool) -> list[Fi
         except ValueError as error:
             errors.append(FieldError(field=name, message=f"{error}.", code="out_of_range"))
     errors += _unknown_secrets(tenant, spec)
-    errors += slot_faults(tenant, spec) + _impossible_tasks(tenant, spec)
+    errors += slot_faults(tenant, spec) + _too_urgent_tasks(tenant, spec) + _impossible_tasks(tenant, spec)
     for check in FURTHER_CHECKS:
         errors += check(tenant, spec)
     return errors
@@ -185,6 +185,17 @@ def _unknown_secrets(tenant: Tenant, spec: WorkflowSpec) -> list[FieldError]:
 def _listed(references: set[str]) -> str:
     """`secret a, variable b` of references to secrets, variables and connections."""
     return ", ".join(name.replace(":", " ") if ":" in name else f"secret {name}" for name in sorted(references))
+
+
+def _too_urgent_tasks(tenant: Tenant, spec: WorkflowSpec) -> list[FieldError]:
+    """Tasks that name more priority than jobs of the tenant may."""
+    named = [spec.compiled[task.id].base["priority"] for task in spec.tasks]
+    refused = {priority: too_urgent(tenant, priority) for priority in set(named)}
+    return [
+        FieldError(**{**fault, "field": f"tasks[{position}].priority"})
+        for position, priority in enumerate(named)
+        for fault in refused[priority]
+    ]
 
 
 def _impossible_tasks(tenant: Tenant, spec: WorkflowSpec) -> list[FieldError]:
