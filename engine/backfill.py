@@ -11,11 +11,13 @@ from bisect import bisect_right, insort
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 from engine.fleet import Fleet, Nodes
-from engine.placement import Groups, Member, Placed, place_gang
-from engine.profile import STEPS, Places, Profile, placed_at, thinned
+from engine.kept import Kept
+from engine.placement import Groups, Member, Placed, find_places
+from engine.profile import STEPS, Places, Profile, Slot, placed_at, thinned
 from engine.quota import FlavorResource, QuotaTree
 
 # The least that a job is planned for (seconds).
@@ -65,7 +67,8 @@ class Plan:
     `modes` has the pools whose mode is another than `mode`. `running` may be a function, which is called once
     somebody has to wait; durations are not looked at before that either. `points` is the order inside a queue
     (engine.order), larger first; a job without points has its priority. A job without a duration is taken to
-    run for ever. Where nobody is `told` of reserved starts, they are made only once somebody could go ahead.
+    run for ever. Where nobody is `told` of reserved starts, they are made only once somebody could go ahead. `kept`
+    are the places that were reserved before for jobs of several groups.
     """
 
     mode: Mode = Mode.EASY
@@ -75,6 +78,7 @@ class Plan:
     depth: int = 100
     modes: Mapping[str, Mode] = field(default_factory=dict)
     told: bool = True
+    kept: Mapping[int, Kept] = field(default_factory=dict)
 
     def expected(self) -> Sequence[Running]:
         """Those that run."""
@@ -86,8 +90,9 @@ class Plan:
 
 
 class Option(NamedTuple):
-    """One choice of flavors that a job could have: what it would be charged, and the nodes."""
+    """One choice of flavors that a job could have: its name, what the job would be charged, and the nodes."""
 
+    name: str
     charge: Charge
     nodes: Nodes
 
@@ -183,6 +188,14 @@ class Backfill:
         self.settle()
         return {one.job: one.start for one in self.reservations}
 
+    def places(self) -> dict[int, Kept]:
+        """Where the jobs of several groups are to be whose starts were reserved up to now."""
+        return {
+            one.job: Kept(one.option.name, one.members)
+            for one in self.reservations
+            if one.members and len(one.groups) > 1
+        }
+
     def settle(self) -> None:
         """Reserve starts for those that have had to wait up to now."""
         waiting, self._waiting = self._waiting, []
@@ -199,11 +212,16 @@ class Backfill:
         mode, duration = self.plan.modes.get(item.pool, self.plan.mode), self.plan.duration(job)
         # The head of a queue that lacks quota keeps no nodes from others; in a full schedule it has its place.
         reserve = self._for_quota if wait == Wait.QUOTA and mode == Mode.EASY else self._for_room
-        options = (reserve(job, queue, groups, option, duration) for option in self._options(item))
-        found = [one for one in options if one is not None]
-        if not found:
+        found: tuple[Slot, Option] | None = None
+        for option in self._options(item):
+            slot = reserve(job, queue, groups, option, duration, inf if found is None else found[0].start)
+            if slot is not None:
+                found = slot, option
+        if found is None:
             return
-        best = min(found, key=lambda one: one.start)
+        slot, option = found
+        tree = self._tree_at(slot.start).copy()
+        best = Reservation(job, slot.start, duration, groups, option, queue, slot.members, tree)
         best.tree.add(queue, best.option.charge)
         if best.members:
             self._profiled().reserve(best.places, best.start, best.start + duration)
@@ -214,23 +232,25 @@ class Backfill:
         self._heads.add(head)
         self._charge_trees(queue, best.option.charge, best.start, best.start + duration)
 
-    def _for_room(self, job: int, queue: int, groups: Groups, option: Option, duration: float) -> Reservation | None:
+    def _for_room(
+        self, job: int, queue: int, groups: Groups, option: Option, duration: float, before: float
+    ) -> Slot | None:
         def accept(at: float) -> bool:
             return self._quota_lasts(queue, option.charge, at, duration)
 
-        slot = self._profiled().earliest(groups, duration, allowed=option.nodes, accept=accept)
-        if slot is None or slot.start <= self.now:
-            return None
-        return Reservation(
-            job, slot.start, duration, groups, option, queue, slot.members, self._tree_at(slot.start).copy()
+        kept = self.plan.kept.get(job)
+        members = kept.members if kept is not None and kept.choice == option.name else ()
+        slot = self._profiled().earliest(
+            groups, duration, allowed=option.nodes, accept=accept, kept=members, before=before
         )
+        return None if slot is None or slot.start <= self.now else slot
 
-    def _for_quota(self, job: int, queue: int, groups: Groups, option: Option, duration: float) -> Reservation | None:
+    def _for_quota(
+        self, job: int, queue: int, groups: Groups, option: Option, duration: float, before: float
+    ) -> Slot | None:
         moments = thinned(sorted({item.end for item in self._running if item.end > self.now}), STEPS)
         start = _first(moments, lambda at: self._quota_lasts(queue, option.charge, at, duration))
-        if start is None:
-            return None
-        return Reservation(job, start, duration, groups, option, queue, (), self._tree_at(start).copy())
+        return None if start is None or start >= before else Slot(start, ())
 
     def _quota_lasts(self, queue: int, charge: Charge, at: float, duration: float) -> bool:
         """Whether quota allows a start then, and still does when the reserved starts after it come."""
@@ -299,10 +319,9 @@ class Backfill:
                 return one
         if self._profile is None or self._profile.fits(placed_at(groups, placed.members), self.now, duration):
             return placed
-        beside = place_gang(
-            self._profile.fleet(self.now, duration, within=self._fleet), groups, allowed=option.nodes, feasible=True
-        )
-        if isinstance(beside, Placed) and self._profile.suits(placed_at(groups, beside.members), self.now, duration):
+        room = self._profile.fleet(self.now, duration, within=self._fleet)
+        beside = find_places(room, groups, option.nodes)
+        if beside is not None and self._profile.suits(placed_at(groups, beside.members), self.now, duration):
             return beside
         return self._moved_aside(placed_at(groups, placed.members), duration, ahead) or placed
 
@@ -322,9 +341,9 @@ class Backfill:
             done = 0
             for one in roomy:
                 free = profile.fleet(one.start, one.duration)
-                placed = place_gang(free, one.groups, allowed=one.option.nodes, feasible=True)
-                others = placed_at(one.groups, placed.members) if isinstance(placed, Placed) else []
-                if not isinstance(placed, Placed) or not profile.suits(others, one.start, one.duration):
+                placed = find_places(free, one.groups, one.option.nodes)
+                others = placed_at(one.groups, placed.members) if placed is not None else []
+                if placed is None or not profile.suits(others, one.start, one.duration):
                     obstacle = one
                     break
                 one.members, done = placed.members, done + 1

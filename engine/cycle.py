@@ -98,11 +98,14 @@ class _Cycle:
         return self._told()
 
     def _told(self) -> list[Verdict]:
-        """The verdicts, with the starts that are reserved if people are told of them."""
-        if self.backfill is None or not self.backfill.plan.told:
+        """The verdicts, with the starts that are reserved if people are told of them, and the places to be kept."""
+        if self.backfill is None:
             return self.verdicts
-        starts = self.backfill.starts()
-        return [item._replace(reserved=starts.get(item.job)) for item in self.verdicts] if starts else self.verdicts
+        starts = self.backfill.starts() if self.backfill.plan.told else {}
+        places = self.backfill.places()
+        if not starts and not places:
+            return self.verdicts
+        return [item._replace(reserved=starts.get(item.job), kept=places.get(item.job)) for item in self.verdicts]
 
     def _peculiar(self, items: Sequence[Candidate]) -> bool:
         """Whether some of a queue's jobs may fare otherwise than those that ask for the same."""

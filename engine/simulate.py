@@ -17,6 +17,7 @@ from engine.budgets import Limit, Spending
 from engine.cycle import decide
 from engine.estimates import Estimate, History
 from engine.fleet import Fleet, Mask
+from engine.kept import Kept
 from engine.order import OrderPolicy, next_change, points
 from engine.placement import Member, take_members
 from engine.preemption import yielding
@@ -160,6 +161,7 @@ class Simulation:
         policy: QueuePolicy,
         start: float,
         started: Iterable[Started] = (),
+        kept: Mapping[int, Kept] | None = None,
         changes: Iterable[Change] = (),
         history: History | None = None,
         suspended: frozenset[int] = frozenset(),
@@ -168,7 +170,8 @@ class Simulation:
         watch: "Callable[[Simulation, Sequence[Verdict]], None] | None" = None,
         told: bool = False,
     ) -> None:
-        """`watch` is called with the verdicts of every pass, which have the reserved starts if these are `told`."""
+        """`kept` are places that are reserved when it begins (engine.kept). `watch` is called with the verdicts of
+        every pass, which have the reserved starts if these are `told`."""
         self.now, self.policy, self.history = start, policy, history or History()
         self.fleet, self.pools, self.tree, self.suspended = fleet.fork(), pools, tree.copy(), suspended
         self.records: dict[int, Record] = {}
@@ -187,6 +190,7 @@ class Simulation:
         self._tries: dict[int, int] = {}
         self._pairs: list[tuple[Hashable, Hashable]] = []
         self._claims: set[int] = set()
+        self._kept = dict(kept or {})
         # Cancelled before they came.
         self._cancelled: set[int] = set()
         self._number = count()
@@ -343,6 +347,8 @@ class Simulation:
                     moved = True
                 elif verdict.outcome == "preempt":
                     moved = self._preempt(verdict) or moved
+                elif verdict.kept is not None:
+                    self._kept[verdict.job] = verdict.kept
             if self._watch is not None:
                 self._watch(self, verdicts)
             if not moved or self._exhausted(verdicts):
@@ -377,6 +383,7 @@ class Simulation:
         charge = charge_of(item, verdict.flavor, verdict.flavors)
         self.tree.add(item.queue, charge)
         self._claims.discard(item.job)
+        self._kept.pop(item.job, None)
         self._begin(Started(job, self.now, verdict.flavor, verdict.members, usage=charge))
 
     def _preempt(self, verdict: Verdict) -> bool:
@@ -426,6 +433,7 @@ class Simulation:
             points=self._points(candidates),
             depth=self.policy.depth,
             told=self._told,
+            kept=self._kept,
         )
 
     def _points(self, candidates: Sequence[Candidate]) -> Mapping[int, float]:
