@@ -152,6 +152,8 @@ class Backfill:
         self._tries = 0
         # Quota as it will be at times that were asked for, ascending; kept true when something is granted or reserved.
         self._trees: list[tuple[float, QuotaTree]] = []
+        # Who was in the way of a single member that would have been somewhere for so many seconds.
+        self._in_the_way: dict[Hashable, tuple[float, Reservation]] = {}
 
     @property
     def _running(self) -> list[Running]:
@@ -317,6 +319,23 @@ class Backfill:
         for one in ahead:
             if one.tree.fits(queue, option.charge) is not None:
                 return one
+        if self._profile is None:
+            return placed
+        # Those who ask for the same and would be there for longer are in the way, too: what is free only shrinks.
+        alone = len(groups) == 1 and groups[0][1] == 1 and groups[0][0].bonds is None
+        question = (groups[0][0], placed.members, id(option.nodes)) if alone else None
+        known = self._in_the_way.get(question)
+        if known is not None and known[0] <= duration:
+            return known[1]
+        outcome = self._beside(groups, option, placed, duration, ahead)
+        if question is not None and isinstance(outcome, Reservation):
+            self._in_the_way[question] = duration, outcome
+        return outcome
+
+    def _beside(
+        self, groups: Groups, option: Option, placed: Placed, duration: float, ahead: Sequence[Reservation]
+    ) -> Placed | Reservation:
+        """Where there is room for so long beside the reserved starts, or one that would be delayed."""
         if self._profile is None or self._profile.fits(placed_at(groups, placed.members), self.now, duration):
             return placed
         room = self._profile.fleet(self.now, duration, within=self._fleet)
@@ -352,6 +371,7 @@ class Backfill:
         else:
             obstacle, done = roomy[0], 0
         if obstacle is None:
+            self._in_the_way.clear()
             return None
         for one in roomy[:done]:
             profile.release(one.places, one.start, one.start + one.duration)
@@ -379,6 +399,7 @@ class Backfill:
         """Victims make room for a job: what they hold comes back when that job will have ended."""
         self.settle()
         self._trees.clear()
+        self._in_the_way.clear()
         end = self.now + self.plan.duration(job)
         gone = set(victims)
         self._known = sorted(

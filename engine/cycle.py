@@ -8,6 +8,7 @@ fails again: every refusal is remembered by what was asked, and thousands of equ
 
 from collections.abc import Sequence
 from itertools import count, repeat
+from math import inf
 
 from engine.backfill import Wait
 from engine.choices import Choice
@@ -215,8 +216,8 @@ class _Cycle:
 
     def _known(self, item: Candidate, likeness: Likeness) -> Told | None:
         """Why the job cannot start if that is known before its turn: from others, or as its queue lacks the quota."""
-        if likeness.held is not None and (held := likeness.held.get(self.durations.get(item.job))) is not None:
-            return held
+        if likeness.held is not None and likeness.held[0] <= self.durations.get(item.job, inf):
+            return likeness.held[1]
         if not self.offers.flavors.get(item.pool):
             return None
         refusal: Told | None = self.offers.refused_with_room(item, likeness)
@@ -229,8 +230,7 @@ class _Cycle:
 
     def _remember(self, item: Candidate, likeness: Likeness, refusal: Told) -> None:
         if refusal.held:
-            likeness.held = likeness.held or {}
-            likeness.held[self.durations.get(item.job)] = refusal
+            likeness.held = self.durations.get(item.job, inf), refusal
         elif item.equivalence is not None and refusal.reason not in _ITS_OWN:
             likeness.refusal = refusal
 

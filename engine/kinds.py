@@ -32,12 +32,13 @@ class Kind:
 class Likeness:
     """Jobs of one queue that ask for the same: why those before were refused.
 
-    Whether a job may go ahead of reserved starts depends on how long it runs, so `held` is by that.
+    Whether a job may go ahead of reserved starts depends on how long it runs: `held` is for those that run for at
+    least so many seconds.
     """
 
     kind: Kind
     refusal: Told | None = None
-    held: dict[float | None, Told] | None = None
+    held: tuple[float, Told] | None = None
     room: Room | None = None
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from engine.backfill import Mode, Plan, Running
 from engine.budgets import Limit, Spending
+from engine.chances import Chances
 from engine.cycle import decide
 from engine.estimates import Estimate, History
 from engine.fleet import Fleet, Mask
@@ -191,6 +192,9 @@ class Simulation:
         self._pairs: list[tuple[Hashable, Hashable]] = []
         self._claims: set[int] = set()
         self._kept = dict(kept or {})
+        self._chances = Chances()
+        # Whether decisions were left out that could have changed nothing but the words of refusals.
+        self._silent = False
         # Cancelled before they came.
         self._cancelled: set[int] = set()
         self._number = count()
@@ -218,6 +222,8 @@ class Simulation:
                 self._decide()
                 self._look_again()
                 self._await_period()
+        if self._silent and self.waiting:
+            self._tell(decide(self.snapshot(), now=self.now))
         return self.records
 
     def _await_period(self) -> None:
@@ -270,6 +276,7 @@ class Simulation:
     def _queue(self, job: Job) -> None:
         number = job.candidate.job
         self.waiting[number] = job
+        self._chances.note(job.candidate)
         self.estimates[number] = job.estimate or self.history.estimate(job.keys, job.limit)
 
     def _begin(self, started: Started) -> None:
@@ -338,6 +345,9 @@ class Simulation:
         if terms is not None and terms.now is not None:
             self.fleet.terms, self.fleet.capacity_answer = terms.at(self.now, terms.left), None
         for _ in range(PASSES_MAX):
+            if self._hopeless():
+                self._silent = True
+                return
             verdicts = decide(self.snapshot(), now=self.now)
             self.decisions += 1
             moved = False
@@ -353,9 +363,23 @@ class Simulation:
                 self._watch(self, verdicts)
             if not moved or self._exhausted(verdicts):
                 break
+        self._tell(verdicts)
+
+    def _tell(self, verdicts: Sequence[Verdict]) -> None:
+        """Note why jobs wait."""
+        self._silent = False
         for verdict in verdicts:
             if verdict.outcome != "grant":
                 self.records[verdict.job].verdict = verdict
+
+    def _hopeless(self) -> bool:
+        """Whether it is certain that nobody can start, so that nothing has to be decided, and nobody is to be told."""
+        if self._watch is not None or self._evicts():
+            return False
+        if self._chances.any(self.fleet, self.tree, self.pools, self.waiting, self.suspended):
+            return False
+        self._expect_ends()
+        return True
 
     def _exhausted(self, verdicts: Sequence[Verdict]) -> bool:
         """Whether another pass would certainly grant nothing: room and quota only shrank in this one, so whoever found
@@ -419,12 +443,16 @@ class Simulation:
             allowances=self.spending.allowances(self.now),
         )
 
-    def _plan(self, candidates: Sequence[Candidate]) -> Plan:
+    def _expect_ends(self) -> None:
+        """Those that run for longer than was expected are expected to end later."""
         for live in self._live.values():
             if live.plan.end <= self.now:
                 elapsed = self.now - live.since
                 later = self.history.estimate(live.job.keys, live.job.limit, elapsed=elapsed)
                 live.plan = replace(live.plan, end=max(live.since + later.p90, self.now + 1.0))
+
+    def _plan(self, candidates: Sequence[Candidate]) -> Plan:
+        self._expect_ends()
         return Plan(
             mode=self.policy.mode,
             modes=self.policy.modes,
