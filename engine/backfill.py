@@ -11,6 +11,7 @@ from bisect import bisect_right, insort
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import chain
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -103,7 +104,8 @@ if TYPE_CHECKING:  # The snapshot has the plan in it.
 
 @dataclass(slots=True)
 class Reservation:
-    """A start that is kept for a job. `tree` is the quota at that time, the job's own charge included.
+    """A start that is kept for a job. `tree` is the quota at that time, all charges included; those that start then
+    have it in common.
 
     Without members it waits for quota alone: which nodes it gets is seen when it has that.
     """
@@ -145,6 +147,8 @@ class Backfill:
         self._fleet, self._tree = fleet, tree
         # Those that run, by their ends; until somebody has to wait, only what this cycle has granted.
         self._known: list[Running] | None = None
+        # Their ends, as far as they are kept apart; made when it is asked for.
+        self._ends: list[float] | None = None
         self._granted: list[tuple[int, int, Charge, Places]] = []
         self._profile: Profile | None = None
         # Who has a reserved start, or will never have one.
@@ -152,6 +156,9 @@ class Backfill:
         self._tries = 0
         # Quota as it will be at times that were asked for, ascending; kept true when something is granted or reserved.
         self._trees: list[tuple[float, QuotaTree]] = []
+        self._known_trees: dict[float, QuotaTree] = {}
+        # Those of reservations that were made before somebody was evicted.
+        self._before_evictions: list[tuple[float, QuotaTree]] = []
         # Who was in the way of a single member that would have been somewhere for so many seconds.
         self._in_the_way: dict[Hashable, tuple[float, Reservation]] = {}
 
@@ -222,14 +229,10 @@ class Backfill:
         if found is None:
             return
         slot, option = found
-        tree = self._tree_at(slot.start).copy()
+        tree = self._tree_at(slot.start)
         best = Reservation(job, slot.start, duration, groups, option, queue, slot.members, tree)
-        best.tree.add(queue, best.option.charge)
         if best.members:
             self._profiled().reserve(best.places, best.start, best.start + duration)
-        for other in self.reservations:
-            if best.start <= other.start < best.start + duration:
-                other.tree.add(queue, best.option.charge)
         self.reservations.append(best)
         self._heads.add(head)
         self._charge_trees(queue, best.option.charge, best.start, best.start + duration)
@@ -250,8 +253,9 @@ class Backfill:
     def _for_quota(
         self, job: int, queue: int, groups: Groups, option: Option, duration: float, before: float
     ) -> Slot | None:
-        moments = thinned(sorted({item.end for item in self._running if item.end > self.now}), STEPS)
-        start = _first(moments, lambda at: self._quota_lasts(queue, option.charge, at, duration))
+        if self._ends is None:
+            self._ends = thinned(sorted({item.end for item in self._running if item.end > self.now}), STEPS)
+        start = _first(self._ends, lambda at: self._quota_lasts(queue, option.charge, at, duration))
         return None if start is None or start >= before else Slot(start, ())
 
     def _quota_lasts(self, queue: int, charge: Charge, at: float, duration: float) -> bool:
@@ -268,10 +272,11 @@ class Backfill:
 
         It is made from the latest one before that is known, as most of the work is in what ends between.
         """
+        known = self._known_trees.get(at)
+        if known is not None:
+            return known
         place = bisect_right(self._trees, at, key=_time)
         before, tree = self._trees[place - 1] if place else (float("-inf"), self._tree)
-        if before == at:
-            return tree
         tree = tree.copy()
         running = self._running
         ended: dict[int, dict[FlavorResource, int]] = {}
@@ -288,10 +293,11 @@ class Backfill:
             elif was and not will:
                 tree.remove(one.queue, one.option.charge)
         self._trees.insert(place, (at, tree))
+        self._known_trees[at] = tree
         return tree
 
     def _charge_trees(self, queue: int, charge: Charge, start: float, end: float) -> None:
-        for at, tree in self._trees:
+        for at, tree in chain(self._trees, self._before_evictions):
             if start <= at < end:
                 tree.add(queue, charge)
 
@@ -387,18 +393,20 @@ class Backfill:
             self._granted.append((job, queue, charge, places))
             return
         end = self.now + self.plan.duration(job)
+        self._ends = None
         self._charge_trees(queue, charge, float("-inf"), end)
         insort(self._known, Running(job, queue, end, charge, places), key=_end)
-        for one in self.reservations:
-            if one.start < end:
-                one.tree.add(queue, charge)
         if self._profile is not None:
             self._profile.reserve(places, self.now, end)
 
     def evict(self, victims: Sequence[Hashable], job: int) -> None:
         """Victims make room for a job: what they hold comes back when that job will have ended."""
         self.settle()
+        starts = {one.start for one in self.reservations}
+        self._before_evictions += [(at, tree) for at, tree in self._trees if at in starts]
         self._trees.clear()
+        self._known_trees.clear()
+        self._ends = None
         self._in_the_way.clear()
         end = self.now + self.plan.duration(job)
         gone = set(victims)

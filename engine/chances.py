@@ -54,7 +54,7 @@ class Chances:
                 if found[list(rows)].any(axis=1).all():
                     return True
                 continue
-            for place in np.flatnonzero(found[rows[0]]):
+            for place in np.flatnonzero(found[rows[0]]).tolist():
                 flavor = pools[item.pool].flavors[place][0]
                 if tree.fits(item.queue, charge_of(item, flavor)) is None:
                     return True
@@ -71,7 +71,8 @@ class Chances:
         for share in np.unique(milli[cards > 0]):
             asking = np.flatnonzero((milli == share) & (cards > 0))
             room[asking] &= cards_with(fleet, int(share)) >= cards[asking, np.newaxis]
-        return room.astype(np.float32)
+        counted: npt.NDArray[np.float32] = room.astype(np.float32)
+        return counted
 
     def _learn(self, fleet: Fleet) -> None:
         self._static = fleet.static_answers
