@@ -11,11 +11,14 @@ from bisect import bisect_right, insort
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import chain
+from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 from engine.fleet import Fleet, Nodes
-from engine.placement import Groups, Member, Placed, place_gang
-from engine.profile import STEPS, Places, Profile, placed_at, thinned
+from engine.kept import Kept
+from engine.placement import Groups, Member, Placed, find_places
+from engine.profile import STEPS, Places, Profile, Slot, placed_at, thinned
 from engine.quota import FlavorResource, QuotaTree
 
 # The least that a job is planned for (seconds).
@@ -65,7 +68,8 @@ class Plan:
     `modes` has the pools whose mode is another than `mode`. `running` may be a function, which is called once
     somebody has to wait; durations are not looked at before that either. `points` is the order inside a queue
     (engine.order), larger first; a job without points has its priority. A job without a duration is taken to
-    run for ever. Where nobody is `told` of reserved starts, they are made only once somebody could go ahead.
+    run for ever. Where nobody is `told` of reserved starts, they are made only once somebody could go ahead. `kept`
+    are the places that were reserved before for jobs of several groups.
     """
 
     mode: Mode = Mode.EASY
@@ -75,6 +79,7 @@ class Plan:
     depth: int = 100
     modes: Mapping[str, Mode] = field(default_factory=dict)
     told: bool = True
+    kept: Mapping[int, Kept] = field(default_factory=dict)
 
     def expected(self) -> Sequence[Running]:
         """Those that run."""
@@ -86,8 +91,9 @@ class Plan:
 
 
 class Option(NamedTuple):
-    """One choice of flavors that a job could have: what it would be charged, and the nodes."""
+    """One choice of flavors that a job could have: its name, what the job would be charged, and the nodes."""
 
+    name: str
     charge: Charge
     nodes: Nodes
 
@@ -98,7 +104,8 @@ if TYPE_CHECKING:  # The snapshot has the plan in it.
 
 @dataclass(slots=True)
 class Reservation:
-    """A start that is kept for a job. `tree` is the quota at that time, the job's own charge included.
+    """A start that is kept for a job. `tree` is the quota at that time, all charges included; those that start then
+    have it in common.
 
     Without members it waits for quota alone: which nodes it gets is seen when it has that.
     """
@@ -140,6 +147,8 @@ class Backfill:
         self._fleet, self._tree = fleet, tree
         # Those that run, by their ends; until somebody has to wait, only what this cycle has granted.
         self._known: list[Running] | None = None
+        # Their ends, as far as they are kept apart; made when it is asked for.
+        self._ends: list[float] | None = None
         self._granted: list[tuple[int, int, Charge, Places]] = []
         self._profile: Profile | None = None
         # Who has a reserved start, or will never have one.
@@ -147,6 +156,11 @@ class Backfill:
         self._tries = 0
         # Quota as it will be at times that were asked for, ascending; kept true when something is granted or reserved.
         self._trees: list[tuple[float, QuotaTree]] = []
+        self._known_trees: dict[float, QuotaTree] = {}
+        # Those of reservations that were made before somebody was evicted.
+        self._before_evictions: list[tuple[float, QuotaTree]] = []
+        # Who was in the way of a single member that would have been somewhere for so many seconds.
+        self._in_the_way: dict[Hashable, tuple[float, Reservation]] = {}
 
     @property
     def _running(self) -> list[Running]:
@@ -183,6 +197,14 @@ class Backfill:
         self.settle()
         return {one.job: one.start for one in self.reservations}
 
+    def places(self) -> dict[int, Kept]:
+        """Where the jobs of several groups are to be whose starts were reserved up to now."""
+        return {
+            one.job: Kept(one.option.name, one.members)
+            for one in self.reservations
+            if one.members and len(one.groups) > 1
+        }
+
     def settle(self) -> None:
         """Reserve starts for those that have had to wait up to now."""
         waiting, self._waiting = self._waiting, []
@@ -199,38 +221,42 @@ class Backfill:
         mode, duration = self.plan.modes.get(item.pool, self.plan.mode), self.plan.duration(job)
         # The head of a queue that lacks quota keeps no nodes from others; in a full schedule it has its place.
         reserve = self._for_quota if wait == Wait.QUOTA and mode == Mode.EASY else self._for_room
-        options = (reserve(job, queue, groups, option, duration) for option in self._options(item))
-        found = [one for one in options if one is not None]
-        if not found:
+        found: tuple[Slot, Option] | None = None
+        for option in self._options(item):
+            slot = reserve(job, queue, groups, option, duration, inf if found is None else found[0].start)
+            if slot is not None:
+                found = slot, option
+        if found is None:
             return
-        best = min(found, key=lambda one: one.start)
-        best.tree.add(queue, best.option.charge)
+        slot, option = found
+        tree = self._tree_at(slot.start)
+        best = Reservation(job, slot.start, duration, groups, option, queue, slot.members, tree)
         if best.members:
             self._profiled().reserve(best.places, best.start, best.start + duration)
-        for other in self.reservations:
-            if best.start <= other.start < best.start + duration:
-                other.tree.add(queue, best.option.charge)
         self.reservations.append(best)
         self._heads.add(head)
         self._charge_trees(queue, best.option.charge, best.start, best.start + duration)
 
-    def _for_room(self, job: int, queue: int, groups: Groups, option: Option, duration: float) -> Reservation | None:
+    def _for_room(
+        self, job: int, queue: int, groups: Groups, option: Option, duration: float, before: float
+    ) -> Slot | None:
         def accept(at: float) -> bool:
             return self._quota_lasts(queue, option.charge, at, duration)
 
-        slot = self._profiled().earliest(groups, duration, allowed=option.nodes, accept=accept)
-        if slot is None or slot.start <= self.now:
-            return None
-        return Reservation(
-            job, slot.start, duration, groups, option, queue, slot.members, self._tree_at(slot.start).copy()
+        kept = self.plan.kept.get(job)
+        members = kept.members if kept is not None and kept.choice == option.name else ()
+        slot = self._profiled().earliest(
+            groups, duration, allowed=option.nodes, accept=accept, kept=members, before=before
         )
+        return None if slot is None or slot.start <= self.now else slot
 
-    def _for_quota(self, job: int, queue: int, groups: Groups, option: Option, duration: float) -> Reservation | None:
-        moments = thinned(sorted({item.end for item in self._running if item.end > self.now}), STEPS)
-        start = _first(moments, lambda at: self._quota_lasts(queue, option.charge, at, duration))
-        if start is None:
-            return None
-        return Reservation(job, start, duration, groups, option, queue, (), self._tree_at(start).copy())
+    def _for_quota(
+        self, job: int, queue: int, groups: Groups, option: Option, duration: float, before: float
+    ) -> Slot | None:
+        if self._ends is None:
+            self._ends = thinned(sorted({item.end for item in self._running if item.end > self.now}), STEPS)
+        start = _first(self._ends, lambda at: self._quota_lasts(queue, option.charge, at, duration))
+        return None if start is None or start >= before else Slot(start, ())
 
     def _quota_lasts(self, queue: int, charge: Charge, at: float, duration: float) -> bool:
         """Whether quota allows a start then, and still does when the reserved starts after it come."""
@@ -246,10 +272,11 @@ class Backfill:
 
         It is made from the latest one before that is known, as most of the work is in what ends between.
         """
+        known = self._known_trees.get(at)
+        if known is not None:
+            return known
         place = bisect_right(self._trees, at, key=_time)
         before, tree = self._trees[place - 1] if place else (float("-inf"), self._tree)
-        if before == at:
-            return tree
         tree = tree.copy()
         running = self._running
         ended: dict[int, dict[FlavorResource, int]] = {}
@@ -266,10 +293,11 @@ class Backfill:
             elif was and not will:
                 tree.remove(one.queue, one.option.charge)
         self._trees.insert(place, (at, tree))
+        self._known_trees[at] = tree
         return tree
 
     def _charge_trees(self, queue: int, charge: Charge, start: float, end: float) -> None:
-        for at, tree in self._trees:
+        for at, tree in chain(self._trees, self._before_evictions):
             if start <= at < end:
                 tree.add(queue, charge)
 
@@ -297,12 +325,28 @@ class Backfill:
         for one in ahead:
             if one.tree.fits(queue, option.charge) is not None:
                 return one
+        if self._profile is None:
+            return placed
+        # Those who ask for the same and would be there for longer are in the way, too: what is free only shrinks.
+        alone = len(groups) == 1 and groups[0][1] == 1 and groups[0][0].bonds is None
+        question = (groups[0][0], placed.members, id(option.nodes)) if alone else None
+        known = self._in_the_way.get(question)
+        if known is not None and known[0] <= duration:
+            return known[1]
+        outcome = self._beside(groups, option, placed, duration, ahead)
+        if question is not None and isinstance(outcome, Reservation):
+            self._in_the_way[question] = duration, outcome
+        return outcome
+
+    def _beside(
+        self, groups: Groups, option: Option, placed: Placed, duration: float, ahead: Sequence[Reservation]
+    ) -> Placed | Reservation:
+        """Where there is room for so long beside the reserved starts, or one that would be delayed."""
         if self._profile is None or self._profile.fits(placed_at(groups, placed.members), self.now, duration):
             return placed
-        beside = place_gang(
-            self._profile.fleet(self.now, duration, within=self._fleet), groups, allowed=option.nodes, feasible=True
-        )
-        if isinstance(beside, Placed) and self._profile.suits(placed_at(groups, beside.members), self.now, duration):
+        room = self._profile.fleet(self.now, duration, within=self._fleet)
+        beside = find_places(room, groups, option.nodes)
+        if beside is not None and self._profile.suits(placed_at(groups, beside.members), self.now, duration):
             return beside
         return self._moved_aside(placed_at(groups, placed.members), duration, ahead) or placed
 
@@ -322,9 +366,9 @@ class Backfill:
             done = 0
             for one in roomy:
                 free = profile.fleet(one.start, one.duration)
-                placed = place_gang(free, one.groups, allowed=one.option.nodes, feasible=True)
-                others = placed_at(one.groups, placed.members) if isinstance(placed, Placed) else []
-                if not isinstance(placed, Placed) or not profile.suits(others, one.start, one.duration):
+                placed = find_places(free, one.groups, one.option.nodes)
+                others = placed_at(one.groups, placed.members) if placed is not None else []
+                if placed is None or not profile.suits(others, one.start, one.duration):
                     obstacle = one
                     break
                 one.members, done = placed.members, done + 1
@@ -333,6 +377,7 @@ class Backfill:
         else:
             obstacle, done = roomy[0], 0
         if obstacle is None:
+            self._in_the_way.clear()
             return None
         for one in roomy[:done]:
             profile.release(one.places, one.start, one.start + one.duration)
@@ -348,18 +393,21 @@ class Backfill:
             self._granted.append((job, queue, charge, places))
             return
         end = self.now + self.plan.duration(job)
+        self._ends = None
         self._charge_trees(queue, charge, float("-inf"), end)
         insort(self._known, Running(job, queue, end, charge, places), key=_end)
-        for one in self.reservations:
-            if one.start < end:
-                one.tree.add(queue, charge)
         if self._profile is not None:
             self._profile.reserve(places, self.now, end)
 
     def evict(self, victims: Sequence[Hashable], job: int) -> None:
         """Victims make room for a job: what they hold comes back when that job will have ended."""
         self.settle()
+        starts = {one.start for one in self.reservations}
+        self._before_evictions += [(at, tree) for at, tree in self._trees if at in starts]
         self._trees.clear()
+        self._known_trees.clear()
+        self._ends = None
+        self._in_the_way.clear()
         end = self.now + self.plan.duration(job)
         gone = set(victims)
         self._known = sorted(

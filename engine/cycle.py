@@ -9,6 +9,7 @@ fails again: every refusal is remembered by what was asked, and thousands of equ
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import count, repeat
+from math import inf
 
 from engine.backfill import Wait
 from engine.choices import Choice
@@ -100,11 +101,14 @@ class _Cycle:
         return self._told()
 
     def _told(self) -> list[Verdict]:
-        """The verdicts, with the starts that are reserved if people are told of them."""
-        if self.backfill is None or not self.backfill.plan.told:
+        """The verdicts, with the starts that are reserved if people are told of them, and the places to be kept."""
+        if self.backfill is None:
             return self.verdicts
-        starts = self.backfill.starts()
-        return [item._replace(reserved=starts.get(item.job)) for item in self.verdicts] if starts else self.verdicts
+        starts = self.backfill.starts() if self.backfill.plan.told else {}
+        places = self.backfill.places()
+        if not starts and not places:
+            return self.verdicts
+        return [item._replace(reserved=starts.get(item.job), kept=places.get(item.job)) for item in self.verdicts]
 
     def _peculiar(self, items: Sequence[Candidate]) -> bool:
         """Whether some of a queue's jobs may fare otherwise than those that ask for the same."""
@@ -229,8 +233,8 @@ class _Cycle:
 
     def _known(self, item: Candidate, likeness: Likeness) -> Told | None:
         """Why the job cannot start if that is known before its turn: from others, or as its queue lacks the quota."""
-        if likeness.held is not None and (held := likeness.held.get(self.durations.get(item.job))) is not None:
-            return held
+        if likeness.held is not None and likeness.held[0] <= self.durations.get(item.job, inf):
+            return likeness.held[1]
         if not self.offers.flavors.get(item.pool):
             return None
         refusal: Told | None = self.offers.refused_with_room(item, likeness)
@@ -243,8 +247,7 @@ class _Cycle:
 
     def _remember(self, item: Candidate, likeness: Likeness, refusal: Told) -> None:
         if refusal.held:
-            likeness.held = likeness.held or {}
-            likeness.held[self.durations.get(item.job)] = refusal
+            likeness.held = self.durations.get(item.job, inf), refusal
         elif item.equivalence is not None and refusal.reason not in _ITS_OWN:
             likeness.refusal = refusal
 

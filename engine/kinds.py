@@ -1,6 +1,6 @@
 """Jobs that fare alike in a cycle: what has been found out about one holds for the others."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Container, Hashable, Sequence
 from dataclasses import dataclass, field
 
 from engine.choices import Choice
@@ -32,20 +32,21 @@ class Kind:
 class Likeness:
     """Jobs of one queue that ask for the same: why those before were refused.
 
-    Whether a job may go ahead of reserved starts depends on how long it runs, so `held` is by that.
+    Whether a job may go ahead of reserved starts depends on how long it runs: `held` is for those that run for at
+    least so many seconds.
     """
 
     kind: Kind
     refusal: Told | None = None
-    held: dict[float | None, Told] | None = None
+    held: tuple[float, Told] | None = None
     room: Room | None = None
 
 
 class Kinds:
-    """All kinds of one cycle."""
+    """All kinds of one cycle. A job with places of its `own` fares like no other."""
 
-    def __init__(self, rooms: Rooms) -> None:
-        self._rooms = rooms
+    def __init__(self, rooms: Rooms, own: Container[int] = ()) -> None:
+        self._rooms, self._own = rooms, own
         self._kinds: dict[Hashable, Kind] = {}
 
     def of(self, item: Candidate) -> Kind:
@@ -53,6 +54,8 @@ class Kinds:
         name: Hashable = item.equivalence
         if name is None:
             name = (tuple((request.shape, count) for request, count in item.groups), item.minimums)
+        if item.job in self._own:
+            name = (item.job, name)
         kind = self._kinds.get((item.pool, name))
         if kind is None:
             kind = self._kinds[item.pool, name] = Kind()
@@ -63,7 +66,8 @@ class Kinds:
         found: dict[Hashable, Likeness] = {}
         result = []
         for item in items:
-            key = (item.pool, item.equivalence) if item.equivalence is not None else item.job
+            alike = item.equivalence is not None and item.job not in self._own
+            key = (item.pool, item.equivalence) if alike else item.job
             likeness = found.get(key)
             if likeness is None:
                 likeness = found[key] = Likeness(self.of(item))

@@ -8,6 +8,7 @@ from engine.choices import Choice, choices
 from engine.evictions import Eviction, Evictions
 from engine.flavors import Level, Mode, choose, level_of, reduced
 from engine.fleet import Fleet, of_group
+from engine.kept import kept_place
 from engine.kinds import Kind, Kinds, Likeness
 from engine.placement import Placed, feasibility, fits_anywhere, obstacles, place_gang, place_one, shortages
 from engine.preemption import Demand
@@ -39,14 +40,15 @@ class Offers:
             )
             self.evictions = Evictions(world, fleet, snapshot.places)
         self.rooms = Rooms(tree, self.flavors, self.evictions)
-        self.kinds = Kinds(self.rooms)
+        self.kept = snapshot.plan.kept if snapshot.plan is not None else {}
+        self.kinds = Kinds(self.rooms, self.kept)
 
     def open(self, item: Candidate) -> list[Option]:
         """The flavors in which a job that waits could start some time, with the fewest members."""
         item = item.least
         kind, room = self.kinds.of(item), self.rooms.of(item)
         return [
-            Option(charge, choice.nodes)
+            Option(choice.name, charge, choice.nodes)
             for choice in self.choices(item)
             if covers(room, choice) and choice.name not in kind.infeasible
             if self.tree.ever_fits(item.queue, charge := charge_of(item, choice.name, choice.flavors)) is None
@@ -224,11 +226,23 @@ class Offers:
         if flavor not in kind.blocked:
             if len(item.groups) == 1 and item.groups[0][1] == 1:
                 return self._try_one(item, kind, choice)
-            placed = place_gang(self.fleet, item.groups, allowed=choice.nodes, feasible=True)
-            if isinstance(placed, Placed):
-                return self._ahead(item, choice, placed)
-            kind.blocked[flavor] = no_place(flavor, placed)
+            return self._try_gang(item, kind, choice)
         return kind.blocked[flavor]
+
+    def _try_gang(self, item: Candidate, kind: Kind, choice: Choice) -> Placed | Told:
+        """Places for several members: found anew or, where that fails, those that were kept for them."""
+        found = place_gang(self.fleet, item.groups, allowed=choice.nodes, feasible=True)
+        outcome = self._ahead(item, choice, found) if isinstance(found, Placed) else no_place(choice.name, found)
+        kept = self.kept.get(item.job)
+        if isinstance(outcome, Placed) or kept is None or kept.choice != choice.name:
+            again = None
+        else:
+            again = kept_place(self.fleet, item.groups, kept.members, choice.nodes)
+        if again is not None:
+            outcome = self._ahead(item, choice, again)
+        elif not isinstance(found, Placed):
+            kind.blocked[choice.name] = no_place(choice.name, found)
+        return outcome
 
     def _look(self, item: Candidate, kind: Kind) -> None:
         """Find the flavors that could not hold the job even if they were empty."""
@@ -272,7 +286,7 @@ class Offers:
         """Where the job may go ahead of those that wait, or that it may not."""
         if self.backfill is None:
             return placed
-        option = Option(charge_of(item, choice.name, choice.flavors), choice.nodes)
+        option = Option(choice.name, charge_of(item, choice.name, choice.flavors), choice.nodes)
         outcome = self.backfill.admit(item.job, item.queue, item.groups, option, placed)
         return outcome if isinstance(outcome, Placed) else behind(choice.name, outcome.job, outcome.start)
 

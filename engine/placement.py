@@ -31,8 +31,8 @@ from engine.topology import Constraint
 
 __all__ = [
     "Fleet", "Funnel", "Member", "NodeFree", "NodeRow", "Placed", "Request", "Split", "Step", "Unplaced",
-    "allowed_by_terms", "candidates", "expect", "feasibility", "fits_anywhere", "fits_node", "matching", "obstacles",
-    "place_gang", "place_one", "shortages", "sieve", "take_members",
+    "allowed_by_terms", "candidates", "expect", "feasibility", "find_places", "fits_anywhere", "fits_node", "fits_row",
+    "matching", "obstacles", "place_gang", "place_one", "placed_members", "shortages", "sieve", "take_members",
 ]  # fmt: skip
 
 Groups = Sequence[tuple[Request, int]]
@@ -160,7 +160,7 @@ def _fill(scratch: Fleet, request: Request, count: int, allowed: Mask | None) ->
             # Nodes that are lent under the same terms share the cap that is used up.
             assert scratch.terms is not None
             score[scratch.terms.codes == scratch.terms.codes[node]] = -np.inf
-        elif _fits_row(scratch, request, node):
+        elif fits_row(scratch, request, node):
             score[node] = total_score(scratch, request, np.array([node], dtype=np.intp))[0]
         else:
             score[node] = -np.inf
@@ -174,7 +174,8 @@ def allowed_by_terms(fleet: Fleet, request: Request, node: int) -> bool:
     return fleet.terms.allow(node, request.consumer, request.limit, request.held)
 
 
-def _fits_row(fleet: Fleet, request: Request, node: int) -> bool:
+def fits_row(fleet: Fleet, request: Request, node: int) -> bool:
+    """Whether one node has the amounts for one more member."""
     if fleet.cpu[node] < request.cpu or fleet.memory[node] < request.memory or fleet.storage[node] < request.storage:
         return False
     if not request.gpu_count:
@@ -266,8 +267,12 @@ def _numbered(fleet: Fleet, groups: Groups, places: Mapping[int, Sequence[tuple[
     for index in range(len(groups)):
         for node, cards in places[index]:
             members.append((index, len(members), node, cards))
-    used = sorted({member[2] for member in members})
-    return Placed(tuple(members), {"nodes": len(used), "members": len(members)})
+    return placed_members(members)
+
+
+def placed_members(members: Sequence[Member]) -> Placed:
+    """Members of several groups, or several of one, with what is told of their places."""
+    return Placed(tuple(members), {"nodes": len({node for _, _, node, _ in members}), "members": len(members)})
 
 
 def place_gang(
@@ -277,14 +282,23 @@ def place_gang(
 
     With `feasible` the caller vouches that `feasibility` found no obstacle, so it is not asked again.
     """
-    if len(groups) == 1 and groups[0][1] == 1:
-        outcome = place_one(fleet, groups[0][0], of_group(allowed, 0)) or (0, 0, fleet)
-    else:
-        outcome = _place_many(fleet, groups, allowed)
+    outcome = _place(fleet, groups, allowed)
     if isinstance(outcome, Placed):
         return outcome
     never = None if feasible else feasibility(fleet, groups, allowed=allowed)
     return never or _waiting(fleet, groups, allowed, *outcome)
+
+
+def find_places(fleet: Fleet, groups: Groups, allowed: Nodes | None) -> Placed | None:
+    """The same without a word on why not, which costs more than to find out."""
+    outcome = _place(fleet, groups, allowed)
+    return outcome if isinstance(outcome, Placed) else None
+
+
+def _place(fleet: Fleet, groups: Groups, allowed: Nodes | None) -> Placed | _Failure:
+    if len(groups) == 1 and groups[0][1] == 1:
+        return place_one(fleet, groups[0][0], of_group(allowed, 0)) or (0, 0, fleet)
+    return _place_many(fleet, groups, allowed)
 
 
 # Why not

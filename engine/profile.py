@@ -9,6 +9,7 @@ free at its own start and at every reservation start inside it.
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from itertools import groupby
+from math import inf
 from typing import NamedTuple
 
 import numpy as np
@@ -16,8 +17,9 @@ import numpy.typing as npt
 
 from engine.company import Bonds, Company
 from engine.fleet import NO_CARD, Fleet, Int64, Mask, Nodes, Request, of_group
+from engine.kept import kept_place
 from engine.lending import Terms
-from engine.placement import Groups, Member, Placed, place_gang
+from engine.placement import Groups, Member, find_places
 
 # Where the members of a job are: what each takes, its node and its cards.
 Places = Sequence[tuple[Request, int, tuple[int, ...]]]
@@ -63,22 +65,18 @@ class Profile:
         # Those of reservations, and which row each has.
         self._starts: list[float] = []
         self._start_rows: dict[float, int] = {}
-        gone = sorted(((max(end, float(np.nextafter(now, np.inf))), places) for end, places in ends), key=_time)
-        moments = thinned(sorted({end for end, _ in gone}), steps)
+        at_once, times, gone = float(np.nextafter(now, np.inf)), list[float](), list[Places]()
+        for end, places in ends:  # Tens of thousands run on a large fleet, so nothing is made for each.
+            times.append(max(end, at_once))
+            gone.append(places)
+        moments = thinned(np.unique(np.array(times, dtype=np.float64)).tolist(), steps)
         self._times = sorted({now, *moments, *(at for at in openings if at > now)})
+        # In which moment each is given back.
+        back = np.searchsorted(np.array(self._times), np.array(times, dtype=np.float64))
         self._free = np.empty((len(self._times), len(fleet), _CARDS + fleet.gpu_free.shape[1]), dtype=np.int64)
         self._free[0] = _amounts(fleet)
         self._free[1:] = 0
-        taken = [(bisect_left(self._times, end), *place) for end, places in gone for place in places]
-        if taken:
-            index, node = (np.array([item[place] for item in taken], dtype=np.intp) for place in (0, 2))
-            for column, name in enumerate(("cpu", "memory", "storage")):
-                amounts = np.array([getattr(item[1], name) for item in taken], dtype=np.int64)
-                np.add.at(self._free[:, :, column], (index, node), amounts)
-            held = [(at, row, _CARDS + card, request.gpu_milli) for at, request, row, cards in taken for card in cards]
-            if held:
-                where = np.array(held, dtype=np.int64)
-                np.add.at(self._free, (where[:, 0], where[:, 1], where[:, 2]), where[:, 3])
+        self._give_back(back, gone)
         np.cumsum(self._free, axis=0, out=self._free)
         # Which row of the arrays each moment has: new moments get theirs at the end.
         self._rows = np.arange(len(self._times))
@@ -86,16 +84,28 @@ class Profile:
         left = np.empty((0, 3), dtype=np.int64) if fleet.terms is None else fleet.terms.left
         self._left = np.repeat(left[np.newaxis], len(self._times), axis=0)
         if len(left):
-            for end, places in gone:
-                self._count(self._rows[bisect_left(self._times, end) :], places, 1)
+            for at, places in zip(back.tolist(), gone, strict=True):
+                self._count(self._rows[at:], places, 1)
         # Who has bonds to others: those that are there, and the reservations, with their spans.
         self._company = fleet.company and fleet.company.fork()
         self._leaving: list[tuple[float, float, Places]] = []
         self._coming: list[tuple[float, float, Places]] = []
         if self._company is not None:
-            self._leaving = [
-                (now, self._times[bisect_left(self._times, end)], places) for end, places in gone if _bonds(places)
-            ]
+            ended = zip(back.tolist(), gone, strict=True)
+            self._leaving = [(now, self._times[at], places) for at, places in ended if _bonds(places)]
+
+    def _give_back(self, back: Index, gone: Sequence[Places]) -> None:
+        """Add what is held in places to the moments (by number) in which it is given back."""
+        index = np.repeat(back, np.fromiter(map(len, gone), dtype=np.intp, count=len(gone)))
+        node = np.fromiter((row for places in gone for _, row, _ in places), dtype=np.intp, count=len(index))
+        for column, name in enumerate(("cpu", "memory", "storage")):
+            held = (getattr(request, name) for places in gone for request, _, _ in places)
+            amounts = np.fromiter(held, dtype=np.int64, count=len(index))
+            np.add.at(self._free[:, :, column], (index, node), amounts)
+        on_cards = ((request.gpu_milli, cards) for places in gone for request, _, cards in places)
+        for at, row, (milli, cards) in zip(index.tolist(), node.tolist(), on_cards, strict=True):
+            for card in cards:
+                self._free[at, row, _CARDS + card] += milli
 
     @property
     def times(self) -> Sequence[float]:
@@ -241,11 +251,14 @@ class Profile:
         allowed: Nodes | None = None,
         not_before: float | None = None,
         accept: Callable[[float], bool] = lambda at: True,
+        kept: Sequence[Member] = (),
+        before: float = inf,
     ) -> Slot | None:
         """The first start at which all groups have room at once for so many seconds, by the product's placement.
 
         `accept` may refuse a start for other reasons; after the last reservation's start it has to stay true
-        once it is. None if there is no such start.
+        once it is. `kept` are places that are taken wherever they are free, before others are looked for. None if
+        there is no such start `before` a time.
         """
 
         def place(at: float) -> Slot | None:
@@ -257,14 +270,21 @@ class Profile:
                 return None
             end = at + duration
             fleet = self._as_fleet(lowest, None, self._terms(at, end), self._around(at, end))
-            placed = place_gang(fleet, groups, allowed=allowed, feasible=True)
-            if not isinstance(placed, Placed) or not self.suits(placed_at(groups, placed.members), at, duration):
-                return None
-            return Slot(at, placed.members)
+            for members in (kept, None) if kept else (None,):
+                placed = (
+                    find_places(fleet, groups, allowed)
+                    if members is None
+                    else kept_place(fleet, groups, members, allowed)
+                )
+                if placed is not None and self.suits(placed_at(groups, placed.members), at, duration):
+                    return Slot(at, placed.members)
+            return None
 
         last = self._starts[-1] if self._starts else self._times[0]
         tail: list[float] = []
         for at in self._moments(not_before):
+            if at >= before:
+                break
             if at >= last and len(groups) == 1:
                 tail.append(at)
                 continue
@@ -359,10 +379,6 @@ def _has_node(free: Int64, request: Request, allowed: Mask | None) -> bool:
     if request.gpu_count:
         fits &= np.count_nonzero(free[:, _CARDS:] >= request.gpu_milli, axis=1) >= request.gpu_count
     return bool((fits if allowed is None else fits & allowed).any())
-
-
-def _time(item: tuple[float, Places]) -> float:
-    return item[0]
 
 
 def thinned(moments: Sequence[float], most: int) -> list[float]:

@@ -128,7 +128,7 @@ class QuotaTree:
     """The tree with its usage. Queries, `add` and `remove` are O(depth)."""
 
     __slots__ = (
-        "_bound", "_children", "_frs", "_heights", "_held", "_kept", "_limits", "_nodes", "_order", "_parent",
+        "_bound", "_children", "_frs", "_heights", "_held", "_kept", "_limits", "_nodes", "_order", "_own", "_parent",
         "_past", "_past_held", "_past_weight", "_paths", "_pools", "_potential", "_potentials", "_subtree", "_usage",
         "_ways_up",
     )  # fmt: skip
@@ -181,6 +181,8 @@ class QuotaTree:
         self._held: dict[int, _Held] = {}
         self._past_held: dict[int, _Held] = {}
         self._usage: dict[int, dict[FlavorResource, int]] = {node_id: {} for node_id in self._nodes}
+        # Nodes whose usage is this tree's alone; that of others is shared with copies until it changes.
+        self._own = set(self._nodes)
         for node_id, amounts in usage.items():
             if node_id not in self._nodes:
                 raise ValueError(f"usage of the unknown quota node {node_id}")
@@ -391,35 +393,52 @@ class QuotaTree:
     def add(self, node: int, amounts: Mapping[FlavorResource, int]) -> None:
         """Charge amounts to a node and, beyond what it keeps, to those above; ValueError if negative."""
         _not_negative(amounts)
+        self._unshare(node)
         self._charge(self._usage, node, amounts)
 
     def _charge(
         self, ledger: dict[int, dict[FlavorResource, int]], node: int, amounts: Mapping[FlavorResource, int]
     ) -> None:
+        steps = [(ledger[current], self._kept[current]) for current in self.path(node)]
         for fr, amount in amounts.items():
-            current: int | None = node
-            while current is not None and amount > 0:
-                self._held.pop(current, None)
-                used = ledger[current].get(fr, 0)
-                ledger[current][fr] = used + amount
-                amount -= max(0, self._kept[current].get(fr, 0) - used)
-                current = self._parent[current]
+            if amount <= 0:
+                continue
+            for usage, kept in steps:
+                used = usage.get(fr, 0)
+                usage[fr] = used + amount
+                if kept and (free := kept.get(fr, 0) - used) > 0:
+                    amount -= free
+                    if amount <= 0:
+                        break
 
     def remove(self, node: int, amounts: Mapping[FlavorResource, int]) -> None:
         """Give amounts back, what the parent sees of them first; ValueError if not that much is in use."""
         _not_negative(amounts)
+        mine = self._usage[node]
         for fr, amount in amounts.items():
-            if amount > self.usage(node, fr):
-                name, used = self._nodes[node].name, self.usage(node, fr)
+            if amount > mine.get(fr, 0):
+                name, used = self._nodes[node].name, mine.get(fr, 0)
                 raise ValueError(f"{name} uses {used} of {fr[0]}/{fr[1]}; {amount} cannot be given back")
+        self._unshare(node)
+        steps = [(self._usage[current], self._kept[current]) for current in self.path(node)]
         for fr, amount in amounts.items():
-            current: int | None = node
-            while current is not None and amount > 0:
-                self._held.pop(current, None)
-                used = self._usage[current].get(fr, 0)
-                self._usage[current][fr] = used - amount
-                amount = min(amount, max(0, used - self._kept[current].get(fr, 0)))
-                current = self._parent[current]
+            if amount <= 0:
+                continue
+            for usage, kept in steps:
+                used = usage.get(fr, 0)
+                usage[fr] = used - amount
+                if kept:
+                    amount = min(amount, used - kept.get(fr, 0))
+                    if amount <= 0:
+                        break
+
+    def _unshare(self, node: int) -> None:
+        """The usage of a node and of those above is about to change: copies go on with what it was."""
+        for current in self.path(node):
+            self._held.pop(current, None)
+            if current not in self._own:
+                self._own.add(current)
+                self._usage[current] = dict(self._usage[current])
 
     # Questions
 
@@ -546,12 +565,13 @@ class QuotaTree:
         return Share(unweighted / weight if weight > 0 else inf, unweighted, dominant)
 
     def copy(self) -> "QuotaTree":
-        """An independent tree with the same usage; what is configured is shared, as it never changes."""
+        """An independent tree with the same usage; what is configured is shared, as it never changes, and usage until
+        it does."""
         twin = object.__new__(QuotaTree)
         for name in self.__slots__:
             setattr(twin, name, getattr(self, name))
-        twin._usage = {node: dict(amounts) for node, amounts in self._usage.items()}
-        twin._held = dict(self._held)
+        twin._usage, twin._held = dict(self._usage), dict(self._held)
+        self._own, twin._own = set(), set()
         return twin
 
     def configured(self, nodes: Iterable[Node]) -> "QuotaTree":

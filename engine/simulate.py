@@ -14,9 +14,11 @@ import numpy as np
 
 from engine.backfill import Mode, Plan, Running
 from engine.budgets import Limit, Spending
+from engine.chances import Chances
 from engine.cycle import decide
 from engine.estimates import Estimate, History
 from engine.fleet import Fleet, Mask
+from engine.kept import Kept
 from engine.order import OrderPolicy, next_change, points
 from engine.placement import Member, take_members
 from engine.preemption import yielding
@@ -161,6 +163,7 @@ class Simulation:
         policy: QueuePolicy,
         start: float,
         started: Iterable[Started] = (),
+        kept: Mapping[int, Kept] | None = None,
         changes: Iterable[Change] = (),
         history: History | None = None,
         suspended: frozenset[int] = frozenset(),
@@ -169,7 +172,8 @@ class Simulation:
         watch: "Callable[[Simulation, Sequence[Verdict]], None] | None" = None,
         told: bool = False,
     ) -> None:
-        """`watch` is called with the verdicts of every pass, which have the reserved starts if these are `told`."""
+        """`kept` are places that are reserved when it begins (engine.kept). `watch` is called with the verdicts of
+        every pass, which have the reserved starts if these are `told`."""
         self.now, self.policy, self.history = start, policy, history or History()
         self.fleet, self.pools, self.tree, self.suspended = fleet.fork(), pools, tree.copy(), suspended
         self.records: dict[int, Record] = {}
@@ -188,6 +192,10 @@ class Simulation:
         self._tries: dict[int, int] = {}
         self._pairs: list[tuple[Hashable, Hashable]] = []
         self._claims: set[int] = set()
+        self._kept = dict(kept or {})
+        self._chances = Chances()
+        # Whether decisions were left out that could have changed nothing but the words of refusals.
+        self._silent = False
         # Cancelled before they came.
         self._cancelled: set[int] = set()
         self._number = count()
@@ -215,6 +223,8 @@ class Simulation:
                 self._decide()
                 self._look_again()
                 self._await_period()
+        if self._silent and self.waiting:
+            self._tell(decide(self.snapshot(), now=self.now))
         return self.records
 
     def _await_period(self) -> None:
@@ -268,6 +278,7 @@ class Simulation:
     def _queue(self, job: Job) -> None:
         number = job.candidate.job
         self.waiting[number] = job
+        self._chances.note(job.candidate)
         self.estimates[number] = job.estimate or self.history.estimate(job.keys, job.limit)
 
     def _begin(self, started: Started) -> None:
@@ -336,6 +347,9 @@ class Simulation:
         if terms is not None and terms.now is not None:
             self.fleet.terms, self.fleet.capacity_answer = terms.at(self.now, terms.left), None
         for _ in range(PASSES_MAX):
+            if self._hopeless():
+                self._silent = True
+                return
             verdicts = decide(self.snapshot(), now=self.now)
             self.decisions += 1
             moved = False
@@ -345,13 +359,29 @@ class Simulation:
                     moved = True
                 elif verdict.outcome == "preempt":
                     moved = self._preempt(verdict) or moved
+                elif verdict.kept is not None:
+                    self._kept[verdict.job] = verdict.kept
             if self._watch is not None:
                 self._watch(self, verdicts)
             if not moved or self._exhausted(verdicts):
                 break
+        self._tell(verdicts)
+
+    def _tell(self, verdicts: Sequence[Verdict]) -> None:
+        """Note why jobs wait."""
+        self._silent = False
         for verdict in verdicts:
             if verdict.outcome != "grant":
                 self.records[verdict.job].verdict = verdict
+
+    def _hopeless(self) -> bool:
+        """Whether it is certain that nobody can start, so that nothing has to be decided, and nobody is to be told."""
+        if self._watch is not None or self._evicts():
+            return False
+        if self._chances.any(self.fleet, self.tree, self.pools, self.waiting, self.suspended):
+            return False
+        self._expect_ends()
+        return True
 
     def _exhausted(self, verdicts: Sequence[Verdict]) -> bool:
         """Whether another pass would certainly grant nothing: room and quota only shrank in this one, so whoever found
@@ -379,6 +409,7 @@ class Simulation:
         charge = charge_of(item, verdict.flavor, verdict.flavors)
         self.tree.add(item.queue, charge)
         self._claims.discard(item.job)
+        self._kept.pop(item.job, None)
         self._begin(Started(job, self.now, verdict.flavor, verdict.members, usage=charge))
 
     def _preempt(self, verdict: Verdict) -> bool:
@@ -415,12 +446,16 @@ class Simulation:
             across=self.policy.across,
         )
 
-    def _plan(self, candidates: Sequence[Candidate]) -> Plan:
+    def _expect_ends(self) -> None:
+        """Those that run for longer than was expected are expected to end later."""
         for live in self._live.values():
             if live.plan.end <= self.now:
                 elapsed = self.now - live.since
                 later = self.history.estimate(live.job.keys, live.job.limit, elapsed=elapsed)
                 live.plan = replace(live.plan, end=max(live.since + later.p90, self.now + 1.0))
+
+    def _plan(self, candidates: Sequence[Candidate]) -> Plan:
+        self._expect_ends()
         return Plan(
             mode=self.policy.mode,
             modes=self.policy.modes,
@@ -429,6 +464,7 @@ class Simulation:
             points=self._points(candidates),
             depth=self.policy.depth,
             told=self._told,
+            kept=self._kept,
         )
 
     def _points(self, candidates: Sequence[Candidate]) -> Mapping[int, float]:

@@ -12,6 +12,7 @@ from engine.backfill import Plan
 from engine.choices import Choice
 from engine.evictions import Places
 from engine.fleet import Fleet, Mask
+from engine.kept import Kept
 from engine.placement import Funnel, Groups, Member, Split
 from engine.preemption import Cause
 from engine.queues import FairStrategy, Holder, QueueRules
@@ -144,7 +145,8 @@ class Verdict(NamedTuple):
     `why` is the record of it. `position` counts the jobs of its queue that stay pending, this one included; 0 for
     a grant. `victims` are jobs with the cause, those included that are stopping already. `reserved` is the start
     that is kept for a job that waits (epoch seconds), if there is one. `flavors` are those of its groups where these
-    have different ones; `flavor` names them together then.
+    have different ones; `flavor` names them together then. `kept` is where a job of several groups is to be then; it is
+    given back with the next snapshot's plan, so that the start holds.
     """
 
     job: int
@@ -158,6 +160,7 @@ class Verdict(NamedTuple):
     scores: Mapping[str, object] = NO_SCORES
     reserved: float | None = None
     flavors: tuple[str, ...] = ()
+    kept: Kept | None = None
 
     @property
     def detail(self) -> str:

@@ -32,6 +32,7 @@ from engine.snapshot import Candidate, Verdict, charge_of, shares
 
 from .company import Suitable
 from .holders import LIVE
+from .kept import store_kept
 from .lending import locked_terms
 from .models import Cycle, Decision
 from .observe import Observed, charged
@@ -61,6 +62,9 @@ def apply(observed: Observed, verdicts: Sequence[Verdict], now: datetime, cycle:
     """
     grants = [verdict for verdict in verdicts if verdict.outcome == "grant"]
     began = time.perf_counter()
+    if observed.snapshot.plan is not None:
+        # Before the grants, which may be of jobs that were let ahead as these places are kept.
+        store_kept(verdicts, observed.snapshot.plan.kept, observed.snapshot.fleet)
     if grants:
         with transaction.atomic():
             given, decisions = _check(observed, grants, now)

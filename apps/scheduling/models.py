@@ -48,6 +48,18 @@ class Reservation(models.Model):
         return f"job {self.job_id} at {self.starts_at:%F %T}"
 
 
+class KeptPlaces(models.Model):
+    """Where a waiting job of several groups is to be when its reserved start has come (engine.kept): its choice of
+    flavors, and of each member the group, the rank, the node's id and the cards."""
+
+    job = models.OneToOneField(Job, primary_key=True, on_delete=models.CASCADE, related_name="kept_places")
+    choice = models.TextField()
+    members = models.JSONField()
+
+    def __str__(self) -> str:
+        return f"{len(self.members)} members of job {self.job_id}"
+
+
 class EstimatedStart(models.Model):
     """The first estimate of when a job will start, as it was made and as it was told (engine.calibration).
 

@@ -31,6 +31,7 @@ from engine.snapshot import Candidate, PoolView, Snapshot
 
 from .company import keep_company
 from .holders import load_held
+from .kept import load_kept
 from .lending import present_terms
 from .running import expected_ends, live_runs
 from .runtimes import run_times
@@ -113,6 +114,7 @@ def observe(now: datetime, *, told: bool = True) -> Observed | None:
         depth=DEPTH,
         modes={view: configured.pools[view.rpartition("@")[0]].backfill for view in views},
         told=told,
+        kept=load_kept(fleet, candidates),
     )
     allowed = allowances(configured.budgets, now)
     if (begins := next_period(configured.budgets, allowed, now)) is not None and begins <= now + loops.AHEAD:

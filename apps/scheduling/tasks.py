@@ -16,6 +16,7 @@ from engine.cycle import decide
 
 from .apply import apply
 from .company import may_follow
+from .kept import forget_kept
 from .models import Cycle
 from .observe import GRANTS_MAX, observe
 from .outlook import note
@@ -73,6 +74,7 @@ def housekeep() -> bool:
     decay()
     warn(now)
     forget_hours(now)
+    forget_kept()
     forget_checkpoints(now)
     note(now)
     idempotency.forget(now - timedelta(hours=idempotency.KEEP_HOURS))

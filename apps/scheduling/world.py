@@ -23,12 +23,14 @@ from engine.backfill import Mode
 from engine.budgets import Limit
 from engine.company import Company
 from engine.fleet import Fleet, NodeRow
+from engine.kept import Kept
 from engine.order import Reach
 from engine.placement import expect, take_members
 from engine.queues import QueueRules, Strategy
 from engine.quota import FlavorResource, QuotaTree
 from engine.snapshot import Candidate, PoolView
 
+from .kept import load_kept
 from .known import know
 from .observe import DEPTH, ORDER, charged, expected_work, pool_view, queued
 from .running import LiveRun, live_runs
@@ -60,6 +62,7 @@ class World:
     tenants: dict[int, int] = field(default_factory=dict)
     limits: list[Limit] = field(default_factory=list)
     owners: dict[int, tuple[int | None, str]] = field(default_factory=dict)
+    kept: Mapping[int, Kept] = field(default_factory=dict)
 
     @property
     def jobs(self) -> list[simulate.Job]:
@@ -135,6 +138,7 @@ def load_world(now: datetime, *, run_time: float = 0.5) -> World:
     for *number, submitted, due in later:
         groups, amounts = cache()[number[5]]
         world.waiting.append(_job(world, tuple(number), groups, amounts, submitted, due, run_time))
+    world.kept = load_kept(fleet, (job.candidate for job in world.waiting))
     return world
 
 
@@ -300,6 +304,7 @@ def simulated(
         policy=policy,
         start=world.now,
         started=world.started,
+        kept=world.kept,
         changes=changes,
         limits=world.limits,
         history=run_times().copy(),
