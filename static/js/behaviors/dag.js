@@ -4,6 +4,7 @@
 // panel (an htmx partial) in the element that data-panel names; a box with `group` opens into its tasks, the name of an
 // open group closes it. data-icons is the sprite of the icons.
 
+import { drawn } from "../drawn.js";
 import { register } from "../registry.js";
 import { Graph, layout } from "../../vendor/dagre-3.1.3/dagre.esm.js";
 
@@ -99,6 +100,7 @@ class Dag {
       edge.dataset.state = from === "succeeded" ? (to === "running" || to === "queued" ? "running" : "succeeded") : "waiting";
       edge.toggleAttribute("data-critical", critical.has(`${edge.dataset.from}\n${edge.dataset.to}`));
     }
+    drawn(this.element, "graph");
   }
 
   draw({ tasks, edges, groups }) {
