@@ -147,13 +147,11 @@ def of_run(
     panels: Mapping[str, str],
     now: datetime,
     opened: Collection[str] | None = None,
+    path: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """A run's graph with the state of each task; `critical` are those that made it take as long as it did."""
+    """A run's graph with the state of each task; `critical` are those of its longest path."""
     known = {task.name for task in tasks}
     pairs = [pair for pair in pairs if pair[0] in known and pair[1] in known]
-    begun = {task.name: task.started_at or task.queued_at or task.ended_at for task in tasks}
-    spans = {task.name: (since, task.ended_at) for task in tasks if (since := begun[task.name]) is not None}
-    path = folding.critical_path(pairs, spans, now)
     critical = set(path)
     boxes = [
         {
@@ -167,4 +165,4 @@ def of_run(
         }
         for task in tasks
     ]
-    return folding.fold(boxes, pairs, groups, opened, path)
+    return folding.fold(boxes, pairs, groups, opened, [name for name in path if name in known])

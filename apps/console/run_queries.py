@@ -7,7 +7,8 @@ milliseconds from the run's start.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from graphlib import TopologicalSorter
 from typing import Any
 
 from django.db import connection
@@ -29,13 +30,34 @@ COLUMNS_MIN, COLUMNS_MAX = 8, 240
 _LETTER = "chr(96 + array_position(%s::text[], state::text))"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Topology:
     """What graphs and lists need of a version: its edges, what each of its groups is in, and the kind of each task."""
 
     edges: tuple[tuple[str, str], ...]
     groups: Mapping[str, str]
     kinds: Mapping[str, Kind]
+
+    @cached_property
+    def upstream(self) -> dict[str, list[str]]:
+        """What each task waits for."""
+        found: dict[str, list[str]] = {name: [] for name in self.kinds}
+        for source, target in self.edges:
+            found[target].append(source)
+        return found
+
+    @cached_property
+    def downstream(self) -> dict[str, list[str]]:
+        """What waits for each task."""
+        found: dict[str, list[str]] = {name: [] for name in self.kinds}
+        for source, target in self.edges:
+            found[source].append(target)
+        return found
+
+    @cached_property
+    def order(self) -> tuple[str, ...]:
+        """The tasks, each behind what it waits for."""
+        return tuple(TopologicalSorter(self.upstream).static_order())
 
 
 @lru_cache(maxsize=32)
