@@ -42,7 +42,7 @@ class LongestPath:
     @property
     def share(self) -> int:
         """How much of the run's time its tasks took, in percent."""
-        return min(100, round(100 * self.spent / self.total)) if self.total > 0 else 0
+        return round(100 * self.spent / self.total) if self.total > 0 else 0
 
     @property
     def first(self) -> tuple[str, ...]:
@@ -75,7 +75,7 @@ def longest_path(run: Run, now: datetime) -> LongestPath | None:
     if run.ended_at is not None:
         chain = paths.finished(shape.upstream, spans)
         names = tuple(name for name in chain if spans[name].begun is not None)
-        return LongestPath(tuple(chain), names, _spent(names, spans, until), total) if names else None
+        return LongestPath(tuple(chain), names, _spent(names, spans, run.started_at, until), total) if names else None
     history = usual_seconds(run.workflow_id, len(rows))
     usual = completed(spans, history)
     at = now.timestamp()
@@ -89,14 +89,17 @@ def longest_path(run: Run, now: datetime) -> LongestPath | None:
     if not names:
         return None
     to_come = sum(left.get(name, 0.0) for name in names) if history else None
-    return LongestPath(tuple(chain), names, _spent(names, spans, until), total, to_come, ended=False)
+    return LongestPath(tuple(chain), names, _spent(names, spans, run.started_at, until), total, to_come, ended=False)
 
 
-def _spent(names: tuple[str, ...], spans: dict[str, paths.Span], until: datetime) -> float:
-    """Seconds that these tasks took."""
-    now = until.timestamp()
-    return sum(
-        max(0.0, (now if span.ended is None else span.ended) - span.begun)
-        for span in (spans[name] for name in names)
-        if span.begun is not None
-    )
+def _spent(names: tuple[str, ...], spans: dict[str, paths.Span], since: datetime, until: datetime) -> float:
+    """Seconds between these moments in which one of these tasks ran: each begins where its rule lets it, so that one
+    may begin before the other has ended."""
+    covered, now = since.timestamp(), until.timestamp()
+    spent = 0.0
+    for begun, ended in (spans[name] for name in names):
+        if begun is not None:
+            end = min(now, now if ended is None else ended)
+            spent += max(0.0, end - max(begun, covered))
+            covered = max(covered, end)
+    return spent

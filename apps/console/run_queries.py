@@ -6,13 +6,14 @@ milliseconds from the run's start.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from functools import cached_property, lru_cache
 from graphlib import TopologicalSorter
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from django.db import connection
-from django.db.models import Count, Max, Min, QuerySet
+from django.db.models import Count, Max, Min, Q, QuerySet
 from django.db.models.functions import TruncDate
 
 from apps.workflows.models import Run, Task, Workflow, WorkflowVersion
@@ -218,10 +219,18 @@ def _spanned(row: Sequence[Any], times: Sequence[datetime | None] | None) -> tup
     return name, state, times[0], times[1], ended
 
 
+def runs_of_days(workflow: Workflow, first: date, last: date) -> Q:
+    """Runs whose logical time is in these days of the workflow's time zone, the last included."""
+    zone = ZoneInfo(workflow.timezone)
+    begin, end = (datetime(day.year, day.month, day.day, tzinfo=zone) for day in (first, last + timedelta(days=1)))
+    return Q(workflow=workflow, logical_time__gte=begin, logical_time__lt=end)
+
+
 def days(workflow: Workflow, first: date, last: date) -> dict[date, dict[str, int]]:
-    """How many runs of each state were made on each day, UTC, from the first day up to the last."""
-    rows = Run.objects.filter(workflow=workflow, created_at__date__gte=first, created_at__date__lte=last).order_by()
-    counted = rows.annotate(day=TruncDate("created_at")).values_list("day", "state").annotate(count=Count("pk"))
+    """How many runs of each state each day has by their logical time, from the first day up to the last."""
+    rows = Run.objects.filter(runs_of_days(workflow, first, last)).order_by()
+    day = TruncDate("logical_time", tzinfo=ZoneInfo(workflow.timezone))
+    counted = rows.annotate(day=day).values_list("day", "state").annotate(count=Count("pk"))
     found: dict[date, dict[str, int]] = {}
     for day, state, count in counted:
         found.setdefault(day, {})[state] = count

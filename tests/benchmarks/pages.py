@@ -112,7 +112,7 @@ def logged(portal: Portal, size: int) -> int:
     job = Task.objects.get(run=run["id"], name="train").job_id
     placement = Placement.objects.select_related("attempt").get(attempt__job=job)
     lines = "".join(
-        f"\033[2m12:00:{n % 60:02d}\033[0m \033[32mINFO\033[0m step {n} loss={1 / (n + 1):.6f} lr=0.0003 rate=1893.4/s\n"
+        f"\033[2m12:00:{n % 60:02d}\033[0m \033[32mINFO\033[0m step {n} loss={1 / (n + 1):.6f} rate=1893.4/s\n"
         for n in range(8000)
     )
     piece = lines.encode()[:MAX_LOG_CHUNK_BYTES]

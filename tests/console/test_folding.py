@@ -1,6 +1,6 @@
 """Graphs of any size: groups, layers, the critical path, and what versions change. Pure functions."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from apps.console import diffs, folding, graphs

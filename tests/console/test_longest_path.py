@@ -61,7 +61,8 @@ def test_a_run_that_goes_on(world: World, people: People) -> None:
         end = earlier.started_at + timedelta(seconds=seconds)
         Task.objects.filter(run=earlier, name=name).update(started_at=earlier.started_at, ended_at=end)
     path_history.forget()
-    assert told(people, run) == "Longest path extract → clean → check 10 s so far, about 10 min 00 s to go by its latest runs"
+    said = "Longest path extract → clean → check 10 s so far, about 10 min 00 s to go by its latest runs"
+    assert told(people, run) == said
     assert drawn(people, run) == [["extract", "clean"], ["clean", "check"]]
 
 

@@ -1,5 +1,7 @@
 """The chain of tasks that decides when a run ends."""
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -54,7 +56,7 @@ def test_no_way_that_is_left_is_longer(graph: Graph, data: st.DataObject) -> Non
 
     path = paths.ahead(graph.order, graph.downstream, left)
     assert sum(left[name] for name in path) == max((longest(name) for name in left), default=0.0)
-    assert all(below in graph.downstream[name] for name, below in zip(path, path[1:], strict=False))
+    assert all(below in graph.downstream[name] for name, below in pairwise(path))
     if path:
         assert done.issuperset(graph.tasks[path[0]].upstream)  # It begins where the run is now.
         assert not graph.downstream[path[-1]]  # And goes to an end.
