@@ -36,14 +36,14 @@ def ahead(order: Sequence[str], downstream: Edges, left: Mapping[str, float]) ->
     """The longest way that is left to the end, by how long each task that has not ended still takes."""
     length: dict[str, float] = {}
     following: dict[str, str | None] = {}
-    for name in reversed(order):
-        if name in left:
-            after = max((one for one in downstream.get(name, ()) if one in left), key=length.__getitem__, default=None)
-            following[name] = after
-            length[name] = left[name] + (length[after] if after is not None else 0.0)
+    for task in reversed(order):
+        if task in left:
+            after = max((one for one in downstream.get(task, ()) if one in left), key=length.__getitem__, default=None)
+            following[task] = after
+            length[task] = left[task] + (length[after] if after is not None else 0.0)
     path: list[str] = []
     # The first one in the order: a task that takes no time stands before what waits for it.
-    name = max((one for one in order if one in left), key=length.__getitem__, default=None)
+    name: str | None = max((one for one in order if one in left), key=length.__getitem__, default=None)
     while name is not None:
         path.append(name)
         name = following[name]

@@ -4,7 +4,7 @@ What a browser draws itself goes as arrays: a state is a letter, `a` the first o
 milliseconds from the run's start.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import cached_property, lru_cache
@@ -13,7 +13,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from django.db import connection
-from django.db.models import Count, Max, Min, Q, QuerySet
+from django.db.models import Count, F, FloatField, Func, Min, Q, QuerySet
 from django.db.models.functions import TruncDate
 
 from apps.workflows.models import Run, Task, Workflow, WorkflowVersion
@@ -29,6 +29,25 @@ CELLS_MAX = 60_000
 COLUMNS_MIN, COLUMNS_MAX = 8, 240
 
 _LETTER = "chr(96 + array_position(%s::text[], state::text))"
+
+
+def _ms(moment: str) -> str:
+    """SQL of a moment in ms from the moment %(begin)s, -1 where it has not come: counted by the database, since moments
+    with a time zone are slow to make by the thousand."""
+    since = f"extract(epoch FROM {moment} - %(begin)s::timestamptz)"
+    return f"coalesce(greatest(0, round({since} * 1000))::int8, -1)"
+
+
+_TIMES = (
+    "chr(96 + array_position(%(states)s::text[], state::text)), "
+    f"{_ms('queued_at')}, {_ms('started_at')}, {_ms('ended_at')} FROM workflows_task WHERE run_id = %(run)s"
+)
+_TASK_TIMES = f"SELECT name, width, {_TIMES} AND index = -1 ORDER BY id"
+_INSTANCE_TIMES = f"SELECT index, {_TIMES} AND name = %(task)s AND index >= 0 ORDER BY index"
+_SPANS = (
+    f"SELECT name, {_ms('min(queued_at)')}, {_ms('min(started_at)')} FROM workflows_task "
+    "WHERE run_id = %(run)s AND name = ANY(%(mapped)s) AND index >= 0 GROUP BY name"
+)
 
 
 @dataclass(frozen=True)
@@ -76,23 +95,23 @@ def task_views(run: Run, rows: QuerySet[Task]) -> list[TaskView]:
     """These tasks of a run (index -1) as pages show them, in their order; instances only as counts."""
     kinds = topology(run.version_id).kinds
     views: dict[str, TaskView] = {}
-    columns = ("name", "state", "width", "job_id", "detail", "queued_at", "started_at", "ended_at", "pk")
+    columns = ("name", "state", "width", "detail", "pk", _epoch_of("started_at"), _epoch_of("ended_at"))
     found = list(rows.values_list(*columns))
-    why = why_waiting([row[-1] for row in found if may_wait(row[1], row[4])])
-    for name, state, width, job_id, detail, queued, started, ended, pk in found:
+    why = why_waiting([row[4] for row in found if may_wait(row[1], row[3])])
+    for name, state, width, detail, pk, began, ended in found:
         detail = why.get(pk, detail)
         kind = kinds.get(name) or Kind("", mapped=width is not None)
-        views[name] = TaskView(name, state, kind, width, job_id, detail, queued, started, ended)
+        views[name] = TaskView(name, state, kind, width, detail, began, ended)
     expanded = [view.name for view in views.values() if view.width]
     if expanded:
         instances = Task.objects.filter(run=run, name__in=expanded, index__gte=0).order_by()
-        for name, state, count, started in instances.values_list("name", "state").annotate(
-            count=Count("pk"), started=Min("started_at")
+        for name, state, count, began in instances.values_list("name", "state").annotate(
+            count=Count("pk"), began=Min(_epoch_of("started_at"))
         ):
             view = views[name]
             view.counts[state] = count
-            if started is not None and (view.started_at is None or started < view.started_at):
-                view.started_at = started
+            if began is not None and (view.began is None or began < view.began):
+                view.began = began
         for name in expanded:
             with_missing(views[name].counts, views[name].state, views[name].width)
     return list(views.values())
@@ -176,47 +195,37 @@ def gantt(run: Run, now: datetime, task: str | None = None) -> dict[str, Any]:
     A mapped task spans its instances.
     """
     begin = run.started_at or run.created_at
-    rows = Task.objects.filter(run=run).order_by()
-    found: Iterable[Any]
+    asked = {"states": TaskState.values, "begin": begin, "run": run.pk, "task": task}
     widths: dict[str, int] = {}
-    if task is not None:
-        found = rows.filter(name=task, index__gte=0).order_by("index")
-        found = found.values_list("index", "state", "queued_at", "started_at", "ended_at")
-    else:
-        groups = rows.filter(index=-1).order_by("pk")
-        found = list(groups.values_list("name", "state", "queued_at", "started_at", "ended_at", "width"))
-        widths = {row[0]: row[5] for row in found if row[5]}
-        spans = rows.filter(name__in=list(widths), index__gte=0).values_list("name") if widths else Task.objects.none()
-        spanned = {
-            name: times
-            for name, *times in spans.annotate(first=Min("queued_at"), start=Min("started_at"), end=Max("ended_at"))
-        } if widths else {}
-        found = [_spanned(row, spanned.get(row[0])) for row in found]
-    names: list[Any] = []
-    letters: list[str] = []
-    times: list[int] = []
-    for name, state, *moments in found:
-        names.append(name)
-        letters.append(LETTERS[state])
-        times.extend(_since(begin, moment) for moment in moments)
+    with connection.cursor() as cursor:
+        cursor.execute(_TASK_TIMES if task is None else _INSTANCE_TIMES, asked)
+        found: list[Sequence[Any]] = cursor.fetchall()
+        if task is None:
+            widths = {row[0]: row[1] for row in found if row[1]}
+            spans: dict[str, list[int]] = {}
+            if widths:
+                cursor.execute(_SPANS, {**asked, "mapped": list(widths)})
+                spans = {name: times for name, *times in cursor.fetchall()}
+            found = [_spanned(row, spans.get(row[0])) for row in found]
+    names = [row[0] for row in found]
     return {
         "states": TaskState.values,
         "from": _epoch(begin),
         "now": _since(begin, run.ended_at or now),
         "names": names,
-        "letters": "".join(letters),
-        "times": times,
+        "letters": "".join(row[1] for row in found),
+        "times": [moment for row in found for moment in row[2:]],
         "widths": widths,
         **(_grouped(run.version_id, [names]) if task is None else {}),
     }
 
 
-def _spanned(row: Sequence[Any], times: Sequence[datetime | None] | None) -> tuple[Any, ...]:
-    name, state, queued, started, ended, _ = row
+def _spanned(row: Sequence[Any], times: Sequence[int] | None) -> tuple[Any, ...]:
+    name, _, letter, queued, started, ended = row
     if times is None:
-        return name, state, queued, started, ended
+        return name, letter, queued, started, ended
     # While it goes on its last instance has not ended, whatever the others did.
-    return name, state, times[0], times[1], ended
+    return name, letter, times[0], times[1], ended
 
 
 def runs_of_days(workflow: Workflow, first: date, last: date) -> Q:
@@ -229,12 +238,17 @@ def runs_of_days(workflow: Workflow, first: date, last: date) -> Q:
 def days(workflow: Workflow, first: date, last: date) -> dict[date, dict[str, int]]:
     """How many runs of each state each day has by their logical time, from the first day up to the last."""
     rows = Run.objects.filter(runs_of_days(workflow, first, last)).order_by()
-    day = TruncDate("logical_time", tzinfo=ZoneInfo(workflow.timezone))
-    counted = rows.annotate(day=day).values_list("day", "state").annotate(count=Count("pk"))
+    of_day = TruncDate("logical_time", tzinfo=ZoneInfo(workflow.timezone))
+    counted = rows.annotate(day=of_day).values_list("day", "state").annotate(count=Count("pk"))
     found: dict[date, dict[str, int]] = {}
     for day, state, count in counted:
         found.setdefault(day, {})[state] = count
     return found
+
+
+def _epoch_of(column: str) -> Func:
+    """A moment as seconds since the epoch."""
+    return Func(F(column), template="extract(epoch FROM %(expressions)s)::float8", output_field=FloatField())
 
 
 def _epoch(moment: datetime | None) -> int:

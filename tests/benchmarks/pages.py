@@ -32,7 +32,7 @@ async ([name, data]) => {
     }).observe({ type: "mark", buffered: true });
   });
   const [page] = performance.getEntriesByType("navigation");
-  const read = performance.getEntriesByType("resource").find((entry) => entry.name.includes(data));
+  const read = performance.getEntriesByType("resource").find((entry) => new URL(entry.name).pathname.endsWith(data));
   const others = performance.getEntriesByType("resource");
   return {
     drawn, page_server: page.responseStart - page.requestStart, page_bytes: page.transferSize,
