@@ -40,14 +40,20 @@ def summed(graph: Graph, own: Mapping[str, int], *, downstream: bool) -> dict[st
     return found
 
 
+def completed(names: Iterable[str], seconds: Mapping[str, float]) -> dict[str, float]:
+    """Seconds of every task. One that is not given takes as long as the others do on average."""
+    usual = sum(seconds.values()) / len(seconds) if seconds else UNKNOWN_SECONDS
+    return {name: seconds.get(name, usual) for name in names}
+
+
 def longest_remaining(graph: Graph, seconds: Mapping[str, float]) -> dict[str, float]:
     """Seconds of the longest path that begins with each task. A task that is not given takes as long as the others do
     on average."""
-    usual = sum(seconds.values()) / len(seconds) if seconds else UNKNOWN_SECONDS
+    own = completed(graph.order, seconds)
     found: dict[str, float] = {}
     for name in reversed(graph.order):
         behind = max((found[other] for other in graph.downstream[name]), default=0.0)
-        found[name] = seconds.get(name, usual) + behind
+        found[name] = own[name] + behind
     return found
 
 

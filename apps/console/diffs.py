@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from apps.execution.sources import Sources
+
 from .folding import fold
 from .graphs import edges, groups, version_box
 
@@ -61,9 +63,14 @@ def graph(before: Mapping[str, Any], after: Mapping[str, Any], opened: list[str]
 
 
 def lines(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The lines of the difference of two definitions."""
+    return text_lines(text(before), text(after))
+
+
+def text_lines(before: str, after: str) -> Iterator[tuple[str, str]]:
     """(what it is, text) of each line of the difference: `head`, `add`, `del` or nothing, with three lines around."""
     count = 0
-    for row in difflib.unified_diff(text(before).split("\n"), text(after).split("\n"), n=CONTEXT, lineterm=""):
+    for row in difflib.unified_diff(before.split("\n"), after.split("\n"), n=CONTEXT, lineterm=""):
         count += 1
         if count <= 2:  # The names of the files, which have none.
             continue
@@ -71,6 +78,29 @@ def lines(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[tuple
             yield "head", "… the rest is not shown"
             return
         yield {"+": "add", "-": "del", "@": "head"}.get(row[:1], ""), row
+
+
+def changed_files(before: Sources, after: Sources) -> list[dict[str, Any]]:
+    """The files of two bundles that are not the same: {"name", "what": added, changed or removed, "lines"}."""
+    old, new = ({file.name: file for file in sources.files} for sources in (before, after))
+    found = []
+    for name in sorted(old.keys() | new.keys()):
+        one, other = old.get(name), new.get(name)
+        if one == other:
+            continue
+        what = "added" if one is None else "removed" if other is None else "changed"
+        texts = [file.text for file in (one, other) if file is not None]
+        shown = None not in texts  # Of what is no text only the size is known.
+        found.append(
+            {
+                "name": name,
+                "what": what,
+                "lines": list(text_lines(one.text or "" if one else "", other.text or "" if other else ""))
+                if shown
+                else [],
+            }
+        )
+    return found
 
 
 def text(definition: Mapping[str, Any]) -> str:

@@ -4,7 +4,6 @@ Pure functions. Groups are those of the definition, as {group: the one that it i
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
@@ -163,24 +162,3 @@ def merged(counts: Mapping[str, int]) -> dict[str, int]:
         name = "failed" if state in ("upstream_failed", "cancelled") else state
         found[name] = found.get(name, 0) + count
     return found
-
-
-def critical_path(
-    edges: Iterable[Sequence[str]], spans: Mapping[str, tuple[datetime, datetime | None]], now: datetime
-) -> list[str]:
-    """The tasks that made the run take as long as it did, first to last: each the last that the next one waited for.
-
-    It ends at the task that ended last, or at the one that has been running for longest; `spans` say since and
-    until when each that has begun went on.
-    """
-    upstream: dict[str, list[str]] = {}
-    for source, target in edges:
-        upstream.setdefault(target, []).append(source)
-    # Of those that still run, the one that began first.
-    ends = {name: ((ended or now).timestamp(), -begun.timestamp()) for name, (begun, ended) in spans.items()}
-    path: list[str] = []
-    name = max(ends, key=lambda task: ends[task], default=None)
-    while name is not None:
-        path.append(name)
-        name = max((one for one in upstream.get(name, ()) if one in ends), key=lambda one: ends[one], default=None)
-    return path[::-1]

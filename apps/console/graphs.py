@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from apps.workflows.states import TASK_ACTIVE
@@ -38,18 +38,27 @@ class Kind(NamedTuple):
 
 @dataclass(slots=True)
 class TaskView:
-    """One task of a run as pages show it; a mapped one with the counts of its instances by state."""
+    """One task of a run as pages show it; a mapped one with the counts of its instances by state.
+
+    When it began and ended are seconds since the epoch: a graph has thousands of tasks, and shows few of their times.
+    """
 
     name: str
     state: str
     kind: Kind
     width: int | None = None
-    job_id: int | None = None
     detail: str = ""
-    queued_at: datetime | None = None
-    started_at: datetime | None = None
-    ended_at: datetime | None = None
+    began: float | None = None
+    ended: float | None = None
     counts: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def started_at(self) -> datetime | None:
+        return None if self.began is None else datetime.fromtimestamp(self.began, UTC)
+
+    @property
+    def ended_at(self) -> datetime | None:
+        return None if self.ended is None else datetime.fromtimestamp(self.ended, UTC)
 
     @property
     def done(self) -> int:
@@ -63,9 +72,9 @@ class TaskView:
 
     def seconds(self, now: datetime) -> float | None:
         """How long it has taken, or took."""
-        if self.started_at is None:
+        if self.began is None:
             return None
-        return max(0.0, ((self.ended_at or now) - self.started_at).total_seconds())
+        return max(0.0, (now.timestamp() if self.ended is None else self.ended) - self.began)
 
     def said(self, now: datetime) -> str:
         """The second line of its box."""
@@ -148,13 +157,11 @@ def of_run(
     panels: Mapping[str, str],
     now: datetime,
     opened: Collection[str] | None = None,
+    path: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """A run's graph with the state of each task; `critical` are those that made it take as long as it did."""
+    """A run's graph with the state of each task; `critical` are those of its longest path."""
     known = {task.name for task in tasks}
     pairs = [pair for pair in pairs if pair[0] in known and pair[1] in known]
-    begun = {task.name: task.started_at or task.queued_at or task.ended_at for task in tasks}
-    spans = {task.name: (since, task.ended_at) for task in tasks if (since := begun[task.name]) is not None}
-    path = folding.critical_path(pairs, spans, now)
     critical = set(path)
     boxes = [
         {
@@ -168,4 +175,4 @@ def of_run(
         }
         for task in tasks
     ]
-    return folding.fold(boxes, pairs, groups, opened, path)
+    return folding.fold(boxes, pairs, groups, opened, [name for name in path if name in known])

@@ -4,17 +4,19 @@ What a browser draws itself goes as arrays: a state is a letter, `a` the first o
 milliseconds from the run's start.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
-from functools import lru_cache, reduce
-from operator import or_
+from datetime import date, datetime, timedelta
+from functools import cached_property, lru_cache
+from graphlib import TopologicalSorter
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from django.db import connection
-from django.db.models import Count, Min, Q, QuerySet
+from django.db.models import Count, F, FloatField, Func, Q, QuerySet
 from django.db.models.functions import TruncDate
 
+from apps.core.rows import fetch
 from apps.workflows.models import Run, Task, Workflow, WorkflowVersion
 from apps.workflows.slot_queries import may_wait, why_waiting
 from apps.workflows.states import TaskState
@@ -30,13 +32,63 @@ COLUMNS_MIN, COLUMNS_MAX = 8, 240
 _LETTER = "chr(96 + array_position(%s::text[], state::text))"
 
 
-@dataclass(frozen=True, slots=True)
+def _ms(moment: str) -> str:
+    """SQL of a moment in ms from the moment %(begin)s, -1 where it has not come: counted by the database, since moments
+    with a time zone are slow to make by the thousand."""
+    since = f"extract(epoch FROM {moment} - %(begin)s::timestamptz)"
+    return f"coalesce(greatest(0, round({since} * 1000))::int8, -1)"
+
+
+_TIMES = (
+    "chr(96 + array_position(%(states)s::text[], state::text)), "
+    f"{_ms('queued_at')}, {_ms('started_at')}, {_ms('ended_at')} FROM workflows_task WHERE run_id = %(run)s"
+)
+_TASK_TIMES = f"SELECT name, width, {_TIMES} AND index = -1 ORDER BY id"
+_INSTANCE_TIMES = f"SELECT index, {_TIMES} AND name = %(task)s AND index >= 0 ORDER BY index"
+_INSTANCES = (
+    "FROM workflows_task i JOIN workflows_task g ON (g.run_id, g.name, g.index) = (i.run_id, i.name, -1) "
+    "WHERE i.run_id = %(run)s AND i.name = ANY(%(mapped)s) AND i.index >= 0"
+)
+# Instances that stayed when others were cleared, after the mapped task had ended, do not count for its time.
+_OF_THIS_TRY = "FILTER (WHERE (i.started_at < g.queued_at) IS NOT TRUE)"
+_SPANS = (
+    f"SELECT i.name, {_ms(f'min(i.queued_at) {_OF_THIS_TRY}')}, {_ms(f'min(i.started_at) {_OF_THIS_TRY}')} "
+    f"{_INSTANCES} GROUP BY i.name"
+)
+_COUNTS = (
+    f"SELECT i.name, i.state, count(*), extract(epoch FROM min(i.started_at) {_OF_THIS_TRY})::float8 "
+    f"{_INSTANCES} GROUP BY i.name, i.state"
+)
+
+
+@dataclass(frozen=True)
 class Topology:
     """What graphs and lists need of a version: its edges, what each of its groups is in, and the kind of each task."""
 
     edges: tuple[tuple[str, str], ...]
     groups: Mapping[str, str]
     kinds: Mapping[str, Kind]
+
+    @cached_property
+    def upstream(self) -> dict[str, list[str]]:
+        """What each task waits for."""
+        found: dict[str, list[str]] = {name: [] for name in self.kinds}
+        for source, target in self.edges:
+            found[target].append(source)
+        return found
+
+    @cached_property
+    def downstream(self) -> dict[str, list[str]]:
+        """What waits for each task."""
+        found: dict[str, list[str]] = {name: [] for name in self.kinds}
+        for source, target in self.edges:
+            found[source].append(target)
+        return found
+
+    @cached_property
+    def order(self) -> tuple[str, ...]:
+        """The tasks, each behind what it waits for."""
+        return tuple(TopologicalSorter(self.upstream).static_order())
 
 
 @lru_cache(maxsize=32)
@@ -54,24 +106,20 @@ def task_views(run: Run, rows: QuerySet[Task]) -> list[TaskView]:
     """These tasks of a run (index -1) as pages show them, in their order; instances only as counts."""
     kinds = topology(run.version_id).kinds
     views: dict[str, TaskView] = {}
-    columns = ("name", "state", "width", "job_id", "detail", "queued_at", "started_at", "ended_at", "pk")
+    columns = ("name", "state", "width", "detail", "pk", _epoch_of("started_at"), _epoch_of("ended_at"))
     found = list(rows.values_list(*columns))
-    why = why_waiting([row[-1] for row in found if may_wait(row[1], row[4])])
-    for name, state, width, job_id, detail, queued, started, ended, pk in found:
+    why = why_waiting([row[4] for row in found if may_wait(row[1], row[3])])
+    for name, state, width, detail, pk, began, ended in found:
         detail = why.get(pk, detail)
         kind = kinds.get(name) or Kind("", mapped=width is not None)
-        views[name] = TaskView(name, state, kind, width, job_id, detail, queued, started, ended)
+        views[name] = TaskView(name, state, kind, width, detail, began, ended)
     expanded = [view.name for view in views.values() if view.width]
     if expanded:
-        instances = Task.objects.filter(run=run, name__in=expanded, index__gte=0).order_by()
-        counted = _of_this_try(run, {row[0]: row[5] for row in found if row[2]})
-        for name, state, count, started in instances.values_list("name", "state").annotate(
-            count=Count("pk"), started=Min("started_at", filter=counted)
-        ):
+        for name, state, count, began in fetch(_COUNTS, {"run": run.pk, "mapped": expanded}):
             view = views[name]
             view.counts[state] = count
-            if started is not None and (view.started_at is None or started < view.started_at):
-                view.started_at = started
+            if began is not None and (view.began is None or began < view.began):
+                view.began = began
         for name in expanded:
             with_missing(views[name].counts, views[name].state, views[name].width)
     return list(views.values())
@@ -155,69 +203,60 @@ def gantt(run: Run, now: datetime, task: str | None = None) -> dict[str, Any]:
     A mapped task spans its instances.
     """
     begin = run.started_at or run.created_at
-    rows = Task.objects.filter(run=run).order_by()
-    found: Iterable[Any]
+    asked = {"states": TaskState.values, "begin": begin, "run": run.pk, "task": task}
     widths: dict[str, int] = {}
-    if task is not None:
-        found = rows.filter(name=task, index__gte=0).order_by("index")
-        found = found.values_list("index", "state", "queued_at", "started_at", "ended_at")
-    else:
-        groups = rows.filter(index=-1).order_by("pk")
-        found = list(groups.values_list("name", "state", "queued_at", "started_at", "ended_at", "width"))
-        widths = {row[0]: row[5] for row in found if row[5]}
-        spanned = _spans(run, {row[0]: row[2] for row in found if row[5]}) if widths else {}
-        found = [_spanned(row, spanned.get(row[0])) for row in found]
-    names: list[Any] = []
-    letters: list[str] = []
-    times: list[int] = []
-    for name, state, *moments in found:
-        names.append(name)
-        letters.append(LETTERS[state])
-        times.extend(_since(begin, moment) for moment in moments)
+    with connection.cursor() as cursor:
+        cursor.execute(_TASK_TIMES if task is None else _INSTANCE_TIMES, asked)
+        found: list[Sequence[Any]] = cursor.fetchall()
+        if task is None:
+            widths = {row[0]: row[1] for row in found if row[1]}
+            spans: dict[str, list[int]] = {}
+            if widths:
+                cursor.execute(_SPANS, {**asked, "mapped": list(widths)})
+                spans = {name: times for name, *times in cursor.fetchall()}
+            found = [_spanned(row, spans.get(row[0])) for row in found]
+    names = [row[0] for row in found]
     return {
         "states": TaskState.values,
         "from": _epoch(begin),
         "now": _since(begin, run.ended_at or now),
         "names": names,
-        "letters": "".join(letters),
-        "times": times,
+        "letters": "".join(row[1] for row in found),
+        "times": [moment for row in found for moment in row[2:]],
         "widths": widths,
         **(_grouped(run.version_id, [names]) if task is None else {}),
     }
 
 
-def _spans(run: Run, queued: Mapping[str, datetime | None]) -> dict[str, tuple[datetime | None, datetime | None]]:
-    """When the first instance of each mapped task was queued and started."""
-    instances = Task.objects.filter(run=run, name__in=list(queued), index__gte=0).order_by().values_list("name")
-    counted = _of_this_try(run, queued)
-    first = instances.annotate(first=Min("queued_at", filter=counted), start=Min("started_at", filter=counted))
-    return {name: times for name, *times in first}
-
-
-def _of_this_try(run: Run, queued: Mapping[str, datetime | None]) -> Q | None:
-    """The instances that count for the time of their mapped task: where some of them were cleared after it had ended,
-    not those that stayed. `queued` says since when it has been there this time."""
-    if not run.edits:
-        return None
-    return ~reduce(or_, (Q(name=name, started_at__lt=at) for name, at in queued.items() if at), Q(pk=None))
-
-
-def _spanned(row: Sequence[Any], times: Sequence[datetime | None] | None) -> tuple[Any, ...]:
-    name, state, queued, started, ended, _ = row
+def _spanned(row: Sequence[Any], times: Sequence[int] | None) -> tuple[Any, ...]:
+    name, _, letter, queued, started, ended = row
     if times is None:
-        return name, state, queued, started, ended
+        return name, letter, queued, started, ended
     # While it goes on its last instance has not ended, whatever the others did.
-    return name, state, times[0], times[1], ended
+    return name, letter, times[0], times[1], ended
+
+
+def runs_of_days(workflow: Workflow, first: date, last: date) -> Q:
+    """Runs whose logical time is in these days of the workflow's time zone, the last included."""
+    zone = ZoneInfo(workflow.timezone)
+    begin, end = (datetime(day.year, day.month, day.day, tzinfo=zone) for day in (first, last + timedelta(days=1)))
+    return Q(workflow=workflow, logical_time__gte=begin, logical_time__lt=end)
 
 
 def days(workflow: Workflow, first: date, last: date) -> dict[date, dict[str, int]]:
-    """How many runs of each state were made on each day, UTC, from the first day up to the last."""
-    rows = Run.objects.filter(workflow=workflow, created_at__date__gte=first, created_at__date__lte=last).order_by()
-    counted = rows.annotate(day=TruncDate("created_at")).values_list("day", "state").annotate(count=Count("pk"))
+    """How many runs of each state each day has by their logical time, from the first day up to the last."""
+    rows = Run.objects.filter(runs_of_days(workflow, first, last)).order_by()
+    of_day = TruncDate("logical_time", tzinfo=ZoneInfo(workflow.timezone))
+    counted = rows.annotate(day=of_day).values_list("day", "state").annotate(count=Count("pk"))
     found: dict[date, dict[str, int]] = {}
     for day, state, count in counted:
         found.setdefault(day, {})[state] = count
     return found
+
+
+def _epoch_of(column: str) -> Func:
+    """A moment as seconds since the epoch."""
+    return Func(F(column), template="extract(epoch FROM %(expressions)s)::float8", output_field=FloatField())
 
 
 def _epoch(moment: datetime | None) -> int:

@@ -4,7 +4,7 @@ The ORM makes a query anew for every call, which takes longer than PostgreSQL do
 people wait for a loop or an agent's report, the statement stands in the code and its rows come from here.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -18,9 +18,9 @@ class Answer(Sequence[tuple[Any, ...]]):
     """The rows of a statement that was sent; they are fetched when they are looked at, so that in a pipeline nobody
     waits for them before. JSON comes as text."""
 
-    def __init__(self, sql: str, parameters: Iterable[Any] = ()) -> None:
+    def __init__(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> None:
         self._cursor = connection.cursor()
-        self._cursor.execute(sql, list(parameters))
+        self._cursor.execute(sql, parameters)
 
     # Not that of functools: until Python 3.12 it lets one thread of the process at a time wait for its answer.
     @cached_property
@@ -39,7 +39,7 @@ class Answer(Sequence[tuple[Any, ...]]):
         return self._rows[place]
 
 
-def fetch(sql: str, parameters: Iterable[Any] = ()) -> list[tuple[Any, ...]]:
+def fetch(sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> list[tuple[Any, ...]]:
     """The rows of one statement; JSON comes as text."""
     return list(Answer(sql, parameters))
 

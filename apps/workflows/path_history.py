@@ -1,7 +1,7 @@
-"""What tasks usually take, for versions whose tasks weigh by the critical path.
+"""What tasks usually take: for versions whose tasks weigh by the critical path, and for whoever looks at a run.
 
-Computed now and then by the timetable loop, never by a pass that advances runs: that one reads the stored times at most
-once a minute for each version.
+For weights computed now and then by the timetable loop, never by a pass that advances runs: that one reads the stored
+times at most once a minute for each version.
 """
 
 import time
@@ -19,6 +19,8 @@ RUNS_SEEN = 20
 RENEW = timedelta(minutes=5)
 KEPT_SECONDS = 60.0
 KEPT_MAX = 1000
+# Rows of tasks that a look for a page reads at most.
+ROWS_SEEN = 20_000
 # Between two looks for what is to be renewed, and how many versions one look renews.
 LOOK_SECONDS = 30.0
 VERSIONS_MAX = 20
@@ -34,7 +36,25 @@ GROUP BY t.name
 """
 
 _kept: dict[int, tuple[float, dict[str, float]]] = {}
+_usual: dict[int, tuple[float, dict[str, float]]] = {}
 _looked_at = float("-inf")
+
+
+def usual_seconds(workflow_id: int, tasks: int) -> dict[str, float]:
+    """What the tasks of a workflow of so many usually take, for pages: read at most once a minute."""
+    at, found = _usual.get(workflow_id, (float("-inf"), {}))
+    if time.monotonic() - at > KEPT_SECONDS:
+        found = _medians(workflow_id, max(1, min(RUNS_SEEN, ROWS_SEEN // max(1, tasks))))
+        if len(_usual) > KEPT_MAX:
+            forget()
+        _usual[workflow_id] = time.monotonic(), found
+    return found
+
+
+def _medians(workflow_id: int, runs: int) -> dict[str, float]:
+    with connection.cursor() as cursor:
+        cursor.execute(_MEDIANS, [workflow_id, runs])
+        return dict(cursor.fetchall())
 
 
 def weights_of(version_id: int, plan: Plan) -> dict[str, float]:
@@ -54,6 +74,7 @@ def weights_of(version_id: int, plan: Plan) -> dict[str, float]:
 def forget() -> None:
     """Read the stored times again with the next question."""
     _kept.clear()
+    _usual.clear()
 
 
 def watch(version: WorkflowVersion) -> None:
@@ -73,8 +94,6 @@ def renew(now: datetime, *, at_once: bool = False) -> None:
         Q(at__isnull=True) | Q(at__lt=now - RENEW), pk=F("version__workflow__current")
     ).select_related("version")
     for history in old.order_by(F("at").asc(nulls_first=True))[:VERSIONS_MAX]:
-        with connection.cursor() as cursor:
-            cursor.execute(_MEDIANS, [history.version.workflow_id, RUNS_SEEN])
-            history.seconds = dict(cursor.fetchall())
+        history.seconds = _medians(history.version.workflow_id, RUNS_SEEN)
         history.at = now
         history.save(update_fields=["seconds", "at"])

@@ -77,7 +77,7 @@ def test_a_version_has_no_states() -> None:
 def test_a_mapped_task_counts_its_instances() -> None:
     counts = {"succeeded": 3, "running": 1, "upstream_failed": 1, "cancelled": 1, "failed": 1}
     kind, begun = graphs.Kind("bash", mapped=True), NOW - timedelta(seconds=90)
-    task = graphs.TaskView("b", "running", kind, width=7, counts=counts, started_at=begun)
+    task = graphs.TaskView("b", "running", kind, width=7, counts=counts, began=begun.timestamp())
     drawn = graphs.of_run(graphs.edges(DEFINITION), {}, [task], {"b": "/panel"}, NOW)["tasks"][0]
     assert drawn["sub"] == "6 of 7, 3 failed · 1 min 30 s"
     assert drawn["counts"] == {"succeeded": 3, "running": 1, "failed": 3}

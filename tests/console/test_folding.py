@@ -1,6 +1,6 @@
 """Graphs of any size: groups, layers, the critical path, and what versions change. Pure functions."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from apps.console import diffs, folding, graphs
@@ -92,18 +92,6 @@ def test_ten_thousand_tasks_are_few_boxes() -> None:
     small = [box(f"t{place}", f"g{place // 2}") for place in range(1_000)]
     many = folding.fold(small, [], {f"g{place}": "" for place in range(500)})
     assert [task["tasks"] for task in many["tasks"]] == [1_000]
-
-
-def test_the_critical_path_is_who_was_waited_for() -> None:
-    def span(start: int, end: int | None) -> tuple[datetime, datetime | None]:
-        return NOW + timedelta(seconds=start), None if end is None else NOW + timedelta(seconds=end)
-
-    edges = [("a", "b"), ("a", "c"), ("b", "d"), ("c", "d")]
-    spans = {"a": span(0, 1), "b": span(1, 9), "c": span(1, 5), "d": span(9, 12)}
-    assert folding.critical_path(edges, spans, NOW) == ["a", "b", "d"]
-    running = {"a": span(0, 1), "b": span(2, None), "c": span(1, None)}
-    assert folding.critical_path(edges, running, NOW + timedelta(seconds=20)) == ["a", "c"]
-    assert folding.critical_path(edges, {}, NOW) == []
 
 
 def test_what_a_version_changes() -> None:

@@ -1,6 +1,7 @@
 """The largest workflows and runs: how many queries their pages take, and how many bytes they send."""
 
 import json
+from datetime import UTC, datetime
 
 import pytest
 from django.db import connection
@@ -123,3 +124,15 @@ def test_a_day_of_the_calendar_lists_its_runs(world: World, people: People) -> N
     assert f'id="run-{runs[1]}"' in page
     assert f'id="run-{runs[0]}"' not in page
     assert f'title="{made:%d %b %Y}: 1 succeeded"' in page
+
+
+def test_the_calendar_goes_by_logical_time_in_the_workflow_s_zone(world: World, people: People) -> None:
+    definition = {**large.small_definition("etl"), "timezone": "Europe/Berlin"}
+    workflow = large.pushed(world.actor("member"), world.vision, definition)
+    (run,) = large.make_runs(workflow, 1)
+    # Made today for a day of long ago, as by a backfill: there it is still the 30th in UTC.
+    Run.objects.filter(pk=run).update(logical_time=datetime(2023, 6, 30, 22, 30, tzinfo=UTC))
+    page = people.member.get(f"/workflows/{workflow.pk}/calendar/?day=2023-07-01").content.decode()
+    assert 'title="01 Jul 2023: 1 succeeded"' in page
+    assert f'id="run-{run}"' in page
+    assert "succeeded" not in people.member.get(f"/workflows/{workflow.pk}/calendar/").content.decode()

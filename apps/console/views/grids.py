@@ -1,7 +1,8 @@
 """What the browser draws itself: the grid of a workflow's runs, the timeline of a run, and the calendar of days."""
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import reverse
@@ -53,7 +54,7 @@ def _fresh(answer: HttpResponse) -> HttpResponse:
 def workflow_calendar(request: HttpRequest, actor: Actor, workflow_id: int) -> HttpResponse:
     """A year of a workflow, a square for each day by how its runs went, and the runs of one day."""
     found = workflow_of(actor, workflow_id)
-    today = timezone.now().astimezone(UTC).date()
+    today = timezone.now().astimezone(ZoneInfo(found.timezone)).date()
     day = _day(request)
     year = number(request, "year") or (day or today).year
     if not YEARS[0] <= year <= YEARS[1]:
@@ -76,9 +77,7 @@ def workflow_calendar(request: HttpRequest, actor: Actor, workflow_id: int) -> H
         "day": day,
     }
     if day is not None:
-        begin = datetime(day.year, day.month, day.day, tzinfo=UTC)
-        rows: Any = queries.recent_runs(actor, None).filter(workflow=found)
-        rows = rows.filter(created_at__gte=begin, created_at__lt=begin + timedelta(days=1))
+        rows: Any = queries.recent_runs(actor, None).filter(run_queries.runs_of_days(found, day, day))
         context["page"] = page_of(request, rows)
     partials = {"workflow-head": "console/workflows/_head.html", "calendar": "console/workflows/_calendar.html"}
     return show(request, "console/workflows/calendar.html", context, partials)

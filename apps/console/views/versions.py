@@ -8,12 +8,13 @@ from django.views.decorators.http import require_safe
 
 from apps.core.actors import Actor
 from apps.core.errors import NotFound
+from apps.execution.sources import Source, Sources, sources_of
 from apps.workflows import policies
 from apps.workflows.models import Workflow, WorkflowVersion
 from apps.workflows.queries import list_versions, version_of
 
 from .. import diffs, graphs
-from ..pages import number, numbered_page, page, show
+from ..pages import number, numbered_page, page, show, text
 from .workflows import head_of, opened_groups, workflow_of
 
 VERSIONS = 20
@@ -42,10 +43,13 @@ def workflow_code(request: HttpRequest, actor: Actor, workflow_id: int) -> HttpR
     if against is not None:
         context["difference"] = diffs.difference(against.definition, version.definition)
         context["lines"] = list(diffs.lines(against.definition, version.definition))
+        context["files"] = diffs.changed_files(_sources(against), _sources(version))
     else:
         written = diffs.text(version.definition)
         context["text"] = written[:TEXT_MAX]
         context["cut"] = len(written) > TEXT_MAX
+        context["sources"] = sources = _sources(version)
+        context["source"] = _chosen(sources, version, text(request, "file"))
     return show(request, "console/workflows/code.html", context, {"workflow-head": "console/workflows/_head.html"})
 
 
@@ -58,6 +62,24 @@ def workflow_code_graph(request: HttpRequest, actor: Actor, workflow_id: int) ->
     if against is not None:
         return JsonResponse(diffs.graph(against.definition, version.definition, opened))
     return JsonResponse(graphs.of_version(version.definition, opened))
+
+
+def _sources(version: WorkflowVersion) -> Sources:
+    """The files that the tasks of a version run in."""
+    bundle = version.definition.get("bundle")
+    return sources_of(bundle) if bundle else Sources(())
+
+
+def _chosen(sources: Sources, version: WorkflowVersion, name: str) -> Source | None:
+    """The file that was asked for, else the first that a task runs, else the first."""
+    if name:
+        found = sources.named(name)
+        if found is None:
+            raise NotFound(f"Version {version.number} has no file {name}.")
+        return found
+    run = [task["file"] for task in version.definition["tasks"] if task.get("file")]
+    first = sources.named(run[0]) if run else None
+    return first or next(iter(sources.files), None)
 
 
 def _asked(request: HttpRequest, actor: Actor, found: Workflow) -> tuple[WorkflowVersion, WorkflowVersion | None]:

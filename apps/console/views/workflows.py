@@ -26,6 +26,7 @@ from rmctl.spec.datasets import words as condition_words
 from .. import forms, graphs, queries, run_queries
 from ..context import chosen_tenant
 from ..pages import choice, known, numbered_page, page, page_of, show, text
+from ..paths import longest_path
 from .budgets import budget_rows, budgets_of, may_budget
 from .tasks import task_context
 
@@ -215,6 +216,7 @@ def run_head_of(actor: Actor, found: Run) -> dict[str, Any]:
         "total": total,
         "bad": sum(counts.get(state, 0) for state in ("failed", "upstream_failed", "cancelled")),
         "ended": total - sum(counts.get(state, 0) for state in TASK_ACTIVE),
+        "path": longest_path(found, timezone.now()),
         "may": {action: policies.runs.allows(actor, action, found) for action in ("clear", "note")},
         "may_cancel": policies.runs.allows(actor, "cancel", found) and found.ended_at is None,
         "may_trigger": policies.workflows.allows(actor, "trigger", found.workflow),
@@ -261,7 +263,11 @@ def run_graph(request: HttpRequest, actor: Actor, run_id: int) -> HttpResponse:
     panel = reverse("console:run-task", args=[found.pk, "task"]).rpartition("task/")[0]
     panels = {task.name: f"{panel}{task.name}/" for task in tasks}
     known = run_queries.topology(found.version_id)
-    drawn = graphs.of_run(known.edges, known.groups, tasks, panels, timezone.now(), opened_groups(request))
+    now = timezone.now()
+    path = longest_path(found, now)
+    drawn = graphs.of_run(
+        known.edges, known.groups, tasks, panels, now, opened_groups(request), path.chain if path else ()
+    )
     answer = JsonResponse(drawn)
     answer["Cache-Control"] = "no-store"
     return answer

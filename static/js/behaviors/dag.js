@@ -1,9 +1,11 @@
 // A workflow's graph: laid out by dagre, drawn as SVG, repainted in place when its run is announced. data-source
 // answers {"tasks": [{id, label, sub, state, width, counts, panel, parent, icon, kind}], "edges": [[from, to], …],
-// "groups": [{id, label, parent}], "path": pairs of the critical path} (apps/console/folding.py). A task opens its
-// panel (an htmx partial) in the element that data-panel names; a box with `group` opens into its tasks, the name of an
-// open group closes it. data-icons is the sprite of the icons.
+// "groups": [{id, label, parent}], "path": pairs of the longest path} (apps/console/folding.py). A task opens its panel
+// (an htmx partial) in the element that data-panel names; a box with `group` opens into its tasks, the name of an open
+// group closes it. A button with data-dag-path="<id of the graph>" shows and hides the path, for all graphs from then
+// on. data-icons is the sprite of the icons.
 
+import { drawn } from "../drawn.js";
 import { register } from "../registry.js";
 import { Graph, layout } from "../../vendor/dagre-3.1.3/dagre.esm.js";
 
@@ -13,6 +15,7 @@ const HEIGHT = 52;
 const MAPPED = 64;
 const MARGIN = 24;
 const SMALLEST = 0.7;
+const HIDDEN = "dag-path-hidden"; // in localStorage where the path is not to be seen
 const ORDER = ["succeeded", "running", "failed", "skipped"];
 
 function make(name, attributes = {}, children = []) {
@@ -50,6 +53,9 @@ class Dag {
       event.preventDefault();
       this.open(node);
     }, { signal });
+    this.pathButton = document.querySelector(`[data-dag-path="${element.id}"]`);
+    this.pathButton?.addEventListener("click", () => this.showPath(element.classList.contains("is-pathless")), { signal });
+    if (localStorage.getItem(HIDDEN)) this.showPath(false);
     this.resizer = new ResizeObserver(() => this.fit());
     this.resizer.observe(element);
     this.load();
@@ -99,6 +105,7 @@ class Dag {
       edge.dataset.state = from === "succeeded" ? (to === "running" || to === "queued" ? "running" : "succeeded") : "waiting";
       edge.toggleAttribute("data-critical", critical.has(`${edge.dataset.from}\n${edge.dataset.to}`));
     }
+    drawn(this.element, "graph");
   }
 
   draw({ tasks, edges, groups }) {
@@ -225,6 +232,13 @@ class Dag {
     if (this.opened.has(group)) this.opened.delete(group);
     else this.opened.add(group);
     this.load();
+  }
+
+  showPath(shown) {
+    this.element.classList.toggle("is-pathless", !shown);
+    this.pathButton?.setAttribute("aria-pressed", String(shown));
+    if (shown) localStorage.removeItem(HIDDEN);
+    else localStorage.setItem(HIDDEN, "1");
   }
 
   stop() {

@@ -1,6 +1,7 @@
 // The timeline of a run: a row for each task, light while it was queued, in its state's colour while it ran. Groups of
 // tasks fold; a mapped task opens into its instances, which are read then. A task opens its panel (an htmx partial).
 
+import { drawn } from "../drawn.js";
 import { register } from "../registry.js";
 import { Groups, STATES, Surface, clipped, worst } from "../surface.js";
 import { duration } from "../format.js";
@@ -97,6 +98,7 @@ class Gantt {
     const height = AXIS + this.rows.length * ROW + 6;
     this.element.style.height = `${Math.min(height + 2, 620)}px`;
     this.surface.size(this.element.clientWidth, height);
+    drawn(this.element, "gantt");
   }
 
   // What a row spans, and how it went.

@@ -2,6 +2,7 @@
 // pieces from data-source as one scrolls to the left; what is live is read again when it is announced. A run opens
 // data-run, a cell the same with ?task=. Groups of tasks fold.
 
+import { drawn } from "../drawn.js";
 import { register } from "../registry.js";
 import { Groups, STATES, Surface, clipped, worst } from "../surface.js";
 import { duration } from "../format.js";
@@ -123,6 +124,7 @@ class Grid {
     const [width, height] = [this.names + this.runs.length * COLUMN + 8, BARS + this.rows.length * ROW + 8];
     this.element.style.height = `${Math.min(height + 14, 560)}px`;
     this.surface.size(Math.max(width, this.element.clientWidth), height);
+    drawn(this.element, "grid");
   }
 
   empty(text) {

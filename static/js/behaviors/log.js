@@ -2,6 +2,7 @@
 // is announced until the log is complete, reads older pieces as one scrolls up, and jumps to what is looked for.
 // data-source answers text/plain with X-Log-Offset, X-Log-Size and X-Log-Complete; data-find where a text stands.
 
+import { drawn } from "../drawn.js";
 import { register } from "../registry.js";
 import { Painter } from "../ansi.js";
 import { bytes } from "../format.js";
@@ -90,6 +91,7 @@ class Log {
     this.atEnd = true;
     if (this.follow) this.view.scrollTop = this.view.scrollHeight;
     this.said();
+    drawn(this.root, "log");
     if (!this.done() && this.last < this.size) await this.readOn();
   }
 
