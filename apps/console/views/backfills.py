@@ -16,7 +16,6 @@ from apps.core.errors import DomainError, Invalid
 from apps.workflows import commands, policies
 from apps.workflows.backfills import plan_backfill
 from apps.workflows.models import Backfill, Workflow
-from apps.workflows.plans import plan_of
 from apps.workflows.queries import backfill_of, list_backfills, with_counts
 from apps.workflows.states import BACKFILL_ACTIVE, BackfillState
 
@@ -222,7 +221,7 @@ def backfill_new(request: HttpRequest, actor: Actor, workflow_id: int) -> HttpRe
         "workflow": workflow,
         "form": form,
         "params": params,
-        "caches": workflow.current is not None and bool(plan_of(workflow.current.pk).cached),
+        "caches": any("cache" in task for task in workflow.current.definition["tasks"]) if workflow.current else False,
         "no_cache": "no_cache" in request.POST,
         **_preview(request.POST if request.method == "POST" else request.GET, workflow),
     }
