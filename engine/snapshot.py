@@ -199,9 +199,12 @@ def queue_order(
     candidates: Sequence[Candidate], points: Mapping[int, float] = NO_POINTS
 ) -> dict[int, list[Candidate]]:
     """Candidates by queue: more points first (by default the priority), then submitted earlier, then the smaller id."""
-    urgent: Sequence[float] = [points.get(item.job, item.priority) for item in candidates]
+    jobs = [item.job for item in candidates]
+    urgent: Sequence[float] = [item.priority for item in candidates]
+    if points:
+        urgent = [points.get(job, priority) for job, priority in zip(jobs, urgent, strict=True)]
     keys = (
-        np.array([item.job for item in candidates], dtype=np.int64),
+        np.array(jobs, dtype=np.int64),
         np.array([item.submitted for item in candidates], dtype=np.float64),
         -np.array(urgent, dtype=np.float64),
     )
