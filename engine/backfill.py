@@ -159,8 +159,9 @@ class Backfill:
         self._known_trees: dict[float, QuotaTree] = {}
         # Those of reservations that were made before somebody was evicted.
         self._before_evictions: list[tuple[float, QuotaTree]] = []
-        # Who was in the way of a single member that would have been somewhere for so many seconds.
-        self._in_the_way: dict[Hashable, tuple[float, Reservation]] = {}
+        # Who was in the way of a single member that would have been somewhere for so many seconds, or on any of some
+        # nodes.
+        self._in_the_way: dict[Hashable, tuple[float, Nodes, Reservation]] = {}
 
     @property
     def _running(self) -> list[Running]:
@@ -329,13 +330,13 @@ class Backfill:
             return placed
         # Those who ask for the same and would be there for longer are in the way, too: what is free only shrinks.
         alone = len(groups) == 1 and groups[0][1] == 1 and groups[0][0].bonds is None
-        question = (groups[0][0], placed.members, id(option.nodes)) if alone else None
+        question = (groups[0][0], placed.members) if alone else None
         known = self._in_the_way.get(question)
-        if known is not None and known[0] <= duration:
-            return known[1]
+        if known is not None and known[0] <= duration and known[1] is option.nodes:
+            return known[2]
         outcome = self._beside(groups, option, placed, duration, ahead)
         if question is not None and isinstance(outcome, Reservation):
-            self._in_the_way[question] = duration, outcome
+            self._in_the_way[question] = duration, option.nodes, outcome
         return outcome
 
     def _beside(

@@ -196,7 +196,8 @@ class _Cycle:
         passed, reasons = items[start:end], [refusal.reason for refusal in told]
         self._await(passed, told)
         jobs, numbers = [item.job for item in passed], count(waiting + 1)
-        self.verdicts += map(Verdict._make, zip(jobs, repeat("pend"), reasons, told, numbers, *_NOTHING_ELSE))
+        fields = zip(jobs, repeat("pend"), reasons, told, numbers, *_NOTHING_ELSE)
+        self.verdicts += map(tuple.__new__, repeat(Verdict), fields)  # As `_make` does, ten thousand times.
         return end, waiting + len(told)
 
     def _wait(self, item: Candidate, refusal: Told) -> None:

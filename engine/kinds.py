@@ -1,6 +1,6 @@
 """Jobs that fare alike in a cycle: what has been found out about one holds for the others."""
 
-from collections.abc import Container, Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass, field
 
 from engine.choices import Choice
@@ -45,7 +45,7 @@ class Likeness:
 class Kinds:
     """All kinds of one cycle. A job with places of its `own` fares like no other."""
 
-    def __init__(self, rooms: Rooms, own: Container[int] = ()) -> None:
+    def __init__(self, rooms: Rooms, own: Collection[int] = ()) -> None:
         self._rooms, self._own = rooms, own
         self._kinds: dict[Hashable, Kind] = {}
 
@@ -64,10 +64,12 @@ class Kinds:
     def likenesses(self, items: Sequence[Candidate]) -> list[Likeness]:
         """For each of a queue's jobs what is shared by those that are alike."""
         found: dict[Hashable, Likeness] = {}
-        result = []
+        result, own = list[Likeness](), self._own
+        key: Hashable
         for item in items:
-            alike = item.equivalence is not None and item.job not in self._own
-            key = (item.pool, item.equivalence) if alike else item.job
+            key = (item.pool, item.equivalence)
+            if key[1] is None or (own and item.job in own):
+                key = item.job
             likeness = found.get(key)
             if likeness is None:
                 likeness = found[key] = Likeness(self.of(item))

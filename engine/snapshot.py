@@ -208,9 +208,12 @@ def queue_order(
 ) -> dict[int, list[Candidate]]:
     """Candidates by queue: the more urgent first, then more points (by default the priority), then submitted earlier,
     then the smaller id."""
-    weighed: Sequence[float] = [points.get(item.job, item.priority) for item in candidates]
+    jobs = [item.job for item in candidates]
+    weighed: Sequence[float] = [item.priority for item in candidates]
+    if points:
+        weighed = [points.get(job, priority) for job, priority in zip(jobs, weighed, strict=True)]
     keys = [
-        np.array([item.job for item in candidates], dtype=np.int64),
+        np.array(jobs, dtype=np.int64),
         np.array([item.submitted for item in candidates], dtype=np.float64),
         -np.array(weighed, dtype=np.float64),
     ]
