@@ -291,7 +291,7 @@ def reach_words(outlook: Outlook) -> str:
     if outlook.reach is Reach.WITHIN:
         text = "In another pool priority goes before everything else, and this job counts as 0 there"
     jobs = f"{outlook.above} waiting job{'s' * (outlook.above != 1)} of other tenants go{'es' * (outlook.above == 1)}"
-    return f"{text}: {jobs} first for a higher one, and it goes before {outlook.below}."
+    return f"{text}: {jobs} first for a higher one, and it goes before {outlook.below} of theirs."
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,12 +32,14 @@ def default_pool() -> str:
     raise Invalid.field("intent.pool", f"name the pool; known: {known}.", "required")
 
 
-def impossible(tenant: Tenant, spec: dict[str, Any], *, prefix: str = "") -> list[FieldError]:
+def impossible(
+    tenant: Tenant, spec: dict[str, Any], *, prefix: str = "", configured: Configuration | None = None
+) -> list[FieldError]:
     """Why a normalised spec can never start: an unknown pool, more than any quota gives, or than any node has.
 
     A pool without a node says nothing about nodes to come, so there only the quota is checked.
     """
-    configured = configuration(timezone.now())
+    configured = configured or configuration(timezone.now())
     name = spec["intent"].get("pool") or default_pool()
     pool = configured.pools.get(name)
     if pool is None:
@@ -63,9 +65,8 @@ def impossible(tenant: Tenant, spec: dict[str, Any], *, prefix: str = "") -> lis
     return [problem] if problem else []
 
 
-def too_urgent(tenant: Tenant, priority: int, *, prefix: str = "") -> list[FieldError]:
+def too_urgent(configured: Configuration, tenant: Tenant, priority: int, *, prefix: str = "") -> list[FieldError]:
     """Why a job of the tenant may not name this priority."""
-    configured = configuration(timezone.now())
     leaf = configured.tenants[tenant.pk].quota_node
     highest = configured.highest_priority.get(leaf) if leaf is not None else None
     if highest is None or priority <= highest:
@@ -127,6 +128,8 @@ def _usages(
 def refuse_impossible(tenant: Tenant, spec: dict[str, Any]) -> None:
     """Raise Invalid when the job could never start, or names more priority than it may."""
     problems = [problem for check in CHECKS for problem in check(tenant, spec)]
-    problems = problems or too_urgent(tenant, spec["priority"]) or impossible(tenant, spec)
+    if not problems:
+        configured = configuration(timezone.now())
+        problems = too_urgent(configured, tenant, spec["priority"]) or impossible(tenant, spec, configured=configured)
     if problems:
         raise Invalid(problems[0]["message"], code=problems[0]["code"], errors=problems)

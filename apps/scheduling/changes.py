@@ -165,7 +165,7 @@ class Asked:
             tenant = tenant_named(self.actor, item.get("tenant"))
             simulations.require(self.actor, "simulate_jobs", tenant.pk)
             spec = _spec(item["spec"], field)
-            if problems := too_urgent(tenant, spec["priority"], prefix=f"{field}.spec."):
+            if problems := too_urgent(self.world.configuration, tenant, spec["priority"], prefix=f"{field}.spec."):
                 raise Invalid(problems[0]["message"], code=problems[0]["code"], errors=problems)
             name, limit = spec["name"], float(spec["time_limit"])
             groups = self.world.lent_to(groups_of(spec), tenant.pk, limit)

@@ -48,8 +48,8 @@ class Fits:
 def fits(tenant: Tenant, spec: Mapping[str, Any], now: datetime) -> Fits:
     """Of a normalised spec, by the same filters that place it; nothing is kept. Company is not looked at."""
     body = {**spec, "intent": {**spec["intent"], "pool": spec["intent"].get("pool") or default_pool()}}
-    refused = too_urgent(tenant, body["priority"]) or impossible(tenant, body)
     configured = configuration(now)
+    refused = too_urgent(configured, tenant, body["priority"]) or impossible(tenant, body, configured=configured)
     pool = configured.pools.get(body["intent"]["pool"])
     if pool is None:
         return Fits([], refused[0]["message"])

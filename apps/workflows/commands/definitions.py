@@ -17,6 +17,7 @@ from apps.events.record import Fact, record
 from apps.execution.models import Bundle
 from apps.jobs.admission import impossible, too_urgent
 from apps.jobs.commands.submission import equivalence
+from apps.jobs.configuration import configuration
 from apps.tenants import policies as tenant_policies
 from apps.tenants.models import Secret, Tenant
 from apps.tenants.stored import missing
@@ -190,7 +191,8 @@ def _listed(references: set[str]) -> str:
 def _too_urgent_tasks(tenant: Tenant, spec: WorkflowSpec) -> list[FieldError]:
     """Tasks that name more priority than jobs of the tenant may."""
     named = [spec.compiled[task.id].base["priority"] for task in spec.tasks]
-    refused = {priority: too_urgent(tenant, priority) for priority in set(named)}
+    configured = configuration(timezone.now())
+    refused = {priority: too_urgent(configured, tenant, priority) for priority in set(named)}
     return [
         FieldError(**{**fault, "field": f"tasks[{position}].priority"})
         for position, priority in enumerate(named)
