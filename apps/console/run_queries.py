@@ -13,7 +13,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from django.db import connection
-from django.db.models import Count, F, FloatField, Func, Q, QuerySet
+from django.db.models import Count, F, FloatField, Func, Max, Q, QuerySet
 from django.db.models.functions import TruncDate
 
 from apps.core.rows import fetch
@@ -22,7 +22,7 @@ from apps.workflows.slot_queries import may_wait, why_waiting
 from apps.workflows.states import TaskState
 from apps.workflows.unmade import with_missing
 
-from .graphs import Kind, TaskView, edges, groups, kind_of
+from .graphs import Kind, TaskView, edges, groups, kind_of, of_version
 
 LETTERS = {state: chr(ord("a") + place) for place, state in enumerate(TaskState.values)}
 # What one answer of the grid holds at most, in cells; of a workflow of many tasks there are fewer runs in it.
@@ -100,6 +100,13 @@ def topology(version_id: int) -> Topology:
         groups=groups(definition),
         kinds={task["id"]: kind_of(task) for task in definition["tasks"]},
     )
+
+
+@lru_cache(maxsize=32)
+def version_graph(version_id: int, opened: tuple[str, ...] | None) -> dict[str, Any]:
+    """The graph of a version without states, with these groups open; it never changes either."""
+    definition = WorkflowVersion.objects.values_list("definition", flat=True).get(pk=version_id)
+    return of_version(definition, opened)
 
 
 def task_views(run: Run, rows: QuerySet[Task]) -> list[TaskView]:
@@ -241,6 +248,12 @@ def runs_of_days(workflow: Workflow, first: date, last: date) -> Q:
     zone = ZoneInfo(workflow.timezone)
     begin, end = (datetime(day.year, day.month, day.day, tzinfo=zone) for day in (first, last + timedelta(days=1)))
     return Q(workflow=workflow, logical_time__gte=begin, logical_time__lt=end)
+
+
+def latest_day(workflow: Workflow) -> date | None:
+    """The day of the latest logical time that has a run."""
+    latest = Run.objects.filter(workflow=workflow).aggregate(at=Max("logical_time"))["at"]
+    return None if latest is None else latest.astimezone(ZoneInfo(workflow.timezone)).date()
 
 
 def days(workflow: Workflow, first: date, last: date) -> dict[date, dict[str, int]]:

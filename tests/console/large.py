@@ -58,6 +58,7 @@ def pushed(actor: Actor, tenant: Tenant, definition: dict[str, Any]) -> Workflow
 def make_runs(workflow: Workflow, count: int = RUNS, every: str = "1 hour") -> list[int]:
     """So many ended runs, one behind the other; one in 17 failed. Returns their ids, oldest first."""
     assert workflow.current_id is not None
+    names, mapped = _tasks(workflow)
     with connection.cursor() as cursor:
         cursor.execute(
             "INSERT INTO workflows_run (workflow_id, version_id, tenant_id, state, trigger, logical_time, params, "
@@ -75,11 +76,12 @@ def make_runs(workflow: Workflow, count: int = RUNS, every: str = "1 hour") -> l
             "SELECT run.id, task.name, -1, CASE WHEN task.mapped THEN 0 END, "
             "CASE WHEN run.state = 'succeeded' OR task.place < 4 THEN 'succeeded' "
             "WHEN task.place = 4 THEN 'failed' ELSE 'upstream_failed' END, 0, 0, 0, '', "
-            "run.started_at + task.place * interval '2 seconds', "
-            "run.started_at + task.place * interval '2.1 seconds', run.started_at + task.place * interval '4 seconds' "
-            "FROM workflows_run AS run, unnest(%s::text[], %s::bool[]) WITH ORDINALITY AS task(name, mapped, place) "
+            "run.started_at + (task.place - 1) * step, run.started_at + (task.place - 0.9) * step, "
+            "run.started_at + task.place * step "
+            "FROM workflows_run AS run, unnest(%s::text[], %s::bool[]) WITH ORDINALITY AS task(name, mapped, place), "
+            "LATERAL (SELECT (run.ended_at - run.started_at) / %s AS step) AS part "
             "WHERE run.id = ANY(%s) ORDER BY run.id, task.place",
-            [*_tasks(workflow), ids],
+            [names, mapped, len(names), ids],
         )
         cursor.execute("ANALYZE workflows_run, workflows_task")
     return ids

@@ -56,7 +56,7 @@ def workflow_calendar(request: HttpRequest, actor: Actor, workflow_id: int) -> H
     found = workflow_of(actor, workflow_id)
     today = timezone.now().astimezone(ZoneInfo(found.timezone)).date()
     day = _day(request)
-    year = number(request, "year") or (day or today).year
+    year = number(request, "year") or (day or run_queries.latest_day(found) or today).year
     if not YEARS[0] <= year <= YEARS[1]:
         raise Invalid.field("year", f"{year} is not a year from {YEARS[0]} to {YEARS[1]}.")
     counted = run_queries.days(found, date(year, 1, 1), date(year, 12, 31))

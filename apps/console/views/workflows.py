@@ -120,10 +120,11 @@ def _show_workflow(request: HttpRequest, actor: Actor, found: Workflow, form: fo
 @page
 def workflow_graph(request: HttpRequest, actor: Actor, workflow_id: int) -> HttpResponse:
     """The graph of the current version."""
-    found = workflow_of(actor, workflow_id)
-    if found.current is None:
+    found = policies.workflows.get(actor, pk=workflow_id)
+    if found.current_id is None:
         raise NotFound(f"Workflow {found.name} has no version yet.")
-    return JsonResponse(graphs.of_version(found.current.definition, opened_groups(request)))
+    opened = opened_groups(request)
+    return JsonResponse(run_queries.version_graph(found.current_id, None if opened is None else tuple(opened)))
 
 
 def opened_groups(request: HttpRequest) -> list[str] | None:
