@@ -7,7 +7,6 @@ nobody has a chance, the decider would grant nothing, unless it evicts somebody.
 from collections.abc import Iterable, Mapping, Set
 
 import numpy as np
-import numpy.typing as npt
 
 from engine.filters.gpu import cards_with
 from engine.fleet import Fleet, Int64, Mask, Request
@@ -42,14 +41,17 @@ class Chances:
         """Whether any of these jobs, all of which were noted, could be granted on this fleet with this quota."""
         room = self._room(fleet)
         # For each pool, in which flavor there is a node for which request.
-        open_to: dict[str, npt.NDArray[np.bool_]] = {}
+        open_to: dict[str, Mask] = {}
         for job in jobs:
             rows, item = self._jobs[job]
-            if item.pool not in pools or item.queue not in tree or item.queue in suspended:
+            if item.queue not in tree or item.queue in suspended:
+                continue
+            if item.pool not in pools or not pools[item.pool].flavors:
                 continue
             found = open_to.get(item.pool)
             if found is None:
-                found = open_to[item.pool] = room @ pools[item.pool].split.columns > 0
+                masks = pools[item.pool].split.masks
+                found = open_to[item.pool] = np.array([(room & nodes).any(axis=1) for nodes in masks]).T
             if len(rows) > 1:
                 if found[list(rows)].any(axis=1).all():
                     return True
@@ -60,8 +62,8 @@ class Chances:
                     return True
         return False
 
-    def _room(self, fleet: Fleet) -> npt.NDArray[np.float32]:
-        """1 where a node (column) has room for one member that makes a request (row), else 0."""
+    def _room(self, fleet: Fleet) -> Mask:
+        """Which node (column) has room for one member that makes a request (row)."""
         if fleet.static_answers is not self._static or len(self._passing) != len(self._requests):
             self._learn(fleet)
         cpu, memory, storage, cards, milli = self._needs
@@ -71,8 +73,7 @@ class Chances:
         for share in np.unique(milli[cards > 0]):
             asking = np.flatnonzero((milli == share) & (cards > 0))
             room[asking] &= cards_with(fleet, int(share)) >= cards[asking, np.newaxis]
-        counted: npt.NDArray[np.float32] = room.astype(np.float32)
-        return counted
+        return np.asarray(room)
 
     def _learn(self, fleet: Fleet) -> None:
         self._static = fleet.static_answers
