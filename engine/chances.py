@@ -4,10 +4,9 @@ What is asked here is necessary for a grant, not sufficient: a node for a member
 nobody has a chance, the decider would grant nothing, unless it evicts somebody.
 """
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 
 import numpy as np
-import numpy.typing as npt
 
 from engine.filters.gpu import cards_with
 from engine.fleet import Fleet, Int64, Mask, Request
@@ -22,9 +21,10 @@ class Chances:
     def __init__(self) -> None:
         self._rows: dict[Request, int] = {}
         self._requests: list[Request] = []
+        # For what the masks of nodes hold: static filters are asked anew where other nodes are ready.
+        self._static: object = None
         # Of each job the rows of its groups, and the job with its fewest members.
         self._jobs: dict[int, tuple[tuple[int, ...], Candidate]] = {}
-        self._static: object = None
         self._passing: Mask = np.zeros((0, 0), dtype=np.bool_)
         self._needs: Int64 = np.zeros((5, 0), dtype=np.int64)
 
@@ -42,14 +42,17 @@ class Chances:
         """Whether any of these jobs, all of which were noted, could be granted on this fleet with this quota."""
         room = self._room(fleet)
         # For each pool, in which flavor there is a node for which request.
-        open_to: dict[str, npt.NDArray[np.bool_]] = {}
+        open_to: dict[str, Mask] = {}
         for job in jobs:
             rows, item = self._jobs[job]
-            if item.pool not in pools or item.queue not in tree or item.queue in suspended:
+            if item.queue not in tree or item.queue in suspended:
+                continue
+            if item.pool not in pools or not pools[item.pool].flavors:
                 continue
             found = open_to.get(item.pool)
             if found is None:
-                found = open_to[item.pool] = room @ pools[item.pool].split.columns > 0
+                masks = pools[item.pool].split.masks
+                found = open_to[item.pool] = np.array([(room & nodes).any(axis=1) for nodes in masks]).T
             if len(rows) > 1:
                 if found[list(rows)].any(axis=1).all():
                     return True
@@ -60,10 +63,13 @@ class Chances:
                     return True
         return False
 
-    def _room(self, fleet: Fleet) -> npt.NDArray[np.float32]:
-        """1 where a node (column) has room for one member that makes a request (row), else 0."""
-        if fleet.static_answers is not self._static or len(self._passing) != len(self._requests):
-            self._learn(fleet)
+    def _room(self, fleet: Fleet) -> Mask:
+        """Which node (column) has room for one member that makes a request (row)."""
+        if fleet.static_answers is not self._static:
+            self._static = fleet.static_answers
+            self._passing, self._needs = np.zeros((0, len(fleet)), dtype=np.bool_), self._needs[:, :0]
+        if len(self._passing) < len(self._requests):
+            self._learn(fleet, self._requests[len(self._passing) :])
         cpu, memory, storage, cards, milli = self._needs
         room = self._passing & (fleet.cpu >= cpu[:, np.newaxis])
         room &= fleet.memory >= memory[:, np.newaxis]
@@ -71,11 +77,10 @@ class Chances:
         for share in np.unique(milli[cards > 0]):
             asking = np.flatnonzero((milli == share) & (cards > 0))
             room[asking] &= cards_with(fleet, int(share)) >= cards[asking, np.newaxis]
-        counted: npt.NDArray[np.float32] = room.astype(np.float32)
-        return counted
+        return np.asarray(room)
 
-    def _learn(self, fleet: Fleet) -> None:
-        self._static = fleet.static_answers
-        self._passing = np.array([static_answer(fleet, request).passing for request in self._requests])
-        needs = [(one.cpu, one.memory, one.storage, one.gpu_count, one.gpu_milli) for one in self._requests]
-        self._needs = np.array(needs, dtype=np.int64).reshape(len(needs), 5).T
+    def _learn(self, fleet: Fleet, fresh: Sequence[Request]) -> None:
+        passing = [static_answer(fleet, request).passing for request in fresh]
+        needs = [(one.cpu, one.memory, one.storage, one.gpu_count, one.gpu_milli) for one in fresh]
+        self._passing = np.vstack([self._passing, *passing])
+        self._needs = np.hstack([self._needs, np.array(needs, dtype=np.int64).T])

@@ -73,11 +73,13 @@ class Profile:
         self._times = sorted({now, *moments, *(at for at in openings if at > now)})
         # In which moment each is given back.
         back = np.searchsorted(np.array(self._times), np.array(times, dtype=np.float64))
-        self._free = np.empty((len(self._times), len(fleet), _CARDS + fleet.gpu_free.shape[1]), dtype=np.int64)
+        # With room for more moments, as most of a copy that is made later goes for memory that is used the first time.
+        count = len(self._times)
+        amounts = len(fleet), _CARDS + fleet.gpu_free.shape[1]
+        self._free = np.zeros((count + count // 2 + 1, *amounts), dtype=np.int64)
         self._free[0] = _amounts(fleet)
-        self._free[1:] = 0
         self._give_back(back, gone)
-        np.cumsum(self._free, axis=0, out=self._free)
+        np.cumsum(self._free[:count], axis=0, out=self._free[:count])
         # Which row of the arrays each moment has: new moments get theirs at the end.
         self._rows = np.arange(len(self._times))
         # What is left by moment and account of the caps on what others hold.
@@ -343,7 +345,9 @@ class Profile:
             return index
         before, row = int(self._rows[index - 1]), len(self._rows)
         if row == len(self._free):
-            self._free, self._left = _longer(self._free), _longer(self._left)
+            self._free = _longer(self._free)
+        if row == len(self._left):
+            self._left = _longer(self._left)
         self._free[row], self._left[row] = self._free[before], self._left[before]
         self._times.insert(index, at)
         self._rows = np.concatenate((self._rows[:index], [row], self._rows[index:]))
