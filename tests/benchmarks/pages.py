@@ -78,7 +78,7 @@ def fill(portal: Portal, runs: int, tasks: int, log: int) -> dict[str, Sight]:
     small_run = large.make_runs(small, SMALL_RUNS)[-1]
     nightly = push(large.small_definition("nightly"))
     newest = large.make_runs(nightly, runs)[-1]
-    large.expand(Run.objects.get(pk=newest), "check", tasks)
+    large.expand(Run.objects.get(pk=newest), "check", tasks, ended=True)
     wide = push(large.layered_definition("wide", tasks))
     wide_run = large.make_runs(wide, 2)[-1]
     jobs = [logged(portal, size) for size in (64 * 1024, log)]

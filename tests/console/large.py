@@ -93,8 +93,11 @@ def _tasks(workflow: Workflow) -> tuple[list[str], list[bool]]:
     return list(plan.graph.order), [plan.tasks[name].mapped for name in plan.graph.order]
 
 
-def expand(run: Run, name: str, width: int = TASKS) -> None:
-    """Give the mapped task of the run so many instances: most have ended, some run, some wait."""
+def expand(run: Run, name: str, width: int = TASKS, *, ended: bool = False) -> None:
+    """Give the mapped task of the run so many instances: most have ended, some run, some wait.
+
+    `ended`: all have. Where loops run, thousands of active instances that have no job would keep them busy for ever.
+    """
     with connection.cursor() as cursor:
         cursor.execute(
             "INSERT INTO workflows_task (run_id, name, index, state, succeeded, failed, skipped, detail, queued_at, "
@@ -103,13 +106,13 @@ def expand(run: Run, name: str, width: int = TASKS) -> None:
             "CASE WHEN state <> 'queued' THEN started_at + n * interval '3 milliseconds' END, "
             "CASE WHEN state IN ('succeeded', 'failed') THEN started_at + n * interval '3 milliseconds' "
             "+ interval '2 seconds' END "
-            "FROM (SELECT id, started_at, n, CASE WHEN n %% 97 = 0 THEN 'failed' WHEN n < %s * 0.7 THEN 'succeeded' "
-            "WHEN n < %s * 0.75 THEN 'running' ELSE 'queued' END AS state "
+            "FROM (SELECT id, started_at, n, CASE WHEN n %% 97 = 0 THEN 'failed' "
+            "WHEN %s OR n < %s * 0.7 THEN 'succeeded' WHEN n < %s * 0.75 THEN 'running' ELSE 'queued' END AS state "
             "FROM workflows_run, generate_series(0, %s - 1) AS n WHERE id = %s) AS made ORDER BY n",
-            [name, width, width, width, run.pk],
+            [name, ended, width, width, width, run.pk],
         )
         cursor.execute(
-            "UPDATE workflows_task SET width = %s, state = 'running' WHERE run_id = %s AND name = %s AND index = -1",
-            [width, run.pk, name],
+            "UPDATE workflows_task SET width = %s, state = %s WHERE run_id = %s AND name = %s AND index = -1",
+            [width, "failed" if ended else "running", run.pk, name],
         )
         cursor.execute("ANALYZE workflows_task")
