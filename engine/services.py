@@ -148,9 +148,8 @@ def decide(view: View, now: float) -> Plan:
         if backoff.failures and _calm(view, revision, now)
     )
     failures = 0 if target in forgive else view.backoffs.get(target, Backoff()).failures
-    return Plan(
-        start, stop, outcome, _condition(view, done, mine, failures), ready, peak, forgive, _look_at(view, mine, now)
-    )
+    condition = _condition(view, done, failures)
+    return Plan(start, stop, outcome, condition, ready, peak, forgive, _look_at(view, now))
 
 
 def _ready(replica: Replica, policy: Policy, now: float) -> bool:
@@ -211,19 +210,17 @@ def _stops(view: View, mine: Sequence[Replica], others: Sequence[Replica], now: 
     return tuple(stop)
 
 
-def _condition(view: View, done: bool, mine: Sequence[Replica], failures: int) -> Condition:
+def _condition(view: View, done: bool, failures: int) -> Condition:
     if view.wanted == 0:
         return Condition.STOPPING if view.replicas else Condition.STOPPED
     if failures >= CRASH_LOOP:
         return Condition.CRASH_LOOP
     if done:
         return Condition.READY
-    if failures or any(replica.running is not None for replica in view.replicas):
-        return Condition.DEGRADED if not view.rolling else Condition.STARTING
-    return Condition.STARTING
+    return Condition.STARTING if view.rolling else Condition.DEGRADED
 
 
-def _look_at(view: View, mine: Sequence[Replica], now: float) -> float | None:
+def _look_at(view: View, now: float) -> float | None:
     """The next time at which something may be due without anything having happened."""
     policy = view.policy
     times = [backoff.retry_at for backoff in view.backoffs.values()]

@@ -76,8 +76,8 @@ class ServiceSpec(Strict):
 
     def policy(self) -> dict[str, float]:
         """How it rolls and restarts, in plain numbers."""
-        both = {**self.rollout.model_dump(), **self.restart.model_dump()}
-        return {name: plain_number(value) for name, value in both.items()}
+        parts: tuple[Strict, ...] = (self.rollout, self.restart)
+        return {name: plain_number(getattr(part, name)) for part in parts for name in type(part).model_fields}
 
 
 def parse_service(data: Any) -> ServiceSpec:
