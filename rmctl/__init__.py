@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rmctl.sdk.kinds import (
         TaskGroup,
         approval,
+        deploy_service,
         python,
         task_group,
         trigger_run,
@@ -48,6 +49,7 @@ __all__ = [
     "connection",
     "container",
     "context",
+    "deploy_service",
     "empty",
     "http",
     "param",
@@ -70,7 +72,10 @@ __all__ = [
 
 _RUNTIME = ("Poked", "TaskFailed", "TaskSkipped", "artifact", "checkpoint", "checkpoint_folder", "context")
 _FUNCTIONS = ("setup", "task", "teardown")
-_KINDS = ("TaskGroup", "approval", "python", "task_group", "trigger_run", "wait_for", "wait_for_run", "wait_until")
+_KINDS = (
+    "TaskGroup", "approval", "deploy_service", "python", "task_group", "trigger_run", "wait_for", "wait_for_run",
+    "wait_until",
+)  # fmt: skip
 _OPERATORS = ("container", "http", "sql", "wait_for_file")
 _STORED = ("connection", "variable")
 _STATE = ("run_state", "state")

@@ -23,6 +23,7 @@ ICONS = {
     "wait_for_run": "hourglass",
     "trigger_run": "rocket",
     "approval": "user",
+    "service": "server",
 }
 
 

@@ -48,6 +48,7 @@ class WaitRow:
     option: str = ""
     values: Any = None
     answered_by: str | None = None
+    reference: int | None = None
 
 
 @dataclass(slots=True)
@@ -80,7 +81,8 @@ class Changes:
 
 COLUMNS = (
     "w.kind, w.since, w.due_at, w.deadline, w.looks, w.workflow_id, w.logical_time, w.run_id, "
-    "coalesce(own.id, other.id), coalesce(own.state, other.state, ''), a.id, a.state, a.option, a.values, u.username"
+    "coalesce(own.id, other.id), coalesce(own.state, other.state, ''), a.id, a.state, a.option, a.values, u.username, "
+    "w.reference"
 )
 JOINED = (
     "LEFT JOIN workflows_run own ON own.id = w.run_id "
@@ -176,12 +178,13 @@ def _upsert(waits: Sequence[tuple[Any, WaitRow]]) -> None:
                 workflow_id=wait.workflow,
                 logical_time=wait.logical_time,
                 run_id=wait.run,
+                reference=wait.reference,
             )
             for row, wait in waits
         ],
         update_conflicts=True,
         unique_fields=["task"],
-        update_fields=["kind", "since", "due_at", "deadline", "looks", "workflow", "logical_time", "run"],
+        update_fields=["kind", "since", "due_at", "deadline", "looks", "workflow", "logical_time", "run", "reference"],
     )
 
 

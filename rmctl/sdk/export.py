@@ -223,6 +223,10 @@ class _Python:
                 words += [repr(task["wait_for_run"]["workflow"])]
                 words += [f"{n}={self._value(v)}" for n, v in given.items()]
                 return words + [f"{n}={v!r}" for n, v in task["wait_for_run"].items() if n != "workflow"]
+            case "service":
+                chosen = task["service"]
+                words += [repr(chosen["spec"]), *([f"env={arguments}"] if arguments else [])]
+                return words + [f"{n}={v!r}" for n, v in chosen.items() if n != "spec"]
             case "approval" if Approval.model_validate(task["approval"]).reject == _rejecting(task["approval"]):
                 words += [repr(task["approval"]["subject"]), *([f"show={arguments}"] if arguments else []), *expand]
                 return words + [f"{n}={v!r}" for n, v in task["approval"].items() if n != "subject"]

@@ -16,10 +16,11 @@ from .arguments import Argument
 from .errors import BadValue
 from .moments import parse_moment
 from .quantities import Seconds, parse_seconds
+from .service import DeployService
 from .values import Identifier, Line, Strict
 
 Kind = Literal[
-    "bash", "python", "empty", "wait_until", "wait_for", "wait_for_run", "trigger_run", "approval"
+    "bash", "python", "empty", "wait_until", "wait_for", "wait_for_run", "trigger_run", "approval", "service"
 ]
 # Fields of each kind: what it needs, and what else it may have.
 NEEDED: dict[str, tuple[str, ...]] = {
@@ -31,6 +32,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "wait_for_run": ("wait_for_run",),
     "trigger_run": ("trigger_run",),
     "approval": ("approval",),
+    "service": ("service",),
 }
 OPTIONAL: dict[str, tuple[str, ...]] = {"bash": ("decides", "poke"), "python": ("decides", "returns", "poke")}
 # Arguments of the kinds whose arguments mean something: what each needs, and what else it may have.
@@ -142,11 +144,12 @@ class Teardown(Strict):
     fails_run: bool = False
 
 
-OPTIONS: dict[str, type[Poke | WaitForRun | TriggerRun | Approval]] = {
+OPTIONS: dict[str, type[Poke | WaitForRun | TriggerRun | Approval | DeployService]] = {
     "poke": Poke,
     "wait_for_run": WaitForRun,
     "trigger_run": TriggerRun,
     "approval": Approval,
+    "service": DeployService,
 }
 
 
@@ -163,6 +166,8 @@ def check_kind(kind: str, given: set[str], arguments: Mapping[str, Argument], *,
         raise BadValue(
             "bad_map", "A task that decides the way is not mapped: which of its instances should decide?"
         )
+    if kind == "service" and mapped:
+        raise BadValue("bad_map", "A task that deploys a service is not mapped: the last deployment would win.")
     if kind not in ARGUMENTS:
         return
     if mapped:

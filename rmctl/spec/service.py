@@ -1,5 +1,6 @@
 """The service spec: what a long-running service is deployed from, by the API, the CLI, the SDK and the forms."""
 
+import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
@@ -78,6 +79,31 @@ class ServiceSpec(Strict):
         """How it rolls and restarts, in plain numbers."""
         parts: tuple[Strict, ...] = (self.rollout, self.restart)
         return {name: plain_number(getattr(part, name)) for part in parts for name in type(part).model_fields}
+
+
+class DeployService(Strict):
+    """Deploy a service from a workflow; the task's arguments are further variables of its replicas. With `wait` the
+    task ends as the rollout does: failed after `timeout`, or skipped if `soft_fail`."""
+
+    spec: ServiceSpec
+    replicas: int | None = Field(default=None, ge=0, le=MAX_REPLICAS)
+    wait: bool = True
+    timeout: Seconds = Field(default=3600, json_schema_extra={"default": "1h"})
+    soft_fail: bool = False
+
+    def deployment(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """What to deploy, as somebody would give it."""
+        data = self.spec.model_dump(mode="json", exclude_defaults=True)
+        if self.replicas is not None:
+            data["replicas"] = self.replicas
+        group = data["job"]["groups"][0]
+        texts = {
+            name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            for name, value in inputs.items()
+        }
+        if texts:
+            group["env"] = {**group.get("env", {}), **texts}
+        return data
 
 
 def parse_service(data: Any) -> ServiceSpec:

@@ -14,6 +14,7 @@ from .caching import CacheSpec, fixed_parts
 from .job import parse_job
 from .kinds import FINAL_STATUSES, JOBLESS, OPTIONS, Approval, Poke, TriggerRun, WaitForRun
 from .mapping import Expansion
+from .service import DeployService
 from .templates import KEY, Needs, TaskTemplates, templates_of
 from .values import canonical_json
 
@@ -54,7 +55,7 @@ class CompiledTask:
     decides: str = ""
     direct: bool = False
     # How a sensor is poked, and what a task that waits waits for.
-    options: Poke | WaitForRun | TriggerRun | Approval | None = None
+    options: Poke | WaitForRun | TriggerRun | Approval | DeployService | None = None
     # How long its results may be used again, and what of the key is the same for all inputs.
     cache: CacheSpec | None = None
     cache_parts: Mapping[str, Any] = field(default_factory=dict)
