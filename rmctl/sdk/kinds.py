@@ -167,7 +167,7 @@ def deploy_service(
     spec: "Mapping[str, Any]",
     *,
     replicas: "int | None" = None,
-    env: "Mapping[str, Any] | None" = None,
+    arguments: "Mapping[str, Any] | None" = None,
     wait: bool = True,
     timeout: "Any" = "1h",
     soft_fail: bool = False,
@@ -175,11 +175,11 @@ def deploy_service(
 ) -> Task:
     """Deploy a service of the tenant, and with `wait` wait until its rollout has ended well; nothing is held meanwhile.
 
-    `spec` is what `rmctl deploy` takes; `env` are further variables of its replicas, also results and parameters. The
-    result is `{"service": name, "revision": number, "state": …}`.
+    `spec` is what `rmctl deploy` takes; `arguments` are further variables of its replicas, also results and parameters.
+    The result is `{"service": name, "revision": number, "state": …}`.
     """
     chosen = {"spec": dict(spec), "replicas": replicas, "wait": wait, "timeout": timeout, "soft_fail": soft_fail}
-    return Task(identifier, "service", options=options, arguments=env, extra={"service": chosen})
+    return Task(identifier, "service", options=options, arguments=arguments, extra={"service": chosen})
 
 
 def approval(
