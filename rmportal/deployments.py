@@ -1,6 +1,7 @@
 """Tasks of workflows that deploy services. Workflows and services do not know each other; here the two are joined."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from apps.core.actors import SYSTEM
@@ -25,11 +26,9 @@ class Deployments:
     def begin(self, run: Run, options: DeployService, inputs: Mapping[str, Any]) -> Begun:
         """Deploy in the name of the run's owner."""
         made = commands.deploy(
-            actor=SYSTEM,
+            actor=replace(SYSTEM, label=f"run:{run.pk}", user_id=run.owner_id),
             tenant=Tenant.objects.get(pk=run.tenant_id),
             data=options.deployment(inputs),
-            owner_id=run.owner_id,
-            reason=f"By run {run.pk}.",
         )
         number = made.rollout.revision.number
         news = f"is rolled out as revision {number}" if made.changed else f"is at revision {number} already"

@@ -41,20 +41,16 @@ class Deployed:
 
 
 @transaction.atomic
-def deploy(
-    *, actor: Actor, tenant: Tenant, data: Mapping[str, Any], owner_id: int | None = None, reason: str = ""
-) -> Deployed:
+def deploy(*, actor: Actor, tenant: Tenant, data: Mapping[str, Any], reason: str = "") -> Deployed:
     """Make a service, or roll out what is new of it. The same again changes nothing, unless its rollout has failed or
     it was stopped: then it is rolled out anew.
 
-    Raises Invalid naming each wrong field, also for what could never start. `owner_id` is whose jobs the replicas are,
-    where that is not the actor.
+    Raises Invalid naming each wrong field, also for what could never start. The replicas are jobs of the actor.
     """
     spec = checked_spec(tenant=tenant, data=data)
-    owner = actor.user_id if owner_id is None else owner_id
     service = Service.objects.select_for_update(of=("self",)).filter(tenant=tenant, name=spec.name).first()
     if service is None:
-        service = _create(actor, tenant, spec, owner)
+        service = _create(actor, tenant, spec)
     else:
         policies.services.require(actor, "deploy", service)
     changes = _settings(service, spec)
@@ -66,8 +62,8 @@ def deploy(
             _touch(service, *changes)
             record(actor, service_fact("service.changed", service, reason=reason, **changes))
         return Deployed(service, rollout, bool(changes))
-    require_room(tenant, owner, timezone.now())
-    service.owner_id = owner
+    require_room(tenant, actor.user_id, timezone.now())
+    service.owner_id = actor.user_id
     return Deployed(service, _roll(actor, service, revision, reason, "owner", *changes), True)
 
 
@@ -85,13 +81,13 @@ def checked_spec(*, tenant: Tenant, data: Mapping[str, Any]) -> ServiceSpec:
     return spec
 
 
-def _create(actor: Actor, tenant: Tenant, spec: ServiceSpec, owner_id: int | None) -> Service:
+def _create(actor: Actor, tenant: Tenant, spec: ServiceSpec) -> Service:
     tenant_policies.tenants.require(actor, "submit", tenant)
     service, made = Service.objects.get_or_create(
         tenant=tenant,
         name=spec.name,
         defaults={
-            "owner_id": owner_id,
+            "owner_id": actor.user_id,
             "replicas": 1 if spec.replicas is None else spec.replicas,
             "policy": spec.policy(),
             "condition": Condition.STARTING,

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from .errors import BadValue, SpecError, describe, field_error
-from .job import JobSpec
+from .job import JobSpec, as_written
 from .quantities import MAX_SECONDS, Duration, Seconds
 from .values import Slug, Strict, plain_number, validated
 
@@ -113,6 +113,12 @@ def parse_service(data: Any) -> ServiceSpec:
     return validated(ServiceSpec, data)
 
 
-def service_schema() -> dict[str, Any]:
-    """JSON Schema of a service as deployed."""
-    return ServiceSpec.model_json_schema()
+def written(name: str, replicas: int, policy: Mapping[str, Any], job: Mapping[str, Any]) -> dict[str, Any]:
+    """A service from what the portal stores of it, as it could have been deployed, without what goes without saying."""
+    given = {key: value for key, value in as_written(job).items() if key not in ("name", "time_limit", "retries")}
+    parts = {
+        field: {key: policy[key] for key in part.model_fields if key in policy}
+        for field, part in (("rollout", Rollout), ("restart", Restart))
+    }
+    spec = ServiceSpec.model_validate({"name": name, "replicas": replicas, "job": given, **parts})
+    return spec.model_dump(mode="json", exclude_defaults=True)

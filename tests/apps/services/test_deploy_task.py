@@ -46,6 +46,7 @@ def test_it_waits_without_a_job_until_the_rollout_is_complete(
     assert task.job is None and task.detail.startswith("Service web is rolled out as revision 1. At the latest until 2")
     service = Service.objects.get()
     assert (service.replicas, service.owner_id) == (2, run.owner_id)
+    assert Rollout.objects.get().created_by == f"run:{run.pk}"
     look(review=True)
     assert states(run)["roll"] == "deferred"
     with django_capture_on_commit_callbacks(execute=True):
