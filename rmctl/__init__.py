@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rmctl.sdk.kinds import (
         TaskGroup,
         approval,
+        deploy_service,
         python,
         task_group,
         trigger_run,
@@ -49,6 +50,7 @@ __all__ = [
     "connection",
     "container",
     "context",
+    "deploy_service",
     "empty",
     "http",
     "param",
@@ -73,7 +75,8 @@ __all__ = [
 _RUNTIME = ("Poked", "TaskFailed", "TaskSkipped", "artifact", "checkpoint", "checkpoint_folder", "context")
 _FUNCTIONS = ("setup", "task", "teardown")
 _KINDS = (
-    "TaskGroup", "approval", "python", "task_group", "trigger_run", "wait_for", "wait_for_dataset", "wait_for_run",
+    "TaskGroup", "approval", "deploy_service", "python", "task_group", "trigger_run", "wait_for", "wait_for_dataset",
+    "wait_for_run",
     "wait_until",
 )  # fmt: skip
 _OPERATORS = ("container", "http", "sql", "wait_for_file")

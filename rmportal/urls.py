@@ -15,6 +15,7 @@ api: list[URLPattern | URLResolver] = [
     path("", include("apps.execution.urls")),
     path("", include("apps.scheduling.urls")),
     path("", include("apps.workflows.urls")),
+    path("", include("apps.services.urls")),
     path("", include("apps.notifications.urls")),
     path("schema", views.SchemaView.as_view()),
 ]

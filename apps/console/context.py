@@ -25,6 +25,7 @@ NAVIGATION: tuple[tuple[str, list[tuple[str, str, str, str]]], ...] = (
             ("What if", "target", "what-if", "/whatif/"),
             ("Workflows", "workflow", "workflows", "/workflows/"),
             ("Runs", "activity", "runs", "/runs/"),
+            ("Services", "rocket", "services", "/services/"),
             ("Backfills", "history", "backfills", "/backfills/"),
             ("Approvals", "inbox", "approvals", "/approvals/"),
             ("Datasets", "boxes", "datasets", "/datasets/"),

@@ -24,6 +24,7 @@ ICONS = {
     "wait_for_dataset": "boxes",
     "trigger_run": "rocket",
     "approval": "user",
+    "service": "server",
 }
 
 

@@ -23,6 +23,7 @@ class LockClass(IntEnum):
 
 LOOP_KEYS = {
     "schedule": 1, "advance": 2, "recover": 3, "timetable": 4, "housekeep": 5, "waits": 6, "deadlines": 7, "notify": 8,
+    "services": 9,
 }  # fmt: skip
 
 

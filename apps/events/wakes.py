@@ -24,6 +24,10 @@ LOOPS: dict[str, tuple[str, ...]] = {
         ("destination.tested", "delivery.resent", "run.deadline_missed", "approval.opened", "budget.warned"),
         ("notify",),
     ),
+    # Replicas are to be started or stopped.
+    **dict.fromkeys(
+        ("service.deployed", "service.changed", "service.scaled", "service.stopped"), ("services",)
+    ),
     "workflow": ("timetable",),
     # It has runs to be made, and those that wait may start.
     "backfill": ("timetable", "advance"),

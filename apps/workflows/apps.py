@@ -12,7 +12,7 @@ class WorkflowsConfig(AppConfig):
 
         from . import moved, policies
 
-        subscribers.JOB_MOVED.append(moved.tell)
+        subscribers.JOB_MOVED["run"] = moved.tell
         topics.register("workflow", partial(policies.visible, policies.workflows))
         topics.register("backfill", partial(policies.visible, policies.backfills))
         topics.register("run", partial(policies.visible, policies.runs))

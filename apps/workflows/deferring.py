@@ -13,7 +13,9 @@ from rmctl.spec.errors import describe
 from rmctl.spec.kinds import Approval, Options, Poke, TriggerRun, WaitForDataset, WaitForRun
 from rmctl.spec.moments import moment_in
 from rmctl.spec.quantities import format_duration, parse_seconds
+from rmctl.spec.service import DeployService
 
+from . import externals
 from .commands.datasets import datasets_named
 from .commands.runs import checked_params
 from .dataset_waits import silent, since_of, told, updated_since
@@ -59,6 +61,8 @@ class Deferring:
                 return self._trigger(row, options, inputs)
             case Approval() as options:
                 return self._ask(row, options, inputs)
+            case DeployService() as options:
+                return self._hand_over(row, task.kind, options, inputs)
         return self._wait_for_time(row, task, inputs)
 
     def _wait_for_time(self, row: Any, task: CompiledTask, inputs: Mapping[str, Any]) -> str:
@@ -152,6 +156,15 @@ class Deferring:
         asked = ", ".join([*options.users, *(f"every {role} of the tenant" for role in options.asked_roles)])
         return f'Asks "{options.subject}"; the answer may come from {asked} until {self._moment(deadline)}.'
 
+    def _hand_over(self, row: Any, kind: str, options: DeployService, inputs: Mapping[str, Any]) -> str:
+        try:
+            begun = externals.of_kind(kind).begin(self.run, options, inputs)
+        except (DomainError, SpecError) as error:
+            raise ArgumentError(f"{row}: {error}") from None
+        deadline = self.now + timedelta(seconds=options.timeout) if options.wait else None
+        self._keep(row, Wait.Kind.EXTERNAL, due_at=self.now, deadline=deadline, reference=begun.reference)
+        return begun.detail + (f" At the latest until {self._moment(deadline)}." if deadline else "")
+
     def _keep(self, row: Any, kind: str, **fields: Any) -> None:
         self.changes.waits.append((row, WaitRow(kind, self.now, **fields)))
 
@@ -210,6 +223,8 @@ class Deferring:
                 return self._look_at_datasets(row, options, wait)
             case Approval() as options:
                 return self._look_at_answer(options, wait)
+            case DeployService() as options:
+                return self._look_elsewhere(row, task.kind, options, wait)
         return End(TaskState.SUCCEEDED) if due else None
 
     def _look_at_run(self, row: Any, options: WaitForRun | TriggerRun, wait: WaitRow) -> End | None:
@@ -256,6 +271,20 @@ class Deferring:
         result = {"option": options.default, "values": {}, "by": None}
         said = f"Nobody answered within {format_duration(options.timeout)}: {options.default}, its default."
         return End(TaskState.SUCCEEDED, said, result)
+
+    def _look_elsewhere(self, row: Any, kind: str, options: DeployService, wait: WaitRow) -> End | None:
+        assert wait.reference is not None
+        seen = externals.of_kind(kind).look(wait.reference)
+        if not options.wait or seen.good:
+            return End(TaskState.SUCCEEDED, seen.detail, seen.result)
+        if seen.good is False:
+            return End(TaskState.FAILED, seen.detail, seen.result)
+        if wait.deadline is not None and self.now >= wait.deadline:
+            return self._over(options, wait, seen.detail)
+        again = self.now + externals.LOOK_AGAIN
+        due = again if wait.deadline is None else min(again, wait.deadline)
+        self.changes.waits.append((row, replace(wait, looks=wait.looks + 1, due_at=due)))
+        return None
 
     def _over(self, options: Options, wait: WaitRow, what: str) -> End:
         state = TaskState.SKIPPED if options.soft_fail else TaskState.FAILED

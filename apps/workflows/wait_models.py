@@ -20,6 +20,7 @@ class Wait(models.Model):
         DATASET = "dataset"
         TRIGGER = "trigger"
         APPROVAL = "approval"
+        EXTERNAL = "external"
 
     task = models.OneToOneField("workflows.Task", primary_key=True, on_delete=models.CASCADE, related_name="wait")
     kind = models.CharField(max_length=10, choices=Kind)
@@ -38,8 +39,12 @@ class Wait(models.Model):
     datasets = ArrayField(models.BigIntegerField(), null=True)
     updated_since = models.DateTimeField(null=True)
 
+    # What another app does for the task (externals.py), by the number that this app has given it.
+    reference = models.BigIntegerField(null=True)
+
     class Meta:
         indexes = [
+            models.Index(fields=["reference"], name="wait_reference", condition=Q(reference__isnull=False)),
             models.Index(fields=["due_at"], name="wait_due", condition=Q(due_at__isnull=False)),
             models.Index(
                 fields=["workflow", "logical_time"], name="wait_for_run", condition=Q(workflow__isnull=False)

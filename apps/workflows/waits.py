@@ -50,6 +50,7 @@ class WaitRow:
     answered_by: str | None = None
     datasets: list[int] | None = None
     updated_since: datetime | None = None
+    reference: int | None = None
 
 
 @dataclass(slots=True)
@@ -84,7 +85,7 @@ class Changes:
 COLUMNS = (
     "w.kind, w.since, w.due_at, w.deadline, w.looks, w.workflow_id, w.logical_time, w.run_id, "
     "coalesce(own.id, other.id), coalesce(own.state, other.state, ''), a.id, a.state, a.option, a.values, u.username, "
-    "w.datasets, w.updated_since"
+    "w.datasets, w.updated_since, w.reference"
 )
 JOINED = (
     "LEFT JOIN workflows_run own ON own.id = w.run_id "
@@ -185,6 +186,7 @@ def _upsert(waits: Sequence[tuple[Any, WaitRow]]) -> None:
                 run_id=wait.run,
                 datasets=wait.datasets,
                 updated_since=wait.updated_since,
+                reference=wait.reference,
             )
             for row, wait in waits
         ],
@@ -192,7 +194,7 @@ def _upsert(waits: Sequence[tuple[Any, WaitRow]]) -> None:
         unique_fields=["task"],
         update_fields=[
             "kind", "since", "due_at", "deadline", "looks", "workflow", "logical_time", "run", "datasets",
-            "updated_since",
+            "updated_since", "reference",
         ],
     )
 

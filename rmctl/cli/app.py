@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rmctl.cli import authoring_commands, failures, tenant_app
+from rmctl.cli import authoring_commands, failures, service_commands, tenant_app
 from rmctl.cli.backfill_commands import backfill_app
 from rmctl.cli.import_app import import_app
 from rmctl.cli.notify_app import notify_app
@@ -40,6 +40,7 @@ app.add_typer(state_app, name="state")
 app.add_typer(notify_app, name="notify")
 tenant_app.register(app)
 authoring_commands.register(app)
+service_commands.register(app)
 
 
 @app.callback(invoke_without_command=True)

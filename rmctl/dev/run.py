@@ -17,6 +17,7 @@ from rmctl.spec.errors import describe
 from rmctl.spec.kinds import Approval, Poke, TriggerRun, WaitForDataset, WaitForRun
 from rmctl.spec.moments import moment_in
 from rmctl.spec.quantities import parse_seconds
+from rmctl.spec.service import DeployService
 
 from . import told
 from .answers import NoAnswer, answer
@@ -215,6 +216,8 @@ class Run:
                 given = f" with {preview(dict(inputs))}" if inputs else ""
                 self.show.note(f"would start a run of {options.workflow}{given}")
                 return _End(SUCCEEDED, {"run": None, "state": "succeeded" if options.wait else "queued"})
+            case DeployService() as options:
+                return self._deployment(options, inputs)
             case WaitForRun() as options:
                 self.show.note(f"would wait for a run of {options.workflow}; passed over")
                 return _End(SUCCEEDED, {"run": None, "state": options.allowed[0]})
@@ -232,6 +235,12 @@ class Run:
         except BadValue as error:
             raise ArgumentError(f"{task.id}: {error.message}") from None
         return _End(SUCCEEDED)
+
+    def _deployment(self, options: DeployService, inputs: Mapping[str, Any]) -> _End:
+        """What would be deployed is shown, and no more."""
+        self.show.note(f"would deploy service {options.spec.name}: {preview(options.deployment(inputs))}")
+        state = "complete" if options.wait else "rolling"
+        return _End(SUCCEEDED, {"service": options.spec.name, "revision": None, "state": state})
 
     def _approval(self, task: CompiledTask, asked: Approval, inputs: Mapping[str, Any]) -> _End:
         self.show.note(asked.subject)

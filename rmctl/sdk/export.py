@@ -193,8 +193,9 @@ class _Python:
             words += [f"extra={extra!r}"] if extra else []
             return f"Task({_call(words)})"
         words += [f"{name}={value!r}" for name, value in options.items()]
-        self.used.add(task["kind"])
-        return f"{task['kind']}({_call(words)})"
+        function = "deploy_service" if task["kind"] == "service" else task["kind"]
+        self.used.add(function)
+        return f"{function}({_call(words)})"
 
     def _friendly(self, task: Mapping[str, Any], arguments: str, over: str) -> list[str] | None:
         """The words of the SDK's own function for this kind, but for the options; None if it cannot say this."""
@@ -231,6 +232,10 @@ class _Python:
                     return None
                 words += [self._condition(spec["datasets"]), *(f"{n}={self._value(v)}" for n, v in given.items())]
                 return words + [f"{n}={v!r}" for n, v in spec.items() if n != "datasets"]
+            case "service":
+                chosen = task["service"]
+                words += [repr(chosen["spec"]), *([f"arguments={arguments}"] if arguments else [])]
+                return words + [f"{n}={v!r}" for n, v in chosen.items() if n != "spec"]
             case "approval" if Approval.model_validate(task["approval"]).reject == _rejecting(task["approval"]):
                 words += [repr(task["approval"]["subject"]), *([f"show={arguments}"] if arguments else []), *expand]
                 return words + [f"{n}={v!r}" for n, v in task["approval"].items() if n != "subject"]

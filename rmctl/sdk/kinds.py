@@ -194,6 +194,26 @@ def _run_wait(
     }
 
 
+def deploy_service(
+    identifier: str,
+    spec: "Mapping[str, Any]",
+    *,
+    replicas: "int | None" = None,
+    arguments: "Mapping[str, Any] | None" = None,
+    wait: bool = True,
+    timeout: "Any" = "1h",
+    soft_fail: bool = False,
+    **options: "Any",
+) -> Task:
+    """Deploy a service of the tenant, and with `wait` wait until its rollout has ended well; nothing is held meanwhile.
+
+    `spec` is what `rmctl deploy` takes; `arguments` are further variables of its replicas, also results and parameters.
+    The result is `{"service": name, "revision": number, "state": …}`.
+    """
+    chosen = {"spec": dict(spec), "replicas": replicas, "wait": wait, "timeout": timeout, "soft_fail": soft_fail}
+    return Task(identifier, "service", options=options, arguments=arguments, extra={"service": chosen})
+
+
 def approval(
     identifier: str,
     subject: str,

@@ -1,8 +1,8 @@
 """Workflows written in YAML: the fields of the JSON definition, a little friendlier.
 
 Tasks may be a mapping id → task; a task with `script` is of kind bash, one with `function` of kind python, and one with
-`wait_until`, `wait_for`, `wait_for_run`, `wait_for_dataset`, `trigger_run` or `approval` of that kind. Groups may be a
-mapping id → group.
+`wait_until`, `wait_for`, `wait_for_run`, `wait_for_dataset`, `trigger_run`, `approval` or `service` of that kind.
+Groups may be a mapping id → group.
 Beside the definition's fields there is `files`: globs of what the bundle ships.
 """
 
@@ -157,7 +157,7 @@ def _with_kind(task: Any) -> Any:
             value = task[kind] if isinstance(task[kind], dict) else {"value": task[kind]}
             rest = {name: field for name, field in task.items() if name != kind}
             return {**rest, "kind": kind, "arguments": {argument: value}}
-    for kind in ("wait_for_run", "wait_for_dataset", "trigger_run", "approval"):
+    for kind in ("wait_for_run", "wait_for_dataset", "trigger_run", "approval", "service"):
         if kind in task:
             return {**task, "kind": kind}
     return task

@@ -68,6 +68,7 @@ DESCRIPTIONS: dict[str, dict[str, str]] = {
         "wait_for_dataset": "Wait until datasets have been updated.",
         "trigger_run": "Start another workflow's run; the arguments are its parameters.",
         "approval": "Ask people.",
+        "service": "Deploy a service.",
         "wait_until": "Wait for a date and time, or a time of today.",
         "wait_for": "Wait so long from when the run gets there.",
         "group": "The group that the task is in; by default the one whose id is its prefix.",
@@ -104,10 +105,13 @@ DESCRIPTIONS: dict[str, dict[str, str]] = {
         "bundle": "SHA-256 of an uploaded tar.gz that is unpacked into the working folder.",
         "inputs": "Any JSON; the file RM_INPUTS has it.",
     },
-    "GroupSpec": {
+    "TaskGroupSpec": {
         "id": "Id of the group.",
         "parent": "The group that it is in.",
         "description": "For people.",
+        "upstream": "Tasks or groups that its first tasks wait for.",
+    },
+    "GroupSpec": {
         "name": "Name of the group of members.",
         "count": "Equal members that start together.",
         "min_count": "Start with fewer members if need be, but at least so many.",
@@ -117,7 +121,6 @@ DESCRIPTIONS: dict[str, dict[str, str]] = {
         "env": _JOB_FIELDS["env"],
         "secrets": _JOB_FIELDS["secrets"],
         "resources": _JOB_FIELDS["resources"],
-        "upstream": "Tasks or groups that its first tasks wait for.",
     },
     "Argument": {
         "value": "The value itself.",
@@ -172,6 +175,33 @@ DESCRIPTIONS: dict[str, dict[str, str]] = {
         "wait": "End as that run does, instead of as soon as it is made.",
         "logical_time": "Its logical time: now, or that of this run (own).",
         "no_cache": "Its tasks take no earlier results.",
+    },
+    "DeployService": {
+        "spec": "The service, as rmctl deploy takes it.",
+        "replicas": "How many replicas, instead of what the service says.",
+        "wait": "false: end as soon as it is deployed, instead of when the rollout has ended.",
+        "timeout": "How long to wait for the end of the rollout.",
+        "soft_fail": _RESULT_OF_TIME,
+    },
+    "ServiceSpec": {
+        "name": "Its name, one in the tenant.",
+        "tenant": "Of a workflow's service: that of the workflow.",
+        "replicas": "How many run; one at first, then as many as there are.",
+        "job": "One replica, as a job of one group with count 1.",
+        "rollout": "How replicas are exchanged for new ones.",
+        "restart": "When a replica that has ended is replaced.",
+    },
+    "Rollout": {
+        "max_surge": "How many more than replicas there may be meanwhile.",
+        "max_unavailable": "How many fewer than replicas may be ready meanwhile.",
+        "min_ready": "How long a new replica has to run before it counts.",
+        "progress_deadline": "So long without progress, and the rollout has failed.",
+    },
+    "Restart": {
+        "delay": "The pause after the first early end.",
+        "factor": "Each further pause is so many times as long.",
+        "max_delay": "The longest pause.",
+        "settled": "One that ran for so long is replaced at once.",
     },
     "Approval": {
         "subject": "The question in a line.",

@@ -17,7 +17,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 # In YAML a task may say its kind by one of these fields alone, see rmctl/sdk/yaml_loader.py.
 SAID_BY = {"script": "bash", "function": "python"} | {
     kind: kind
-    for kind in ("wait_until", "wait_for", "wait_for_run", "wait_for_dataset", "trigger_run", "approval")
+    for kind in ("wait_until", "wait_for", "wait_for_run", "wait_for_dataset", "trigger_run", "approval", "service")
 }
 
 
@@ -40,12 +40,12 @@ def _workflow() -> dict[str, Any]:
     made["properties"] |= {
         "files": {"type": "array", "items": {"type": "string"}},
         "tasks": _list_or_mapping(made["properties"]["tasks"], "TaskSpec"),
-        "groups": _list_or_mapping(made["properties"]["groups"], "GroupSpec"),
+        "groups": _list_or_mapping(made["properties"]["groups"], "TaskGroupSpec"),
     }
-    parts["GroupSpec"]["properties"]["upstream"] = parts["TaskSpec"]["properties"]["upstream"].copy()
+    parts["TaskGroupSpec"]["properties"]["upstream"] = parts["TaskSpec"]["properties"]["upstream"].copy()
     _kinds(parts["TaskSpec"])
     _describe(made, WorkflowSpec.__name__)
-    for name in ("TaskSpec", "GroupSpec"):
+    for name in ("TaskSpec", "TaskGroupSpec"):
         # The same with the id as the key of the mapping.
         without = deepcopy(parts[name])
         without["required"] = [field for field in without.get("required", ()) if field != "id"]

@@ -15,7 +15,7 @@ from .mapping import sources
 from .values import Identifier, Strict
 
 
-class GroupSpec(Strict):
+class TaskGroupSpec(Strict):
     """A group of tasks; those with its id as prefix (`group.task`) or with `group` belong to it."""
 
     id: Identifier

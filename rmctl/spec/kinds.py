@@ -17,10 +17,12 @@ from .datasets import Expression, check_some
 from .errors import BadValue
 from .moments import parse_moment
 from .quantities import Seconds, parse_seconds
+from .service import DeployService
 from .values import Identifier, Line, Strict
 
 Kind = Literal[
-    "bash", "python", "empty", "wait_until", "wait_for", "wait_for_run", "wait_for_dataset", "trigger_run", "approval"
+    "bash", "python", "empty", "wait_until", "wait_for", "wait_for_run", "wait_for_dataset", "trigger_run", "approval",
+    "service",
 ]
 # Fields of each kind: what it needs, and what else it may have.
 NEEDED: dict[str, tuple[str, ...]] = {
@@ -33,6 +35,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "wait_for_dataset": ("wait_for_dataset",),
     "trigger_run": ("trigger_run",),
     "approval": ("approval",),
+    "service": ("service",),
 }
 OPTIONAL: dict[str, tuple[str, ...]] = {"bash": ("decides", "poke"), "python": ("decides", "returns", "poke")}
 # Arguments of the kinds whose arguments mean something: what each needs, and what else it may have.
@@ -162,13 +165,14 @@ class Teardown(Strict):
     fails_run: bool = False
 
 
-Options = Poke | WaitForRun | WaitForDataset | TriggerRun | Approval
+Options = Poke | WaitForRun | WaitForDataset | TriggerRun | Approval | DeployService
 OPTIONS: dict[str, type[Options]] = {
     "poke": Poke,
     "wait_for_run": WaitForRun,
     "wait_for_dataset": WaitForDataset,
     "trigger_run": TriggerRun,
     "approval": Approval,
+    "service": DeployService,
 }
 
 
@@ -185,6 +189,8 @@ def check_kind(kind: str, given: set[str], arguments: Mapping[str, Argument], *,
         raise BadValue(
             "bad_map", "A task that decides the way is not mapped: which of its instances should decide?"
         )
+    if kind == "service" and mapped:
+        raise BadValue("bad_map", "A task that deploys a service is not mapped: the last deployment would win.")
     if kind not in ARGUMENTS:
         return
     if mapped:

@@ -21,7 +21,7 @@ from .arguments import Arguments
 from .caching import Cache, cache_faults, check_cache
 from .datasets import Expression, Outlets, check_expression
 from .errors import BadValue, FieldError, SpecError, describe, field_error
-from .groups import GroupSpec
+from .groups import TaskGroupSpec
 from .job import MAX_MEMBERS, Intent, Notice, OnPreempt, Resources, Retries, check_minimum
 from .kinds import (
     JOBLESS,
@@ -42,6 +42,7 @@ from .limits import TASK_FIELDS, WORKFLOW_FIELDS, Limit, SlotsField, Weight, Wei
 from .mapping import MapSpec
 from .quantities import Seconds, format_duration
 from .schedule import check_date, check_schedule, check_timezone, join_schedule
+from .service import DeployService
 from .tasks import CompiledTask, compile_task
 from .templates import template_faults, texts
 from .values import (
@@ -121,6 +122,7 @@ class TaskSpec(JobFields):
     wait_for_dataset: WaitForDataset | None = None
     trigger_run: TriggerRun | None = None
     approval: Approval | None = None
+    service: DeployService | None = None
     group: Identifier | None = None
     setup: bool = False
     teardown: Teardown | None = None
@@ -265,7 +267,7 @@ class WorkflowSpec(Strict):
     bundle: Digest | None = None
     params: dict[str, Any] = Field(default_factory=dict)
     defaults: JobFields = Field(default_factory=JobFields)
-    groups: list[GroupSpec] = Field(default_factory=list, max_length=MAX_TASKS)
+    groups: list[TaskGroupSpec] = Field(default_factory=list, max_length=MAX_TASKS)
     tasks: list[TaskSpec] = Field(min_length=1, max_length=MAX_TASKS)
 
     @field_validator("tasks", mode="before")

@@ -16,6 +16,7 @@ from apps.jobs.models import Attempt, Grant, Job, Placement
 from apps.notifications import commands as notifications
 from apps.quotas.budgets import create_budget
 from apps.scheduling.models import Decision
+from apps.services.commands import deploy
 from apps.tenants import commands as tenants
 from apps.tenants import stored
 from apps.tenants.models import Membership, Secret
@@ -162,6 +163,9 @@ def make_objects(world: World) -> dict[str, Any]:
         "slot_pool_id": workflows.create_slot_pool(
             actor=SYSTEM, tenant=world.vision, name="warehouse", size=4
         ).pk,
+        "service_id": deploy(
+            actor=member, tenant=world.vision, data={"name": "web", "job": {"groups": [{"command": ["true"]}]}}
+        ).service.pk,
         "key": "cursor",
         "artifact_id": placement_artifact(placement),
         "checkpoint_id": Checkpoint.objects.get(job=job).pk,

@@ -123,7 +123,7 @@ def _task(
     told = draw(optional(**TOLD, **WEIGHTS, weight=st.integers(0, 9)))
     task: dict[str, Any] = {"id": name, **draw(optional(**TASK_FIELDS)), **told}
     kind = draw(st.sampled_from(["bash", "python", "sensor", "empty", "wait_until", "wait_for", "wait_for_run",
-                                 "wait_for_dataset", "trigger_run", "approval"]))  # fmt: skip
+                                 "wait_for_dataset", "trigger_run", "approval", "service"]))  # fmt: skip
     task["kind"] = "python" if kind == "sensor" else kind
     match kind:
         case "bash":
@@ -145,6 +145,12 @@ def _task(
             task["arguments"] = draw(optional(since=since, before=st.just({"value": "1d"})))
         case "trigger_run":
             task |= {"trigger_run": {"workflow": "other", **draw(STARTS)}, "arguments": draw(arguments)}
+        case "service":
+            chosen = draw(optional(replicas=st.integers(0, 5), wait=st.booleans(), timeout=DURATIONS))
+            rolls = draw(optional(rollout=st.fixed_dictionaries({"min_ready": st.sampled_from(["1s", "1m30s"])})))
+            job = {"groups": [{"command": ["serve"], "env": {"A": "b"}}], "labels": {"app": "web"}}
+            task["service"] = {"spec": {"name": "web", "job": job, **rolls}, **chosen}
+            task["arguments"] = draw(arguments)
         case "approval":
             task["approval"] = {"subject": "Go?", **draw(optional(text=TEXTS, form=FORM, users=st.just(["mia"])))}
             task["arguments"] = draw(arguments)

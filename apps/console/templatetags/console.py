@@ -212,7 +212,9 @@ EVENT_STATES = {
 }
 SUBJECT_PAGES = {
     name: name.replace("_", "-")
-    for name in ("approval", "backfill", "dataset", "destination", "job", "node", "run", "slot_pool", "workflow")
+    for name in (
+        "approval", "backfill", "dataset", "destination", "job", "node", "run", "service", "slot_pool", "workflow",
+    )
 }
 
 

@@ -27,7 +27,7 @@ from .grants import (
     stop_placements,
 )
 from .preemption import Evicted, preempt
-from .submission import Submission, submit, submit_many
+from .submission import Submission, require_possible, submit, submit_many
 
 __all__ = [
     "ALIKE_SLICE",
@@ -53,6 +53,7 @@ __all__ = [
     "release",
     "renew_leases",
     "repair",
+    "require_possible",
     "start_placements",
     "stop_placements",
     "store_checkpoints",

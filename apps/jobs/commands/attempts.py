@@ -150,7 +150,7 @@ def start_placements(*, actor: Actor, node_id: int | None, items: Sequence[Start
         ("started_at",),
     )
     record_all(actor, (_fact("job.started", job) for _, job in jobs))
-    jobs_moved([job.pk for _, job in jobs if job.origin])
+    jobs_moved((job.pk, job.origin) for _, job in jobs)
     return refused
 
 
@@ -331,7 +331,7 @@ def _finish(
         moves.append(Move(attempt.job_id, attempt.job.state, step.target, (*step.values, *end)))
     move_many(Job, JOB_EDGES, moves, (*columns, "result", "started_at"))
     # Told before the facts: the loop that goes on with their runs is to be woken before the scheduler.
-    jobs_moved([attempt.job_id for attempt in attempts if attempt.job.origin])
+    jobs_moved((attempt.job_id, attempt.job.origin) for attempt in attempts)
     record_all(
         actor,
         (

@@ -72,7 +72,7 @@ def _cancel_locked(actor: Actor, jobs: Sequence[Job], reason: str) -> None:
             for job in (*waiting, *placed)
         ),
     )
-    jobs_moved([job.pk for job in waiting if job.origin])
+    jobs_moved((job.pk, job.origin) for job in waiting)
 
 
 @transaction.atomic

@@ -64,12 +64,17 @@ def submit(*, actor: Actor, tenant: Tenant, data: dict[str, Any]) -> Job:
         spec = parse_job(body).normalised()
     except SpecError as error:
         raise Invalid(str(error), code="invalid_spec", errors=error.errors) from None
-    _refuse_unknown_secrets(tenant, spec)
-    spec["intent"]["pool"] = spec["intent"].get("pool") or default_pool()
-    refuse_impossible(tenant, spec)
+    require_possible(tenant, spec)
     require_room(tenant, actor.user_id, timezone.now())
     item = Submission(spec=spec, origin="", name=spec["name"])
     return submit_many(actor=actor, tenant=tenant, owner_id=actor.user_id, items=[item])[0]
+
+
+def require_possible(tenant: Tenant, spec: dict[str, Any]) -> None:
+    """Name the pool of a normalised spec that names none. Raises Invalid for what could never start."""
+    _refuse_unknown_secrets(tenant, spec)
+    spec["intent"]["pool"] = spec["intent"].get("pool") or default_pool()
+    refuse_impossible(tenant, spec)
 
 
 def _refuse_unknown_secrets(tenant: Tenant, spec: dict[str, Any]) -> None:

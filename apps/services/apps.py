@@ -1,0 +1,18 @@
+from django.apps import AppConfig
+
+
+class ServicesConfig(AppConfig):
+    name = "apps.services"
+
+    def ready(self) -> None:
+        from apps.core import loops
+        from apps.events import topics
+        from apps.jobs import subscribers
+
+        from . import policies
+
+        def visible(actor: "object", pk: int | None) -> bool:
+            return pk is not None and policies.services.visible(actor).filter(pk=pk).exists()  # type: ignore[arg-type]
+
+        subscribers.JOB_MOVED["service"] = lambda _: loops.wake("services")
+        topics.register("service", visible)
