@@ -76,16 +76,25 @@ class Live:
         return self.stopping or self.state in (JobState.CANCELLING, JobState.CANCELLED)
 
 
-def advance_services(now: datetime) -> bool:
-    """One pass; returns whether there are more services to look at at once."""
+@dataclass(frozen=True, slots=True)
+class Advanced:
+    """What a pass did: whether there are more services to look at at once, and how many replicas had ended."""
+
+    more: bool
+    ended: int
+
+
+def advance_services(now: datetime) -> Advanced:
+    """One pass."""
+    ended = 0
     found = [service_id for (service_id,) in fetch(MOVED, [now, SERVICES_MAX])]
     for service_id in found:
         try:
-            _advance(service_id, now)
+            ended += _advance(service_id, now)
         except DomainError:
             # One that cannot go on must not keep the others waiting; the next tick tries again.
             logger.exception("Service %s could not be carried on", service_id)
-    return len(found) == SERVICES_MAX
+    return Advanced(len(found) == SERVICES_MAX, ended)
 
 
 def next_due(now: datetime) -> datetime | None:
@@ -95,11 +104,12 @@ def next_due(now: datetime) -> datetime | None:
 
 
 @transaction.atomic
-def _advance(service_id: int, now: datetime) -> None:
+def _advance(service_id: int, now: datetime) -> int:
+    """Look at one service; returns how many of its replicas had ended."""
     locked = Service.objects.select_for_update(skip_locked=True, of=("self",))
     service = locked.select_related("rollout__revision", "stable").filter(pk=service_id).first()
     if service is None or service.rollout is None:
-        return
+        return 0
     rows = [Live(*row) for row in fetch(LIVE, [service_id])]
     ended = [row for row in rows if row.state in JOB_TERMINAL]
     alive = [row for row in rows if row.state not in JOB_TERMINAL]
@@ -115,11 +125,10 @@ def _advance(service_id: int, now: datetime) -> None:
     _start(service, [revisions[pk] for pk in plan.start], now)
     _stop(service, {row.id: row.job for row in alive}, plan.stop)
     if ended:
-        # The ends of jobs that were made by a loop do not wake the scheduler themselves.
-        loops.wake("schedule")
         old = service.members.filter(ended_at__isnull=False).order_by("-id")[ENDED_KEPT:]
         Replica.objects.filter(pk__in=list(old.values_list("pk", flat=True))).delete()
     _say(service, service.rollout, view, plan, revisions[view.target], alive, ended, now)
+    return len(ended)
 
 
 def _note(rows: list[Live], ended: list[Live]) -> None:

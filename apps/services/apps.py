@@ -5,14 +5,13 @@ class ServicesConfig(AppConfig):
     name = "apps.services"
 
     def ready(self) -> None:
-        from apps.core import loops
         from apps.events import topics
         from apps.jobs import subscribers
 
-        from . import policies
+        from . import moved, policies
 
         def visible(actor: "object", pk: int | None) -> bool:
             return pk is not None and policies.services.visible(actor).filter(pk=pk).exists()  # type: ignore[arg-type]
 
-        subscribers.JOB_MOVED["service"] = lambda _: loops.wake("services")
+        subscribers.JOB_MOVED["service"] = moved.tell
         topics.register("service", visible)

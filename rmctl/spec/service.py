@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from .errors import BadValue, SpecError, describe, field_error
 from .job import JobSpec, as_written
-from .quantities import MAX_SECONDS, Duration, Seconds
+from .quantities import MAX_SECONDS, Duration, Seconds, parse_cpu
 from .values import Slug, Strict, plain_number, validated
 
 MAX_REPLICAS = 1000
@@ -116,6 +116,10 @@ def parse_service(data: Any) -> ServiceSpec:
 def written(name: str, replicas: int, policy: Mapping[str, Any], job: Mapping[str, Any]) -> dict[str, Any]:
     """A service from what the portal stores of it, as it could have been deployed, without what goes without saying."""
     given = {key: value for key, value in as_written(job).items() if key not in ("name", "time_limit", "retries")}
+    for group in given["groups"]:
+        resources = group["resources"]
+        if parse_cpu(resources["cpu_limit"]) == max(1000, parse_cpu(resources["cpu"])):
+            resources["cpu_limit"] = None
     parts = {
         field: {key: policy[key] for key in part.model_fields if key in policy}
         for field, part in (("rollout", Rollout), ("restart", Restart))

@@ -25,6 +25,8 @@ LISTS = {
     "job-submit",
     "workflows",
     "datasets",
+    "services",
+    "service-deploy",
     "slot-pools",
     "runs",
     "approvals",
@@ -59,6 +61,7 @@ OF_VISION = {
     "backfill",
     "dataset",
     "dataset-lineage",
+    "service",
     "slot-pool",
     "destination",
     "tenant",
@@ -120,6 +123,7 @@ CHANGES = {
     "budget-delete",
     "dataset-update",
     "slot-pool-delete",
+    "service-action",
     "destination-action",
     "delivery-again",
     "stored-action",
@@ -182,7 +186,7 @@ def test_forms_by_persona(world: World, people: People, name: str) -> None:
 @pytest.mark.parametrize("name", sorted(OF_VISION | LENT | (FORMS.keys() - NEW)))
 def test_what_is_not_there(people: People, name: str) -> None:
     keys = ["artifact", "job", "workflow", "run", "dataset", "approval", "backfill", "node", "cluster", "pool"]
-    keys += ["flavor", "quota", "budget", "contribution", "slot_pool", "destination"]
+    keys += ["flavor", "quota", "budget", "contribution", "slot_pool", "service", "destination"]
     nowhere = {f"{key}_id": 2**62 for key in keys}
     path = address(name, {**nowhere, "slug": "no-such-tenant", "region": "no-such-region"})
     assert people.operator.get(path).status_code == 404
@@ -221,6 +225,7 @@ CHANGE_ARGUMENTS = [("node-action", {"action": action}) for action in ("cordon",
     ("budget-delete", {}),
     ("dataset-update", {}),
     ("slot-pool-delete", {}),
+    *(("service-action", {"action": action}) for action in ("scale", "rollback", "stop", "remove")),
     *(("destination-action", {"action": action}) for action in ("test", "disable", "change", "delete", "subscribe")),
     ("delivery-again", {}),
     *(

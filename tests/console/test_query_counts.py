@@ -41,6 +41,8 @@ LIMITS = {
     "/tenants/{slug}/": 20,
     "/datasets/": 8,
     "/datasets/{dataset_id}/": 12,
+    "/services/": 8,
+    "/services/{service_id}/": 12,
     "/slot-pools/": 8,
     "/slot-pools/{slot_pool_id}/": 10,
     "/events/": 10,

@@ -6,7 +6,7 @@ import pytest
 
 from rmctl import DAG, bash, deploy_service
 from rmctl.spec import SpecError, parse_workflow
-from rmctl.spec.service import DeployService
+from rmctl.spec.service import DeployService, parse_service, written
 
 
 def test_a_service_is_deployed_with_results_in_its_variables() -> None:
@@ -36,3 +36,12 @@ def test_a_deployment_that_makes_no_sense_is_refused(change: dict[str, Any], wor
     service = {"spec": {"name": "web", "job": {"groups": [{"command": ["x"]}]}}}
     with pytest.raises(SpecError, match=words):
         parse_workflow({"name": "w", "tasks": [{"id": "d", "kind": "service", "service": service, **change}]})
+
+
+def test_what_is_stored_can_be_written_and_deployed_again() -> None:
+    job = {"groups": [{"command": ["serve"], "resources": {"cpu": "2"}}], "labels": {"app": "web"}}
+    given = {"name": "web", "replicas": 3, "job": job, "rollout": {"max_surge": 2, "min_ready": "1m"}}
+    spec = parse_service(given)
+    found = written(spec.name, 3, spec.policy(), spec.normalised_job())
+    assert found == given
+    assert parse_service(found).normalised_job() == spec.normalised_job()

@@ -209,6 +209,9 @@ EVENT_STATES = {
     "deadline_missed": "pending",
     "sent": "succeeded",
     "dead": "failed",
+    "complete": "succeeded",
+    "crash_loop": "failed",
+    "crash_loop_ended": "succeeded",
 }
 SUBJECT_PAGES = {
     name: name.replace("_", "-")

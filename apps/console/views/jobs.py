@@ -118,6 +118,7 @@ def job(request: HttpRequest, actor: Actor, job_id: int) -> HttpResponse:
         "checkpoints": job_checkpoints(actor, found.pk)[:RANKS],
         "events": events_of(actor, "job", found.pk)[:EVENTS],
         "run_id": found.origin.removeprefix("run:") if found.origin.startswith("run:") else "",
+        "service_id": found.origin.removeprefix("service:") if found.origin.startswith("service:") else "",
         "may": {action: policies.jobs.allows(actor, action, found) for action in ("cancel", "hold", "release")},
         "may_submit": tenant_policies.tenants.allows(actor, "submit", found.tenant),
     }

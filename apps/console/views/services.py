@@ -10,7 +10,7 @@ from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from apps.core.actors import Actor
-from apps.core.errors import DomainError, Forbidden, Invalid
+from apps.core.errors import DomainError, Invalid
 from apps.services import commands, policies
 from apps.services.models import Service
 from apps.services.queries import detail_of, list_services
@@ -100,10 +100,8 @@ def service(request: HttpRequest, actor: Actor, service_id: int) -> HttpResponse
 def service_deploy(request: HttpRequest, actor: Actor) -> HttpResponse:
     """Deploy a service from its text; refusals stand above it."""
     tenants = _tenants(actor)
-    if not tenants:
-        raise Forbidden("Only members of a tenant deploy services for it.")
     form = _form(tenants)
-    form.fill(_presets(request, actor, tenants))
+    form.fill(_presets(request, actor))
     if request.method == "POST":
         form.fill(request.POST)
         try:
@@ -176,7 +174,7 @@ def _refuse(form: Form, error: DomainError) -> None:
         form.refuse(error, {"tenant": "tenant"})
 
 
-def _presets(request: HttpRequest, actor: Actor, tenants: list[Tenant]) -> dict[str, str]:
+def _presets(request: HttpRequest, actor: Actor) -> dict[str, str]:
     """The service that is to be changed as it is, or an example."""
     service_id = number(request, "service")
     if service_id is not None:
@@ -185,7 +183,7 @@ def _presets(request: HttpRequest, actor: Actor, tenants: list[Tenant]) -> dict[
         data: dict[str, Any] = written(found.name, found.replicas, found.policy, found.rollout.revision.spec)
         return {"tenant": found.tenant.slug, "spec": _text(data)}
     chosen = chosen_tenant(request, actor)
-    return {"tenant": chosen.slug if chosen is not None else tenants[0].slug, "spec": _text(EXAMPLE)}
+    return {"tenant": chosen.slug if chosen is not None else "", "spec": _text(EXAMPLE)}
 
 
 def _text(data: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ from apps.core.actors import SYSTEM
 from apps.core.errors import Conflict, DomainError, Forbidden, Invalid, NotFound
 from apps.events.models import Event
 from apps.jobs import commands as jobs
+from apps.jobs import subscribers
 from apps.jobs.models import Job
 from apps.services import advance, commands
 from apps.services.advance import advance_services, next_due
@@ -257,6 +258,17 @@ def test_strangers_and_auditors_may_not(driver: Driver, persona: str, error: typ
             command(actor=actor, service_id=pk, **more)  # type: ignore[operator]
     with pytest.raises(error):
         commands.remove(actor=actor, service_id=pk)
+
+
+def test_jobs_of_services_wake_nobody_else_and_others_do_not_wake_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    woken: dict[str, list[Any]] = {"run": [], "service": []}
+    for kind, calls in woken.items():
+        assert kind in subscribers.JOB_MOVED
+        monkeypatch.setitem(subscribers.JOB_MOVED, kind, calls.append)
+    subscribers.jobs_moved([(1, "run:7"), (2, ""), (3, "service:8"), (4, "run:9")])
+    assert woken == {"run": [[1, 4]], "service": [[3]]}
+    subscribers.jobs_moved([(2, "")])
+    assert woken == {"run": [[1, 4]], "service": [[3]]}
 
 
 def test_one_service_that_cannot_go_on_does_not_keep_others(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
