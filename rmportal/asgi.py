@@ -20,11 +20,10 @@ from channels.security.websocket import OriginValidator
 from django.conf import settings
 from django.urls import path
 
+from apps.core.memory import settle
 from apps.events.consumers import LiveConsumer
 from apps.execution.consumers import AgentConsumer
 from apps.execution.listener import listener
-
-from .memory import settle
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]

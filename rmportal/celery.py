@@ -8,7 +8,7 @@ from celery import Celery
 from celery.signals import worker_ready, worker_shutting_down
 from kombu.exceptions import OperationalError
 
-from .memory import settle
+from apps.core.memory import settle
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "rmportal.settings")
 

@@ -8,6 +8,7 @@ from django.utils import timezone
 
 from apps.core import idempotency, loops
 from apps.core.loops import loop
+from apps.core.memory import uncollected
 from apps.execution.commands import forget_checkpoints
 from apps.jobs.budgets import forget_hours, warn
 from apps.jobs.commands import repair
@@ -42,7 +43,8 @@ def schedule() -> bool:
         reserve({}, now)
         return False
     read = time.perf_counter()
-    verdicts = decide(observed.snapshot, now=now.timestamp(), limit=GRANTS_MAX)
+    with uncollected():
+        verdicts = decide(observed.snapshot, now=now.timestamp(), limit=GRANTS_MAX)
     cycle = Cycle(
         at=now,
         considered=len(verdicts),

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from apps.core.memory import settle, uncollected
 from engine.backfill import Plan, Running
 from engine.cycle import decide
 from engine.fleet import Fleet, NodeRow, Request
@@ -30,7 +31,6 @@ from engine.simulate import Job as SimulatedJob
 from engine.simulate import QueuePolicy, Simulation
 from engine.snapshot import Candidate, PoolView, Snapshot, Verdict
 from engine.suggestions import suggestions
-from rmportal.memory import settle
 
 from .common import Portal, finish, machine
 from .lists import Filling
@@ -191,7 +191,8 @@ class Yard:
         """One cycle, after which as many jobs come as were granted."""
         snapshot = self.snapshot(reserve=reserve)
         began, used = time.perf_counter(), time.process_time()
-        verdicts = decide(snapshot, now=NOW, limit=GRANTS_MAX)
+        with uncollected():  # As the loop does.
+            verdicts = decide(snapshot, now=NOW, limit=GRANTS_MAX)
         spent, used = time.perf_counter() - began, time.process_time() - used
         granted = self.start(verdicts)
         self.come(granted)
