@@ -1,6 +1,5 @@
 """Backfill among jobs that want others near or away: reserved starts stay where they are there, too."""
 
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -8,14 +7,13 @@ from hypothesis import strategies as st
 
 from engine.backfill import Mode, Plan, Running
 from engine.company import Bonds, Company, Neighbours
-from engine.cycle import decide
 from engine.fleet import Fleet, Request
 from engine.placement import Groups, Placed, place_gang, take_members
 from engine.profile import placed_at
 from engine.quota import Limit, Node, QuotaTree
 from engine.snapshot import Snapshot
 
-from .test_backfill import NOW, after, keeping, outcomes
+from .test_backfill import NOW, nobody_moves_the_first
 from .worlds import RESOURCES, candidate, one_pool, row, totals
 
 LABELS = ((("app", "web"),), (("app", "db"),))
@@ -75,16 +73,4 @@ def bonded(draw: st.DrawFn, mode: Mode) -> Snapshot:
 @given(data=st.data())
 def test_a_reserved_start_never_moves_later_because_of_a_backfilled_job(mode: Mode, data: st.DataObject) -> None:
     """Whatever was let ahead of it, the first job with a reservation could still start then, by itself at once."""
-    snapshot = data.draw(bonded(mode))
-    verdicts = decide(snapshot, now=NOW)
-    first = next((index for index, verdict in enumerate(verdicts) if verdict.reserved is not None), None)
-    if first is None:
-        return
-    head = verdicts[first]
-    before = [verdict for verdict in verdicts[:first] if verdict.outcome == "grant"]
-    everybody = [verdict for verdict in verdicts if verdict.outcome == "grant"]
-    alone = [item for item in snapshot.candidates if item.job == head.job]
-    for granted in (before, everybody):
-        left = keeping(after(snapshot, granted), verdicts)
-        again = outcomes(replace(left, candidates=alone))[head.job]
-        assert again.outcome == "grant" or (again.reserved is not None and again.reserved <= (head.reserved or 0.0))
+    nobody_moves_the_first(data.draw(bonded(mode)))
