@@ -1,6 +1,6 @@
 """What tests of the scheduler share."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -9,8 +9,8 @@ from django.utils import timezone
 
 @pytest.fixture
 def clock(monkeypatch: Any) -> Any:
-    """A clock that the test moves; the database is told the same times, as all of them are arguments."""
-    now = [timezone.now()]
+    """A clock at noon of a Wednesday, which the test moves; the database is told the same times, as arguments."""
+    now = [datetime(2026, 11, 18, 12, tzinfo=UTC)]
     monkeypatch.setattr(timezone, "now", lambda: now[0])
 
     def move(seconds: float) -> datetime:
