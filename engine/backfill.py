@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from engine.fleet import Fleet, Nodes
 from engine.kept import Kept
 from engine.placement import Groups, Member, Placed, find_places
-from engine.profile import STEPS, Places, Profile, Slot, placed_at, thinned
+from engine.profile import STEPS, Places, Profile, Slot, first, placed_at, thinned
 from engine.quota import FlavorResource, QuotaTree
 
 # The least that a job is planned for (seconds).
@@ -256,7 +256,7 @@ class Backfill:
     ) -> Slot | None:
         if self._ends is None:
             self._ends = thinned(sorted({item.end for item in self._running if item.end > self.now}), STEPS)
-        start = _first(self._ends, lambda at: self._quota_lasts(queue, option.charge, at, duration))
+        start = first(self._ends, lambda at: at if self._quota_lasts(queue, option.charge, at, duration) else None)
         return None if start is None or start >= before else Slot(start, ())
 
     def _quota_lasts(self, queue: int, charge: Charge, at: float, duration: float) -> bool:
@@ -426,15 +426,3 @@ def _end(item: Running) -> float:
 
 def _time(item: tuple[float, QuotaTree]) -> float:
     return item[0]
-
-
-def _first(moments: Sequence[float], passes: Callable[[float], bool]) -> float | None:
-    """The first moment that passes, by bisection; where it is not all or nothing, one that passes."""
-    low, high, found = 0, len(moments), None
-    while low < high:
-        middle = (low + high) // 2
-        if passes(moments[middle]):
-            found, high = moments[middle], middle
-        else:
-            low = middle + 1
-    return found

@@ -10,7 +10,8 @@ from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from itertools import groupby
 from math import inf
-from typing import NamedTuple
+from operator import itemgetter
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,8 @@ from engine.placement import Groups, Member, find_places
 Places = Sequence[tuple[Request, int, tuple[int, ...]]]
 
 Index = npt.NDArray[np.intp]
+Answer = TypeVar("Answer")
+_end = itemgetter(0)
 
 # Moments kept apart; with more, what is given back is counted as given back a little later.
 STEPS = 256
@@ -65,40 +68,68 @@ class Profile:
         # Those of reservations, and which row each has.
         self._starts: list[float] = []
         self._start_rows: dict[float, int] = {}
-        at_once, times, gone = float(np.nextafter(now, np.inf)), list[float](), list[Places]()
-        for end, places in ends:  # Tens of thousands run on a large fleet, so nothing is made for each.
-            times.append(max(end, at_once))
-            gone.append(places)
-        moments = thinned(np.unique(np.array(times, dtype=np.float64)).tolist(), steps)
-        self._times = sorted({now, *moments, *(at for at in openings if at > now)})
-        # In which moment each is given back.
-        back = np.searchsorted(np.array(self._times), np.array(times, dtype=np.float64))
+        at_once = float(np.nextafter(now, np.inf))
+        given = sorted(ends, key=_end)
+        times = np.maximum(np.array([end for end, _ in given], dtype=np.float64), at_once)
+        moments = np.array(thinned(np.unique(times).tolist(), steps))
+        self._times = sorted({now, *moments.tolist(), *(at for at in openings if at > now)})
+        # What is given back, and the moment in which it is; ascending.
+        self._gone = [places for _, places in given]
+        self._back = moments[np.searchsorted(moments, times)]
+        # Which row of the arrays each moment has: new moments get theirs at the end. Only so many moments have been
+        # counted up to now, with so much of what is given back: starts are mostly reserved soon, and what comes back
+        # long after nobody asks for.
+        self._rows = np.arange(len(self._times))
+        self._counted, self._returned = 1, 0
+        # The ends of reservations in moments that have not been counted yet.
+        self._later: list[tuple[float, Places, int]] = []
         # With room for more moments, as most of a copy that is made later goes for memory that is used the first time.
         count = len(self._times)
         amounts = len(fleet), _CARDS + fleet.gpu_free.shape[1]
         self._free = np.zeros((count + count // 2 + 1, *amounts), dtype=np.int64)
         self._free[0] = _amounts(fleet)
-        self._give_back(back, gone)
-        np.cumsum(self._free[:count], axis=0, out=self._free[:count])
-        # Which row of the arrays each moment has: new moments get theirs at the end.
-        self._rows = np.arange(len(self._times))
         # What is left by moment and account of the caps on what others hold.
         left = np.empty((0, 3), dtype=np.int64) if fleet.terms is None else fleet.terms.left
-        self._left = np.repeat(left[np.newaxis], len(self._times), axis=0)
-        if len(left):
-            for at, places in zip(back.tolist(), gone, strict=True):
-                self._count(self._rows[at:], places, 1)
+        self._left = np.zeros((len(self._free), *left.shape), dtype=np.int64)
+        self._left[0] = left
         # Who has bonds to others: those that are there, and the reservations, with their spans.
         self._company = fleet.company and fleet.company.fork()
         self._leaving: list[tuple[float, float, Places]] = []
         self._coming: list[tuple[float, float, Places]] = []
         if self._company is not None:
-            ended = zip(back.tolist(), gone, strict=True)
-            self._leaving = [(now, self._times[at], places) for at, places in ended if _bonds(places)]
+            ended = zip(self._back.tolist(), self._gone, strict=True)
+            self._leaving = [(now, at, places) for at, places in ended if _bonds(places)]
 
-    def _give_back(self, back: Index, gone: Sequence[Places]) -> None:
-        """Add what is held in places to the moments (by number) in which it is given back."""
-        index = np.repeat(back, np.fromiter(map(len, gone), dtype=np.intp, count=len(gone)))
+    def _count_until(self, moment: int) -> None:
+        """Let a moment (by number) be counted, and all before it."""
+        since = self._counted
+        if moment < since:
+            return
+        self._counted = moment + 1
+        rows, times = self._rows[since : moment + 1], np.array(self._times[since : moment + 1])
+        returned = slice(self._returned, int(np.searchsorted(self._back, times[-1], side="right")))
+        self._returned = returned.stop
+        at = rows[np.searchsorted(times, self._back[returned])]
+        self._give_back(at, self._gone[returned])
+        for row, places in zip(at.tolist(), self._gone[returned], strict=True) if self._left.shape[1] else ():
+            self._count_left(row, places, 1)
+        later, self._later = self._later, []
+        for time, places, sign in later:
+            if time > times[-1]:
+                self._later.append((time, places, sign))
+                continue
+            row = int(rows[np.searchsorted(times, time)])
+            _change(self._free, row, places, sign)
+            self._count_left(row, places, sign)
+        before = int(self._rows[since - 1])
+        for row in rows.tolist():
+            self._free[row] += self._free[before]
+            self._left[row] += self._left[before]
+            before = row
+
+    def _give_back(self, rows: Index, gone: Sequence[Places]) -> None:
+        """Add what is held in places to the rows of the moments in which it is given back."""
+        index = np.repeat(rows, np.fromiter(map(len, gone), dtype=np.intp, count=len(gone)))
         node = np.fromiter((row for places in gone for _, row, _ in places), dtype=np.intp, count=len(index))
         for column, name in enumerate(("cpu", "memory", "storage")):
             held = (getattr(request, name) for places in gone for request, _, _ in places)
@@ -120,7 +151,9 @@ class Profile:
         return row
 
     def _row(self, at: float) -> int:
-        return int(self._rows[max(0, bisect_right(self._times, at) - 1)])
+        moment = max(0, bisect_right(self._times, at) - 1)
+        self._count_until(moment)
+        return int(self._rows[moment])
 
     def _lowest(self, start: float, end: float) -> Int64:
         """The least that is free of everything from `start` until before `end`; not to be changed."""
@@ -141,7 +174,7 @@ class Profile:
         left: Int64 = self._left[self._lows(start, end)].min(axis=0)
         return terms.at(None if terms.now is None else start, left)
 
-    def _count(self, rows: Index, places: Places, sign: int) -> None:
+    def _count_left(self, rows: Index | int, places: Places, sign: int) -> None:
         """Add what places count with to what is left of the caps in some rows, or with -1 take it away."""
         terms = self._fleet.terms
         if terms is None or not terms.accounts:
@@ -294,7 +327,7 @@ class Profile:
             if slot is not None:
                 return slot
         # As long as the same nodes are lent, and the same company is there, what is free only grows.
-        found = (_first(list(run), place) for _, run in groupby(tail, key=lambda at: self._lent(groups, at)))
+        found = (first(list(run), place) for _, run in groupby(tail, key=lambda at: self._lent(groups, at)))
         return next((slot for slot in found if slot is not None), None)
 
     def _lent(self, groups: Groups, at: float) -> Hashable:
@@ -332,10 +365,13 @@ class Profile:
 
     def _add(self, places: Places, start: float, end: float, sign: int) -> None:
         """Change what is free throughout a span."""
-        first, last = self._split(start), self._split(end, later=True)
-        rows = self._rows[first:last]
+        begins, ends = self._split(start), self._split(end, later=True)
+        self._count_until(begins)
+        rows = self._rows[begins : min(ends, self._counted)]
         _change(self._free, rows, places, sign)
-        self._count(rows, places, sign)
+        self._count_left(rows, places, sign)
+        if self._counted <= ends < len(self._times):
+            self._later.append((self._times[ends], places, -sign))
 
     def _split(self, at: float, *, later: bool = False) -> int:
         """The moment of a time, by its place. If there are too many already and `later`, that of the next moment."""
@@ -343,12 +379,13 @@ class Profile:
         index = bisect_left(self._times, at)
         if index < len(self._times) and (self._times[index] == at or (later and len(self._times) >= 2 * self._steps)):
             return index
-        before, row = int(self._rows[index - 1]), len(self._rows)
+        row = len(self._rows)
         if row == len(self._free):
-            self._free = _longer(self._free)
-        if row == len(self._left):
-            self._left = _longer(self._left)
-        self._free[row], self._left[row] = self._free[before], self._left[before]
+            self._free, self._left = _longer(self._free), _longer(self._left)
+        if index <= self._counted:
+            before = int(self._rows[index - 1])
+            self._free[row], self._left[row] = self._free[before], self._left[before]
+            self._counted += 1
         self._times.insert(index, at)
         self._rows = np.concatenate((self._rows[:index], [row], self._rows[index:]))
         return index
@@ -371,8 +408,8 @@ def _amounts(fleet: Fleet) -> Int64:
 
 
 def _longer(rows: Int64) -> Int64:
-    """The same rows with room for half as many more."""
-    longer = np.empty((len(rows) + len(rows) // 2 + 1, *rows.shape[1:]), dtype=np.int64)
+    """The same rows with room for half as many more, which are 0."""
+    longer = np.zeros((len(rows) + len(rows) // 2 + 1, *rows.shape[1:]), dtype=np.int64)
     longer[: len(rows)] = rows
     return longer
 
@@ -393,7 +430,7 @@ def thinned(moments: Sequence[float], most: int) -> list[float]:
     return [moments[index] for index in dict.fromkeys(picked.tolist())]
 
 
-def _change(free: Int64, rows: Index, places: Places, sign: int) -> None:
+def _change(free: Int64, rows: Index | int, places: Places, sign: int) -> None:
     """Add places to some rows of (moments, nodes, amounts), or take them away."""
     for request, node, cards in places:
         free[rows, node, :_CARDS] += sign * np.array((request.cpu, request.memory, request.storage), dtype=np.int64)
@@ -401,15 +438,24 @@ def _change(free: Int64, rows: Index, places: Places, sign: int) -> None:
             free[rows, node, _CARDS + card] += sign * request.gpu_milli
 
 
-def _first(moments: Sequence[float], place: Callable[[float], Slot | None]) -> Slot | None:
-    """The first moment with a place, by bisection: from here on what is free only grows."""
-    low, high = 0, len(moments)
-    found: Slot | None = None
+def first(moments: Sequence[float], ask: Callable[[float], Answer | None]) -> Answer | None:
+    """The answer at the first moment that has one: once there is one, there is one at every later moment.
+
+    Searched for in growing steps, then by bisection, as it is mostly soon; where it is not so, one that passes.
+    """
+    low, step, found = 0, 1, None
+    while found is None:
+        if low == len(moments):
+            return None
+        high = min(low + step, len(moments)) - 1
+        found = ask(moments[high])
+        if found is None:
+            low, step = high + 1, 2 * step
     while low < high:
         middle = (low + high) // 2
-        slot = place(moments[middle])
-        if slot is None:
+        answer = ask(moments[middle])
+        if answer is None:
             low = middle + 1
         else:
-            found, high = slot, middle
+            found, high = answer, middle
     return found
