@@ -70,6 +70,7 @@ class _Cycle:
         self.verdicts: list[Verdict] = []
         self.likenesses = {queue: self.kinds.likenesses(items) for queue, items in self.queues.items()}
         self.peculiar = {queue for queue, items in self.queues.items() if self._peculiar(items)}
+        self.offers.look()
         self.tournament = Tournament(self.tree, standing=True)
 
     def run(self) -> list[Verdict]:
@@ -241,10 +242,16 @@ class _Cycle:
         refusal: Told | None = self.offers.refused_with_room(item, likeness)
         # Fewer members may be affordable; how many is looked at when it is the job's turn.
         if refusal is None and not item.minimums and not self.offers.may_search(item.queue):
-            refusal = self.offers.unaffordable(item, likeness)
+            refusal = self._nowhere(item, likeness) or self.offers.unaffordable(item, likeness)
         if refusal is not None:
             self._remember(item, likeness, refusal)
         return refusal
+
+    def _nowhere(self, item: Candidate, likeness: Likeness) -> Told | None:
+        """The refusal of a job that no node has room for, unless its turn decides whose start is reserved."""
+        if self.backfill is not None and self.backfill.wants(item, Wait.ROOM):
+            return None
+        return self.offers.unplaced(item, likeness) if self.offers.nowhere(item, likeness.kind) else None
 
     def _remember(self, item: Candidate, likeness: Likeness, refusal: Told) -> None:
         if refusal.held:

@@ -185,15 +185,24 @@ class StaticAnswer:
 
 @dataclass(frozen=True, slots=True)
 class CapacityAnswer:
-    """What all filters said of one request now: a row of `passed` per filter, and the nodes that pass every one, if
-    there are `any`."""
+    """What all filters said of one request now, a mask by each, and the nodes that pass every one, if there are
+    `any`."""
 
     request: Request
     version: int
-    filters: tuple[str, ...]
-    passed: Mask
+    masks: Sequence[tuple[str, Mask]]
     fitting: Mask
     any: bool
+
+    @property
+    def filters(self) -> tuple[str, ...]:
+        """The names of the filters."""
+        return tuple(name for name, _ in self.masks)
+
+    @property
+    def passed(self) -> Mask:
+        """A row for each filter."""
+        return np.array([mask for _, mask in self.masks])
 
 
 @dataclass(eq=False)

@@ -4,6 +4,7 @@ from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass, field
 
 from engine.choices import Choice
+from engine.fleet import Request
 from engine.refusals import Refusal, Told
 from engine.rooms import Room, Rooms
 from engine.snapshot import Candidate
@@ -15,13 +16,15 @@ class Kind:
 
     `blocked` is by flavor, or choice of several, and final for the cycle; in `infeasible` are those that could not
     hold the job even if they were empty (of choices of several, once they are `tested`). There is room `nowhere` if
-    no node at all has it. `refusals` is by the flavors that a queue has quota in, for queues with room in all of them.
+    no node at all has it; `roomy` is one that had it when it was last asked for. `refusals` is by the flavors that a
+    queue has quota in, for queues with room in all of them.
     """
 
     looked_at: bool = False
     choices: Sequence[Choice] | None = None
     tested: set[str] = field(default_factory=set)
     nowhere: bool = False
+    roomy: int | None = None
     infeasible: set[str] = field(default_factory=set)
     blocked: dict[str, Told] = field(default_factory=dict)
     refusals: dict[frozenset[str], Told] = field(default_factory=dict)
@@ -43,11 +46,13 @@ class Likeness:
 
 
 class Kinds:
-    """All kinds of one cycle. A job with places of its `own` fares like no other."""
+    """All kinds of one cycle. A job with places of its `own` fares like no other. `single` are those of jobs with one
+    member, with what it asks for."""
 
     def __init__(self, rooms: Rooms, own: Collection[int] = ()) -> None:
         self._rooms, self._own = rooms, own
         self._kinds: dict[Hashable, Kind] = {}
+        self.single: list[tuple[Kind, Request]] = []
 
     def of(self, item: Candidate) -> Kind:
         """The kind of a job."""
@@ -59,6 +64,8 @@ class Kinds:
         kind = self._kinds.get((item.pool, name))
         if kind is None:
             kind = self._kinds[item.pool, name] = Kind()
+            if item.single is not None:
+                self.single.append((kind, item.single))
         return kind
 
     def likenesses(self, items: Sequence[Candidate]) -> list[Likeness]:

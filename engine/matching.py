@@ -56,11 +56,11 @@ def capacity_answer(fleet: Fleet, request: Request) -> CapacityAnswer:
     """Asked for one flavor after the other, so the last answer is kept."""
     answer = fleet.capacity_answer
     if answer is None or answer.version != fleet.version or answer.request is not request:
-        asked = (*static_answer(fleet, request).masks, *_ask(_CAPACITY, fleet, request))
-        passed = np.array([mask for _, mask in asked])
-        fitting: Mask = np.logical_and.reduce(passed, axis=0)
-        names = tuple(name for name, _ in asked)
-        answer = CapacityAnswer(request, fleet.version, names, passed, fitting, bool(fitting.any()))
+        static, masks = static_answer(fleet, request), _ask(_CAPACITY, fleet, request)
+        fitting = static.passing
+        for _, mask in masks:
+            fitting = fitting & mask
+        answer = CapacityAnswer(request, fleet.version, (*static.masks, *masks), fitting, bool(fitting.any()))
         fleet.capacity_answer = answer
     return answer
 

@@ -10,7 +10,16 @@ from engine.flavors import Level, Mode, choose, level_of, reduced
 from engine.fleet import Fleet, of_group
 from engine.kept import kept_place
 from engine.kinds import Kind, Kinds, Likeness
-from engine.placement import Placed, feasibility, fits_anywhere, obstacles, place_gang, place_one, shortages
+from engine.placement import (
+    Placed,
+    feasibility,
+    node_with_room,
+    nodes_with_amounts,
+    obstacles,
+    place_gang,
+    place_one,
+    shortages,
+)
 from engine.preemption import Demand
 from engine.queues import QueueRules, World
 from engine.quota import FlavorResource, QuotaTree
@@ -94,10 +103,18 @@ class Offers:
             return refusal
         return None
 
+    def look(self) -> None:
+        """Find the kinds of jobs with a single member that no node has room for, all at once."""
+        roomy = nodes_with_amounts(self.fleet, [request for _, request in self.kinds.single])
+        for (kind, _), node in zip(self.kinds.single, roomy, strict=True):
+            kind.roomy, kind.nowhere = node, node is None
+
     def nowhere(self, item: Candidate, kind: Kind) -> bool:
         """Whether it is known that no node has room for the job, which has a single member."""
-        if not kind.nowhere and len(item.groups) == 1 and item.groups[0][1] == 1:
-            kind.nowhere = not fits_anywhere(self.fleet, item.groups[0][0])
+        request = item.single
+        if not kind.nowhere and request is not None:
+            kind.roomy = node_with_room(self.fleet, request, kind.roomy)
+            kind.nowhere = kind.roomy is None
         return kind.nowhere
 
     def unplaced(self, item: Candidate, likeness: Likeness) -> Told:
@@ -120,7 +137,10 @@ class Offers:
 
         It agrees with `_try`, which also makes its words.
         """
-        kind, room = likeness.kind, self.rooms.measured(item)
+        kind, room = likeness.kind, self.rooms.of(item)
+        roomy = self.rooms.roomy(item, room)
+        if not roomy:
+            self.rooms.measured(item)
         if not kind.looked_at:
             self._look(item, kind)
         mildest, infeasible, blocked = len(GRAVITY), kind.infeasible, kind.blocked
@@ -129,7 +149,7 @@ class Offers:
                 self._test(item, kind, choice)
             if not covers(room, choice):
                 reason = Reason.NO_FLAVOR
-            elif affords(room.flavors, item, choice):
+            elif roomy or affords(room.flavors, item, choice):
                 if choice.name not in blocked:
                     return None
                 reason = blocked[choice.name].reason
@@ -224,7 +244,7 @@ class Offers:
             if shortage is not None:
                 return no_quota(flavor, shortage, Reason.WAITING_FOR_QUOTA)
         if flavor not in kind.blocked:
-            if len(item.groups) == 1 and item.groups[0][1] == 1:
+            if item.single is not None:
                 return self._try_one(item, kind, choice)
             return self._try_gang(item, kind, choice)
         return kind.blocked[flavor]

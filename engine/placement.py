@@ -31,13 +31,18 @@ from engine.topology import Constraint
 
 __all__ = [
     "Fleet", "Funnel", "Member", "NodeFree", "NodeRow", "Placed", "Request", "Split", "Step", "Unplaced",
-    "allowed_by_terms", "candidates", "expect", "feasibility", "find_places", "fits_anywhere", "fits_node", "fits_row",
-    "matching", "obstacles", "place_gang", "place_one", "placed_members", "shortages", "sieve", "take_members",
+    "allowed_by_terms", "candidates", "expect", "feasibility", "find_places", "fits_node", "fits_row", "matching",
+    "node_with_room", "nodes_with_amounts", "obstacles", "place_gang", "place_one", "placed_members", "shortages",
+    "sieve", "take_members",
 ]  # fmt: skip
 
 Groups = Sequence[tuple[Request, int]]
 # Answers kept for groups on empty nodes; a bound, because tenants choose the requests.
 OBSTACLES_MAX = 4096
+# Requests times nodes that are looked at together.
+CELLS = 1 << 20
+# Less than any amount that is free, also where more is taken than there is.
+_NO_MATTER = int(np.iinfo(np.int64).min)
 # How far it went: members placed, the group that failed, and the fleet as those members left it.
 _Failure = tuple[int, int, Fleet]
 # (group index, rank over all groups, node index, card indices)
@@ -111,9 +116,39 @@ def _choose_cards(fleet: Fleet, request: Request, node: int) -> tuple[int, ...]:
     return tuple(sorted(fitting[: request.gpu_count]))
 
 
-def fits_anywhere(fleet: Fleet, request: Request) -> bool:
-    """Whether one member has room now on any node at all."""
-    return capacity_answer(fleet, request).any
+def node_with_room(fleet: Fleet, request: Request, known: int | None = None) -> int | None:
+    """A node on which one member has room now, if there is any at all: the one that had it before, if it still has."""
+    own = known if request.bonds is None else None  # Whoever has bonds looks at more than one node.
+    if own is not None and fits_row(fleet, request, own) and allowed_by_terms(fleet, request, own):
+        return own
+    answer = capacity_answer(fleet, request)
+    return int(answer.fitting.argmax()) if answer.any else None
+
+
+def nodes_with_amounts(fleet: Fleet, requests: Sequence[Request]) -> list[int | None]:
+    """For each request the first node that matches it and has the amounts for one member now, if there is any.
+
+    Far cheaper than to ask for one after the other, and mostly the end of it: on a full fleet hardly any has.
+    """
+    found: list[int | None] = []
+    step = max(1, CELLS // max(1, len(fleet)))
+    cards = {milli: cards_with(fleet, milli) for milli in {one.gpu_milli for one in requests if one.gpu_count}}
+    for start in range(0, len(requests), step):
+        part = requests[start : start + step]
+        fits = np.array([static_answer(fleet, request).passing for request in part])
+        for free, needs in (
+            (fleet.cpu, [request.cpu for request in part]),
+            (fleet.memory, [request.memory for request in part]),
+            (fleet.storage, [request.storage or _NO_MATTER for request in part]),
+        ):
+            fits &= free >= np.array(needs, dtype=np.int64)[:, np.newaxis]
+        for row, request in enumerate(part):
+            if request.gpu_count:
+                fits[row] &= cards[request.gpu_milli] >= request.gpu_count
+        first = fits.argmax(axis=1)
+        some = np.take_along_axis(fits, first[:, np.newaxis], axis=1)[:, 0]
+        found += [node if fits_it else None for node, fits_it in zip(first.tolist(), some.tolist(), strict=True)]
+    return found
 
 
 def place_one(fleet: Fleet, request: Request, allowed: Mask | None) -> Placed | None:

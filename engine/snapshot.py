@@ -3,15 +3,14 @@
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from operator import attrgetter
 from types import MappingProxyType
 from typing import NamedTuple
-
-import numpy as np
 
 from engine.backfill import Plan
 from engine.choices import Choice
 from engine.evictions import Places
-from engine.fleet import Fleet, Mask
+from engine.fleet import Fleet, Mask, Request
 from engine.kept import Kept
 from engine.placement import Funnel, Groups, Member, Split
 from engine.preemption import Cause
@@ -53,6 +52,11 @@ class Candidate:
         }
         equivalence = None if self.equivalence is None else (self.equivalence, tuple(counts))
         return replace(self, groups=groups, amounts=amounts, equivalence=equivalence, minimums=())
+
+    @property
+    def single(self) -> Request | None:
+        """What its only member asks for; None for a job with more."""
+        return self.groups[0][0] if len(self.groups) == 1 and self.groups[0][1] == 1 else None
 
     @property
     def least(self) -> "Candidate":
@@ -208,20 +212,16 @@ def queue_order(
 ) -> dict[int, list[Candidate]]:
     """Candidates by queue: the more urgent first, then more points (by default the priority), then submitted earlier,
     then the smaller id."""
-    jobs = [item.job for item in candidates]
-    weighed: Sequence[float] = [item.priority for item in candidates]
+    ordered = sorted(candidates, key=attrgetter("job"))  # Mostly they come in this order, which costs nothing then.
+    ordered.sort(key=attrgetter("submitted"))
     if points:
-        weighed = [points.get(job, priority) for job, priority in zip(jobs, weighed, strict=True)]
-    keys = [
-        np.array(jobs, dtype=np.int64),
-        np.array([item.submitted for item in candidates], dtype=np.float64),
-        -np.array(weighed, dtype=np.float64),
-    ]
+        ordered.sort(key=lambda item: points.get(item.job, item.priority), reverse=True)
+    else:
+        ordered.sort(key=attrgetter("priority"), reverse=True)
     if across:
-        keys.append(-np.array([urgency(item, across) for item in candidates], dtype=np.float64))
+        ordered.sort(key=lambda item: urgency(item, across), reverse=True)
     queues: dict[int, list[Candidate]] = {}
-    for index in np.lexsort(keys).tolist():
-        item = candidates[index]
+    for item in ordered:
         queue = queues.get(item.queue)
         if queue is None:
             queue = queues[item.queue] = []
