@@ -83,10 +83,10 @@ class Profile:
         self._counted, self._returned = 1, 0
         # The ends of reservations in moments that have not been counted yet.
         self._later: list[tuple[float, Places, int]] = []
-        # With room for more moments, as most of a copy that is made later goes for memory that is used the first time.
+        # With room for more moments: memory that is not used costs nothing, and a copy that is made later does.
         count = len(self._times)
         amounts = len(fleet), _CARDS + fleet.gpu_free.shape[1]
-        self._free = np.zeros((count + count // 2 + 1, *amounts), dtype=np.int64)
+        self._free = np.zeros((2 * count + 1, *amounts), dtype=np.int64)
         self._free[0] = _amounts(fleet)
         # What is left by moment and account of the caps on what others hold.
         left = np.empty((0, 3), dtype=np.int64) if fleet.terms is None else fleet.terms.left
