@@ -133,24 +133,11 @@ def triggers(portal: Portal, count: int) -> dict[str, Any]:
     return spread(waited)
 
 
-def aged(portal: Portal, count: int, before: dict[str, Any]) -> dict[str, Any]:
-    """The chain once more when so many finished tasks are in the database, against how it was before."""
-    from .history import fill
-
-    run = portal.run(portal.push(chain(2)))
-    filled = fill(run["id"], count)
-    after = hops(portal, 30, 3)
-    ratios = {
-        name: round(after[name]["p50"] / before[name]["p50"], 2) for name in ("hop_ms", "trigger_to_first_start_ms")
-    }
-    return {"filled": filled, "chain_30": after, "p50_ratios": ratios}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mapped", type=int, nargs="*", default=[1000], help="widths of mapped tasks, in hundreds")
     parser.add_argument("--runs", type=int, default=100, help="runs of 20 tasks at once; 0 leaves them out")
-    parser.add_argument("--history", type=int, default=0, help="finished tasks to fill in before the last measurement")
+    parser.add_argument("--history", type=int, default=0, help="finished tasks to fill in before chains again")
     options = parser.parse_args()
     portal = Portal()
     portal.wait_for_node()
@@ -173,7 +160,9 @@ def main() -> None:
         if options.runs:
             result[f"runs_{options.runs}x20"] = crowd(portal, options.runs)
     if options.history:
-        result["with_history"] = aged(portal, options.history, result["chain_30"])
+        from .history import aged
+
+        result["with_history"] = aged(portal, options.history)
     finish(result)
 
 
