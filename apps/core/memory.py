@@ -20,8 +20,9 @@ def settle() -> None:
 def uncollected() -> Iterator[None]:
     """Keep the garbage collector away from something short that makes very many objects.
 
-    They are freed by their counts; to walk them while they are made takes a tenth of a cycle that looks at ten thousand
-    jobs. Within each other, or in two threads at once, the first to end lets it come back, which does no harm.
+    They are freed by their counts, so it should last until they are: to walk them takes a tenth of a cycle that looks
+    at ten thousand jobs. Within each other, or in two threads at once, the first to end lets it come back, which does
+    no harm.
     """
     if not gc.isenabled():
         yield

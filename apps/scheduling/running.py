@@ -12,7 +12,7 @@ from django.db import connection
 from apps.jobs.models import usage_of
 from engine.backfill import Running
 from engine.company import Bonds
-from engine.fleet import Fleet, Request
+from engine.fleet import Fleet, Int64, Request
 from engine.quota import FlavorResource, QuotaTree
 
 from .runtimes import Float64, RunTimes
@@ -41,8 +41,25 @@ class LiveRun:
     notice: float
     domain: int
     members: list[tuple[int, int, int, tuple[int, ...], Request]] = field(default_factory=list)
-    # What was expected when it was last looked at.
+    # What was expected when it was last looked at, and how the engine was told of it, by which rows of nodes.
     end: float = 0.0
+    planned: Running | None = None
+    index: Mapping[int, int] | None = None
+
+    def plan(self, end: float, index: Mapping[int, int], bonds: Bonds | None) -> Running:
+        """As the engine plans with it; what it was told before if nothing has changed, as most have not."""
+        planned = self.planned
+        if planned is not None and planned.end == end and self.index is index and bonds is None:
+            return planned
+        places = [
+            (request if bonds is None else replace(request, bonds=bonds), index[node], cards)
+            for _, _, node, cards, request in self.members
+            if node in index
+        ]
+        planned = Running(self.job, self.queue, end, self.usage, places)
+        if bonds is None:  # These follow the labels of others.
+            self.planned, self.index = planned, index
+        return planned
 
     def expect(self, times: RunTimes, now: float, *, stopping: bool) -> float:
         """When it is expected to end: by the 90 % quantile, and longer once it has outlived that."""
@@ -118,24 +135,51 @@ def expected_ends(
     Fleet and tree were read a moment apart from the runs. A run that the tree does not count is left out, as
     nobody may get back more than is taken.
     """
-    index = {int(node_id): row for row, node_id in enumerate(fleet.ids)}
-    at = now.timestamp()
+    index, at = _rows(fleet), now.timestamp()
     times.look(((run.tenant, run.name) for run, _ in runs if run.end <= at), now)
+    return [
+        run.plan(run.expect(times, at, stopping=stopping) if stopping or run.end <= at else run.end, index, mine)
+        for run, stopping in _counted(runs, tree)
+        for mine in (bonds.get(run.job),)
+    ]
+
+
+_index: tuple[Int64, Mapping[int, int]] | None = None
+
+
+def _rows(fleet: Fleet) -> Mapping[int, int]:
+    """The row of each node by its id; the same object as long as there are the same nodes."""
+    global _index
+    kept = _index
+    if kept is None or (kept[0] is not fleet.ids and not np.array_equal(kept[0], fleet.ids)):
+        kept = _index = fleet.ids, {node: row for row, node in enumerate(fleet.ids.tolist())}
+    return kept[1]
+
+
+def _counted(runs: Sequence[tuple[LiveRun, bool]], tree: QuotaTree) -> Sequence[tuple[LiveRun, bool]]:
+    """The runs that the tree counts: in each queue the first ones, as far as its usage goes."""
+    sums: dict[int, dict[FlavorResource, int]] = {}
+    for run, _ in runs:
+        held = sums.get(run.queue)
+        if held is None:
+            held = sums[run.queue] = {}
+        for fr, amount in run.usage.items():
+            held[fr] = held.get(fr, 0) + amount
+    over = {
+        queue
+        for queue, held in sums.items()
+        if queue not in tree or any(amount > tree.usage(queue, fr) for fr, amount in held.items())
+    }
+    if not over:
+        return runs
     left: dict[tuple[int, FlavorResource], int] = {}
     found = []
     for run, stopping in runs:
-        counted = run.queue in tree
-        for fr, amount in run.usage.items() if counted else ():
+        counted = run.queue not in over or run.queue in tree
+        for fr, amount in run.usage.items() if run.queue in over and counted else ():
             rest = left.setdefault((run.queue, fr), tree.usage(run.queue, fr)) - amount
             left[run.queue, fr] = rest
             counted = counted and rest >= 0
         if counted:
-            mine = bonds.get(run.job)
-            places = [
-                (request if mine is None else replace(request, bonds=mine), index[node], cards)
-                for _, _, node, cards, request in run.members
-                if node in index
-            ]
-            end = run.expect(times, at, stopping=stopping)
-            found.append(Running(run.job, run.queue, end, run.usage, places))
+            found.append((run, stopping))
     return found

@@ -32,6 +32,7 @@ _told = 0.0
 
 
 @loop("schedule")
+@uncollected()
 def schedule() -> bool:
     """One cycle; asks for another when its limit of grants was reached."""
     global _told
@@ -43,8 +44,7 @@ def schedule() -> bool:
         reserve({}, now)
         return False
     read = time.perf_counter()
-    with uncollected():
-        verdicts = decide(observed.snapshot, now=now.timestamp(), limit=GRANTS_MAX)
+    verdicts = decide(observed.snapshot, now=now.timestamp(), limit=GRANTS_MAX)
     cycle = Cycle(
         at=now,
         considered=len(verdicts),
