@@ -92,8 +92,9 @@ class Evictions:
         self.searches[demand.queue] = self.searches.get(demand.queue, 0) + 1
         room = _Nodes(self.after, self.places, groups, nodes)
         victims: list[Victim] = []
-        for only in (*self._by_node(demand, groups, nodes), None):
-            victims = find_victims(self.world, demand, room, only=only, most=CANDIDATES_MAX)
+        everybody = candidates(self.world, demand)
+        for only in (*self._by_node(everybody, groups, nodes), None):
+            victims = find_victims(self.world, demand, room, only=only, most=CANDIDATES_MAX, among=everybody)
             if victims:
                 break
         self.tried += room.released
@@ -109,7 +110,7 @@ class Evictions:
             self.world.add(victim.holder)
         return Eviction(demand, tuple(victims), room.placed.members, borrowing) if fits else None
 
-    def _by_node(self, demand: Demand, groups: Groups, nodes: Nodes) -> list[frozenset[Hashable]]:
+    def _by_node(self, everybody: Sequence[Holder], groups: Groups, nodes: Nodes) -> list[frozenset[Hashable]]:
         """For a single member: the candidates of the nodes that come free first when candidates go in order.
 
         Room scattered over many nodes helps it nowhere, so it is made on one. The first such node has the
@@ -122,7 +123,7 @@ class Evictions:
         gone: dict[int, list[Hashable]] = {}
         free: dict[int, NodeFree] = {}
         found: list[frozenset[Hashable]] = []
-        for holder in candidates(self.world, demand):
+        for holder in everybody:
             for taken, node, cards in self.places.get(holder.uid, ()):
                 if not usable[node]:
                     continue

@@ -158,31 +158,37 @@ class TargetOrdering:
     def _descend(self, node: int) -> int | None:
         """The queue below a cohort, or None after leaving a part of the tree out."""
         tree = self._tree
-        queue: int | None = None
-        cohort: int | None = None
+        # The queue and the cohort with the highest shares, and these.
+        queue: tuple[int, tuple[float, float]] | None = None
+        cohort: tuple[int, tuple[float, float]] | None = None
         for child in tree.children(node):
             if child in self._pruned:
                 continue
             inner = bool(tree.children(child))
-            if (tree.share(child).unweighted == 0 and child not in self._path) or not (inner or self.has(child)):
+            if not (inner or self.has(child)):
+                self._pruned.add(child)
+                continue
+            share = tree.share(child)
+            entry = child, share.key()
+            if share.unweighted == 0 and child not in self._path:
                 self._pruned.add(child)
             elif inner:
-                if cohort is None or tree.share(child).key() >= tree.share(cohort).key():
-                    cohort = child
-            elif queue is None or self._before(child, queue):
-                queue = child
-        if cohort is not None and (queue is None or tree.share(cohort).key() >= tree.share(queue).key()):
-            return self._descend(cohort)
+                if cohort is None or entry[1] >= cohort[1]:
+                    cohort = entry
+            elif queue is None or self._before(entry, queue):
+                queue = entry
+        if cohort is not None and (queue is None or cohort[1] >= queue[1]):
+            return self._descend(cohort[0])
         if queue is None:
             self._pruned.add(node)
-        return queue
+            return None
+        return queue[0]
 
-    def _before(self, queue: int, other: int) -> bool:
-        """Whether victims come from `queue` rather than from `other`."""
-        mine, theirs = self._tree.share(queue).key(), self._tree.share(other).key()
-        if mine != theirs:
-            return mine > theirs
-        return self._order(self._left[queue][-1]) < self._order(self._left[other][-1])
+    def _before(self, one: tuple[int, tuple[float, float]], other: tuple[int, tuple[float, float]]) -> bool:
+        """Whether victims come from a queue rather than from the other, each with its share."""
+        if one[1] != other[1]:
+            return one[1] > other[1]
+        return self._order(self._left[one[0]][-1]) < self._order(self._left[other[0]][-1])
 
 
 def rivals(tree: QuotaTree, queue: int, other: int) -> tuple[int, int]:

@@ -15,7 +15,7 @@ many. It takes that the room made is kept for the preemptor (engine.cycle) and t
 arrivals it holds between them.
 """
 
-from collections.abc import Container, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import chain, pairwise
@@ -86,15 +86,21 @@ def find_victims(
     demand: Demand,
     room: Room | None = None,
     *,
-    only: Container[Hashable] | None = None,
+    only: Collection[Hashable] | None = None,
     most: int | None = None,
+    among: Sequence[Holder] | None = None,
 ) -> list[Victim]:
     """The victims whose leaving lets the demand fit; empty if there are none. The world is left as it was.
 
-    With `only`, nobody else is a candidate; with `most`, so many of the candidates that come first in order.
+    With `only`, nobody else is a candidate; with `most`, so many of the candidates that come first in order. `among` is
+    what `candidates` said of the demand in this very world, if that is known.
     """
     search = Search(world, demand, room or _Anywhere(), only, most)
-    return search.fair() if world.fair else search.classical()
+    if not world.fair:
+        return search.classical()
+    if among is None or only is not None:
+        among = search.candidates()
+    return search.fair(among[:most])
 
 
 def candidates(world: World, demand: Demand) -> list[Holder]:
@@ -150,7 +156,7 @@ class Search:
         world: World,
         demand: Demand,
         room: Room,
-        only: Container[Hashable] | None = None,
+        only: Collection[Hashable] | None = None,
         most: int | None = None,
     ) -> None:
         self.only, self.most = only, most
@@ -169,14 +175,16 @@ class Search:
         """Holders of one queue that the policy lets the preemptor evict."""
         if policy == Policy.NEVER:
             return
-        for holder in self.world.holders.get(queue, {}).values():
-            if self.only is not None and holder.uid not in self.only:
-                continue
+        held = self.world.holders.get(queue, {})
+        for holder in held.values() if self.only is None else [held[uid] for uid in self.only if uid in held]:
             if holder.uid in self.yields or (holder.protected and not holder.evicting):
                 continue
-            used = any(holder.usage.get(fr, 0) > 0 for fr in self.contested)
-            if used and satisfies(policy, self.demand, holder):
-                yield holder
+            usage = holder.usage
+            for fr in self.contested:  # Thousands run, and many a search looks at all of them.
+                if usage.get(fr, 0) > 0:
+                    if satisfies(policy, self.demand, holder):
+                        yield holder
+                    break
 
     def queues_below(self, node: int, leaving_out: int | None = None) -> Iterator[int]:
         """Other queues below a cohort that exceed their quota, as does each cohort on the way to them."""
@@ -313,10 +321,9 @@ class Search:
 
     # With fair sharing
 
-    def fair(self) -> list[Victim]:
+    def fair(self, candidates: Sequence[Holder]) -> list[Victim]:
         """Victims from the queues with the highest shares, as far as the strategies allow."""
         demand, tree = self.demand, self.tree
-        candidates = self.candidates()[: self.most]
         if not candidates:
             return []
         victims: list[Victim] = []
@@ -359,7 +366,7 @@ class Search:
         self.tree.add(self.demand.queue, self.demand.usage)
         return fitting
 
-    def first_strategy(self, candidates: list[Holder], victims: list[Victim]) -> tuple[bool, list[Holder]]:
+    def first_strategy(self, candidates: Sequence[Holder], victims: list[Victim]) -> tuple[bool, list[Holder]]:
         """All candidates by the first strategy; whether it fits, and who was passed over."""
         passed_over: list[Holder] = []
         targets = TargetOrdering(self.tree, self.demand.queue, candidates, self.order)
