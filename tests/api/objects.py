@@ -22,7 +22,8 @@ from apps.tenants import stored
 from apps.tenants.models import Membership, Secret
 from apps.workflows import commands as workflows
 from apps.workflows.models import Approval, Backfill, Run
-from tests.personas import GIB, World
+from tests.personas import GIB, PERSONAS, Objects, World, make_world
+from tests.replay import Replay
 
 SHA256 = "a" * 64
 
@@ -110,7 +111,7 @@ def make_backfill(world: World, run: Run) -> Backfill:
     return workflows.create_backfill(actor=actor, workflow_id=run.workflow_id, first=first, last=last).backfill
 
 
-def make_objects(world: World) -> dict[str, Any]:
+def make_objects(world: World) -> Objects:
     """Build one of everything; the keys are those of the routes (`job_id`, `slug`, …)."""
     node, _ = world.join("vision-node")
     job = make_job(world)
@@ -173,6 +174,19 @@ def make_objects(world: World) -> dict[str, Any]:
         "sha256": SHA256,
         "path": "out/report.html",
     }
+
+
+def world_with_objects() -> World:
+    """The world with one of everything, and a token for everybody."""
+    world = make_world()
+    world.objects = make_objects(world)
+    for persona in PERSONAS:
+        world.token(persona)
+    return world
+
+
+# The same, made once in a process and then put back as rows.
+kept_objects = Replay(world_with_objects)
 
 
 def placement_artifact(placement: Placement) -> int:
