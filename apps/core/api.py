@@ -36,7 +36,6 @@ from .actors import ANONYMOUS, Actor
 from .errors import FieldError, Invalid, TooLarge
 from .filters import FilterSet, apply_filters
 from .pagination import PARAMETERS, CursorPagination
-from .problems import exception_handler
 from .serializers import (
     MAX_INTEGER,
     Integer,
@@ -47,19 +46,15 @@ from .serializers import (
     Text,
     suggestion,
 )
-from .throttling import UserRateThrottle
 
 __all__ = [
     "ApiView",
-    "CursorPagination",
     "FilterSet",
     "Integer",
     "Operation",
     "ReasonBody",
     "StrictSerializer",
     "Text",
-    "UserRateThrottle",
-    "exception_handler",
     "operation",
     "register_actor_resolver",
 ]

@@ -17,10 +17,10 @@ from apps.events.live import publish_data
 from apps.fleet import commands as fleet
 from apps.fleet.models import Node
 from apps.fleet.states import NodeState
+from apps.fleet.telemetry import HISTORY_KEY, LATEST_KEY
 from rmctl.agent.protocol import Beat
 
 from .commands import intake
-from .queries import HISTORY_KEY, LATEST_KEY
 
 if TYPE_CHECKING:
     from .consumers import AgentConsumer
