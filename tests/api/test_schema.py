@@ -31,13 +31,13 @@ def operations() -> list[tuple[str, str]]:
 
 
 def test_it_is_made_without_a_warning(tmp_path: Any) -> None:
-    call_command("spectacular", "--validate", "--fail-on-warn", "--file", str(tmp_path / "schema.yaml"))
-    assert document()["openapi"].startswith("3.1")
+    call_command("spectacular", "--fail-on-warn", "--format", "openapi-json", "--file", str(tmp_path / "schema.json"))
 
 
 def test_it_is_valid_openapi_3_1() -> None:
     from drf_spectacular.validation import validate_schema
 
+    assert document()["openapi"].startswith("3.1")
     validate_schema(document())
 
 
