@@ -206,10 +206,10 @@ REST_FRAMEWORK = {
     "EXCEPTION_HANDLER": "apps.core.problems.exception_handler",
     "DEFAULT_THROTTLE_CLASSES": ["apps.core.throttling.UserRateThrottle"],
     "DEFAULT_THROTTLE_RATES": {
-        "user": os.environ.get("RMPORTAL_RATE_USER", "6000/min"),
-        "login": os.environ.get("RMPORTAL_RATE_LOGIN", "20/min"),
-        "join": os.environ.get("RMPORTAL_RATE_JOIN", "60/min"),
-        "webhook": os.environ.get("RMPORTAL_RATE_WEBHOOK", "600/min"),
+        "user": environment.rate("RMPORTAL_RATE_USER", "6000/min"),
+        "login": environment.rate("RMPORTAL_RATE_LOGIN", "20/min"),
+        "join": environment.rate("RMPORTAL_RATE_JOIN", "60/min"),
+        "webhook": environment.rate("RMPORTAL_RATE_WEBHOOK", "600/min"),
     },
     "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
 }
@@ -254,5 +254,5 @@ LOGGING = {
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "root": {"handlers": ["console"], "level": os.environ.get("RMPORTAL_LOG_LEVEL", "WARNING")},
+    "root": {"handlers": ["console"], "level": environment.log_level("RMPORTAL_LOG_LEVEL", "WARNING")},
 }
