@@ -277,8 +277,7 @@ class ApiView(APIView):
             if name not in known | mine
         ]
         if errors:
-            message = f"{errors[0]['field']}: {errors[0]['message']}"
-            raise Invalid(message, code="unknown_parameter", errors=errors)
+            raise Invalid.fields(errors)
         if declared.query is not None:
             given = {name: value for name, value in self.request.query_params.items() if name in mine}
             self.query = _validated(declared.query, given)
