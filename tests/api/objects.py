@@ -34,8 +34,8 @@ def make_job(world: World, name: str = "train") -> Job:
     return jobs.submit(actor=world.actor("member"), tenant=world.vision, data=data)
 
 
-def run_job(world: World, job: Job, node: Any) -> Placement:
-    """Give the job a placement with a log and an artifact, as rows: no agent is there to make them."""
+def run_job(world: World, job: Job, node: Any, token: int = 1) -> Placement:
+    """Give the job an attempt with a log and an artifact, as rows: no agent is there to make them."""
     now = timezone.now()
     amounts = {"cpu": 100, "memory": GIB // 8, "storage": GIB // 4}
     grant = Grant.objects.create(
@@ -47,7 +47,7 @@ def run_job(world: World, job: Job, node: Any) -> Placement:
         lease_expires_at=now,
         released_at=now,
     )
-    attempt = Attempt.objects.create(job=job, grant=grant, token=1, state="succeeded", created_at=now)
+    attempt = Attempt.objects.create(job=job, grant=grant, token=token, state="succeeded", created_at=now)
     placement = Placement.objects.create(
         attempt=attempt,
         node=node,
@@ -70,7 +70,7 @@ def run_job(world: World, job: Job, node: Any) -> Placement:
         content_type="text/html",
     )
     storages["checkpoints"].save(f"test/{placement.pk}", ContentFile(b"state"))
-    Checkpoint.objects.create(job=job, token=1, at=now, path=f"test/{placement.pk}", size=5, sha256=SHA256)
+    Checkpoint.objects.create(job=job, token=token, at=now, path=f"test/{placement.pk}", size=5, sha256=SHA256)
     Decision.objects.create(job=job, at=now, outcome="grant", flavor="cpu", nodes=[node.name])
     return placement
 
