@@ -10,6 +10,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 OIDC_REQUIRED = ("provider_id", "name", "client_id", "settings")
 OIDC_SETTINGS: dict[str, type | tuple[type, ...]] = {
     "server_url": str,
@@ -33,6 +34,22 @@ def boolean(name: str, default: bool) -> bool:
     if raw in ("0", "false", "no", "off"):
         return False
     raise ImproperlyConfigured(f"{name}={raw!r}: expected 0 or 1.")
+
+
+def rate(name: str, default: str) -> str:
+    """How many requests in a second, minute, hour or day, as `600/min`. Raises ImproperlyConfigured."""
+    raw = os.environ.get(name) or default
+    if not re.fullmatch(r"[1-9]\d{0,8}/[smhd][a-z]*", raw):
+        raise ImproperlyConfigured(f"{name}={raw!r}: expected a rate such as 20/s, 600/min, 1000/hour or 5000/day.")
+    return raw
+
+
+def log_level(name: str, default: str) -> str:
+    """The least severe messages that are logged. Raises ImproperlyConfigured."""
+    raw = (os.environ.get(name) or default).upper()
+    if raw not in LOG_LEVELS:
+        raise ImproperlyConfigured(f"{name}={raw!r}: expected one of {', '.join(LOG_LEVELS)}.")
+    return raw
 
 
 def secret_key(data: Path) -> str:

@@ -166,12 +166,10 @@ CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", 
 
 CELERY_BROKER_URL = environment.broker(REDIS_URL)
 CELERY_TASK_IGNORE_RESULT = True
-CELERY_TASK_ACKS_LATE = False
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": 60, "socket_keepalive": True, "health_check_interval": 5}
-CELERY_TASK_TIME_LIMIT = 60
 # Mail to people, and the networks besides global addresses to which notifications may go (docs/notifications.md).
 MAIL_CONFIGURED = bool(os.environ.get("RMPORTAL_SMTP_URL"))
 EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
@@ -204,17 +202,14 @@ REST_FRAMEWORK = {
     ],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
-    "DEFAULT_PAGINATION_CLASS": "apps.core.pagination.CursorPagination",
-    "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
     "DEFAULT_SCHEMA_CLASS": "apps.core.schema.Schema",
     "EXCEPTION_HANDLER": "apps.core.problems.exception_handler",
     "DEFAULT_THROTTLE_CLASSES": ["apps.core.throttling.UserRateThrottle"],
     "DEFAULT_THROTTLE_RATES": {
-        "user": os.environ.get("RMPORTAL_RATE_USER", "6000/min"),
-        "login": os.environ.get("RMPORTAL_RATE_LOGIN", "20/min"),
-        "join": os.environ.get("RMPORTAL_RATE_JOIN", "60/min"),
-        "webhook": os.environ.get("RMPORTAL_RATE_WEBHOOK", "600/min"),
+        "user": environment.rate("RMPORTAL_RATE_USER", "6000/min"),
+        "login": environment.rate("RMPORTAL_RATE_LOGIN", "20/min"),
+        "join": environment.rate("RMPORTAL_RATE_JOIN", "60/min"),
+        "webhook": environment.rate("RMPORTAL_RATE_WEBHOOK", "600/min"),
     },
     "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
 }
@@ -259,5 +254,5 @@ LOGGING = {
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "root": {"handlers": ["console"], "level": os.environ.get("RMPORTAL_LOG_LEVEL", "WARNING")},
+    "root": {"handlers": ["console"], "level": environment.log_level("RMPORTAL_LOG_LEVEL", "WARNING")},
 }

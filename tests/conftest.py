@@ -17,7 +17,7 @@ import pytest
 from pytest_django.lazy_django import django_settings_is_configured
 
 if TYPE_CHECKING:
-    from tests.personas import World
+    from tests.personas import Objects, World
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -118,11 +118,18 @@ def redis_empty() -> Iterator[None]:
 
 
 @pytest.fixture
-def world(db: None) -> World:
-    """Two domains, two tenants, and a person of every kind."""
+def world(db: None, request: pytest.FixtureRequest) -> World:
+    """Two domains, two tenants, a person of every kind; and one of everything for a test that asks for `objects`."""
+    from tests.api.objects import kept_objects
     from tests.personas import kept_world
 
-    return kept_world()
+    return kept_objects() if "objects" in request.fixturenames else kept_world()
+
+
+@pytest.fixture
+def objects(world: World) -> Objects:
+    """One object of every kind."""
+    return world.objects
 
 
 class Api:

@@ -25,6 +25,8 @@ from tests.replay import Replay
 # Who they are; `stranger` is a member of the other tenant, `nobody` has signed in and has no role.
 PERSONAS = ("operator", "provider", "admin", "member", "auditor", "stranger", "nobody", "anonymous")
 GIB = 2**30
+# One object of every kind, by the name that routes give to its key (`job_id`, `slug`, …).
+Objects = dict[str, Any]
 
 
 @dataclass
@@ -43,6 +45,8 @@ class World:
     speech_quota: QuotaNode
     users: dict[str, AbstractUser] = field(default_factory=dict)
     tokens: dict[tuple[str, ...], str] = field(default_factory=dict)
+    # Where a test asks for them.
+    objects: Objects = field(default_factory=dict)
 
     def actor(self, persona: str) -> Actor:
         """The actor of a persona, with all roles as they are now."""

@@ -3,6 +3,7 @@
 import json
 import pickle
 from collections.abc import Callable
+from datetime import datetime
 from typing import Generic, TypeVar
 
 from django.db import connection
@@ -13,12 +14,14 @@ T = TypeVar("T")
 # Their rows come with the migrations.
 STANDING = {"django_migrations", "django_content_type", "auth_permission"}
 # The database itself says which transaction has written a row.
-GIVEN_ANEW = {"xid"}
-NOW = "the time of the replay"
+GIVEN_ANEW = {("events_event", "xid")}
+# Stands in the statements for what is added to every time.
+SINCE = sql.SQL("interval 'since it was made'")
 
 
 class Replay(Generic[T]):
-    """Calls `make` once in a process, and from then on inserts the rows that it had made: the same ids, times of now.
+    """Calls `make` once in a process, and from then on inserts the rows that it had made: the same ids, and times as if
+    it had been called now.
 
     In a test that commits `make` is called every time, as its commits have effects beside rows.
     """
@@ -26,6 +29,7 @@ class Replay(Generic[T]):
     def __init__(self, make: Callable[[], T]) -> None:
         self.make = make
         self.made: bytes | None = None
+        self.made_at: datetime = timezone.now()
         self.statements = ""
 
     def __call__(self) -> T:
@@ -35,10 +39,12 @@ class Replay(Generic[T]):
             if written():
                 return self.make()
             made = self.make()
-            self.made, self.statements = pickle.dumps(made), ";".join(map(inserts, written()))
+            self.made, self.made_at = pickle.dumps(made), timezone.now()
+            self.statements = ";".join(map(inserts, written()))
             return made
+        since = f"interval '{(timezone.now() - self.made_at).total_seconds():.6f} s'"
         with connection.cursor() as cursor:
-            cursor.execute(self.statements.replace(NOW, timezone.now().isoformat()))
+            cursor.execute(self.statements.replace(SINCE.as_string(), since))
         kept: T = pickle.loads(self.made)
         return kept
 
@@ -62,17 +68,19 @@ def inserts(table: str) -> str:
             [table],
         )
         times = {row[0] for row in cursor.fetchall()}
-        rows = [
-            {name: NOW if name in times and value else value for name, value in row.items() if name not in GIVEN_ANEW}
-            for row in json.loads(text)
+        rows = json.loads(text)
+        columns = {name: sql.Identifier(name) for name in rows[0] if (table, name) not in GIVEN_ANEW}
+        values = [
+            sql.SQL("{} + {}").format(column, SINCE) if name in times else column for name, column in columns.items()
         ]
         insert = sql.SQL(
-            "INSERT INTO {0} ({1}) OVERRIDING SYSTEM VALUE SELECT {1} FROM json_populate_recordset(NULL::{0}, {2});"
-            "SELECT setval({3}, greatest(nextval({3}), {4}))"
+            "INSERT INTO {0} ({1}) OVERRIDING SYSTEM VALUE SELECT {2} FROM json_populate_recordset(NULL::{0}, {3});"
+            "SELECT setval({4}, greatest(nextval({4}), {5}))"
         ).format(
             sql.Identifier(table),
-            sql.SQL(", ").join(map(sql.Identifier, rows[0])),
-            sql.Literal(json.dumps(rows)),
+            sql.SQL(", ").join(columns.values()),
+            sql.SQL(", ").join(values),
+            sql.Literal(text),
             sql.Literal(sequence),
             sql.Literal(max(row["id"] for row in rows)),
         )

@@ -12,10 +12,10 @@ from django.utils import timezone
 
 from apps.core.actors import Actor
 from apps.events.models import Event
-from apps.execution.queries import telemetry
 from apps.fleet import policies as fleet_policies
 from apps.fleet.models import Cluster, Gpu, Node
 from apps.fleet.states import NodeState
+from apps.fleet.telemetry import telemetry
 from apps.jobs import policies as job_policies
 from apps.jobs.models import Job
 from apps.jobs.states import JOB_ACTIVE, JobState

@@ -36,7 +36,6 @@ from .actors import ANONYMOUS, Actor
 from .errors import FieldError, Invalid, TooLarge
 from .filters import FilterSet, apply_filters
 from .pagination import PARAMETERS, CursorPagination
-from .problems import exception_handler
 from .serializers import (
     MAX_INTEGER,
     Integer,
@@ -47,19 +46,15 @@ from .serializers import (
     Text,
     suggestion,
 )
-from .throttling import UserRateThrottle
 
 __all__ = [
     "ApiView",
-    "CursorPagination",
     "FilterSet",
     "Integer",
     "Operation",
     "ReasonBody",
     "StrictSerializer",
     "Text",
-    "UserRateThrottle",
-    "exception_handler",
     "operation",
     "register_actor_resolver",
 ]
@@ -282,8 +277,7 @@ class ApiView(APIView):
             if name not in known | mine
         ]
         if errors:
-            message = f"{errors[0]['field']}: {errors[0]['message']}"
-            raise Invalid(message, code="unknown_parameter", errors=errors)
+            raise Invalid.fields(errors)
         if declared.query is not None:
             given = {name: value for name, value in self.request.query_params.items() if name in mine}
             self.query = _validated(declared.query, given)

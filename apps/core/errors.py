@@ -39,7 +39,13 @@ class Invalid(DomainError):
     @classmethod
     def field(cls, field: str, message: str, code: str = "invalid") -> "Invalid":
         """One wrong field."""
-        return cls(f"{field}: {message}", code=code, errors=[FieldError(field=field, message=message, code=code)])
+        return cls.fields([FieldError(field=field, message=message, code=code)])
+
+    @classmethod
+    def fields(cls, errors: Sequence[FieldError]) -> "Invalid":
+        """Several wrong fields, at least one; the first is the summary."""
+        first = errors[0]
+        return cls(f"{first['field']}: {first['message']}", code=first["code"], errors=errors)
 
 
 class Forbidden(DomainError):

@@ -1,7 +1,7 @@
 """Writing events and guarded transitions: the only two ways in which a command leaves a trace."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from django.db import models
@@ -135,16 +135,4 @@ def transition(
     obj.state = to
     for name, value in values.items():
         setattr(obj, name, value)
-    record(
-        actor,
-        Fact(
-            verb=sources[source],
-            subject_type=fact.subject_type,
-            subject_id=fact.subject_id,
-            tenant_id=fact.tenant_id,
-            domain_id=fact.domain_id,
-            facts=fact.facts,
-            reason=fact.reason,
-            topics=fact.topics,
-        ),
-    )
+    record(actor, replace(fact, verb=sources[source]))

@@ -17,10 +17,10 @@ from apps.events.live import publish_data
 from apps.fleet import commands as fleet
 from apps.fleet.models import Node
 from apps.fleet.states import NodeState
+from apps.fleet.telemetry import HISTORY_KEY, HISTORY_SECONDS, LATEST_KEY
 from rmctl.agent.protocol import Beat
 
 from .commands import intake
-from .queries import HISTORY_KEY, LATEST_KEY
 
 if TYPE_CHECKING:
     from .consumers import AgentConsumer
@@ -90,7 +90,11 @@ class Listener:
         actions: list[tuple[object, ...]] = [("HSET", LATEST_KEY, *chain.from_iterable(encoded.items()))]
         for node_id, text in encoded.items():
             history = HISTORY_KEY.format(node_id)
-            actions += [("LPUSH", history, text), ("LTRIM", history, 0, HISTORY_SAMPLES - 1)]
+            actions += [
+                ("LPUSH", history, text),
+                ("LTRIM", history, 0, HISTORY_SAMPLES - 1),
+                ("EXPIRE", history, HISTORY_SECONDS),
+            ]
         redis.hints(actions)
         for cluster_id, samples in clusters.items():
             publish_data(f"telemetry:{cluster_id}", samples)

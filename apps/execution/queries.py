@@ -1,4 +1,4 @@
-"""Reads of logs, artifacts, checkpoints, bundles and telemetry."""
+"""Reads of logs, artifacts, checkpoints and bundles."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,7 +9,6 @@ from django.db.models import F, QuerySet
 
 from apps.core.actors import Actor
 from apps.core.errors import FieldError, NotFound
-from apps.fleet.telemetry import HISTORY_KEY, LATEST_KEY, telemetry, telemetry_history
 from apps.jobs.models import Placement
 from apps.jobs.policies import jobs as job_policy
 from apps.jobs.states import ATTEMPT_TERMINAL
@@ -17,19 +16,6 @@ from apps.tenants.models import Tenant
 
 from . import policies
 from .models import Artifact, Bundle, Checkpoint, LogChunk
-
-__all__ = [
-    "HISTORY_KEY",
-    "LATEST_KEY",
-    "LogPiece",
-    "job_artifacts",
-    "job_checkpoints",
-    "job_placement",
-    "read_log",
-    "saved_before",
-    "telemetry",
-    "telemetry_history",
-]
 
 
 @dataclass(frozen=True, slots=True)

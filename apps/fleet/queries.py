@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
 
-from django.db.models import Count, Q, QuerySet
+from django.db.models import QuerySet
 
 from apps.core.actors import Actor
 from apps.core.crypto import digest
@@ -24,9 +24,8 @@ from .windows import weekly
 
 
 def list_clusters(actor: Actor) -> QuerySet[Cluster]:
-    """Clusters with their domain and the number of nodes that are not removed."""
-    live = Count("nodes", filter=~Q(nodes__state=NodeState.REMOVED))
-    return policies.clusters.visible(actor).select_related("domain").annotate(node_count=live)
+    """Clusters with their domain."""
+    return policies.clusters.visible(actor).select_related("domain")
 
 
 def list_nodes(actor: Actor) -> QuerySet[Node]:
@@ -192,8 +191,3 @@ def pool_members(
         )
         for pool in Pool.objects.prefetch_related("flavors")
     }
-
-
-def pool_nodes(pool: Pool, now: datetime) -> QuerySet[Node]:
-    """The nodes that answer the pool's query at `now`."""
-    return Node.objects.filter(pk__in=members(pool.query, (), node_rows(now)).nodes)

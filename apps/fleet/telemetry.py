@@ -8,8 +8,9 @@ from apps.core import redis
 
 # A hash: node id → its latest sample as JSON.
 LATEST_KEY = "rmportal:telemetry"
-# A list for each node, newest first.
+# A list for each node, newest first; that of a node that is gone goes by itself.
 HISTORY_KEY = "rmportal:telemetry:{}"
+HISTORY_SECONDS = 3600
 
 
 def telemetry(node_ids: Sequence[int]) -> dict[int, dict[str, Any]]:

@@ -54,7 +54,6 @@ JOB_EDGES: dict[tuple[str, str], str] = {
     ("granted", "failed"): "job.failed",
     ("running", "failed"): "job.failed",
     ("cancelling", "failed"): "job.failed",
-    ("pending", "failed"): "job.failed",
     ("pending", "cancelled"): "job.cancelled",
     ("granted", "cancelling"): "job.cancelling",
     ("running", "cancelling"): "job.cancelling",

@@ -152,7 +152,7 @@ def set_rules(*, actor: Actor, node_id: int, rules: Mapping[str, Any]) -> QuotaN
         raise Invalid.field("rules", f"{node} is a cohort: only the leaf of a tenant has a queue with rules.")
     errors = [error for name, value in rules.items() for error in _rule_errors(name, value)]
     if errors:
-        raise Invalid(f"{errors[0]['field']}: {errors[0]['message']}", code=errors[0]["code"], errors=errors)
+        raise Invalid.fields(errors)
     for name, value in rules.items():
         setattr(node, name, value)
     node.save(update_fields=list(rules))
@@ -227,7 +227,7 @@ def _limit_rows(node: QuotaNode, limits: Sequence[Mapping[str, Any]]) -> dict[tu
             lending_limit=limit.get("lending_limit"),
         )
     if errors:
-        raise Invalid(f"{errors[0]['field']}: {errors[0]['message']}", code=errors[0]["code"], errors=errors)
+        raise Invalid.fields(errors)
     return rows
 
 

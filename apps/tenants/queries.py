@@ -1,19 +1,14 @@
 """Reads of domains, tenants, people and their credentials; all limited to what the actor may see."""
 
 from django.contrib.auth.models import AbstractUser
-from django.db.models import Count, QuerySet
+from django.db.models import QuerySet
 
 from apps.core.actors import Actor
 from apps.core.crypto import unseal
 from apps.core.errors import Invalid
 
 from . import policies
-from .models import ApiToken, Domain, Membership, Secret, Tenant
-
-
-def list_domains(actor: Actor) -> QuerySet[Domain]:
-    """Domains with the number of their tenants."""
-    return policies.domains.visible(actor).annotate(tenant_count=Count("tenants", distinct=True))
+from .models import ApiToken, Membership, Secret, Tenant
 
 
 def list_tenants(actor: Actor) -> QuerySet[Tenant]:

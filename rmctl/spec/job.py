@@ -241,11 +241,6 @@ class JobSpec(Strict):
             "inputs": self.inputs,
         }
 
-    @classmethod
-    def from_normalised(cls, data: Mapping[str, Any]) -> Self:
-        """The spec that a stored normal form came from (without its tenant)."""
-        return cls.model_validate(as_written(data))
-
 
 def as_written(data: Mapping[str, Any]) -> dict[str, Any]:
     """A stored normal form as it could have been submitted (without its tenant)."""

@@ -22,7 +22,8 @@ from apps.tenants import stored
 from apps.tenants.models import Membership, Secret
 from apps.workflows import commands as workflows
 from apps.workflows.models import Approval, Backfill, Run
-from tests.personas import GIB, World
+from tests.personas import GIB, PERSONAS, Objects, World, make_world
+from tests.replay import Replay
 
 SHA256 = "a" * 64
 
@@ -33,8 +34,8 @@ def make_job(world: World, name: str = "train") -> Job:
     return jobs.submit(actor=world.actor("member"), tenant=world.vision, data=data)
 
 
-def run_job(world: World, job: Job, node: Any) -> Placement:
-    """Give the job a placement with a log and an artifact, as rows: no agent is there to make them."""
+def run_job(world: World, job: Job, node: Any, token: int = 1) -> Placement:
+    """Give the job an attempt with a log and an artifact, as rows: no agent is there to make them."""
     now = timezone.now()
     amounts = {"cpu": 100, "memory": GIB // 8, "storage": GIB // 4}
     grant = Grant.objects.create(
@@ -46,7 +47,7 @@ def run_job(world: World, job: Job, node: Any) -> Placement:
         lease_expires_at=now,
         released_at=now,
     )
-    attempt = Attempt.objects.create(job=job, grant=grant, token=1, state="succeeded", created_at=now)
+    attempt = Attempt.objects.create(job=job, grant=grant, token=token, state="succeeded", created_at=now)
     placement = Placement.objects.create(
         attempt=attempt,
         node=node,
@@ -69,7 +70,7 @@ def run_job(world: World, job: Job, node: Any) -> Placement:
         content_type="text/html",
     )
     storages["checkpoints"].save(f"test/{placement.pk}", ContentFile(b"state"))
-    Checkpoint.objects.create(job=job, token=1, at=now, path=f"test/{placement.pk}", size=5, sha256=SHA256)
+    Checkpoint.objects.create(job=job, token=token, at=now, path=f"test/{placement.pk}", size=5, sha256=SHA256)
     Decision.objects.create(job=job, at=now, outcome="grant", flavor="cpu", nodes=[node.name])
     return placement
 
@@ -110,7 +111,7 @@ def make_backfill(world: World, run: Run) -> Backfill:
     return workflows.create_backfill(actor=actor, workflow_id=run.workflow_id, first=first, last=last).backfill
 
 
-def make_objects(world: World) -> dict[str, Any]:
+def make_objects(world: World) -> Objects:
     """Build one of everything; the keys are those of the routes (`job_id`, `slug`, …)."""
     node, _ = world.join("vision-node")
     job = make_job(world)
@@ -173,6 +174,19 @@ def make_objects(world: World) -> dict[str, Any]:
         "sha256": SHA256,
         "path": "out/report.html",
     }
+
+
+def world_with_objects() -> World:
+    """The world with one of everything, and a token for everybody."""
+    world = make_world()
+    world.objects = make_objects(world)
+    for persona in PERSONAS:
+        world.token(persona)
+    return world
+
+
+# The same, made once in a process and then put back as rows.
+kept_objects = Replay(world_with_objects)
 
 
 def placement_artifact(placement: Placement) -> int:

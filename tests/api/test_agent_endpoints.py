@@ -1,5 +1,6 @@
 """What an agent may do over HTTP: join, fetch the bundles of its own jobs, keep the files of its own tasks."""
 
+import hashlib
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from django.core.files.storage import storages
 from django.test import Client
 
 from apps.core.actors import SYSTEM
+from apps.execution.commands.files import bundle_path, store_bundle
 from apps.execution.models import Artifact, Bundle
 from apps.fleet import commands as fleet
 from apps.fleet.models import Node
@@ -89,6 +91,29 @@ def test_a_node_keeps_files_of_its_own_tasks_only(world: World, placed: tuple[Pl
         422,
     )
     assert Artifact.objects.exclude(name="out/report.html").count() == 1
+
+
+def test_a_file_that_was_broken_off_is_never_taken_for_whole(
+    world: World, placed: tuple[Placement, str]
+) -> None:
+    placement, credential = placed
+    url = f"placements/{placement.pk}/artifacts/result.txt?token=1"
+    assert agent(credential, "PUT", url, b"all of it").status_code == 200
+    archive = b"\x1f\x8b and all of it"
+    store_bundle(actor=SYSTEM, tenant=world.vision, chunks=[archive])
+    uploads = [
+        ("artifacts", Artifact.objects.get(name="result.txt").path, b"all of it"),
+        ("bundles", bundle_path(hashlib.sha256(archive).hexdigest()), archive),
+    ]
+    for store, path, _ in uploads:  # As a process leaves it that is killed in the middle.
+        storages[store].delete(path)
+        storages[store].save(path, ContentFile(b"\x1f\x8b"))
+    assert agent(credential, "PUT", url, b"all of it").status_code == 200
+    store_bundle(actor=SYSTEM, tenant=world.vision, chunks=[archive])
+    for store, path, whole in uploads:
+        with storages[store].open(path) as file:
+            assert file.read() == whole, store
+    assert Artifact.objects.get(name="result.txt").path == uploads[0][1]
 
 
 def test_a_revoked_credential_opens_nothing(world: World, placed: tuple[Placement, str]) -> None:

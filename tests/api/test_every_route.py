@@ -7,9 +7,8 @@ import pytest
 from django.db import connection, transaction
 from django.test import Client
 
-from tests.personas import PERSONAS, World
+from tests.personas import PERSONAS, Objects, World
 
-from .objects import make_objects
 from .routes import METHODS, Route, api_routes, walk
 
 ROUTES = api_routes()
@@ -57,8 +56,9 @@ def test_every_view_declares_every_method() -> None:
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=ids)
-def test_no_persona_breaks_a_route_and_nobody_gets_in(world: World, redis_empty: None, route: Route) -> None:
-    objects = make_objects(world)
+def test_no_persona_breaks_a_route_and_nobody_gets_in(
+    world: World, objects: Objects, redis_empty: None, route: Route
+) -> None:
     client = Client(raise_request_exception=False)
     for path in {route.fill(objects), route.fill({})}:
         for method in METHODS:
@@ -83,8 +83,9 @@ def of_tenant(route: Route) -> bool:
 
 
 @pytest.mark.parametrize("route", [route for route in ROUTES if of_tenant(route)], ids=ids)
-def test_what_belongs_to_a_tenant_is_not_there_for_strangers(world: World, redis_empty: None, route: Route) -> None:
-    objects = make_objects(world)
+def test_what_belongs_to_a_tenant_is_not_there_for_strangers(
+    world: World, objects: Objects, redis_empty: None, route: Route
+) -> None:
     if route.path.startswith("/api/v1/join-tokens/"):
         objects["token_id"] = objects["join_token_id"]
     if route.path.startswith("/api/v1/domains/"):

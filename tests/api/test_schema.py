@@ -9,9 +9,8 @@ import pytest
 from django.core.management import call_command
 from django.test import Client
 
-from tests.personas import World
+from tests.personas import Objects, World
 
-from .objects import make_objects
 from .routes import api_routes
 
 METHODS = ("get", "post", "put", "patch", "delete")
@@ -32,13 +31,13 @@ def operations() -> list[tuple[str, str]]:
 
 
 def test_it_is_made_without_a_warning(tmp_path: Any) -> None:
-    call_command("spectacular", "--validate", "--fail-on-warn", "--file", str(tmp_path / "schema.yaml"))
-    assert document()["openapi"].startswith("3.1")
+    call_command("spectacular", "--fail-on-warn", "--format", "openapi-json", "--file", str(tmp_path / "schema.json"))
 
 
 def test_it_is_valid_openapi_3_1() -> None:
     from drf_spectacular.validation import validate_schema
 
+    assert document()["openapi"].startswith("3.1")
     validate_schema(document())
 
 
@@ -104,14 +103,13 @@ def fuzzed() -> Iterator[Any]:
 @pytest.mark.schemathesis
 @pytest.mark.parametrize(("method", "path"), operations())
 def test_nothing_that_the_schema_allows_or_forbids_breaks_it(
-    world: World, redis_empty: None, fuzzed: Any, method: str, path: str
+    world: World, objects: Objects, redis_empty: None, fuzzed: Any, method: str, path: str
 ) -> None:
     from django.db import transaction
     from hypothesis import HealthCheck, Phase, Verbosity, given, settings
     from hypothesis import strategies as st
     from schemathesis import GenerationMode
 
-    objects = make_objects(world)
     operation = fuzzed[path][method]
     route = next(route for route in api_routes() if route.path == path)
     real = {name: objects[name] for name in route.arguments if name in objects}

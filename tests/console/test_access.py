@@ -6,8 +6,7 @@ import pytest
 from django.urls import URLPattern, reverse
 
 from apps.console.urls import urlpatterns
-from tests.api.objects import make_objects
-from tests.personas import PERSONAS, World
+from tests.personas import PERSONAS, Objects, World
 
 from .conftest import People, fragment
 
@@ -133,7 +132,7 @@ CHANGES = {
 INSIDERS = ("operator", "admin", "member", "auditor")
 
 
-def address(name: str, objects: dict[str, Any], **more: Any) -> str:
+def address(name: str, objects: Objects, **more: Any) -> str:
     """The page's address with the arguments that it takes."""
     known = {**objects, "name": "check" if name == "run-task" else "cpu", **more}
     pattern = next(item for item in urlpatterns if isinstance(item, URLPattern) and item.name == name)
@@ -146,8 +145,7 @@ def test_every_route_has_its_place() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(LISTS | OF_VISION | LENT))
-def test_pages_by_persona(world: World, people: People, name: str) -> None:
-    objects = make_objects(world)
+def test_pages_by_persona(objects: Objects, people: People, name: str) -> None:
     path = address(name, objects)
     for persona in PERSONAS:
         answer = people.as_(persona).get(path)
@@ -165,10 +163,10 @@ def test_pages_by_persona(world: World, people: People, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(FORMS))
-def test_forms_by_persona(world: World, people: People, name: str) -> None:
+def test_forms_by_persona(world: World, objects: Objects, people: People, name: str) -> None:
     from apps.events.models import Event
 
-    path = address(name, make_objects(world))
+    path = address(name, objects)
     for persona in PERSONAS:
         client = people.as_(persona)
         answer = client.get(path)
@@ -193,8 +191,7 @@ def test_what_is_not_there(people: People, name: str) -> None:
 
 
 @pytest.mark.parametrize("persona", ["stranger", "nobody"])
-def test_lists_tell_strangers_nothing(world: World, people: People, persona: str) -> None:
-    objects = make_objects(world)
+def test_lists_tell_strangers_nothing(objects: Objects, people: People, persona: str) -> None:
     for name in ("jobs", "runs", "workflows", "events", "overview", "queue"):
         page = people.as_(persona).get(reverse(f"console:{name}")).content.decode()
         assert f'href="/jobs/{objects["job_id"]}/"' not in page, name
@@ -239,11 +236,12 @@ CHANGE_ARGUMENTS = [("node-action", {"action": action}) for action in ("cordon",
 
 
 @pytest.mark.parametrize(("name", "arguments"), CHANGE_ARGUMENTS)
-def test_changes_are_refused(world: World, people: People, name: str, arguments: dict[str, str]) -> None:
+def test_changes_are_refused(
+    world: World, objects: Objects, people: People, name: str, arguments: dict[str, str]
+) -> None:
     """A stranger, somebody without a role and a mere reader change nothing through the console."""
     from apps.events.models import Event
 
-    objects = make_objects(world)
     path = address(name, objects, **arguments)
     body = {
         "cluster": world.cluster.name,
@@ -262,8 +260,7 @@ def test_changes_are_refused(world: World, people: People, name: str, arguments:
     assert people.operator.get(path).status_code in (405, 404)
 
 
-def test_an_unknown_action_is_not_there(world: World, people: People) -> None:
-    objects = make_objects(world)
+def test_an_unknown_action_is_not_there(objects: Objects, people: People) -> None:
     for noun in ("node", "job", "workflow", "tenant", "backfill", "destination"):
         name = f"{noun}-action"
         assert people.operator.post(address(name, objects, action="explode")).status_code == 404, name

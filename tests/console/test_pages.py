@@ -15,8 +15,8 @@ from apps.tenants.models import ApiToken
 from apps.workflows import commands as workflows
 from rmctl.agent.protocol import Checkpoint
 from tests import work
-from tests.api.objects import DEFINITION, make_job, make_objects, make_run
-from tests.personas import World
+from tests.api.objects import DEFINITION, make_job, make_run
+from tests.personas import Objects, World
 
 from .conftest import People, fragment
 
@@ -59,8 +59,7 @@ def words(html: str) -> str:
 
 
 @pytest.mark.parametrize(("path", "target"), PARTS)
-def test_a_live_part_is_the_part_of_the_page(world: World, people: People, path: str, target: str) -> None:
-    objects = make_objects(world)
+def test_a_live_part_is_the_part_of_the_page(objects: Objects, people: People, path: str, target: str) -> None:
     client = people.operator
     path = path.format(**objects)
     part = fragment(client, path, target)
@@ -73,10 +72,9 @@ def test_a_live_part_is_the_part_of_the_page(world: World, people: People, path:
     assert words(part.content.decode()) in words(page)
 
 
-def test_every_live_topic_may_be_watched(world: World, people: People) -> None:
+def test_every_live_topic_may_be_watched(world: World, objects: Objects, people: People) -> None:
     from apps.events.topics import may_watch
 
-    objects = make_objects(world)
     for persona in ("operator", "member"):
         for path in sorted({path.format(**objects) for path, _ in PARTS}):
             answer = people.as_(persona).get(path)
@@ -384,8 +382,7 @@ def test_a_join_token_is_shown_with_its_command(world: World, people: People) ->
     assert answer["Cache-Control"] == "no-store"
 
 
-def test_an_artifact_has_no_right_of_the_portal(world: World, people: People) -> None:
-    objects = make_objects(world)
+def test_an_artifact_has_no_right_of_the_portal(objects: Objects, people: People) -> None:
     answer = people.member.get(f"/artifacts/{objects['artifact_id']}/")
     assert b"".join(answer.streaming_content) == b"report"
     policy = answer["Content-Security-Policy"]
@@ -463,8 +460,8 @@ GRAPHS = (
 
 
 @pytest.mark.parametrize("path", GRAPHS)
-def test_a_graph_has_what_the_page_draws(world: World, people: People, path: str) -> None:
-    graph = people.member.get(path.format(**make_objects(world))).json()
+def test_a_graph_has_what_the_page_draws(objects: Objects, people: People, path: str) -> None:
+    graph = people.member.get(path.format(**objects)).json()
     assert graph.keys() == {"tasks", "edges", "groups", "path"}
     assert graph["tasks"]
     needed = {"id", "label", "sub", "state", "width", "counts", "panel", "parent"}

@@ -5,8 +5,8 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from tests import work
-from tests.api.objects import make_job, make_objects, make_run
-from tests.personas import World
+from tests.api.objects import make_job, make_run
+from tests.personas import Objects, World
 
 from .conftest import People
 
@@ -60,8 +60,7 @@ def more(world: World, start: int) -> None:
 
 
 @pytest.mark.parametrize("path", sorted(LIMITS))
-def test_queries_do_not_grow_with_rows(world: World, people: People, path: str) -> None:
-    objects = make_objects(world)
+def test_queries_do_not_grow_with_rows(world: World, objects: Objects, people: People, path: str) -> None:
     path, limit = path.format(**objects), LIMITS[path]
     more(world, 0)
     client = people.operator

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rmctl.spec import JobSpec, SpecError, parse_job, parse_workflow
+from rmctl.spec import SpecError, parse_job, parse_workflow
+from rmctl.spec.job import as_written
 
 from .test_job_spec import FULL
 from .test_workflow_spec import ETL
@@ -64,7 +65,7 @@ def test_a_job_with_anything_anywhere(where: tuple[Any, ...], value: Any) -> Non
         check(error)
     else:
         normal = json.loads(json.dumps(job.normalised(), allow_nan=False))
-        assert JobSpec.from_normalised(normal).normalised() == normal
+        assert parse_job(as_written(normal)).normalised() == normal
 
 
 @settings(max_examples=300, deadline=None)

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from rmctl.spec import JobSpec, SpecError, job_schema, parse_job
+from rmctl.spec import SpecError, job_schema, parse_job
+from rmctl.spec.job import as_written
 
 FULL: dict[str, Any] = {
     "name": "train",
@@ -125,7 +126,7 @@ def test_defaults() -> None:
 @pytest.mark.parametrize("data", [FULL, small(), small(resources={"gpu": {}})])
 def test_normal_form_can_be_read_back(data: dict[str, Any]) -> None:
     normal = parse_job(data).normalised()
-    assert JobSpec.from_normalised(normal).normalised() == normal
+    assert parse_job(as_written(normal)).normalised() == normal
 
 
 @pytest.mark.parametrize(

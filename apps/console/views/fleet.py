@@ -14,12 +14,12 @@ from apps.core.errors import DomainError, NotFound
 from apps.core.filters import apply_filters
 from apps.events.queries import events_of
 from apps.execution import policies as execution_policies
-from apps.execution.queries import telemetry_history
 from apps.fleet import commands, policies
 from apps.fleet.filters import NodeFilter
 from apps.fleet.models import Node
 from apps.fleet.queries import list_clusters, list_nodes
 from apps.fleet.states import NodeState
+from apps.fleet.telemetry import telemetry_history
 from apps.jobs.states import ATTEMPT_LIVE
 
 from .. import figures, fleet_forms, queries

@@ -14,13 +14,14 @@ from django.db.models import Q
 from django.utils import timezone
 
 from apps.core.actors import Actor
-from apps.core.errors import Conflict, Invalid, NotFound
+from apps.core.errors import Invalid
 from apps.events.record import Fact, record
 from apps.jobs.models import Job, Placement
-from apps.jobs.states import ATTEMPT_LIVE, JobState
+from apps.jobs.states import JobState
 
 from ..models import Checkpoint
-from .files import BundleUpload
+from .files import Upload
+from .live import live_placement
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ def store_checkpoint(
     live_placement(node_id, placement_id, token)
     storage = storages["checkpoints"]
     with tempfile.TemporaryFile() as file:
-        upload = BundleUpload(file, settings.CHECKPOINT_MAX_BYTES, "checkpoint")
+        upload = Upload(file, settings.CHECKPOINT_MAX_BYTES, "checkpoint")
         upload.take(chunks)
         if upload.sha256 != sha256:
             raise Invalid.field("sha256", f"the body has the digest {upload.sha256}: send it again.", "digest")
@@ -59,18 +60,6 @@ def store_checkpoint(
         raise
 
 
-def live_placement(node_id: int, placement_id: int, token: int, *, lock: bool = False) -> Placement:
-    """The placement if it is live with this token. While it is locked, no later attempt of its job can begin."""
-    rows = Placement.objects.select_related("attempt__job").filter(pk=placement_id, node_id=node_id)
-    placement = (rows.select_for_update(of=("self",), no_key=True) if lock else rows).first()
-    if placement is None:
-        raise NotFound(f"Placement {placement_id} is not on this node.")
-    attempt = placement.attempt
-    if attempt.token != token or attempt.job.token != token or placement.state not in ATTEMPT_LIVE:
-        raise Conflict(f"Placement {placement_id} is not live with token {token}.", code="stale_token")
-    return placement
-
-
 def _within(placement: Placement, at: float) -> datetime:
     """The time that a node tells, neither before the start nor after now: clocks differ."""
     now = timezone.now()
@@ -78,7 +67,7 @@ def _within(placement: Placement, at: float) -> datetime:
     return max(told, placement.started_at or told)
 
 
-def _keep(actor: Actor, placement: Placement, path: str, at: datetime, upload: BundleUpload) -> Checkpoint:
+def _keep(actor: Actor, placement: Placement, path: str, at: datetime, upload: Upload) -> Checkpoint:
     job = placement.attempt.job
     mine = Checkpoint.objects.filter(job=job, group=placement.group, rank=placement.rank)
     known = mine.filter(token=placement.attempt.token, sha256=upload.sha256).order_by("-at").first()

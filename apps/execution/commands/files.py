@@ -15,18 +15,17 @@ from django.core.files.storage import storages
 from django.db import transaction
 
 from apps.core.actors import Actor
-from apps.core.errors import Conflict, Invalid, NotFound, TooLarge
+from apps.core.errors import Invalid, TooLarge
 from apps.events.record import Fact, record
-from apps.jobs.models import Placement
-from apps.jobs.states import ATTEMPT_LIVE
 from apps.tenants import policies as tenant_policies
 from apps.tenants.models import Tenant
 
 from ..models import Artifact, Bundle
+from .live import live_placement
 
 
 @dataclass(slots=True)
-class BundleUpload:
+class Upload:
     """A body on its way into a temporary file: its size and SHA-256 so far."""
 
     file: IO[bytes]
@@ -61,19 +60,28 @@ def bundle_path(sha256: str) -> str:
     return f"{sha256[:2]}/{sha256}.tar.gz"
 
 
+def _put(store: str, path: str, upload: Upload) -> None:
+    """Store an upload at a path that its digest is part of, unless it is there.
+
+    A shorter file is what a killed process has left, or another one writes just now: it is never taken for whole.
+    """
+    storage = storages[store]
+    if not storage.exists(path) or storage.size(path) != upload.size:
+        storage.delete(path)
+        upload.file.seek(0)
+        storage.save(path, File(upload.file))
+
+
 def store_bundle(*, actor: Actor, tenant: Tenant, chunks: Iterable[bytes]) -> Bundle:
     """Keep a tar.gz of code and small data; the same content again gives the same bundle."""
     tenant_policies.tenants.require(actor, "submit", tenant)
     with tempfile.TemporaryFile() as file:
-        upload = BundleUpload(file, settings.BUNDLE_MAX_BYTES, "bundle")
+        upload = Upload(file, settings.BUNDLE_MAX_BYTES, "bundle")
         upload.take(chunks)
         file.seek(0)
         if file.read(2) != b"\x1f\x8b":
             raise Invalid.field("body", "a tar.gz archive (it does not begin as gzip does).", "not_gzip")
-        file.seek(0)
-        storage = storages["bundles"]
-        if not storage.exists(bundle_path(upload.sha256)):
-            storage.save(bundle_path(upload.sha256), File(file))
+        _put("bundles", bundle_path(upload.sha256), upload)
     with transaction.atomic():
         bundle, created = Bundle.objects.get_or_create(
             tenant=tenant, sha256=upload.sha256, defaults={"size": upload.size, "created_by_id": actor.user_id}
@@ -100,42 +108,32 @@ def checked_artifact_name(name: str) -> str:
 def store_artifact(
     *, actor: Actor, node_id: int, placement_id: int, token: int, name: str, chunks: Iterable[bytes]
 ) -> Artifact:
-    """Keep a file that a live attempt produced; a repeat replaces it. Old tokens raise Conflict."""
+    """Keep a file that a live attempt produced; a repeat replaces it. Raises Conflict for an old token, TooLarge.
+
+    The file is stored before the row that makes it seen, so that nothing waits for the copy of a large one.
+    """
     checked_artifact_name(name)
+    live_placement(node_id, placement_id, token)
     with tempfile.TemporaryFile() as file:
-        upload = BundleUpload(file, settings.ARTIFACT_MAX_BYTES, "artifact")
+        upload = Upload(file, settings.ARTIFACT_MAX_BYTES, "artifact")
         upload.take(chunks)
-        file.seek(0)
         path = f"{placement_id // 1000:06d}/{placement_id}/{upload.sha256[:16]}{os.path.splitext(name)[1][:16]}"
-        with transaction.atomic():
-            placement = (
-                Placement.objects.select_for_update(of=("self",))
-                .select_related("attempt__job")
-                .filter(pk=placement_id, node_id=node_id)
-                .first()
-            )
-            if placement is None:
-                raise NotFound(f"Placement {placement_id} is not on this node.")
-            job = placement.attempt.job
-            if placement.attempt.token != token or job.token != token or placement.state not in ATTEMPT_LIVE:
-                raise Conflict(f"Placement {placement_id} is not live with token {token}.", code="stale_token")
-            storage = storages["artifacts"]
-            if not storage.exists(path):
-                storage.save(path, File(file))
-            artifact, _ = Artifact.objects.update_or_create(
-                placement_id=placement_id,
-                name=name,
-                defaults={
-                    "path": path,
-                    "size": upload.size,
-                    "sha256": upload.sha256,
-                    "content_type": mimetypes.guess_type(name)[0] or "application/octet-stream",
-                },
-            )
-            facts = {"name": name, "size": upload.size, "sha256": upload.sha256, "job": job.pk}
-            record(
-                actor,
-                Fact("artifact.stored", "artifact", artifact.pk, tenant_id=job.tenant_id, facts=facts,
-                     topics=(f"job:{job.pk}",)),
-            )
+        _put("artifacts", path, upload)
+    with transaction.atomic():
+        job = live_placement(node_id, placement_id, token, lock=True).attempt.job
+        artifact, _ = Artifact.objects.update_or_create(
+            placement_id=placement_id,
+            name=name,
+            defaults={
+                "path": path,
+                "size": upload.size,
+                "sha256": upload.sha256,
+                "content_type": mimetypes.guess_type(name)[0] or "application/octet-stream",
+            },
+        )
+        facts = {"name": name, "size": upload.size, "sha256": upload.sha256, "job": job.pk}
+        topics = (f"job:{job.pk}",)
+        record(
+            actor, Fact("artifact.stored", "artifact", artifact.pk, tenant_id=job.tenant_id, facts=facts, topics=topics)
+        )
     return artifact

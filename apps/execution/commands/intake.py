@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -140,19 +141,12 @@ def _ended(report: Report, now: datetime) -> jobs.Ended:
 def _with_starts(ended: Sequence[jobs.Ended], started: Sequence[jobs.Started]) -> list[jobs.Ended]:
     """A start that came in the same batch as its end: its time and its limits go along with the end."""
     starts = {item.placement: item for item in started}
-    merged = []
-    for item in ended:
-        start = starts.get(item.placement)
-        if start is not None:
-            item = jobs.Ended(
-                **{
-                    **{name: getattr(item, name) for name in item.__slots__},
-                    "started_at": start.at,
-                    "enforced": item.enforced or start.enforced,
-                }
-            )
-        merged.append(item)
-    return merged
+    return [
+        replace(item, started_at=start.at, enforced=item.enforced or start.enforced)
+        if (start := starts.get(item.placement)) is not None
+        else item
+        for item in ended
+    ]
 
 
 def _exit_code(report: Report) -> int | None:

@@ -29,6 +29,13 @@ def _fact(verb: str, region: Region) -> Fact:
     return Fact(verb, "region", region.pk, facts={"name": region.name, **facts}, topics=("fleet",))
 
 
+def _forget_ways_to(region: Region) -> None:
+    """Take back what others have said of the ways to a region."""
+    for row in Region.objects.select_for_update().exclude(pk=region.pk).order_by("pk"):
+        if row.round_trips.pop(region.name, None) is not None:
+            row.save(update_fields=["round_trips"])
+
+
 @transaction.atomic
 def set_region(*, actor: Actor, name: str, carbon: float | None, round_trips: Mapping[str, Any]) -> Region:
     """Say all that is known of a region, in place of what was.
@@ -51,9 +58,7 @@ def set_region(*, actor: Actor, name: str, carbon: float | None, round_trips: Ma
     region.round_trips = ways
     region.save()
     # The way back is the same, and whoever says it last is right.
-    for row in Region.objects.select_for_update().exclude(pk=region.pk).order_by("pk"):
-        if row.round_trips.pop(name, None) is not None:
-            row.save(update_fields=["round_trips"])
+    _forget_ways_to(region)
     record(actor, _fact("region.set", region))
     return region
 
@@ -63,8 +68,6 @@ def delete_region(*, actor: Actor, name: str) -> None:
     """Forget what was said of a region, by itself and by others."""
     policies.regions.require(actor, "set", name)
     region = policies.regions.get(actor, lock=True, name=name)
-    for row in Region.objects.select_for_update().exclude(pk=region.pk).order_by("pk"):
-        if row.round_trips.pop(name, None) is not None:
-            row.save(update_fields=["round_trips"])
+    _forget_ways_to(region)
     record(actor, _fact("region.forgotten", region))
     region.delete()

@@ -259,12 +259,27 @@ def node_topics(attempt_ids: Iterable[int]) -> dict[int, tuple[str, ...]]:
     return {attempt_id: tuple(sorted(set(topics))) for attempt_id, topics in found.items()}
 
 
-# What live grants are charged, by leaf, flavor and resource.
-_HELD = (
-    "SELECT quota_node_id, part.flavor, key, sum(value::bigint) AS amount FROM jobs_grant, "
+# By leaf, flavor and resource: what is kept as used, and what live grants are charged.
+_USED_AND_CHARGED = (
+    "SELECT node, flavor, resource, coalesce(u.used, 0) AS used, coalesce(charged, 0) AS charged FROM ("
+    "SELECT node_id AS node, flavor, resource, used FROM quotas_quotausage) u FULL JOIN ("
+    "SELECT quota_node_id AS node, part.flavor, key AS resource, sum(value::bigint) AS charged FROM jobs_grant, "
     "LATERAL (SELECT jobs_grant.flavor, jobs_grant.amounts WHERE shares IS NULL UNION ALL "
     "SELECT share->>'flavor', share->'amounts' FROM jsonb_array_elements(shares) AS share) AS part, "
-    "jsonb_each_text(part.amounts) WHERE released_at IS NULL GROUP BY 1, 2, 3"
+    "jsonb_each_text(part.amounts) WHERE released_at IS NULL GROUP BY 1, 2, 3) g USING (node, flavor, resource)"
+)
+# What the members of live grants hold of nodes and of their cards.
+_MEMBERS = (
+    "jobs_placement p JOIN jobs_attempt a ON a.id = p.attempt_id "
+    "JOIN jobs_grant g ON g.id = a.grant_id AND g.released_at IS NULL"
+)
+_HELD = (
+    "SELECT p.node_id, sum(p.cpu_millicores) AS cpu, sum(p.memory_bytes) AS memory, sum(p.storage_bytes) AS storage, "
+    f"count(*) AS members FROM {_MEMBERS} GROUP BY 1"
+)
+_CARDS_HELD = (
+    "SELECT p.node_id, (share->>0)::int AS index, sum((share->>1)::int) AS milli "
+    f"FROM {_MEMBERS}, jsonb_array_elements(p.gpus) AS share GROUP BY 1, 2"
 )
 
 
@@ -273,18 +288,13 @@ def drift() -> list[str]:
     problems = []
     with connection.cursor() as cursor:
         cursor.execute(
-            "WITH held AS (SELECT p.* FROM jobs_placement p JOIN jobs_attempt a ON a.id = p.attempt_id "
-            "JOIN jobs_grant g ON g.id = a.grant_id WHERE g.released_at IS NULL), "
-            "nodes AS (SELECT node_id, sum(cpu_millicores) AS cpu, sum(memory_bytes) AS memory, "
-            "sum(storage_bytes) AS storage, count(*) AS members FROM held GROUP BY node_id), "
-            "cards AS (SELECT node_id, (share->>0)::int AS index, sum((share->>1)::int) AS milli "
-            "FROM held, jsonb_array_elements(gpus) AS share GROUP BY 1, 2) "
             "SELECT n.name, 'allocated', ARRAY[n.allocated_cpu_millicores, n.allocated_memory_bytes, "
             "n.allocated_storage_bytes, n.running], ARRAY[coalesce(h.cpu, 0), coalesce(h.memory, 0), "
-            "coalesce(h.storage, 0), coalesce(h.members, 0)] FROM fleet_node n LEFT JOIN nodes h ON h.node_id = n.id "
+            "coalesce(h.storage, 0), coalesce(h.members, 0)] "
+            f"FROM fleet_node n LEFT JOIN ({_HELD}) h ON h.node_id = n.id "
             "UNION ALL SELECT n.name, 'card ' || c.index, ARRAY[c.allocated_milli], ARRAY[coalesce(h.milli, 0)] "
-            "FROM fleet_gpu c JOIN fleet_node n ON n.id = c.node_id "
-            "LEFT JOIN cards h ON (h.node_id, h.index) = (c.node_id, c.index)"
+            f"FROM fleet_gpu c JOIN fleet_node n ON n.id = c.node_id LEFT JOIN ({_CARDS_HELD}) h "
+            "ON (h.node_id, h.index) = (c.node_id, c.index)"
         )
         problems += [
             f"node {name}: {what} {kept}, granted {[int(amount) for amount in granted]}"
@@ -292,26 +302,27 @@ def drift() -> list[str]:
             if kept != granted
         ]
         cursor.execute(
-            "SELECT coalesce(u.node_id, g.quota_node_id), coalesce(u.flavor, g.flavor), coalesce(u.resource, g.key), "
-            "coalesce(u.used, 0), coalesce(g.amount, 0) FROM quotas_quotausage u "
-            f"FULL JOIN ({_HELD}) g "
-            "ON (g.quota_node_id, g.flavor, g.key) = (u.node_id, u.flavor, u.resource) "
-            "WHERE coalesce(u.used, 0) <> coalesce(g.amount, 0)"
+            f"SELECT node, flavor, resource, used, charged FROM ({_USED_AND_CHARGED}) u WHERE used <> charged"
         )
         problems += [
-            f"quota {node_id} {flavor}/{resource}: used {used}, granted {granted}"
-            for node_id, flavor, resource, used, granted in cursor.fetchall()
+            f"quota {node} {flavor}/{resource}: used {used}, granted {charged}"
+            for node, flavor, resource, used, charged in cursor.fetchall()
         ]
     return problems
 
 
-@transaction.atomic
 def repair() -> list[str]:
     """Set the kept sums to those of the live grants, where they differ; returns what differed.
 
-    Nothing in the product makes them differ; this is for a database that was restored or edited by hand. The
-    difference is recorded as an event.
+    Nothing in the product makes them differ; this is for a database that was restored or edited by hand. A sum is
+    written with its grants in one transaction, so that one look without locks finds every difference; only to set it
+    right the tree and all nodes are locked. The difference is recorded as an event.
     """
+    return _set_right() if drift() else []
+
+
+@transaction.atomic
+def _set_right() -> list[str]:
     ledger.lock_trees()
     with connection.cursor() as cursor:
         cursor.execute("SELECT id FROM fleet_node ORDER BY id FOR UPDATE")
@@ -319,25 +330,20 @@ def repair() -> list[str]:
         if not problems:
             return []
         cursor.execute(
-            "UPDATE fleet_node n SET allocated_cpu_millicores = coalesce(p.cpu, 0), "
-            "allocated_memory_bytes = coalesce(p.memory, 0), allocated_storage_bytes = coalesce(p.storage, 0), "
-            "running = coalesce(p.members, 0) FROM fleet_node m LEFT JOIN (SELECT l.node_id, "
-            "sum(l.cpu_millicores) AS cpu, sum(l.memory_bytes) AS memory, sum(l.storage_bytes) AS storage, "
-            "count(*) AS members FROM jobs_placement l JOIN jobs_attempt a ON a.id = l.attempt_id "
-            "JOIN jobs_grant g ON g.id = a.grant_id WHERE g.released_at IS NULL GROUP BY l.node_id) p "
-            "ON p.node_id = m.id WHERE n.id = m.id"
+            "UPDATE fleet_node n SET allocated_cpu_millicores = coalesce(h.cpu, 0), "
+            "allocated_memory_bytes = coalesce(h.memory, 0), allocated_storage_bytes = coalesce(h.storage, 0), "
+            f"running = coalesce(h.members, 0) FROM fleet_node m LEFT JOIN ({_HELD}) h ON h.node_id = m.id "
+            "WHERE n.id = m.id"
         )
         cursor.execute(
-            "UPDATE fleet_gpu c SET allocated_milli = coalesce(h.milli, 0) FROM fleet_gpu d LEFT JOIN "
-            "(SELECT l.node_id, (share->>0)::int AS index, sum((share->>1)::int) AS milli FROM jobs_placement l "
-            "JOIN jobs_attempt a ON a.id = l.attempt_id JOIN jobs_grant g ON g.id = a.grant_id, "
-            "jsonb_array_elements(l.gpus) AS share WHERE g.released_at IS NULL GROUP BY 1, 2) h "
-            "ON (h.node_id, h.index) = (d.node_id, d.index) WHERE c.id = d.id"
+            "UPDATE fleet_gpu c SET allocated_milli = coalesce(h.milli, 0) "
+            f"FROM fleet_gpu d LEFT JOIN ({_CARDS_HELD}) h ON (h.node_id, h.index) = (d.node_id, d.index) "
+            "WHERE c.id = d.id"
         )
         cursor.execute(
-            "UPDATE quotas_quotausage u SET used = coalesce(g.amount, 0) FROM quotas_quotausage v LEFT JOIN "
-            f"({_HELD}) g "
-            "ON (g.quota_node_id, g.flavor, g.key) = (v.node_id, v.flavor, v.resource) WHERE u.id = v.id"
+            "INSERT INTO quotas_quotausage (node_id, flavor, resource, used) "
+            f"SELECT node, flavor, resource, charged FROM ({_USED_AND_CHARGED}) u WHERE used <> charged "
+            "ON CONFLICT (node_id, flavor, resource) DO UPDATE SET used = excluded.used"
         )
     record_all(SYSTEM, [Fact("ledger.repaired", "ledger", 0, facts={"differences": problems[:100]}, topics=("quota",))])
     return problems

@@ -13,9 +13,10 @@ from apps.core.actors import SYSTEM
 from apps.core.redis import Commit
 from apps.events.live import TOPICS, hub
 from apps.execution.listener import Listener, listener
-from apps.execution.queries import read_log, telemetry, telemetry_history
+from apps.execution.queries import read_log
 from apps.fleet import commands as fleet
 from apps.fleet.models import Node
+from apps.fleet.telemetry import telemetry, telemetry_history
 from apps.jobs import commands as jobs
 from apps.jobs.commands.grants import drift
 from apps.jobs.models import Job, Placement
