@@ -19,6 +19,7 @@ from engine.flavors import choose
 from engine.kinds import Likeness
 from engine.offers import Offers
 from engine.placement import Placed, sieve, take_members
+from engine.preemption import Cause
 from engine.queues import DEFAULT_RULES, Fungibility, Policy, Preference, Strategy
 from engine.quota import FlavorResource
 from engine.reasons import Reason
@@ -365,7 +366,8 @@ class _Cycle:
         waits = f"{count} job{'s' if count > 1 else ''} to stop" if count else "jobs that stop for others"
         detail = f"the room is kept for it; it waits for {waits}."
         victims = tuple((int(str(victim.holder.uid)), victim.cause) for victim in eviction.victims)
-        named = [{"job": job, "cause": cause.value} for job, cause in victims]
+        # A tenant is not told which jobs of others these are.
+        named = [{"job": job if cause is Cause.IN_QUEUE else None, "cause": cause.value} for job, cause in victims]
         entry: dict[str, object] = {"flavor": choice.name, "outcome": "preempt", "detail": detail, "victims": named}
         entries = [*tried(before), entry]
         return Refusal(

@@ -308,7 +308,9 @@ class Offers:
             return placed
         option = Option(choice.name, charge_of(item, choice.name, choice.flavors), choice.nodes)
         outcome = self.backfill.admit(item.job, item.queue, item.groups, option, placed)
-        return outcome if isinstance(outcome, Placed) else behind(choice.name, outcome.job, outcome.start)
+        if isinstance(outcome, Placed):
+            return outcome
+        return behind(choice.name, outcome.job if outcome.queue == item.queue else None, outcome.start)
 
 
 def _limited(room: Room, item: Candidate, choice: Choice) -> bool:

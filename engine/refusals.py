@@ -164,9 +164,13 @@ def no_place(flavor: str, unplaced: Unplaced) -> Refusal:
     return Refusal(unplaced.reason, detail, unplaced.funnel, [entry])
 
 
-def behind(flavor: str, ahead: int, start: float) -> Refusal:
-    """It has room now, but not for as long as it is expected to run: somebody ahead of it has a reserved start."""
-    detail = f"it would fit now, but is expected to run beyond the start that is reserved for job {ahead}."
+def behind(flavor: str, ahead: int | None, start: float) -> Refusal:
+    """It has room now, but not for as long as it is expected to run: somebody ahead of it has a reserved start.
+
+    `ahead` is None where that is a job of another queue: a tenant is not told of others' jobs.
+    """
+    whom = "a job of another tenant" if ahead is None else f"job {ahead}"
+    detail = f"it would fit now, but is expected to run beyond the start that is reserved for {whom}."
     entry: dict[str, object] = {
         "flavor": flavor,
         "outcome": Reason.BEHIND_IN_QUEUE.value,

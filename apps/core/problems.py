@@ -12,6 +12,8 @@ from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from rest_framework import exceptions
 from rest_framework.response import Response
 
+from rmctl.spec.errors import FAULTS_TOLD
+
 from .errors import DomainError, FieldError, RateLimited
 
 logger = logging.getLogger(__name__)
@@ -49,7 +51,7 @@ def problem(
         "status": status,
         "code": code or CODES.get(status, "refused"),
         "detail": detail,
-        "errors": list(errors),
+        "errors": list(errors[:FAULTS_TOLD]),
     }
 
 

@@ -3,10 +3,13 @@
 import difflib
 import math
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any
 
 from rest_framework import exceptions, serializers
 from rest_framework.parsers import JSONParser
+
+from rmctl.spec.errors import FAULTS_TOLD
 
 from .errors import FieldError, Invalid
 
@@ -87,11 +90,10 @@ class StrictSerializer(serializers.Serializer[Any]):
             if not isinstance(data, Mapping) or not isinstance(error.detail, dict):
                 raise
             problems.update(error.detail)
-        accepted = [name for name, field in self.fields.items() if not field.read_only]
-        for name in data:
-            if name not in accepted:
-                found = unknown_field(str(name), accepted)
-                problems[str(name)] = [exceptions.ErrorDetail(found["message"], code="unknown_field")]
+        accepted = {name for name, field in self.fields.items() if not field.read_only}
+        for name in islice((name for name in data if name not in accepted), FAULTS_TOLD):
+            found = unknown_field(str(name), accepted)
+            problems[str(name)] = [exceptions.ErrorDetail(found["message"], code="unknown_field")]
         if problems:
             raise serializers.ValidationError(problems)
         return values

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django.db.models import OuterRef, Subquery
 from django.utils import timezone
 from rest_framework import serializers
 from rest_framework.request import Request
@@ -112,6 +113,9 @@ class AttemptAnswer(serializers.ModelSerializer[Attempt]):
         source="grant.price", read_only=True, help_text="By the terms under which its nodes were lent when it began."
     )
     placements = PlacementAnswer(many=True, read_only=True)
+    evicted_for = serializers.IntegerField(
+        allow_null=True, read_only=True, help_text="The job for which it was evicted; null where you cannot see that."
+    )
 
     class Meta:
         model = Attempt
@@ -122,6 +126,7 @@ class AttemptAnswer(serializers.ModelSerializer[Attempt]):
             "flavor",
             "shares",
             "price_per_hour",
+            "evicted_for",
             "exit_code",
             "end_reason",
             "detail",
@@ -196,4 +201,6 @@ class Attempts(ApiView):
     def get(self, request: Request, job_id: int) -> Any:
         """Attempts of a job, newest first, each with its members on their nodes."""
         job = policies.jobs.get(self.actor, pk=job_id)
-        return Attempt.objects.filter(job=job).select_related("grant").prefetch_related("placements__node")
+        evictor = policies.jobs.visible(self.actor).filter(pk=OuterRef("preempted_by")).values("pk")
+        rows = Attempt.objects.filter(job=job).annotate(evicted_for=Subquery(evictor))
+        return rows.select_related("grant").prefetch_related("placements__node")

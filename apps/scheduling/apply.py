@@ -160,11 +160,8 @@ def _preempt(observed: Observed, verdicts: Sequence[Verdict], now: datetime) -> 
             candidate = candidates[verdict.job]
             if verdict.job not in waiting or not _holds(tree, candidate, verdict, holders):
                 continue
-            name = tree.nodes[candidate.queue].name
             evicted += [
-                Evicted(job, verdict.job, name, cause.value)
-                for job, cause in verdict.victims
-                if job not in stopping
+                Evicted(job, verdict.job, cause.value) for job, cause in verdict.victims if job not in stopping
             ]
         preempt(evicted, now)
         nodes = Placement.objects.filter(attempt__job__in=[item.job_id for item in evicted], attempt__state__in=LIVE)

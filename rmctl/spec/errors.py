@@ -17,8 +17,13 @@ class FieldError(TypedDict):
     code: str
 
 
+# Of thousands of faults so many are told: finding what was meant takes time for each, and words many times its size.
+FAULTS_TOLD = 100
+
+
 class SpecError(ValueError):
-    """A job or workflow was refused; `errors` names every fault that was found, not only the first."""
+    """A job or workflow was refused; `errors` names every fault that was found, not only the first, but
+    of those in the shape of what was given FAULTS_TOLD at most."""
 
     def __init__(self, errors: list[FieldError]) -> None:
         # What was sent may hold half surrogate pairs; whoever reports it has to be able to encode it.
@@ -92,7 +97,7 @@ _LIMITS = {
 def from_validation(error: ValidationError, model: type[BaseModel]) -> SpecError:
     """Turn pydantic's errors into ours."""
     errors = []
-    for item in error.errors(include_url=False):
+    for item in error.errors(include_url=False)[:FAULTS_TOLD]:
         # A dict key that was refused carries a "[key]" marker behind it; people know only the key.
         location = [part for part in item["loc"] if part != "[key]"]
         message, code = _explain(item, location, model)

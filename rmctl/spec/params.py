@@ -1,9 +1,10 @@
 """Parameters of a workflow: a small part of JSON Schema, checked without regular expressions of strangers."""
 
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
-from .errors import FieldError, SpecError, describe, did_you_mean, field_error
+from .errors import FAULTS_TOLD, FieldError, SpecError, describe, did_you_mean, field_error
 from .values import VARIABLE, json_faults
 
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -113,8 +114,7 @@ def check_params(schema: Mapping[str, Any], given: Mapping[str, Any]) -> dict[st
             f"There is no such parameter.{did_you_mean(str(name), properties)}",
             "unknown_param",
         )
-        for name in given
-        if name not in properties
+        for name in islice((name for name in given if name not in properties), FAULTS_TOLD)
     ]
     faults += [field_error(f"params.{f['field']}", f["message"], f["code"]) for f in json_faults(dict(given))]
     values: dict[str, Any] = {}

@@ -8,6 +8,7 @@ from django.test import Client
 
 from apps.core import redis as core_redis
 from apps.tenants.models import Domain
+from rmctl.spec.errors import FAULTS_TOLD
 from tests.personas import World
 
 JSON = "application/json"
@@ -56,6 +57,18 @@ def test_an_unknown_field_is_named_with_a_guess_beside_other_faults(api: Any) ->
         ("nmae", "unknown_field"),
     }
     assert "did you mean 'name'?" in str(errors)
+
+
+@pytest.mark.parametrize("path", ["domains", "jobs"])
+def test_of_thousands_of_unknown_fields_a_hundred_are_told(api: Any, world: World, path: str) -> None:
+    body = {f"filed{number}": 1 for number in range(3_000)}
+    errors = api.operator.post(path, {**body, "tenant": "vision"}).json()["errors"]
+    assert len(errors) == FAULTS_TOLD and "unknown_field" in {error["code"] for error in errors}
+
+
+def test_of_thousands_of_wrong_elements_a_hundred_are_told(api: Any, world: World) -> None:
+    answer = api.operator.put(f"quotas/{world.vision_quota.pk}/limits", {"limits": [{}] * 3_000})
+    assert answer.status_code == 422 and len(answer.json()["errors"]) == FAULTS_TOLD
 
 
 def test_nested_faults_have_their_path(api: Any, world: World) -> None:

@@ -17,6 +17,7 @@ from rmctl.spec import (
     task_job,
     workflow_schema,
 )
+from rmctl.spec.errors import FAULTS_TOLD
 from rmctl.spec.graph import find_cycle
 
 BUNDLE = "b" * 64
@@ -373,6 +374,9 @@ def test_params_of_a_run() -> None:
         ("params.whoo", "unknown_param"),
         ("params.who", "required"),
     }
+    with pytest.raises(SpecError) as refused:
+        check_params(schema, {"who": "a", **{f"n{number}": 1 for number in range(3_000)}})
+    assert len(refused.value.errors) == FAULTS_TOLD
     for bad in ({"who": "c"}, {"who": "a", "n": 0}, {"who": "a", "list": [1, 2, 3]}):
         with pytest.raises(SpecError):
             check_params(schema, bad)

@@ -32,7 +32,7 @@ from ..states import (
 from ..subscribers import jobs_moved
 from . import checkpoints
 from .grants import release_grants
-from .preemption import STOP_REASON
+from .preemption import STOP_REASON, whom
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +74,9 @@ NEVER_RAN = frozenset({"lost", "refused", "stopped", "secret_missing"})
 JOB = Part(Job, "j", "id", "tenant_id", "origin", "spec", "state", "token", "failures", "losses", "started_at")
 GRANT = Part(Grant, "g", "id", "quota_node_id", "flavor", "amounts", "shares")
 ATTEMPT = Part(
-    Attempt, "a", "id", "job_id", "grant_id", "token", "state", "stop_reason", "preempted_by_id", "started_at"
-)
+    Attempt, "a", "id", "job_id", "grant_id", "token", "state", "stop_reason", "preempted_by_id", "preempted_cause",
+    "started_at",
+)  # fmt: skip
 PLACEMENT = Part(
     Placement, "p", "id", "attempt_id", "node_id", "group", "rank", "cpu_millicores", "memory_bytes", "storage_bytes",
     "gpus", "state", "exit_code", "end_reason", "detail", "enforced", "started_at", "checkpoint_at", "ended_at",
@@ -375,7 +376,8 @@ def _next_step(attempt: Attempt, worst: Placement, members: Sequence[Placement],
         return step(JobState.CANCELLED, "", "", None, job.failures, job.losses)
     text = _explain_end(worst)
     if attempt.stop_reason == STOP_REASON and worst.state == AttemptState.CANCELLED:
-        text = f"Evicted for job {attempt.preempted_by_id}.{_explain_loss(attempt, members, now)}"
+        text = f"Evicted for {whom(attempt.preempted_by_id, attempt.preempted_cause)}."
+        text += _explain_loss(attempt, members, now)
         if job.spec.get("on_preempt") == "fail":
             return step(JobState.FAILED, "", text, None, job.failures, job.losses)
         detail = f"{text} It waits again with its old place in the queue; this does not count as a retry."

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from apps.core.actors import SYSTEM
 from apps.events.record import Fact, record_all
+from engine.preemption import Cause
 
 from ..models import Attempt, Job, Placement
 from ..states import ATTEMPT_LIVE, JobState
@@ -17,11 +18,10 @@ STOP_REASON = "preempted"
 
 @dataclass(frozen=True, slots=True)
 class Evicted:
-    """A job that has to go, for which job of which quota, and by which rule (engine.preemption.Cause)."""
+    """A job that has to go, for which job, and by which rule (engine.preemption.Cause)."""
 
     job_id: int
     by: int
-    by_quota: str
     cause: str
 
 
@@ -67,6 +67,11 @@ def _at_stake(attempt: Attempt, written: list[datetime | None], now: datetime) -
     return checkpoints.loss(attempt.started_at, checkpoints.of_all(written), now)
 
 
+def whom(job_id: int | None, cause: str) -> str:
+    """For whom a job was evicted, in words for its own tenant: it is not told of others' jobs."""
+    return f"job {job_id}" if cause == Cause.IN_QUEUE else "a job of another tenant"
+
+
 def notice_of(job: Job) -> float:
     """Seconds from SIGTERM to SIGKILL when the job is evicted; jobs stored before there was a notice have 10."""
     return float(job.spec.get("notice", 10))
@@ -79,8 +84,10 @@ def _fact(job: Job, item: Evicted, nodes: tuple[str, ...], at_stake: tuple[float
         "reclaim_while_borrowing": "which has a higher priority",
         "fair_sharing": "whose tenant has the smaller share",
     }
-    facts = {"by": item.by, "by_quota": item.by_quota, "cause": item.cause, "notice": notice_of(job)}
-    said = f"Evicted for job {item.by} of {item.by_quota}, {words[item.cause]}."
+    facts = {"cause": item.cause, "notice": notice_of(job)}
+    if item.cause == Cause.IN_QUEUE:
+        facts["by"] = item.by
+    said = f"Evicted for {whom(item.by, item.cause)}, {words[item.cause]}."
     if at_stake is not None:
         seconds, since = at_stake
         facts |= {"lost_seconds": round(seconds, 1), "lost_since": since.removeprefix("its ")}

@@ -13,12 +13,13 @@ from apps.core.actors import SYSTEM
 from apps.fleet import commands as fleet
 from apps.jobs import commands as jobs
 from apps.jobs.models import Job
+from apps.quotas import commands as quotas
 from apps.scheduling import reservations, running
 from apps.scheduling.models import Decision, Reservation
 from apps.scheduling.observe import observe
 from apps.scheduling.runtimes import ENDED, RUNS, RUNS_OF, RunTimes, run_times
 from apps.scheduling.tasks import schedule
-from tests.personas import World
+from tests.personas import World, make_limits
 from tests.work import cycle, fresh, members, pump, report, simulated_node, submit
 
 
@@ -60,6 +61,23 @@ def test_the_room_of_a_waiting_job_is_kept_and_who_has_ended_by_then_goes_ahead(
     cycle()
     assert fresh(head).state == "granted"
     assert not Reservation.objects.filter(job=head).exists()
+
+
+def test_of_another_tenants_job_only_the_reserved_start_is_told(world: World, clock: Any) -> None:
+    simulated_node(world, cpu=4000)
+    quotas.set_limits(actor=SYSTEM, node_id=world.vision_quota.pk, limits=make_limits(cpu=1_000_000))
+    submit(world, cpu="2", time_limit="100s", tenant=world.speech)
+    cycle()
+    clock(10)
+    head = submit(world, cpu="4", time_limit="1h")
+    long = submit(world, cpu="1", time_limit="91s", tenant=world.speech)
+    cycle()
+    assert fresh(head).reason == "waiting_for_capacity"
+    told = fresh(long)
+    assert told.reason == "behind_in_queue"
+    start = Reservation.objects.get(job=head).starts_at.timestamp()
+    assert told.tried[0]["ahead"] == {"job": None, "start": pytest.approx(start)}
+    assert told.detail.endswith("the start that is reserved for a job of another tenant.")
 
 
 def test_reserved_starts_are_told_once_a_second_and_kept_from_others_all_the_while(world: World, clock: Any) -> None:

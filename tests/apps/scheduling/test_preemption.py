@@ -65,8 +65,10 @@ def test_quota_is_taken_back_from_who_borrows_it(halves: World) -> None:
     assert (attempt.stop_reason, attempt.preempted_by_id, attempt.preempted_cause) == ("preempted", mine.pk, "reclaim")
     assert not Attempt.objects.get(job=theirs[0]).stop_reason
     event = Event.objects.get(verb="job.preempted")
-    assert event.subject_id == theirs[1].pk and event.facts["by"] == mine.pk and event.facts["notice"] == 10
-    why = f"Evicted for job {mine.pk} of vision, which takes back quota that is its tenant's own. "
+    # Neither is told who the other is.
+    assert event.subject_id == theirs[1].pk and "by" not in event.facts and event.facts["notice"] == 10
+    assert mine.tried[-1]["victims"] == [{"job": None, "cause": "reclaim"}]
+    why = "Evicted for a job of another tenant, which takes back quota that is its tenant's own. "
     assert event.reason.startswith(why + "It loses its work since its start, ")
     assert event.reason.endswith(" s ago, unless it writes a checkpoint within 10 s.")
     assert Decision.objects.get(outcome="preempt").job_id == mine.pk
@@ -185,7 +187,18 @@ def test_a_job_that_wants_to_fail_fails(halves: World) -> None:
     pump()
     theirs = fresh(theirs)
     assert theirs.state == "failed"
-    assert re.fullmatch(rf"Evicted for job {mine.pk}\. Lost: the work of \d\.\d s since its start\.", theirs.detail)
+    said = r"Evicted for a job of another tenant\. Lost: the work of \d\.\d s since its start\."
+    assert re.fullmatch(said, theirs.detail) and fresh(mine).state == "pending"
+
+
+def test_only_who_may_see_the_job_is_told_for_which_one_another_was_evicted(halves: World, api: Any) -> None:
+    running(halves, cpu="2", tenant=halves.speech)
+    theirs = running(halves, cpu="2", tenant=halves.speech)
+    mine = submit(halves, cpu="2")
+    cycle()
+    for persona, job in (("stranger", None), ("operator", mine.pk)):
+        (attempt,) = api.as_(persona).get(f"jobs/{theirs.pk}/attempts").json()["results"]
+        assert attempt["evicted_for"] == job
 
 
 def test_the_process_has_the_notice_that_the_job_asked_for(halves: World) -> None:
@@ -230,7 +243,11 @@ def test_a_full_node_is_a_reason_to_evict_in_the_own_queue(world: World) -> None
     high = submit(world, cpu="2", priority=100)
     cycle()
     assert Attempt.objects.get(job=low).preempted_by_id == high.pk
+    event = Event.objects.get(verb="job.preempted")
+    assert event.facts["by"] == high.pk and event.reason.startswith(f"Evicted for job {high.pk}, which goes before it")
+    assert fresh(high).tried[-1]["victims"] == [{"job": low.pk, "cause": "in_queue"}]
     pump()
+    assert fresh(low).detail.startswith(f"Evicted for job {high.pk}. ")
     cycle()
     assert fresh(high).state == "granted"
 
@@ -240,7 +257,7 @@ def test_a_victim_that_has_ended_meanwhile_is_left_alone(halves: World) -> None:
     mine = submit(halves)
     pump()
     assert fresh(done).state == "succeeded"
-    assert jobs.preempt([jobs.Evicted(done.pk, mine.pk, "vision", "reclaim")], timezone.now()) == []
+    assert jobs.preempt([jobs.Evicted(done.pk, mine.pk, "reclaim")], timezone.now()) == []
     assert not Event.objects.filter(verb="job.preempted").exists()
 
 
