@@ -310,8 +310,7 @@ def test_a_bundle_has_a_limit(tmp_path: Path) -> None:
             "defined inside another",
         ),
         (
-            "with DAG('d'):\n    @task\n    def load(): pass\n    load()\n"
-            "with DAG('e'):\n    @task\n    def load(): pass\n    load()\n",
+            "for n in 'de':\n    with DAG(n):\n        @task\n        def load(): pass\n        load()\n",
             r"flow.py:\d: Task load: the file gives the name load to something else",
         ),
         (
