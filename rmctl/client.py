@@ -339,10 +339,14 @@ class Client:
         return nodes
 
     def run_tasks(
-        self, run_id: int, *, state: str | None = None, limit: int | None = None
+        self, run_id: int, *, limit: int | None = None, **filters: str | int | None
     ) -> list[dict[str, Any]]:
-        """The tasks and instances of a run, oldest first."""
-        return list(self.pages(f"runs/{run_id}/tasks", limit=limit, ordering="id", state=state))
+        """The tasks and instances of a run, oldest first; by `name`, `state` or `job`."""
+        return list(self.pages(f"runs/{run_id}/tasks", limit=limit, ordering="id", **filters))
+
+    def run_path(self, run_id: int) -> dict[str, Any]:
+        """The longest path of a run."""
+        return dict(self.get(f"runs/{run_id}/path"))
 
     def cancel_run(self, run_id: int, reason: str = "") -> dict[str, Any]:
         """Stop a run and its jobs."""

@@ -7,8 +7,7 @@ milliseconds from the run's start.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from functools import cached_property, lru_cache
-from graphlib import TopologicalSorter
+from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -44,7 +43,7 @@ _TIMES = (
     f"{_ms('queued_at')}, {_ms('started_at')}, {_ms('ended_at')} FROM workflows_task WHERE run_id = %(run)s"
 )
 _TASK_TIMES = f"SELECT name, width, {_TIMES} AND index = -1 ORDER BY id"
-_INSTANCE_TIMES = f"SELECT index, {_TIMES} AND name = %(task)s AND index >= 0 ORDER BY index"
+_INSTANCE_TIMES = f"SELECT index, label, {_TIMES} AND name = %(task)s AND index >= 0 ORDER BY index"
 _INSTANCES = (
     "FROM workflows_task i JOIN workflows_task g ON (g.run_id, g.name, g.index) = (i.run_id, i.name, -1) "
     "WHERE i.run_id = %(run)s AND i.name = ANY(%(mapped)s) AND i.index >= 0"
@@ -68,27 +67,6 @@ class Topology:
     edges: tuple[tuple[str, str], ...]
     groups: Mapping[str, str]
     kinds: Mapping[str, Kind]
-
-    @cached_property
-    def upstream(self) -> dict[str, list[str]]:
-        """What each task waits for."""
-        found: dict[str, list[str]] = {name: [] for name in self.kinds}
-        for source, target in self.edges:
-            found[target].append(source)
-        return found
-
-    @cached_property
-    def downstream(self) -> dict[str, list[str]]:
-        """What waits for each task."""
-        found: dict[str, list[str]] = {name: [] for name in self.kinds}
-        for source, target in self.edges:
-            found[source].append(target)
-        return found
-
-    @cached_property
-    def order(self) -> tuple[str, ...]:
-        """The tasks, each behind what it waits for."""
-        return tuple(TopologicalSorter(self.upstream).static_order())
 
 
 @lru_cache(maxsize=32)
@@ -206,8 +184,8 @@ def gantt(run: Run, now: datetime, task: str | None = None) -> dict[str, Any]:
     """When each task (or each instance of one) was queued, started and ended.
 
     {"states": […], "from": epoch seconds, "now": ms, "names": […], "letters": "…", "times": [queued, started, ended,
-    …] in ms with -1 for what has not come, "widths": {name: instances}, and the "groups" of the version as in a grid}.
-    A mapped task spans its instances.
+    …] in ms with -1 for what has not come, "widths": {name: instances}, and the "groups" of the version as in a grid,
+    or the "labels" of instances that have some}. A mapped task spans its instances.
     """
     begin = run.started_at or run.created_at
     asked = {"states": TaskState.values, "begin": begin, "run": run.pk, "task": task}
@@ -222,6 +200,9 @@ def gantt(run: Run, now: datetime, task: str | None = None) -> dict[str, Any]:
                 cursor.execute(_SPANS, {**asked, "mapped": list(widths)})
                 spans = {name: times for name, *times in cursor.fetchall()}
             found = [_spanned(row, spans.get(row[0])) for row in found]
+    labels: list[str | None] = []
+    if task is not None:
+        labels, found = [row[1] for row in found], [(row[0], *row[2:]) for row in found]
     names = [row[0] for row in found]
     return {
         "states": TaskState.values,
@@ -231,7 +212,7 @@ def gantt(run: Run, now: datetime, task: str | None = None) -> dict[str, Any]:
         "letters": "".join(row[1] for row in found),
         "times": [moment for row in found for moment in row[2:]],
         "widths": widths,
-        **(_grouped(run.version_id, [names]) if task is None else {}),
+        **(_grouped(run.version_id, [names]) if task is None else {"labels": labels} if any(labels) else {}),
     }
 
 

@@ -56,6 +56,7 @@ class EstimateAnswer(serializers.Serializer[Any]):
 class ClearedTaskAnswer(serializers.Serializer[Any]):
     name = serializers.CharField()
     index = serializers.IntegerField(help_text="-1, or the instance of a mapped task.")
+    label = serializers.CharField(allow_null=True, help_text="What the instance is called, if it has a name.")
     state = serializers.CharField(help_text="Before the clear.")
     job = serializers.IntegerField(allow_null=True)
 
@@ -87,7 +88,8 @@ def clear_answer(plan: ClearPlan) -> dict[str, Any]:
     tasks = plan_of(plan.version.pk).tasks
     estimate = costs.of_clear(plan, frozenset(name for name, task in tasks.items() if task.kind == "empty"))
     units = plan.units
-    shown = [{"name": row.name, "index": row.index, "state": row.state, "job": row.job} for row in units[:NAMES_MAX]]
+    columns = ("name", "index", "label", "state", "job")
+    shown = [{column: getattr(row, column) for column in columns} for row in units[:NAMES_MAX]]
     return {
         "run": plan.run.pk,
         "version": plan.version.number,
@@ -124,6 +126,7 @@ class TryAnswer(serializers.ModelSerializer[TaskTry]):
             "id",
             "name",
             "index",
+            "label",
             "number",
             "version",
             "state",

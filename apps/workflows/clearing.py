@@ -51,6 +51,7 @@ class Row:
     job: int | None
     restart: bool
     stopping: int | None
+    label: str | None = None
 
     def __str__(self) -> str:
         return self.name if self.index < 0 else f"{self.name}[{self.index}]"
@@ -115,12 +116,12 @@ def rows_of(run: Run) -> list[Row]:
         )
     }
     found = []
-    columns = ("pk", "name", "index", "state", "width", "job_id", "restart", "job__state")
-    for pk, name, index, state, width, job, restart, job_state in (
+    columns = ("pk", "name", "index", "state", "width", "job_id", "restart", "label", "job__state")
+    for pk, name, index, state, width, job, restart, label, job_state in (
         Task.objects.filter(run=run).order_by("pk").values_list(*columns)
     ):
         own = job if job_state in active else None
-        found.append(Row(pk, name, index, state, width, job, restart, own or stopping.get((name, index))))
+        found.append(Row(pk, name, index, state, width, job, restart, own or stopping.get((name, index)), label))
     return found + _unmade(found)
 
 

@@ -32,3 +32,4 @@ class RunFilter(FilterSet):
 class TaskFilter(FilterSet):
     state = ChoicesFilter(choices=TaskState.choices, label="States.")
     name = django_filters.CharFilter(label="Id of the task in its workflow.")
+    job = IntegerFilter(field_name="job_id", label="The task or instance that this job is of.")

@@ -262,6 +262,7 @@ class TaskTry(models.Model):
     width = models.PositiveIntegerField(null=True)
     job = models.ForeignKey(Job, null=True, on_delete=models.SET_NULL, related_name="tries")
     detail = models.TextField(blank=True, default="")
+    label = models.CharField(max_length=200, null=True)
     queued_at = models.DateTimeField(null=True)
     started_at = models.DateTimeField(null=True)
     ended_at = models.DateTimeField(null=True)

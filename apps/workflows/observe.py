@@ -203,7 +203,8 @@ def _starts(observed: Observed) -> None:
     """Queued runs, in the order of their logical times, as far as their version's limit of active runs allows.
 
     Scheduled runs of a paused workflow stay where they are, unless somebody cleared them. Runs of a backfill count
-    for its own limit only, come in its order, and wait while it is paused.
+    for its own limit only, come in its order, and wait while it is paused. One that was cleared and that tasks of
+    others wait for (`depends_on_past`) starts beside the limit: those that hold its places may be who waits for it.
     """
     if not fetch("SELECT 1 FROM workflows_run WHERE state = 'queued' LIMIT 1"):
         return
@@ -216,17 +217,18 @@ def _starts(observed: Observed) -> None:
         "  b.max_active_runs AS own_limit, row_number() OVER ("
         "   PARTITION BY r.workflow_id, r.backfill_id"
         "   ORDER BY extract(epoch FROM r.logical_time) * (CASE b.order WHEN 'backward' THEN -1 ELSE 1 END), r.id"
-        "  ) AS place"
+        "  ) AS place, r.edits"
         " FROM workflows_run r JOIN workflows_workflow w ON w.id = r.workflow_id"
         " LEFT JOIN workflows_backfill b ON b.id = r.backfill_id"
         " WHERE r.state = 'queued' AND NOT (w.paused AND r.trigger = 'schedule' AND r.edits = 0)"
         "  AND b.state IS DISTINCT FROM 'paused'"
-        ") SELECT q.id, q.version_id, q.own_limit, q.place + coalesce(a.runs, 0) "
+        ") SELECT q.id, q.version_id, q.own_limit, q.place + coalesce(a.runs, 0), q.edits "
         "FROM queued q LEFT JOIN active a ON a.workflow_id = q.workflow_id AND a.backfill = q.backfill "
         "WHERE q.place + coalesce(a.runs, 0) <= 1000 "
         f"ORDER BY q.place, q.logical_time, q.id LIMIT {STARTS_MAX + 1}"
     )
-    for run_id, version_id, own_limit, place in rows[:STARTS_MAX]:
+    cleared = []
+    for run_id, version_id, own_limit, place, edits in rows[:STARTS_MAX]:
         try:
             limit = own_limit or plan_of(version_id).max_active_runs
         except ValueError:
@@ -235,6 +237,10 @@ def _starts(observed: Observed) -> None:
             observed.work.setdefault(run_id, Work()).start = True
         else:
             observed.blocked = True
+            if edits:
+                cleared.append(run_id)
+    for run_id in past.awaited(cleared) if cleared else ():
+        observed.work.setdefault(run_id, Work()).start = True
     observed.more |= len(rows) > STARTS_MAX and any(work.start for work in observed.work.values())
 
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 from django.db import connection
 
+from apps.core.rows import fetch
+
 from .models import PastWait, Task
 from .states import TaskState
 
@@ -81,6 +83,14 @@ def store(held: Collection[tuple[int, int, Hold]], started: Collection[int]) -> 
             unique_fields=["task"],
             update_fields=["past", "names"],
         )
+
+
+def awaited(runs: Collection[int]) -> list[int]:
+    """Those of the runs that tasks of others wait for."""
+    return [
+        run
+        for (run,) in fetch("SELECT DISTINCT past_id FROM workflows_pastwait WHERE past_id = ANY(%s)", [list(runs)])
+    ]
 
 
 def released(past: Collection[int] | None = None) -> list[int]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rmctl.cli.failures import FAILED, UsageError
-from rmctl.cli.output import ago, clean, print_json, print_table, span, state, stderr, stdout
+from rmctl.cli.output import ago, clean, named, print_json, print_table, span, state, stderr, stdout
 from rmctl.cli.session import client, pairs, tenant_of
 from rmctl.client import ApiError, Client
 from rmctl.sdk import bundle, yaml_loader
@@ -153,12 +153,20 @@ def run(request: Request, as_json: bool) -> None:
 
 
 def logs(job_id: int, follow: bool, rank: int, attempt: int | None) -> None:
-    """Print what there is, or everything until the end."""
+    """Print what there is, or everything until the end; to standard error which task of a run it is of."""
     with client() as asked:
+        _say_task(asked, job_id)
         if follow and attempt is None:
             ended = _follow(asked, job_id, rank)
             sys.exit(0 if ended["state"] == "succeeded" else FAILED)
         _copy(asked, job_id, rank, attempt, 0, wait=follow)
+
+
+def _say_task(asked: Client, job_id: int) -> None:
+    kind, _, run = str(asked.job(job_id).get("origin") or "").partition(":")
+    # A task that has been cleared since has another job now.
+    for task in asked.run_tasks(int(run), job=job_id) if kind == "run" else ():
+        stderr().print(f"{clean(named(task))} of run {run}", style="dim")
 
 
 def _looks() -> Iterator[None]:

@@ -28,8 +28,9 @@ def stdout() -> Console:
 
 @cache
 def stderr() -> Console:
-    """Standard error."""
-    return Console(stderr=True, highlight=False, markup=False, emoji=False)
+    """Standard error; a pipe gets lines as long as they need."""
+    width = None if sys.stderr.isatty() else 400
+    return Console(stderr=True, width=width, highlight=False, markup=False, emoji=False)
 
 
 def clean(text: object, *, lines: bool = False) -> str:
@@ -133,6 +134,12 @@ def took(row: dict[str, Any]) -> str:
     if start is None:
         return ""
     return span(max(0.0, ((moment(row.get("ended_at")) or datetime.now(UTC)) - start).total_seconds()))
+
+
+def named(row: dict[str, Any]) -> str:
+    """A task, or an instance with what it is called: `load`, `train[3] berlin`."""
+    name = row["name"] if row["index"] < 0 else f"{row['name']}[{row['index']}]"
+    return f"{name} {row['label']}" if row.get("label") else name
 
 
 def bar(part: float, whole: float, width: int = 10) -> Text:

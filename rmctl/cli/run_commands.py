@@ -13,6 +13,25 @@ Tasks = Annotated[
 
 
 @runs_app.command()
+def show(
+    run: RunId,
+    task: Annotated[
+        str | None, typer.Argument(help="Only this task; of a mapped one its instances.", metavar="TASK")
+    ] = None,
+    state: Annotated[str | None, typer.Option(help="Of the instances only those in this state.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many instances.")] = 100,
+    as_json: Json = False,
+) -> None:
+    """Show a run with its tasks and its longest path, or one task with its instances: rmctl runs show 7 train"""
+    from rmctl.cli import runs
+
+    if task is None:
+        runs.show(run, as_json)
+    else:
+        runs.instances(run, task, state, limit, as_json)
+
+
+@runs_app.command()
 def clear(
     run: RunId,
     tasks: Tasks = None,

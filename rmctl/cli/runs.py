@@ -1,9 +1,12 @@
-"""`rmctl runs`: clear, mark, note and tries."""
+"""`rmctl runs`: show, clear, mark, note and tries."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from rmctl.cli.output import ago, clean, print_json, print_table, span, state, stdout, took
+from rich.text import Text
+
+from rmctl.cli.failures import UsageError
+from rmctl.cli.output import ago, clean, named, print_json, print_table, span, state, stdout, took
 from rmctl.cli.session import client
 
 SHOWN = 40
@@ -15,6 +18,50 @@ DIFFERENCES = (
 )
 
 
+def show(run_id: int, as_json: bool) -> None:
+    """A run with its tasks and its longest path."""
+    with client() as asked:
+        run, tasks, path = asked.run(run_id), asked.run_graph(run_id), asked.run_path(run_id)
+    if as_json:
+        print_json({**run, "tasks": tasks, "path": path})
+        return
+    title = Text(f"run {run_id} of {clean(run['workflow_name'])}, version {run['version']}: ")
+    stdout().print(title.append(state(run["state"])).append(f"  {took(run)}".rstrip()))
+    if run["note"]:
+        stdout().print(f"note: {clean(run['note'])}")
+    rows = [(row["id"], state(row["state"]), _progress(row), took(row), row["job"], row["detail"]) for row in tasks]
+    print_table(("task", "state", "instances", "time", "job", "detail"), rows, right=("instances", "job"))
+    if path["tasks"]:
+        stdout().print(_path(path), soft_wrap=True)
+
+
+def _progress(node: Mapping[str, Any]) -> str:
+    return f"{(node['counts'] or {}).get('succeeded', 0)}/{node['width']}" if node.get("width") else ""
+
+
+def _path(path: Mapping[str, Any]) -> str:
+    """The longest path in one line."""
+    line = f"longest path: {' → '.join(clean(name) for name in path['tasks'])}, {span(path['spent_seconds'])}"
+    if path["ended"]:
+        return f"{line} of {span(path['total_seconds'])}, {path['share']} %"
+    left = path["left_seconds"]
+    to_go = "no earlier run says how long it takes" if left is None else f"about {span(left)} to go by its latest runs"
+    return f"{line} so far, {to_go}"
+
+
+def instances(run_id: int, task: str, wanted: str | None, limit: int, as_json: bool) -> None:
+    """A task, or the instances of a mapped one with what they are called."""
+    with client() as asked:
+        rows = asked.run_tasks(run_id, name=task, state=wanted, limit=limit)
+        if not rows and not asked.run_tasks(run_id, name=task, limit=1):
+            raise UsageError(f"Run {run_id} has no task {task}; rmctl runs show {run_id} lists them.")
+    if as_json:
+        print_json(rows)
+        return
+    cells = [(named(row), state(row["state"]), took(row), row["job"], row["detail"]) for row in rows]
+    print_table(("task", "state", "time", "job", "detail"), cells, right=("job",), empty="none in this state")
+
+
 def clear(run_id: int, body: dict[str, Any], dry_run: bool, as_json: bool) -> None:
     """Clear, or say what would be."""
     with client() as asked:
@@ -22,7 +69,7 @@ def clear(run_id: int, body: dict[str, Any], dry_run: bool, as_json: bool) -> No
     if as_json:
         print_json(told)
         return
-    rows = [(_named(row), state(row["state"]), row["job"]) for row in told["tasks"][:SHOWN]]
+    rows = [(named(row), state(row["state"]), row["job"]) for row in told["tasks"][:SHOWN]]
     print_table(("task", "was", "job"), rows)
     if told["count"] > SHOWN:
         stdout().print(f"and {told['count'] - SHOWN} more")
@@ -47,10 +94,6 @@ def cost(estimate: Mapping[str, Any]) -> str:
     if estimate["unknown"]:
         text += f"; without a history: {clean(', '.join(estimate['unknown'][:SHOWN]))}"
     return text
-
-
-def _named(row: Mapping[str, Any]) -> str:
-    return row["name"] if row["index"] < 0 else f"{row['name']}[{row['index']}]"
 
 
 def mark(run_id: int, to: str, tasks: list[str], reason: str, as_json: bool) -> None:
@@ -81,7 +124,7 @@ def tries(run_id: int, task: str | None, as_json: bool) -> None:
         print_json(found)
         return
     rows = [
-        (_named(row), row["number"], state(row["state"]), row["job"], f"v{row['version']}", took(row),
+        (named(row), row["number"], state(row["state"]), row["job"], f"v{row['version']}", took(row),
          row["closed_by"], ago(row["closed_at"]), row["detail"])
         for row in found
     ]  # fmt: skip

@@ -19,6 +19,7 @@ from rmctl.cli.output import (
     STYLES,
     clean,
     interactive,
+    named,
     print_json,
     print_table,
     span,
@@ -167,10 +168,7 @@ def _summary(asked: Client, run: dict[str, Any]) -> None:
     if run["state"] != "failed":
         return
     for task in asked.run_tasks(int(run["id"]), state="failed", limit=SHOWN_FAILURES):
-        index = int(task["index"])
-        name = task["name"] if index < 0 else f"{task['name']}[{index}]"
-        name += f" {task['label']}" if task.get("label") else ""
-        stderr().print(f"{clean(name)}: {clean(task.get('detail') or 'failed')}", style="red")
+        stderr().print(f"{clean(named(task))}: {clean(task.get('detail') or 'failed')}", style="red")
         if task.get("job"):
             _tail(asked, int(task["job"]))
 

@@ -5,6 +5,7 @@ Annotations become shapes of JSON. What is not plainly said is unknown (None) an
 
 import ast
 import builtins
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -70,10 +71,13 @@ def source_of(path: Path) -> Source:
     except (SyntaxError, ValueError, OSError):
         return Source()
     reader = _Reader(tree)
+    defined = [node for node in _top(tree.body) if isinstance(node, ast.FunctionDef)]
+    # Of two with one name it depends on how the file runs which of them it is.
+    times = Counter(node.name for node in defined)
     functions = {
         node.name: reader.function(node)
-        for node in tree.body
-        if isinstance(node, ast.FunctionDef) and all(_marks(item) for item in node.decorator_list)
+        for node in defined
+        if times[node.name] == 1 and all(_marks(item) for item in node.decorator_list)
     }
     return Source(functions, reader.names)
 

@@ -208,9 +208,16 @@ def _own_modules(folder: Path, before: set[str]) -> list[Path]:
 
 def _ship(function: Any, folder: Path, shipped: dict[str, Path]) -> str:
     """Take the function's file into the bundle; its name there."""
-    name = function.__name__
+    name, file, line = function.__name__, Path(function.__code__.co_filename), function.__code__.co_firstlineno
+    where = f"{file.name}:{line}: Task {name}"
     if function.__qualname__ != name or name == "<lambda>":
+        raise SdkError(f"{where}: the function is defined inside another one; move it to the top of the file.", line)
+    # A task calls what has this name when the file has been read to its end (`rmctl.runner`).
+    last = function.__globals__.get(name)
+    if getattr(last, "__wrapped__", last) is not function:
         raise SdkError(
-            f"Task {name}: the function is defined inside another one; move it to the top of the file."
+            f"{where}: the file gives the name {name} to something else further on, and the task would call that; "
+            "give one of them another name.",
+            line,
         )
-    return bundle.add(shipped, folder, Path(function.__code__.co_filename))
+    return bundle.add(shipped, folder, file)

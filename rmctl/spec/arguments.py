@@ -31,6 +31,15 @@ class Argument(Strict):
             raise BadValue("bad_key", f"A key is a name or a position, not {describe(key)}.")
         return key
 
+    @model_validator(mode="before")
+    @classmethod
+    def _an_object(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping | cls):
+            raise BadValue(
+                "wrong_type", f'Give {{"value": …}}, {{"result": task}} or {{"param": name}}, not {describe(given)}.'
+            )
+        return given
+
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         given = self.model_fields_set & {"value", "result", "param"}

@@ -158,10 +158,39 @@ def template_faults(definition: Mapping[str, Any], templates: Mapping[str, TaskT
             else:
                 message = f"xcom_pull: there is no task {name}.{did_you_mean(name, upstream)}"
                 errors.append(field_error(where, message, "unknown_task"))
-        for name in sorted(found.needs.parameters - declared.keys()):
-            message = f"params.{name}: the workflow has no such parameter.{did_you_mean(name, declared)}"
-            errors.append(field_error(where, message, "unknown_param"))
+        errors += _unknown_parameters(where, found, declared)
     return errors
+
+
+def faults_beside_others(data: Mapping[str, Any]) -> list[FieldError]:
+    """What is wrong with the templates of a definition that has other faults as well and may have any shape: those of
+    their own, and parameters that are not there."""
+    tasks, defaults, params = (data.get(name) for name in ("tasks", "defaults", "params"))
+    properties = params.get("properties") if isinstance(params, Mapping) else None
+    declared = _object(properties)
+    errors = []
+    for index, task in enumerate(tasks if isinstance(tasks, list) else ()):
+        if not isinstance(task, Mapping) or not isinstance(task.get("kind"), str):
+            continue
+        env = {**_object(_object(defaults).get("env")), **_object(task.get("env"))}
+        arguments = {name: one for name, one in _object(task.get("arguments")).items() if isinstance(one, Mapping)}
+        found = templates_of({**task, "arguments": arguments}, env)
+        if found is None:
+            continue
+        where = f"tasks[{index}]"
+        errors += [field_error(f"{where}.{e['field']}", e["message"], e["code"]) for e in found.faults]
+        errors += _unknown_parameters(where, found, declared)
+    return errors
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _unknown_parameters(where: str, found: TaskTemplates, declared: Mapping[str, Any]) -> Iterator[FieldError]:
+    for name in sorted(found.needs.parameters - declared.keys()):
+        message = f"params.{name}: the workflow has no such parameter.{did_you_mean(name, declared)}"
+        yield field_error(where, message, "unknown_param")
 
 
 def _before(task: str, upstream: Mapping[str, list[str]]) -> set[str]:
@@ -192,7 +221,8 @@ def _read(where: str, text: str, reading: _Reading) -> None:
         tree = environment.parse(text)
     except TemplateSyntaxError as error:
         hint = ' Write "{{ \'{#\' }}" for a {# of bash.' if "comment" in str(error.message) else ""
-        fault(error.lineno, f"{error.message}.{hint} With template: false the text stays as it is.", "bad_template")
+        said = str(error.message).rstrip(".")
+        fault(error.lineno, f"{said}.{hint} With template: false the text stays as it is.", "bad_template")
         return
     except RecursionError:
         reading.faults.append((where, "The template is nested too deeply.", "bad_template"))

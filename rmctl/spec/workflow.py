@@ -44,7 +44,7 @@ from .quantities import Seconds, format_duration
 from .schedule import check_date, check_schedule, check_timezone, join_schedule
 from .service import DeployService
 from .tasks import CompiledTask, compile_task
-from .templates import template_faults, texts
+from .templates import faults_beside_others, template_faults, texts
 from .values import (
     Digest,
     Environment,
@@ -370,6 +370,8 @@ def parse_workflow(data: Any) -> WorkflowSpec:
         elif not errors:
             # Kept on the instance: the portal compiles once for each version that it loads.
             errors += _checked_compile(spec)
+    if errors and (spec is None or "compiled" not in vars(spec)) and not any(e["code"] == "too_deep" for e in errors):
+        errors += faults_beside_others(data)
     if errors or spec is None:
         raise SpecError(errors)
     return spec

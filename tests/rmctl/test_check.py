@@ -222,6 +222,29 @@ with DAG("w") as dag:
     assert all(finding.code == "unreachable" for finding in findings)
 
 
+def test_functions_in_the_block_of_their_dag_are_held_against_their_use(tmp_path: Path) -> None:
+    """As most files are written; of two with one name nothing is known."""
+    text = """
+with DAG("w") as dag:
+    @task
+    def rows() -> str: return "a"
+    @task
+    def use(rows: list[int]): ...
+    @task.branch
+    def pick(): return "nowhere"
+    use(rows())
+    pick() >> bash("a", "x")
+    if True:
+        @task
+        def twice() -> str: return "a"
+    else:
+        @task
+        def twice() -> list[int]: return [1]
+    use.override(id="again")(twice())
+"""
+    assert {finding.field for finding in found(tmp_path, text)} == {"tasks.use.arguments.rows", "tasks.pick.function"}
+
+
 @st.composite
 def small_graphs(draw: st.DrawFn) -> tuple[dict[str, Any], list[frozenset[str]]]:
     """A definition of up to five tasks, the first a branch, and what it may choose."""

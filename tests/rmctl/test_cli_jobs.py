@@ -135,7 +135,13 @@ def test_logs(portal: FakePortal, rm: Any) -> None:
     with_log(portal, 8, {1: b"\xff\x00 not text"}, {"state": "succeeded"})
     assert rm("logs", "8", "--attempt", "1").bytes == b"\xff\x00 not text"
     done = rm("logs", "-f", "7")
-    assert (done.status, done.out) == (0, "some log\n")
+    assert (done.status, done.out, done.err) == (0, "some log\n", "")
+    with_log(portal, 9, {1: b"some log\n"}, {"state": "succeeded"})
+    portal.on("GET jobs/9", (200, {**JOB, "state": "succeeded", "origin": "run:4"}))
+    portal.on("GET runs/4/tasks", page({"name": "train", "index": 3, "label": "Bern"}))
+    done = rm("logs", "9", "--attempt", "1")
+    assert (done.out, done.err) == ("some log\n", "train[3] Bern of run 4\n")
+    assert [asked.query["job"] for asked in portal.asked if asked.path == "runs/4/tasks"] == ["9"]
 
 
 def test_why_shows_the_reason_and_the_funnel(portal: FakePortal, rm: Any) -> None:

@@ -12,8 +12,8 @@ CLEARED = {
     "run": 7, "version": 2, "count": 2, "in_flight": 1, "to_come": 3,
     "added": ["new"], "removed": [], "changed": [], "remapped": [],
     "tasks": [
-        {"name": "load", "index": 3, "state": "failed", "job": 12},
-        {"name": "after", "index": -1, "state": "running", "job": 13},
+        {"name": "load", "index": 3, "label": "Bern", "state": "failed", "job": 12},
+        {"name": "after", "index": -1, "label": None, "state": "running", "job": 13},
     ],
     "estimate": ESTIMATE,
 }  # fmt: skip
@@ -64,6 +64,31 @@ def test_mark_stop_note_and_tries(portal: FakePortal, rm: Any) -> None:
     done = rm("runs", "tries", "7", "load")
     assert portal.asked[-1].query["name"] == "load"
     assert "Exited with status 1." in done.out and "user:max" in done.out
+
+
+def test_show_a_run_and_the_instances_of_a_task(portal: FakePortal, rm: Any) -> None:
+    nodes = [
+        {"id": "load", "state": "succeeded", "job": 5, "detail": "", "width": None, "counts": {}},
+        {"id": "train", "state": "running", "job": None, "detail": "", "width": 4, "counts": {"succeeded": 1}},
+    ]
+    path = {"tasks": ["load", "train"], "spent_seconds": 30.0, "total_seconds": 60.0, "share": 50, "ended": False}
+    portal.on("GET runs/7", (200, {"id": 7, "workflow_name": "etl", "version": 2, "state": "running", "note": "late"}))
+    portal.on("GET runs/7/graph", (200, {"nodes": nodes}))
+    portal.on("GET runs/7/path", (200, {**path, "left_seconds": 90.0}))
+    done = rm("runs", "show", "7")
+    assert "run 7 of etl, version 2: running" in done.out and "note: late" in done.out and "1/4" in done.out
+    assert "longest path: load → train, 30 s so far, about 90 s to go by its latest runs" in done.out
+    portal.on("GET runs/7/path", (200, {**path, "left_seconds": None, "ended": True}))
+    assert "longest path: load → train, 30 s of 60 s, 50 %" in rm("runs", "show", "7").out
+    assert json.loads(rm("runs", "show", "7", "--json").out)["path"]["share"] == 50
+    row = {"name": "train", "index": 3, "label": "Bern", "state": "failed", "job": 12, "detail": "Exited."}
+    portal.on("GET runs/7/tasks", page(row))
+    done = rm("runs", "show", "7", "train", "--state", "failed")
+    assert "train[3] Bern" in done.out and "Exited." in done.out
+    assert (portal.asked[-1].query["name"], portal.asked[-1].query["state"]) == ("train", "failed")
+    portal.on("GET runs/7/tasks", page())
+    done = rm("runs", "show", "7", "nope")
+    assert done.status == 2 and "Run 7 has no task nope" in done.err
 
 
 def test_a_backfill_is_made_by_the_clock_of_its_workflow(portal: FakePortal, rm: Any) -> None:

@@ -309,6 +309,14 @@ def test_a_bundle_has_a_limit(tmp_path: Path) -> None:
             "def make():\n    @task\n    def inner(): pass\n    return inner\nwith DAG('d'):\n    make()()\n",
             "defined inside another",
         ),
+        (
+            "for n in 'de':\n    with DAG(n):\n        @task\n        def load(): pass\n        load()\n",
+            r"flow.py:\d: Task load: the file gives the name load to something else",
+        ),
+        (
+            "@task\ndef load(): pass\nwith DAG('d'):\n    load = load()\n",
+            "gives the name load to something else",
+        ),
     ],
 )
 def test_a_broken_file_is_explained(tmp_path: Path, text: str, said: str) -> None:

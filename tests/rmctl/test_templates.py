@@ -310,3 +310,20 @@ def test_months_end_at_their_last_day() -> None:
     assert moment.subtract(years=2, months=1).to_date_string() == "2024-02-29"
     assert moment.start_of("week").to_date_string() == "2026-03-30"
     assert (ds_nodash(moment), ts_nodash_with_tz(moment)) == ("20260331", "20260331T050607+0000")
+
+
+def test_templates_are_looked_at_beside_other_faults() -> None:
+    """All faults come at once, also of tasks whose other fields have any shape."""
+    tasks: list[Any] = [
+        {"id": "a", "kind": "bash", "script": "echo {{ ds", "trigger_rule": "nope"},
+        {"id": "b", "kind": "bash", "script": "echo {{ params.nope }}", "env": 5, "arguments": {"x": 5, "y": {}}},
+        {"id": "c", "kind": 7, "script": "{{"},
+        5,
+        {"id": "d", "kind": "bash", "script": 7, "env": {"A": "{{ ds", "B": 5}},
+    ]
+    with pytest.raises(SpecError) as refused:
+        parse_workflow({"name": "w", "schedule": "61 * * * *", "defaults": 3, "params": [], "tasks": tasks})
+    faults = {(fault["field"], fault["code"]) for fault in refused.value.errors}
+    assert {("tasks[0].script", "bad_template"), ("tasks[1]", "unknown_param")} <= faults
+    assert ("tasks[4].env.A", "bad_template") in faults
+    assert {"tasks[0].trigger_rule", "schedule", "tasks[2].kind"} <= {field for field, _ in faults}

@@ -25,6 +25,7 @@ from apps.scheduling.fitting import fits
 from apps.scheduling.queries import queued_now, recent_cycles, why
 from apps.tenants import policies as tenant_policies
 from apps.tenants.queries import tenant_named
+from apps.workflows.models import Task
 from engine.reasons import Reason
 from rmctl.spec import SpecError, parse_job
 
@@ -105,6 +106,7 @@ def job(request: HttpRequest, actor: Actor, job_id: int) -> HttpResponse:
         .order_by("-token")[:ATTEMPTS]
     )
     shown = _shown_placement(request, attempts)
+    run_id = found.origin.removeprefix("run:") if found.origin.startswith("run:") else ""
     context = {
         "crumbs": [{"label": "Jobs", "url": reverse("console:jobs")}, {"label": f"{found.name} #{found.pk}"}],
         "job": found,
@@ -117,7 +119,8 @@ def job(request: HttpRequest, actor: Actor, job_id: int) -> HttpResponse:
         "artifacts": job_artifacts(actor, found.pk),
         "checkpoints": job_checkpoints(actor, found.pk)[:RANKS],
         "events": events_of(actor, "job", found.pk)[:EVENTS],
-        "run_id": found.origin.removeprefix("run:") if found.origin.startswith("run:") else "",
+        "run_id": run_id,
+        "task": Task.objects.filter(job=found).first() if run_id else None,
         "service_id": found.origin.removeprefix("service:") if found.origin.startswith("service:") else "",
         "may": {action: policies.jobs.allows(actor, action, found) for action in ("cancel", "hold", "release")},
         "may_submit": tenant_policies.tenants.allows(actor, "submit", found.tenant),

@@ -18,6 +18,7 @@ from apps.workflows import commands, policies
 from apps.workflows.cache_queries import hit_rates
 from apps.workflows.datasets import triggering, waiting_of
 from apps.workflows.models import Deadline, Run, Task, Workflow
+from apps.workflows.paths import longest_path
 from apps.workflows.queries import count_states, missed_deadlines
 from apps.workflows.states import TASK_ACTIVE, RunState, TaskState
 from apps.workflows.timetable import due
@@ -26,7 +27,6 @@ from rmctl.spec.datasets import words as condition_words
 from .. import forms, graphs, queries, run_queries
 from ..context import chosen_tenant
 from ..pages import choice, known, numbered_page, page, page_of, show, text
-from ..paths import longest_path
 from .budgets import budget_rows, budgets_of, may_budget
 from .tasks import task_context
 

@@ -35,12 +35,12 @@ from .runs import cancel_run
 # In flight: it did not come to an end of its own. A group's counters say nothing once its instances are tries.
 _ARCHIVE = """
 INSERT INTO workflows_tasktry (run_id, name, index, number, version_id, state, width, job_id, detail,
-                               queued_at, started_at, ended_at, closed_at, closed_by)
+                               label, queued_at, started_at, ended_at, closed_at, closed_by)
 SELECT t.run_id, t.name, t.index,
        1 + coalesce((SELECT max(y.number) FROM workflows_tasktry y
                      WHERE y.run_id = t.run_id AND y.name = t.name AND y.index = t.index), 0),
        r.version_id, CASE WHEN t.state IN ('deferred', 'queued', 'running') THEN 'cancelled' ELSE t.state END,
-       t.width, t.job_id, t.detail, t.queued_at, t.started_at, coalesce(t.ended_at, %s), %s, %s
+       t.width, t.job_id, t.detail, t.label, t.queued_at, t.started_at, coalesce(t.ended_at, %s), %s, %s
 FROM workflows_task t JOIN workflows_run r ON r.id = t.run_id
 WHERE t.id = ANY(%s) AND t.state <> 'waiting' AND NOT t.restart
 """

@@ -65,7 +65,7 @@ class Gantt {
 
   bars(answer) {
     return answer.names.map((name, place) => ({
-      name,
+      name, label: answer.labels?.[place],
       state: answer.states[answer.letters.charCodeAt(place) - 97],
       queued: answer.times[3 * place], started: answer.times[3 * place + 1], ended: answer.times[3 * place + 2],
     }));
@@ -89,7 +89,7 @@ class Gantt {
       const open = this.instances.get(task.name);
       rows.set(task.name, { label: task.name, task: task.name, width, open: Boolean(open), depth: inside.length, bars: [task] });
       if (!open) continue;
-      for (const bar of this.bars(open)) rows.set(`${task.name}\n${bar.name}`, { label: String(bar.name), task: task.name, index: bar.name, depth: inside.length + 1, bars: [bar] });
+      for (const bar of this.bars(open)) rows.set(`${task.name}\n${bar.name}`, { label: bar.label ?? String(bar.name), task: task.name, index: bar.name, depth: inside.length + 1, bars: [bar] });
     }
     this.rows = [...rows.values()];
     this.end = Math.max(1000, this.answer.now, ...this.answer.times.filter((_time, place) => place % 3 === 2));
@@ -193,7 +193,7 @@ class Gantt {
     const row = this.rows[place];
     const { queued, started, ended, state } = this.span(row);
     const until = ended < 0 ? this.answer.now : ended;
-    const name = row.index === undefined ? row.label : `${row.task}[${row.index}]`;
+    const name = row.index === undefined ? row.label : `${row.task}[${row.index}]${row.bars[0].label ? ` ${row.bars[0].label}` : ""}`;
     const waited = queued >= 0 ? `, queued ${duration(Math.max(0, (started < 0 ? until : started) - queued) / 1000)}` : "";
     const ran = started >= 0 ? `, ran ${duration((until - started) / 1000)}` : "";
     return `${name}: ${state.replace("_", " ")}${waited}${ran}`;

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from apps.core.actors import SYSTEM
 from apps.core.errors import Invalid
 from apps.workflows import commands
+from apps.workflows.clearing import Choice
 from apps.workflows.commands.definitions import plan_timetable
 from apps.workflows.models import Run, Workflow
 from apps.workflows.timetable import Interval, Timetable, due
@@ -322,6 +323,28 @@ def test_a_failed_past_holds_and_a_mended_one_lets_go(world: World) -> None:
     first.tasks.update(state="succeeded")
     look()
     assert states(second) == {"a": "queued"}
+
+
+@pytest.mark.django_db
+def test_a_run_that_others_wait_for_starts_beside_the_limit(world: World) -> None:
+    """Cleared, it would stand behind a run that holds the only place and waits for it."""
+    workflow = push(
+        world, schedule="@daily", catchup=True, start_date="2026-03-12", max_active_runs=1,
+        tasks=[bash("a", depends_on_past=True)],
+    )  # fmt: skip
+    commands.create_due_runs(NOW)
+    first, second = workflow.runs.order_by("logical_time")
+    step()
+    assert states(first) == {"a": "queued"} and second.state == "queued"
+    assert finish(first, lambda task: ("failed", None)) == "failed"
+    look()
+    second.refresh_from_db()
+    assert second.state == "running"
+    commands.clear(actor=SYSTEM, run_id=first.pk, choice=Choice(()))
+    step()
+    assert finish(first) == "succeeded"
+    look()
+    assert finish(second) == "succeeded"
 
 
 @pytest.mark.django_db

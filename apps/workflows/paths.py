@@ -1,17 +1,20 @@
-"""The longest path of a run, as its pages tell it."""
+"""The longest path of a run, as its pages, the API and `rmctl runs show` tell it."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
+from graphlib import TopologicalSorter
 
 from django.db import connection
 
-from apps.workflows.models import Run
-from apps.workflows.path_history import usual_seconds
-from apps.workflows.states import TASK_ACTIVE
+from apps.core.rows import fetch
 from engine import paths
 from engine.weights import completed
 
-from .run_queries import topology
+from .models import Run
+from .path_history import usual_seconds
+from .states import TASK_ACTIVE
 
 # Names that are told: of a longer path the first ones and the last.
 FIRST, LAST = 2, 3
@@ -22,6 +25,30 @@ SELECT name, state, extract(epoch FROM started_at)::float8,
        extract(epoch FROM coalesce(started_at, queued_at))::float8, extract(epoch FROM ended_at)::float8
 FROM workflows_task WHERE run_id = %s AND index = -1
 """
+_UPSTREAM = """
+SELECT t ->> 'id', ARRAY(SELECT jsonb_array_elements_text(t -> 'upstream'))
+FROM workflows_workflowversion v, jsonb_array_elements(v.definition -> 'tasks') t WHERE v.id = %s
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The edges of a version both ways, and its tasks in an order in which each stands behind what it waits for."""
+
+    upstream: Mapping[str, Sequence[str]]
+    downstream: Mapping[str, Sequence[str]]
+    order: Sequence[str]
+
+
+@lru_cache(maxsize=32)
+def shape_of(version_id: int) -> Shape:
+    """The shape of a version, which never changes; nothing else of its definition is read."""
+    upstream: dict[str, list[str]] = dict(fetch(_UPSTREAM, [version_id]))
+    downstream: dict[str, list[str]] = {name: [] for name in upstream}
+    for name, before in upstream.items():
+        for other in before:
+            downstream[other].append(name)
+    return Shape(upstream, downstream, tuple(TopologicalSorter(upstream).static_order()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +96,7 @@ def longest_path(run: Run, now: datetime) -> LongestPath | None:
         cursor.execute(_SPANS, [run.pk])
         rows = cursor.fetchall()
     spans = {name: paths.Span(begun, ended) for name, _, _, begun, ended in rows}
-    shape = topology(run.version_id)
+    shape = shape_of(run.version_id)
     until = run.ended_at or now
     total = (until - run.started_at).total_seconds()
     if run.ended_at is not None:
