@@ -246,8 +246,10 @@ class Backfill:
 
         kept = self.plan.kept.get(job)
         members = kept.members if kept is not None and kept.choice == option.name else ()
+        # Those who wait for quota alone are not in the profile.
+        last = max((one.start for one in self.reservations), default=-inf)
         slot = self._profiled().earliest(
-            groups, duration, allowed=option.nodes, accept=accept, kept=members, before=before
+            groups, duration, allowed=option.nodes, accept=accept, accepted_from=last, kept=members, before=before
         )
         return None if slot is None or slot.start <= self.now else slot
 

@@ -286,14 +286,15 @@ class Profile:
         allowed: Nodes | None = None,
         not_before: float | None = None,
         accept: Callable[[float], bool] = lambda at: True,
+        accepted_from: float = -inf,
         kept: Sequence[Member] = (),
         before: float = inf,
     ) -> Slot | None:
         """The first start at which all groups have room at once for so many seconds, by the product's placement.
 
-        `accept` may refuse a start for other reasons; after the last reservation's start it has to stay true
-        once it is. `kept` are places that are taken wherever they are free, before others are looked for. None if
-        there is no such start `before` a time.
+        `accept` may refuse a start for other reasons; after the last reservation's start, and from `accepted_from` on,
+        it has to stay true once it is. `kept` are places that are taken wherever they are free, before others are
+        looked for. None if there is no such start `before` a time.
         """
 
         def place(at: float) -> Slot | None:
@@ -315,7 +316,7 @@ class Profile:
                     return Slot(at, placed.members)
             return None
 
-        last = self._starts[-1] if self._starts else self._times[0]
+        last = max(self._starts[-1] if self._starts else self._times[0], accepted_from)
         tail: list[float] = []
         for at in self._moments(not_before):
             if at >= before:

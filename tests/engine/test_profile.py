@@ -149,3 +149,16 @@ def test_a_hole_before_a_reservation_is_found_if_the_job_is_short_enough() -> No
     slot = profile.earliest([(whole, 1)], 61)
     assert slot is not None
     assert slot.start == NOW + 90
+
+
+def test_a_start_that_is_refused_for_a_while_is_still_the_first_one() -> None:
+    """Others' reserved starts may allow an early one and refuse later ones, up to a moment that is told."""
+    fleet = fleet_of([-1], [8])
+    ends: list[tuple[float, Places]] = []
+    for number in range(1, 41):
+        ends.append((NOW + number, [(Request(cpu=1), 0, ())]))
+    profile = Profile(fleet, NOW, ends)
+    slot = profile.earliest(
+        [(Request(cpu=1000), 1)], 5, accept=lambda at: at == NOW + 3 or at >= NOW + 30, accepted_from=NOW + 30
+    )
+    assert slot is not None and slot.start == NOW + 3
