@@ -438,10 +438,9 @@ class _Batch:
 
     def _abandon(self, run: Run, detail: str) -> None:
         """End what can be ended of a run whose definition this release no longer accepts."""
-        text = f"The definition of this version is no longer accepted: {detail}"
         waiting = Task.objects.filter(run=run, state__in=[TaskState.WAITING, TaskState.DEFERRED])
         moves = [
-            Move(pk, state, TaskState.FAILED, (text, self.now)) for pk, state in waiting.values_list("pk", "state")
+            Move(pk, state, TaskState.FAILED, (detail, self.now)) for pk, state in waiting.values_list("pk", "state")
         ]
         claims.release(run=run.pk)
         waits.drop(SYSTEM, [move.pk for move in moves])
@@ -455,7 +454,7 @@ class _Batch:
         active = Task.objects.filter(run=run, index__gte=0, state__in=sorted(TASK_ACTIVE)).values("name")
         groups = Task.objects.filter(run=run, width__isnull=False, state__in=sorted(TASK_IN_FLIGHT))
         moves = [
-            Move(pk, state, TaskState.FAILED, (text, self.now))
+            Move(pk, state, TaskState.FAILED, (detail, self.now))
             for pk, state in groups.exclude(name__in=active).values_list("pk", "state")
         ]
         move_many(Task, TASK_EDGES, moves, ("detail", "ended_at"))

@@ -7,8 +7,9 @@ from threading import Lock
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from apps.core.errors import Conflict
 from engine.dag import Graph, TaskNode
-from rmctl.spec import CompiledTask, WorkflowSpec, parse_workflow
+from rmctl.spec import CompiledTask, SpecError, WorkflowSpec, parse_workflow
 from rmctl.spec.kinds import Approval
 from rmctl.spec.mapping import sources
 from rmctl.spec.schedule import CONTINUOUS
@@ -174,11 +175,23 @@ class _Plans:
 plans = _Plans()
 
 
+class NotAccepted(SpecError, Conflict):
+    """This release no longer accepts the definition of a version. A refusal to people; loops end its runs with it."""
+
+    def __init__(self, name: str, number: int, refused: SpecError) -> None:
+        SpecError.__init__(self, refused.errors)
+        detail = f"Version {number} of {name} is no longer accepted: {refused} Push the workflow again."
+        Conflict.__init__(self, detail, code="version_not_accepted", errors=self.errors)
+
+
 def plan_of(version_id: int) -> Plan:
-    """The plan of a version. Raises SpecError when this release no longer accepts the definition."""
+    """The plan of a version. Raises NotAccepted."""
     plan = plans.get(version_id)
     if plan is None:
-        definition = WorkflowVersion.objects.values_list("definition", flat=True).get(pk=version_id)
-        plan = Plan(parse_workflow(definition))
+        definition, number = WorkflowVersion.objects.values_list("definition", "number").get(pk=version_id)
+        try:
+            plan = Plan(parse_workflow(definition))
+        except SpecError as error:
+            raise NotAccepted(str(definition.get("name")), number, error) from None
         plans.keep(version_id, plan)
     return plan

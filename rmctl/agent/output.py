@@ -28,9 +28,10 @@ def read_result(path: str) -> tuple[Any, int]:
         return None, 0
     except OSError as error:
         raise ResultInvalid(f"RM_RESULT: it is not a plain file: {error.strerror}") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise ResultInvalid("RM_RESULT: it is not a plain file")
     with open(descriptor, "rb") as file:
-        if not os.path.isfile(f"/proc/self/fd/{descriptor}"):
-            raise ResultInvalid("RM_RESULT: it is not a plain file")
         data = file.read(MAX_RESULT_BYTES + 1)
     if len(data) > MAX_RESULT_BYTES:
         raise ResultInvalid(

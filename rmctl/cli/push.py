@@ -14,6 +14,7 @@ from rmctl.cli.session import client, tenant_of
 from rmctl.client import ApiError, Client, ConfigError, Unreachable
 from rmctl.sdk.check import ERROR, WARNING, Checked, Finding, check_file, shown
 from rmctl.sdk.compile import CompiledWorkflow, Draft
+from rmctl.spec.errors import field_error
 
 STYLES = {ERROR: "bold red", WARNING: "yellow"}
 
@@ -59,11 +60,14 @@ def _about_fields(error: ApiError) -> bool:
 
 
 def _take(checked: Checked, draft: Draft, faults: Iterable[Mapping[str, Any]], severity: str) -> None:
-    """Note what the portal said about a workflow, with the lines of the file."""
+    """Note what the portal said about a workflow, with the lines of the file; not what was found here, in its words."""
+    name = draft.definition.get("name")
+    noted = {(found.field, found.code) for found in checked.findings if found.workflow == name}
     for fault in faults:
-        plain = {name: str(fault.get(name, "")) for name in ("field", "message", "code")}
-        plain["field"] = plain["field"].removeprefix("definition.")
-        checked.add(draft, plain, severity)
+        field, message, code = (str(fault.get(part, "")) for part in ("field", "message", "code"))
+        plain = field_error(field.removeprefix("definition."), message, code)
+        if (draft.named(plain)["field"], code) not in noted:
+            checked.add(draft, plain, severity)
 
 
 def refuse(file: Path, checked: Checked, as_json: bool) -> None:

@@ -28,10 +28,10 @@ def read_alerts(where: str, options: "Mapping[str, Any]") -> "dict[str, Any]":
 
 def read_dag_alerts(where: str, alerts: "Mapping[str, Any]", **times: "Any") -> "dict[str, Any]":
     """The same of a DAG, with its deadline and time limit as far as they are given. Raises SdkError."""
-    from rmctl.sdk.options import SdkError
+    from rmctl.sdk.airflow_names import OF_DAGS, told
+    from rmctl.sdk.options import DAG_OPTIONS, SdkError
 
-    known = ("notify", *OCCASIONS)
     for name in alerts:
-        if name not in known:
-            raise SdkError(f"{where}: there is no option {name}; of whom it tells, options are {', '.join(known)}.")
+        if name not in ("notify", *OCCASIONS):
+            raise SdkError(f"{where}: {told(name, OF_DAGS, DAG_OPTIONS)}")
     return {name: value for name, value in times.items() if value is not None} | read_alerts(where, alerts)

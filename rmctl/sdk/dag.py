@@ -50,7 +50,7 @@ class DAG:
 
     def __init__(
         self,
-        name: str,
+        name: str = "",
         *,
         description: str = "",
         schedule: "str | timedelta | Condition | Sequence[str | timedelta | Condition] | None" = None,

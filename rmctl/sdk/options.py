@@ -1,5 +1,6 @@
 """What an author may give to DAGs and tasks, under the names of a definition. Like dag.py it imports nothing heavy."""
 
+from rmctl.sdk.airflow_names import OF_TASKS, told
 from rmctl.sdk.alerts import OCCASIONS, read_alerts
 from rmctl.sdk.caching import cache_fields
 
@@ -15,15 +16,11 @@ OPTIONS = (
     "wait_for_downstream", "template", "variables", "connections", "outlets", "slots", "max_active",
     "max_active_per_run", "weight", "weight_rule", "cache", "state", "notify", "deadline", *OCCASIONS,
 )  # fmt: skip
-
-# Options of Airflow's operators that have another name here.
-AIRFLOW = {
-    "pool": 'slots="name" or slots={"name": …, "count": …}',
-    "pool_slots": 'slots={"name": …, "count": …}',
-    "priority_weight": "weight",
-    "max_active_tis_per_dag": "max_active",
-    "max_active_tis_per_dagrun": "max_active_per_run",
-}
+DAG_OPTIONS = (
+    "description", "schedule", "datasets", "timezone", "catchup", "start_date", "end_date", "max_active_runs",
+    "max_active_tasks", "max_active_tasks_all_runs", "weight_rule", "params", "defaults", "files", "bundle", "deadline",
+    "time_limit", "notify", *OCCASIONS,
+)  # fmt: skip
 
 
 class SdkError(ValueError):
@@ -55,10 +52,8 @@ def read_options(where: str, options: "Mapping[str, Any]") -> "dict[str, Any]":
     """Options under their names of the definition; `retries=3` means `{"limit": 3}`. Raises SdkError."""
     fields = {}
     for name, value in options.items():
-        if name in AIRFLOW:
-            raise SdkError(f"{where}: there is no option {name}; what Airflow calls so is {AIRFLOW[name]}.")
         if name not in OPTIONS:
-            raise SdkError(f"{where}: there is no option {name}; options are {', '.join(OPTIONS)}.")
+            raise SdkError(f"{where}: {told(name, OF_TASKS, OPTIONS)}")
         if value is None or name == "notify" or name in OCCASIONS:
             continue
         if name == "outlets":

@@ -5,7 +5,7 @@ are written out as edges between tasks before anything else looks at them: those
 tasks, its first tasks wait for what the group waits for. Teardowns are neither, as in Airflow.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic import Field
@@ -88,12 +88,41 @@ def written_out(data: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[FieldE
                 hint = did_you_mean(name, [*known, *ids])
                 message = f"Group {group.id} waits for {name}, which does not exist.{hint}"
                 errors.append(field_error(f"groups[{position}].upstream", message, "unknown_upstream"))
+    errors += _of_themselves(known, owners, tasks)
     plain = [{key: value for key, value in group.raw.items() if key != "upstream"} for group in known.values()]
     for entry, group in zip(plain, known.values(), strict=True):
         if group.parent is not None:
             entry["parent"] = group.parent
     written = [edges.written(task) for task in tasks]
     return {**data, "groups": plain, "tasks": written}, errors
+
+
+def _of_themselves(known: Mapping[str, _Group], owners: Mapping[str, Any], tasks: list[Any]) -> Iterator[FieldError]:
+    """Groups that wait for themselves, for what is in them or for what they are in, and tasks that wait for a group
+    that they are in: such an edge would lead nowhere, or in a circle."""
+    for position, group in enumerate(known.values()):
+        around = {group.id, *_around(known, group.parent)}
+        for name in group.upstream:
+            outside = known[name].parent if name in known else owners.get(name)
+            if name in around or group.id in _around(known, outside):
+                which = "itself" if name == group.id else f"{name}, which it is in" if name in around else ""
+                message = f"Group {group.id} waits for {which or f'{name}, which is in it'}."
+                yield field_error(f"groups[{position}].upstream", message, "cycle")
+    for position, task in enumerate(tasks):
+        name = task.get("id") if isinstance(task, Mapping) else None
+        around = set(_around(known, owners.get(name))) if isinstance(name, str) else set()
+        upstream = task.get("upstream") if around else None
+        for number, other in enumerate(upstream if isinstance(upstream, list) else ()):
+            if isinstance(other, str) and other in around:
+                message = f"Task {name} waits for {other}, the group that it is in."
+                yield field_error(f"tasks[{position}].upstream[{number}]", message, "cycle")
+
+
+def _around(known: Mapping[str, _Group], group: str | None) -> Iterator[str]:
+    """A group and those that it is in."""
+    while group is not None:
+        yield group
+        group = known[group].parent
 
 
 def _prefix(identifier: str, known: Mapping[str, _Group]) -> str | None:

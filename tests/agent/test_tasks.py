@@ -116,6 +116,7 @@ def test_results(agent: Agent) -> None:
         ('echo \'{"a": "\\u0000"}\' > $RM_RESULT', "U+0000"),
         (f"head -c {MAX_RESULT_BYTES + 1} /dev/zero > $RM_RESULT", "larger than"),
         ("mkfifo $RM_RESULT", "not a plain file"),
+        ("mkdir $RM_RESULT", "not a plain file"),
         ("ln -s /etc/hostname $RM_RESULT", "not a plain file"),
     ],
 )

@@ -338,6 +338,18 @@ def test_the_portal_is_asked_for_what_only_it_knows(portal: FakePortal, rm: Any,
     assert len(portal.asked) == asked_before
 
 
+def test_what_was_found_here_is_not_said_again_in_the_words_of_the_portal(
+    portal: FakePortal, rm: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "flow.yaml").write_text(
+        "name: flow\nschedule: '@daily'\nend_date: 2019-01-01\ntasks: {a: {script: x}}\n"
+    )
+    faults = [{"field": field, "message": "Never.", "code": "never_comes"} for field in ("end_date", "start_date")]
+    portal.on("POST workflows", problem(422, "never_comes", "refused", faults))
+    done = rm("push", "--check", "--json", str(tmp_path / "flow.yaml"))
+    assert [finding["field"] for finding in done.json["findings"]] == ["end_date", "start_date"]
+
+
 def test_a_portal_that_is_away_is_a_note(portal: FakePortal, rm: Any, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr("rmctl.client.FIRST_PAUSE_SECONDS", 0)
     monkeypatch.setenv("RMCTL_URL", "http://127.0.0.1:9")

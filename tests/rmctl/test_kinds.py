@@ -218,6 +218,31 @@ def test_groups_that_cannot_be() -> None:
         assert said in str(refused.value.errors), said
 
 
+@pytest.mark.parametrize(
+    ("groups", "upstream", "field", "said"),
+    [
+        ([{"id": "g", "upstream": ["g"]}], [], "groups[0].upstream", "Group g waits for itself."),
+        ([{"id": "g", "upstream": ["g.a"]}], [], "groups[0].upstream", "waits for g.a, which is in it"),
+        ([{"id": "g"}, {"id": "g.h", "upstream": ["g"]}], [], "groups[1].upstream", "waits for g, which it is in"),
+        ([{"id": "g", "upstream": ["g.h"]}, {"id": "g.h"}], [], "groups[0].upstream", "waits for g.h, which is in it"),
+        ([{"id": "g"}, {"id": "g.h"}], ["z", "g"], "tasks[0].upstream[1]", "Task g.a waits for g, the group that it"),
+    ],
+)
+def test_nothing_waits_for_what_it_is_in_or_what_is_in_it(
+    groups: list[Any], upstream: list[str], field: str, said: str
+) -> None:
+    tasks = [
+        {"id": name, "kind": "bash", "script": "x", "upstream": upstream if name == "g.a" else []}
+        for name in ("g.a", "g.h.b", "z")
+    ]
+    if not any(group["id"] == "g.h" for group in groups):
+        tasks[1]["group"] = "g"
+    with pytest.raises(SpecError) as refused:
+        parse_workflow({"schema": 1, "name": "w", "groups": groups, "tasks": tasks})
+    [fault] = refused.value.errors
+    assert (fault["field"], fault["code"]) == (field, "cycle") and said in fault["message"]
+
+
 def test_yaml_has_the_same() -> None:
     text = """
 name: w

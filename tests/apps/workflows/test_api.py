@@ -7,6 +7,7 @@ import pytest
 from apps.core.actors import SYSTEM
 from apps.workflows import commands, queries
 from apps.workflows.models import Run, Workflow
+from apps.workflows.plans import plans
 from tests.apps.workflows.driver import bash, begin, definition, empty, end, start, step
 from tests.personas import World
 
@@ -256,3 +257,23 @@ def test_live_topics_ask_the_policies(world: World) -> None:
             False
         ] * 3
     assert not may_watch(world.actor("operator"), "run")
+
+
+def test_a_version_that_is_no_longer_accepted_is_refused_by_its_name(api: Any, world: World) -> None:
+    """An older release took it: nothing of it runs, and whoever asks for it hears which version is wrong and why."""
+    run = start(world.vision, bash("a"))
+    workflow = Workflow.objects.select_related("current").get(pk=run.workflow_id)
+    version = workflow.current
+    assert version is not None
+    version.definition["tasks"][0]["trigger_rule"] = "nope"
+    version.save()
+    plans.clear()
+    asked = [
+        api.member.post(f"workflows/{workflow.pk}/trigger", {}),
+        api.member.get(f"runs/{run.pk}/graph"),
+        api.member.post(f"runs/{run.pk}/clear", {}),
+    ]
+    for answer in asked:
+        assert (answer.status_code, answer.json()["code"]) == (409, "version_not_accepted")
+        assert "Version 1 of etl is no longer accepted: tasks[0].trigger_rule: " in answer.json()["detail"]
+    assert workflow.runs.count() == 1
