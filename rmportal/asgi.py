@@ -8,11 +8,11 @@ from typing import Any
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "rmportal.settings")
 
-from django.core.asgi import get_asgi_application
+import django
 
 # WhiteNoise answers static files synchronously; they are small, and browsers keep them by their hashed names.
 warnings.filterwarnings("ignore", message="StreamingHttpResponse must consume synchronous iterators")
-django_application = get_asgi_application()
+django.setup(set_prefix=False)
 
 from channels.auth import AuthMiddlewareStack
 from channels.routing import ProtocolTypeRouter, URLRouter
@@ -24,6 +24,7 @@ from apps.core.memory import settle
 from apps.events.consumers import LiveConsumer
 from apps.execution.consumers import AgentConsumer
 from apps.execution.listener import listener
+from rmportal.handler import Handler
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -50,7 +51,7 @@ async def lifespan(scope: Scope, receive: Receive, send: Send) -> None:
 
 application = ProtocolTypeRouter(
     {
-        "http": django_application,
+        "http": Handler(),
         "websocket": URLRouter([path("ws/live/", people), path("ws/agent/", AgentConsumer.as_asgi())]),
         "lifespan": lifespan,
     }
