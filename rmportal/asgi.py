@@ -21,6 +21,7 @@ from django.conf import settings
 from django.urls import path
 
 from apps.core.memory import settle
+from apps.core.progress import tell_progress
 from apps.events.consumers import LiveConsumer
 from apps.execution.consumers import AgentConsumer
 from apps.execution.listener import listener
@@ -34,16 +35,16 @@ people = OriginValidator(AuthMiddlewareStack(LiveConsumer.as_asgi()), [*settings
 
 
 async def lifespan(scope: Scope, receive: Receive, send: Send) -> None:
-    """Start the agents' listener with the process and end it with the process."""
-    task: asyncio.Task[None] | None = None
+    """Start the agents' listener and the sign of life with the process and end them with the process."""
+    tasks: list[asyncio.Task[None]] = []
     while True:
         message = await receive()
         if message["type"] == "lifespan.startup":
             settle()
-            task = asyncio.create_task(listener.run())
+            tasks = [asyncio.create_task(listener.run()), asyncio.create_task(tell_progress())]
             await send({"type": "lifespan.startup.complete"})
         elif message["type"] == "lifespan.shutdown":
-            if task is not None:
+            for task in tasks:
                 task.cancel()
             await send({"type": "lifespan.shutdown.complete"})
             return

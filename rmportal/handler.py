@@ -29,8 +29,8 @@ def _fresh(function: Callable[..., T], *arguments: Any, **named: Any) -> T:
 
 
 class Handler(ASGIHandler):
-    """Django's, which makes a thread for each request. What such a thread leaves behind when it ends is garbage in
-    circles, its open connection too: some bursts of requests at once, and PostgreSQL had no connection left for anybody.
+    """Django's makes a thread for each request, and what that leaves behind when it ends is garbage in circles, its
+    open connection too: some bursts of requests at once, and PostgreSQL has no connection left for anybody.
 
     A request holds no thread while its body comes in or its answer goes out, so slow clients keep nobody waiting. What
     it does in a thread (all of the view, with its transactions) is one call; the calls of a request may be on several.

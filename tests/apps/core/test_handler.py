@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -41,6 +42,11 @@ def connections_now() -> int:
     with connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()")
         return int(cursor.fetchone()[0])
+
+
+@pytest.fixture(autouse=True)
+def static_files(settings: Any, tmp_path: Path) -> None:
+    settings.STATIC_ROOT = tmp_path
 
 
 def close_all(handler: Handler) -> None:
