@@ -8,11 +8,11 @@ from typing import Any
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "rmportal.settings")
 
-from django.core.asgi import get_asgi_application
+import django
 
 # WhiteNoise answers static files synchronously; they are small, and browsers keep them by their hashed names.
 warnings.filterwarnings("ignore", message="StreamingHttpResponse must consume synchronous iterators")
-django_application = get_asgi_application()
+django.setup(set_prefix=False)
 
 from channels.auth import AuthMiddlewareStack
 from channels.routing import ProtocolTypeRouter, URLRouter
@@ -21,9 +21,11 @@ from django.conf import settings
 from django.urls import path
 
 from apps.core.memory import settle
+from apps.core.progress import tell_progress
 from apps.events.consumers import LiveConsumer
 from apps.execution.consumers import AgentConsumer
 from apps.execution.listener import listener
+from rmportal.handler import Handler
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -33,16 +35,16 @@ people = OriginValidator(AuthMiddlewareStack(LiveConsumer.as_asgi()), [*settings
 
 
 async def lifespan(scope: Scope, receive: Receive, send: Send) -> None:
-    """Start the agents' listener with the process and end it with the process."""
-    task: asyncio.Task[None] | None = None
+    """Start the agents' listener and the sign of life with the process and end them with the process."""
+    tasks: list[asyncio.Task[None]] = []
     while True:
         message = await receive()
         if message["type"] == "lifespan.startup":
             settle()
-            task = asyncio.create_task(listener.run())
+            tasks = [asyncio.create_task(listener.run()), asyncio.create_task(tell_progress())]
             await send({"type": "lifespan.startup.complete"})
         elif message["type"] == "lifespan.shutdown":
-            if task is not None:
+            for task in tasks:
                 task.cancel()
             await send({"type": "lifespan.shutdown.complete"})
             return
@@ -50,7 +52,7 @@ async def lifespan(scope: Scope, receive: Receive, send: Send) -> None:
 
 application = ProtocolTypeRouter(
     {
-        "http": django_application,
+        "http": Handler(),
         "websocket": URLRouter([path("ws/live/", people), path("ws/agent/", AgentConsumer.as_asgi())]),
         "lifespan": lifespan,
     }

@@ -47,7 +47,7 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             message = json.loads(text_data or "")
             subscribe = [str(topic) for topic in message.get("subscribe", [])]
             unsubscribe = [str(topic) for topic in message.get("unsubscribe", [])]
-        except (ValueError, AttributeError, TypeError):
+        except (ValueError, AttributeError, TypeError, RecursionError):
             await self.send(json.dumps({"error": 'Expected {"subscribe": ["topic", …]}.'}))
             return
         hub.unwatch(self.watch, unsubscribe)

@@ -39,10 +39,14 @@ def _weight(value: float) -> float:
     return value
 
 
-def _check_parent(parent: QuotaNode | None, node: QuotaNode | None = None) -> None:
-    """Refuse a parent that jobs are charged to, one below the node itself, and a tree that is too deep."""
+def _checked_parent(actor: Actor, parent: QuotaNode | None, node: QuotaNode | None = None) -> QuotaNode | None:
+    """The parent as it is by now, read again under the lock of the trees, as others may have moved it since.
+
+    Refuses one that jobs are charged to, one below the node itself, and a tree that is too deep.
+    """
     if parent is None:
-        return
+        return None
+    parent = policies.quotas.get(actor, pk=parent.pk)
     if parent.tenant_id is not None:
         raise Invalid.field(
             "parent", f"{parent} belongs to a tenant: only cohorts have children.", "not_a_cohort"
@@ -53,8 +57,17 @@ def _check_parent(parent: QuotaNode | None, node: QuotaNode | None = None) -> No
     if node is not None and node.pk in {step.pk for step in above}:
         path = " → ".join(step.name for step in reversed(above))
         raise Invalid.field("parent", f"{parent} is below {node} ({path}): that would be a cycle.", "cycle")
-    if len(above) >= MAX_DEPTH:
+    if len(above) + (1 if node is None else _height(node)) > MAX_DEPTH:
         raise Invalid.field("parent", f"the tree would be deeper than {MAX_DEPTH} levels.", "too_deep")
+    return parent
+
+
+def _height(node: QuotaNode) -> int:
+    """How many levels the node has, with all below it."""
+    height, level = 0, [node.pk]
+    while level:
+        height, level = height + 1, list(QuotaNode.objects.filter(parent__in=level).values_list("pk", flat=True))
+    return height
 
 
 @transaction.atomic
@@ -69,7 +82,7 @@ def create_quota_node(
     """Make a cohort or, with a tenant, the leaf that its jobs are charged to."""
     policies.quotas.require(actor, "create", name)
     lock_trees()
-    _check_parent(parent)
+    parent = _checked_parent(actor, parent)
     if tenant is not None and QuotaNode.objects.filter(tenant=tenant).exists():
         raise Conflict(f"Tenant {tenant} has a quota already.", code="exists")
     try:
@@ -89,7 +102,7 @@ def move_quota_node(*, actor: Actor, node_id: int, parent: QuotaNode | None) -> 
     """Hang a node with all below it under another cohort, or make it a root."""
     lock_trees()
     node = policies.quotas.get(actor, "update", lock=True, pk=node_id)
-    _check_parent(parent, node)
+    parent = _checked_parent(actor, parent, node)
     bounded = node.limits.exclude(borrowing_limit=None, lending_limit=None).exists()
     if parent is None and bounded:
         raise Invalid.field(

@@ -225,10 +225,9 @@ class Stack:
     async def _start_web(self, address: Address) -> None:
         options = ["--host", address.host, "--port", str(address.port), "--ws", "websockets"]
         options += ["--no-access-log", "--log-level", "warning", "--timeout-graceful-shutdown", "3"]
+        module, progress = ["uvicorn", "rmportal.asgi:application", *options], self.data.run / "web.progress"
         with self.console.step("Web ready"):
-            await self.supervisor.start(
-                self._python("web", ["uvicorn", "rmportal.asgi:application", *options], 6.0, ready=address.answers)
-            )
+            await self.supervisor.start(self._python("web", module, 6.0, ready=address.answers, progress=progress))
 
     async def _start_rest(self, address: Address) -> None:
         began = time.monotonic()

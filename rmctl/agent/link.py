@@ -28,6 +28,10 @@ class Revoked(Exception):
     """The portal does not know this node's credential any more."""
 
 
+class Slept(Exception):
+    """This process stood still for longer than its leases last: what lies in the socket may be no longer true."""
+
+
 class Link:
     """Speaks the protocol for one executor. `run` returns only by raising Revoked or being cancelled."""
 
@@ -39,6 +43,8 @@ class Link:
         self._outgoing: deque[FromAgent] = deque()
         self._waiting = asyncio.Event()
         self._away = ""
+        # When it last gave a sign of life (time of the event loop), and for how long the portal then counts on it.
+        self._alive_at, self._lease = 0.0, 0.0
         self.store = store
         self._told: Holdings | None = None
         if store is not None:
@@ -71,7 +77,7 @@ class Link:
                 if refused.response.status_code == 401:
                     raise Revoked from refused
                 self._say_away(f"it refused the connection with status {refused.response.status_code}")
-            except (OSError, InvalidHandshake, TimeoutError, msgspec.DecodeError) as error:
+            except (OSError, InvalidHandshake, TimeoutError, msgspec.DecodeError, Slept) as error:
                 self._say_away(str(error) or type(error).__name__)
             if loop.time() - began > MAX_DELAY_SECONDS:
                 delay = FIRST_DELAY_SECONDS
@@ -107,6 +113,7 @@ class Link:
                 raise msgspec.ValidationError("the portal did not answer with a welcome")
             logger.info("connected to %s as node %s (%d)", self.portal.url, welcome.name, welcome.node)
             self._away = ""
+            self._alive_at, self._lease = asyncio.get_running_loop().time(), welcome.lease_seconds
             self._outgoing.clear()
             self._told = holdings
             if self.store is not None and self.store.now != holdings:
@@ -115,11 +122,14 @@ class Link:
             executor.shipper.connected(self._send)
             others = [
                 asyncio.create_task(self._write(socket)),
-                asyncio.create_task(self._beat(welcome.beat_seconds)),
+                asyncio.create_task(self._beat(socket, welcome.beat_seconds)),
             ]
             try:
                 while True:
-                    self._handle(await _receive(socket))
+                    message = await _receive(socket)
+                    if self._slept():
+                        raise Slept("this process stood still for longer than its leases last")
+                    self._handle(message)
             finally:
                 self._told = None
                 executor.outbox.disconnected()
@@ -127,6 +137,11 @@ class Link:
                 for other in others:
                     other.cancel()
                 await asyncio.gather(*others, return_exceptions=True)
+
+    def _slept(self) -> bool:
+        """Whether the portal has given this node's work up since the last beat, with assignments still to be read
+        here; once it is greeted again it says anew what to do."""
+        return asyncio.get_running_loop().time() - self._alive_at > self._lease
 
     def _handle(self, message: protocol.FromPortal) -> None:
         executor = self.executor
@@ -156,14 +171,17 @@ class Link:
             self._waiting.clear()
             await self._waiting.wait()
 
-    async def _beat(self, seconds: float) -> None:
-        while True:
+    async def _beat(self, socket: ClientConnection, seconds: float) -> None:
+        """Until the process has slept: then the connection ends, as what it carries is no longer true."""
+        while not self._slept():
+            self._alive_at = asyncio.get_running_loop().time()
             # A beat that is still waiting to be sent says the same.
             if not any(isinstance(message, Beat) for message in self._outgoing):
                 executor = self.executor
                 telemetry = self.hardware.telemetry(len(executor.running()))
                 self._send(Beat(telemetry, executor.held(), executor.checkpoints()))
             await asyncio.sleep(seconds)
+        await socket.close()
 
 
 async def _receive(socket: ClientConnection) -> protocol.FromPortal:

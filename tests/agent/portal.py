@@ -63,6 +63,7 @@ class TestPortal:
         self.acknowledging = True
         self.failing_uploads = 0
         self.revoked = False
+        self.lease_seconds = 15.0
         self.changed = threading.Condition()
         self._outgoing: asyncio.Queue[bytes] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -227,7 +228,7 @@ class TestPortal:
         match message:
             case Hello():
                 self.hellos.append(message)
-                return [Welcome(7, "node-7", beat_seconds=0.2)]
+                return [Welcome(7, "node-7", beat_seconds=0.2, lease_seconds=self.lease_seconds)]
             case Beat():
                 self.beats.append(message)
             case Reports(sequence, items):

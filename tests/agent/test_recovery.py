@@ -114,6 +114,26 @@ def test_tasks_go_on_while_the_portal_is_away(own_agent: Agent) -> None:
     assert portal.artifacts[with_artifact, "kept"] == b"data\n"
 
 
+def test_what_an_agent_that_stood_still_had_not_read_is_not_started(own_agent: Agent) -> None:
+    """Its leases have run out meanwhile, and others may have the jobs by now."""
+    agent, portal = own_agent, own_agent.portal
+    portal.lease_seconds = 1.0
+    agent.signal(signal.SIGKILL)
+    agent.start()
+    assert agent.process is not None
+    portal.wait_for(lambda: portal.beats, "a beat")
+    agent.process.send_signal(signal.SIGSTOP)
+    stale = agent.run("true")
+    time.sleep(1.5)  # the time itself is what is tested
+    greetings = len(portal.hellos)
+    agent.process.send_signal(signal.SIGCONT)
+    portal.wait_for(lambda: len(portal.hellos) > greetings, "another greeting")
+    assert (stale, 1) not in {(item.placement, item.token) for item in portal.hellos[-1].held}
+    fresh = agent.run("true")
+    assert portal.ended(fresh).exit_code == 0
+    assert portal.report(stale, "started") is None
+
+
 def test_what_is_not_acknowledged_is_sent_again(own_agent: Agent) -> None:
     agent, portal = own_agent, own_agent.portal
     portal.acknowledging = False

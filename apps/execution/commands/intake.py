@@ -25,6 +25,10 @@ from apps.jobs.states import ATTEMPT_LIVE, AttemptState
 from rmctl.agent.protocol import MAX_RESULT_BYTES, Checkpoint, Held, Hello, Report
 
 LIVE = sorted(ATTEMPT_LIVE)
+# The portal has not listened, or its clock was set, where it last noted that it hears agents so far from now.
+GAP = timedelta(seconds=5)
+# What is further ahead was written before the clock was set back; less passes by itself.
+AHEAD = timedelta(minutes=10)
 FORGOTTEN = "The node's agent no longer knows of it."
 INT_MAX, BIGINT_MAX = 2**31 - 1, 2**63 - 1
 
@@ -185,11 +189,13 @@ def checkpoints(told: Iterable[tuple[int, Checkpoint]]) -> None:
 
 
 def listening(*, now: datetime) -> None:
-    """Note that the portal hears agents; a gap of five seconds starts a new period of listening."""
+    """Note that the portal hears agents; a gap of five seconds starts a new period of listening, and so does a clock
+    that was set back: times from before it would be ahead for as long as it went back."""
     Intake.objects.bulk_create(
         [Intake(name="agents", up_since=now, seen_at=now)], ignore_conflicts=True
     )
-    Intake.objects.filter(name="agents", seen_at__lt=now - timedelta(seconds=5)).update(up_since=now)
+    apart = Q(seen_at__lt=now - GAP) | Q(seen_at__gt=now + GAP)
+    Intake.objects.filter(apart, name="agents").update(up_since=now)
     Intake.objects.filter(name="agents").update(seen_at=now)
 
 
@@ -200,13 +206,15 @@ def expire(*, now: datetime) -> tuple[int, int]:
     come back.
     """
     intake = Intake.objects.filter(name="agents").first()
-    if intake is None or now - intake.seen_at > timedelta(seconds=5):
+    if intake is None or abs(now - intake.seen_at) > GAP:
         return 0, 0
-    quiet = now - timedelta(seconds=settings.NODE_LOST_SECONDS)
+    quiet, ahead = now - timedelta(seconds=settings.NODE_LOST_SECONDS), now + AHEAD
     lost: list[int] = []
     if intake.up_since < quiet:
         silent = Node.objects.filter(
-            Q(last_seen_at__lt=quiet) | Q(last_seen_at__isnull=True, joined_at__lt=quiet),
+            Q(last_seen_at__lt=quiet)
+            | Q(last_seen_at__gt=ahead)
+            | Q(last_seen_at__isnull=True, joined_at__lt=quiet),
             state__in=[NodeState.READY, NodeState.CORDONED, NodeState.DRAINING],
         ).exclude(cluster__kind=Cluster.Kind.FAKE)
         ids = list(silent.values_list("pk", flat=True))
@@ -217,17 +225,19 @@ def expire(*, now: datetime) -> tuple[int, int]:
     lease = now - timedelta(seconds=settings.LEASE_SECONDS)
     over = Q(node__state=NodeState.REMOVED)
     if intake.up_since < lease:
-        over |= Q(attempt__grant__lease_expires_at__lt=now) & ~Q(node__cluster__kind=Cluster.Kind.FAKE)
+        ended = Q(attempt__grant__lease_expires_at__lt=now) | Q(attempt__grant__lease_expires_at__gt=ahead)
+        over |= ended & ~Q(node__cluster__kind=Cluster.Kind.FAKE)
         # A gang's lease is renewed by any of its nodes; the member on a lost one is lost all the same.
-        over |= Q(node__state=NodeState.LOST, node__last_seen_at__lt=lease)
-    ended = 0
+        silent_since = Q(node__last_seen_at__lt=lease) | Q(node__last_seen_at__gt=ahead)
+        over |= Q(node__state=NodeState.LOST) & silent_since
+    count = 0
     ids = list(Placement.objects.filter(over, state__in=LIVE).order_by("pk").values_list("pk", flat=True)[:500])
     if ids:
         with transaction.atomic():
-            ended = jobs.end_lost(
+            count = jobs.end_lost(
                 actor=SYSTEM, placement_ids=ids, detail="Its lease ran out: the node has not been heard of."
             )
-    return len(lost), ended
+    return len(lost), count
 
 
 def drain_nodes() -> int:

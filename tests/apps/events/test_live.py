@@ -207,7 +207,10 @@ def test_samples_are_coalesced_to_the_latest(world: World) -> None:
     talk(conversation)
 
 
-@pytest.mark.parametrize("message", ["", "no json", "[]", "5", '{"subscribe": 5}', '{"subscribe": null}', "null"])
+DEEP = pytest.param("[" * 100_000, id="deep")
+
+
+@pytest.mark.parametrize("message", ["", "no json", "[]", "5", '{"subscribe": 5}', '{"subscribe": null}', "null", DEEP])
 def test_nonsense_is_answered_and_the_socket_lives_on(world: World, message: str) -> None:
     async def conversation() -> None:
         async with Page(world.users["operator"]) as page:

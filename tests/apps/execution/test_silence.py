@@ -112,6 +112,32 @@ def test_the_end_of_a_lease_moves_the_work_and_its_late_report_is_refused(world:
     assert fresh(job).state == "granted"
 
 
+def test_a_clock_that_was_set_forward_ends_nothing(world: World, node: Node) -> None:
+    job = granted(world)
+    report(members(job)[0], "started")
+    Grant.objects.update(lease_expires_at=after(15))
+    listened(until=0)
+    hour = 3600.0
+    assert expire(now=after(hour)) == (0, 0)
+    listening(now=after(hour + 1))
+    assert expire(now=after(hour + 1)) == (0, 0)
+    assert fresh(job).state == "running"
+
+
+def test_a_clock_that_was_set_back_still_lets_silence_be_noticed(world: World, node: Node) -> None:
+    """Not only after as long as it went back, in which all that was written before is in the future."""
+    job = granted(world)
+    report(members(job)[0], "started")
+    Grant.objects.update(lease_expires_at=after(15))
+    listened(until=0)
+    hour = -3600.0
+    assert expire(now=after(hour)) == (0, 0)
+    for second in (1, 5, 9, 13, 17):
+        listening(now=after(hour + second))
+        assert expire(now=after(hour + second)) == ((1, 0) if second == 13 else (0, 1) if second == 17 else (0, 0))
+    assert fresh(job).state == "pending"
+
+
 def test_renewed_leases_do_not_end(world: World, node: Node) -> None:
     job = granted(world)
     (member,) = members(job)

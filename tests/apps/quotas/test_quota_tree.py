@@ -74,6 +74,35 @@ def test_a_cycle_is_refused_with_its_path(world: World) -> None:
     assert moved.parent == world.cohort
 
 
+def test_a_parent_that_was_moved_meanwhile_makes_no_cycle(world: World) -> None:
+    """Two operators move each under the other at once: what the second had read of the tree is no longer so."""
+    one, other = (commands.create_quota_node(actor=SYSTEM, name=name) for name in ("one", "other"))
+    read_before = QuotaNode.objects.get(pk=other.pk)
+    commands.move_quota_node(actor=SYSTEM, node_id=other.pk, parent=one)
+    with pytest.raises(Invalid) as refusal:
+        commands.move_quota_node(actor=SYSTEM, node_id=one.pk, parent=read_before)
+    assert refusal.value.code == "cycle"
+    gone = commands.create_quota_node(actor=SYSTEM, name="gone")
+    commands.delete_quota_node(actor=SYSTEM, node_id=QuotaNode.objects.get(name="gone").pk)
+    with pytest.raises(NotFound):
+        commands.create_quota_node(actor=SYSTEM, name="below", parent=gone)
+
+
+def test_what_is_below_a_moved_node_counts_for_the_depth(world: World) -> None:
+    def chain(name: str, levels: int) -> list[QuotaNode]:
+        nodes: list[QuotaNode] = []
+        for level in range(levels):
+            above = nodes[-1] if nodes else None
+            nodes.append(commands.create_quota_node(actor=SYSTEM, name=f"{name}-{level}", parent=above))
+        return nodes
+
+    upper, lower = chain("upper", commands.MAX_DEPTH // 2), chain("lower", commands.MAX_DEPTH // 2 + 1)
+    with pytest.raises(Invalid) as refusal:
+        commands.move_quota_node(actor=SYSTEM, node_id=lower[0].pk, parent=upper[-1])
+    assert refusal.value.code == "too_deep"
+    commands.move_quota_node(actor=SYSTEM, node_id=lower[1].pk, parent=upper[-1])
+
+
 def test_tenants_are_leaves(world: World) -> None:
     with pytest.raises(Invalid) as refusal:
         commands.create_quota_node(actor=SYSTEM, name="below", parent=world.vision_quota)
