@@ -58,7 +58,6 @@ def hello(*, actor: Actor, node_id: int, connection: int, message: Hello) -> Non
         node_id=node_id,
         connection=connection,
         inventory=msgspec.to_builtins(message.inventory),
-        boot_id=message.boot_id,
         version=str(message.version),
     )
     with transaction.atomic():
