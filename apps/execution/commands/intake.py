@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 from django.conf import settings
+from django.db import connection as database
 from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
@@ -26,6 +27,10 @@ from rmctl.agent.protocol import MAX_RESULT_BYTES, Checkpoint, Held, Hello, Repo
 
 LIVE = sorted(ATTEMPT_LIVE)
 FORGOTTEN = "The node's agent no longer knows of it."
+# Placements of one pass of the recovery loop.
+AT_ONCE = 500
+# Who has heard no agent for so long was not listening.
+DEAF = timedelta(seconds=5)
 INT_MAX, BIGINT_MAX = 2**31 - 1, 2**63 - 1
 
 
@@ -184,12 +189,14 @@ def checkpoints(told: Iterable[tuple[int, Checkpoint]]) -> None:
 
 
 def listening(*, now: datetime) -> None:
-    """Note that the portal hears agents; a gap of five seconds starts a new period of listening."""
-    Intake.objects.bulk_create(
-        [Intake(name="agents", up_since=now, seen_at=now)], ignore_conflicts=True
-    )
-    Intake.objects.filter(name="agents", seen_at__lt=now - timedelta(seconds=5)).update(up_since=now)
-    Intake.objects.filter(name="agents").update(seen_at=now)
+    """Note that the portal hears agents; a gap of DEAF starts a new period of listening."""
+    with database.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO fleet_intake AS i (name, up_since, seen_at) VALUES ('agents', %(now)s, %(now)s) "
+            "ON CONFLICT (name) DO UPDATE SET seen_at = excluded.seen_at, "
+            "up_since = CASE WHEN i.seen_at < %(gap)s THEN excluded.up_since ELSE i.up_since END",
+            {"now": now, "gap": now - DEAF},
+        )
 
 
 def expire(*, now: datetime) -> tuple[int, int]:
@@ -199,7 +206,7 @@ def expire(*, now: datetime) -> tuple[int, int]:
     come back.
     """
     intake = Intake.objects.filter(name="agents").first()
-    if intake is None or now - intake.seen_at > timedelta(seconds=5):
+    if intake is None or now - intake.seen_at > DEAF:
         return 0, 0
     quiet = now - timedelta(seconds=settings.NODE_LOST_SECONDS)
     lost: list[int] = []
@@ -214,13 +221,16 @@ def expire(*, now: datetime) -> tuple[int, int]:
                 actor=SYSTEM, node_ids=ids, reason=f"Silent for more than {settings.NODE_LOST_SECONDS:.0f} s."
             )
     lease = now - timedelta(seconds=settings.LEASE_SECONDS)
-    over = Q(node__state=NodeState.REMOVED)
+    live = Placement.objects.filter(state__in=LIVE).order_by()
+    # Each by an index of its own: one condition for all would look at everything that runs.
+    over = [live.filter(node__state=NodeState.REMOVED)]
     if intake.up_since < lease:
-        over |= Q(attempt__grant__lease_expires_at__lt=now) & ~Q(node__cluster__kind=Cluster.Kind.FAKE)
+        late = live.filter(attempt__grant__released_at=None, attempt__grant__lease_expires_at__lt=now)
+        over.append(late.exclude(node__cluster__kind=Cluster.Kind.FAKE))
         # A gang's lease is renewed by any of its nodes; the member on a lost one is lost all the same.
-        over |= Q(node__state=NodeState.LOST, node__last_seen_at__lt=lease)
+        over.append(live.filter(node__state=NodeState.LOST, node__last_seen_at__lt=lease))
     ended = 0
-    ids = list(Placement.objects.filter(over, state__in=LIVE).order_by("pk").values_list("pk", flat=True)[:500])
+    ids = sorted({pk for rows in over for pk in rows.values_list("pk", flat=True)[:AT_ONCE]})[:AT_ONCE]
     if ids:
         with transaction.atomic():
             ended = jobs.end_lost(
@@ -235,7 +245,7 @@ def drain_nodes() -> int:
         rows = list(
             Placement.objects.filter(node__state=NodeState.DRAINING, state__in=LIVE, attempt__stop_reason="")
             .values_list("attempt_id", "node_id")
-            .order_by("pk")[:500]
+            .order_by("pk")[:AT_ONCE]
         )
         if rows:
             jobs.stop_placements({attempt for attempt, _ in rows}, "drained")
