@@ -1,8 +1,8 @@
 """A thin client of the portal's REST API.
 
 Errors of the portal arrive as `ApiError` with its code and fields; a portal that cannot be reached as
-`Unreachable`. Every POST carries an Idempotency-Key, so that a repeated one has its effect once; requests are
-repeated with the same key when the connection fails or the portal says that it is away.
+`Unreachable`. Every change carries an Idempotency-Key, so that a repeated one has its effect and its answer once;
+requests are repeated with the same key when the connection fails or the portal says that it is away.
 """
 
 import os
@@ -168,7 +168,7 @@ class Client:
     ) -> httpx.Response:
         """One request, repeated while that is safe and useful. Raises ApiError and Unreachable."""
         headers = {}
-        if method in ("POST", "PUT") and idempotent:
+        if method != "GET" and idempotent:
             headers["Idempotency-Key"] = str(uuid.uuid4())
         if content is not None:
             headers["Content-Type"] = "application/gzip"
@@ -181,9 +181,7 @@ class Client:
                 )
             except httpx.TransportError as error:
                 if not left or not idempotent:
-                    raise Unreachable(
-                        f"{self.url} cannot be reached: {error or type(error).__name__}"
-                    ) from None
+                    raise self._unreachable(error) from None
             else:
                 if response.status_code not in (429, 502, 503, 504) or not left or not idempotent:
                     return _checked(response)
@@ -193,6 +191,9 @@ class Client:
             self._pause(pause)
             pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
         raise AssertionError("the last try returns or raises")
+
+    def _unreachable(self, error: httpx.TransportError) -> Unreachable:
+        return Unreachable(f"{self.url} cannot be reached: {error or type(error).__name__}")
 
     def get(self, path: str, **params: Any) -> Any:
         """The JSON of a GET."""
@@ -278,12 +279,15 @@ class Client:
         return list(self.pages(f"jobs/{job_id}/checkpoints"))
 
     def save_checkpoint(self, job_id: int, checkpoint_id: int, target: IO[bytes]) -> None:
-        """Write one of them, a tar.gz, to `target` as it comes."""
-        with self._http.stream("GET", f"jobs/{job_id}/checkpoints/{checkpoint_id}") as response:
-            if response.status_code >= 400:
-                response.read()
-            for piece in _checked(response).iter_bytes():
-                target.write(piece)
+        """Write one of them, a tar.gz, to `target` as it comes, which is not repeated."""
+        try:
+            with self._http.stream("GET", f"jobs/{job_id}/checkpoints/{checkpoint_id}") as response:
+                if response.status_code >= 400:
+                    response.read()
+                for piece in _checked(response).iter_bytes():
+                    target.write(piece)
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from None
 
     def upload_bundle(self, content: bytes, tenant: str | None = None) -> str:
         """Store a bundle; its SHA-256."""

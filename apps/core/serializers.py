@@ -19,7 +19,7 @@ MIN_INTEGER = -(2**63)
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` for a name that is nearly one of the known ones, else what is accepted."""
+    """`did you mean 'x'?` for a name that is nearly one of the known ones, else what is accepted."""
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     if close:

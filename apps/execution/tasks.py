@@ -6,7 +6,7 @@ from apps.core.loops import loop
 
 from .backends import BACKENDS, FakeBackend
 from .commands import expire
-from .commands.intake import drain_nodes
+from .commands.intake import AT_ONCE, drain_nodes
 
 
 @loop("recover")
@@ -18,4 +18,4 @@ def recover() -> bool:
     for backend in BACKENDS.values():
         if isinstance(backend, FakeBackend):
             backend.pump(now)
-    return ended >= 500
+    return ended >= AT_ONCE

@@ -57,7 +57,6 @@ class Node(models.Model):
     isolation = models.JSONField(default=dict)
     system = models.JSONField(default=dict)
     agent_version = models.CharField(max_length=40, blank=True, default="")
-    boot_id = models.CharField(max_length=64, blank=True, default="")
     # The number of its agent's newest connection; only grows. No older connection may speak for the node.
     connection = models.BigIntegerField(default=0)
     last_seen_at = models.DateTimeField(null=True)

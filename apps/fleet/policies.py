@@ -112,34 +112,29 @@ class JoinTokenPolicy(OfCluster[JoinToken]):
     noun = "join token"
 
 
-class PoolPolicy(Policy[Pool]):
+class OfOperators(Policy[M]):
+    """What operators govern, and everybody sees who belongs anywhere."""
+
+    rules: ClassVar = dict.fromkeys(("create", "update", "delete", "set"), operator)
+    scopes: ClassVar = dict.fromkeys(("create", "update", "delete", "set"), "admin")
+
+    def _visible(self, actor: Actor, rows: QuerySet[M]) -> QuerySet[M]:
+        return rows.all() if has_any_role(actor) else rows.none()
+
+
+class PoolPolicy(OfOperators[Pool]):
     model = Pool
     noun = "pool"
-    rules: ClassVar = {"create": operator, "update": operator, "delete": operator}
-    scopes: ClassVar = {"create": "admin", "update": "admin", "delete": "admin"}
-
-    def _visible(self, actor: Actor, rows: QuerySet[Pool]) -> QuerySet[Pool]:
-        return rows.all() if has_any_role(actor) else rows.none()
 
 
-class FlavorPolicy(Policy[Flavor]):
+class FlavorPolicy(OfOperators[Flavor]):
     model = Flavor
     noun = "flavor"
-    rules: ClassVar = {"create": operator, "update": operator, "delete": operator}
-    scopes: ClassVar = {"create": "admin", "update": "admin", "delete": "admin"}
-
-    def _visible(self, actor: Actor, rows: QuerySet[Flavor]) -> QuerySet[Flavor]:
-        return rows.all() if has_any_role(actor) else rows.none()
 
 
-class RegionPolicy(Policy[Region]):
+class RegionPolicy(OfOperators[Region]):
     model = Region
     noun = "region"
-    rules: ClassVar = {"set": operator}
-    scopes: ClassVar = {"set": "admin"}
-
-    def _visible(self, actor: Actor, rows: QuerySet[Region]) -> QuerySet[Region]:
-        return rows.all() if has_any_role(actor) else rows.none()
 
 
 clusters = ClusterPolicy()

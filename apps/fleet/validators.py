@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from apps.core.errors import Invalid
-from apps.core.serializers import suggestion
+from apps.core.serializers import unknown_field
 from rmctl.names import JURISDICTION, LABEL_KEY, LABEL_VALUE
 
 NODE_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,198}[A-Za-z0-9])?")
@@ -14,6 +14,20 @@ MAX_TAINTS = 32
 MAX_VALUES = 100
 MAX_JURISDICTIONS = 50
 TAINT_EFFECTS = ("NoSchedule", "NoExecute")
+
+
+def checked_whole(field: str, value: Any, low: int, high: int) -> int:
+    """A whole number from `low` to `high`."""
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise Invalid.field(field, f"a whole number from {low} to {high}.")
+    return value
+
+
+def checked_names(field: str, given: Mapping[str, Any], names: Sequence[str]) -> None:
+    """An object with no other names than these."""
+    for name in given:
+        if name not in names:
+            raise Invalid.field(f"{field}.{name}", unknown_field(str(name), names)["message"], "unknown_field")
 
 
 def checked_label(field: str, key: Any, value: Any) -> None:
@@ -43,7 +57,7 @@ def checked_taints(taints: Any) -> list[dict[str, str]]:
         field = f"taints[{position}]"
         if not isinstance(taint, Mapping):
             raise Invalid.field(field, "an object with key, value and effect.")
-        _known(field, taint, ("key", "value", "effect"))
+        checked_names(field, taint, ("key", "value", "effect"))
         key, value = taint.get("key"), taint.get("value", "")
         checked_label(field, key, value)
         effect = taint.get("effect", "NoSchedule")
@@ -70,12 +84,11 @@ def checked_query(field: str, query: Any, *, flavor: bool = False) -> dict[str, 
     )  # fmt: skip
     if not isinstance(query, Mapping):
         raise Invalid.field(field, f"an object with any of {', '.join(names)}.")
-    _known(field, query, names)
+    checked_names(field, query, names)
     for key, value in query.items():
         here = f"{field}.{key}"
         if key == "trust":
-            if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 100:
-                raise Invalid.field(here, "a whole number from 0 to 100.")
+            checked_whole(here, value, 0, 100)
         elif key == "labels":
             _label_query(here, value)
         else:
@@ -96,13 +109,6 @@ def _texts(field: str, value: Any) -> list[str]:
     if not fits or not all(isinstance(item, str) and 0 < len(item) <= 100 for item in value):
         raise Invalid.field(field, f"a list of 1 to {MAX_VALUES} texts of at most 100 characters.")
     return list(value)
-
-
-def _known(field: str, given: Mapping[str, Any], names: Sequence[str]) -> None:
-    for name in given:
-        if name not in names:
-            message = f"There is no such field; {suggestion(str(name), names)}"
-            raise Invalid.field(f"{field}.{name}", message, "unknown_field")
 
 
 def checked_jurisdictions(names: Any) -> list[str]:

@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from apps.core.errors import Invalid
-from apps.core.serializers import suggestion
 from engine.lending import Span
 from rmctl.spec.errors import BadValue
 from rmctl.spec.schedule import check_timezone
+
+from .validators import checked_names
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 CLOCK = re.compile(r"([01]\d|2[0-3]):([0-5]\d)")
@@ -39,10 +40,7 @@ def checked_windows(windows: Any) -> list[dict[str, Any]]:
 def _checked(field: str, window: Any) -> dict[str, Any]:
     if not isinstance(window, Mapping):
         raise Invalid.field(field, "an object with days, from and to.")
-    for name in window:
-        if name not in ("days", "from", "to"):
-            message = f"There is no such field; {suggestion(str(name), ('days', 'from', 'to'))}"
-            raise Invalid.field(f"{field}.{name}", message, "unknown_field")
+    checked_names(field, window, ("days", "from", "to"))
     days = window.get("days")
     if not isinstance(days, Sequence) or isinstance(days, str) or not days:
         raise Invalid.field(f"{field}.days", f"a list of days, of {', '.join(DAYS)}.")

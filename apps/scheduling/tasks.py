@@ -4,6 +4,7 @@ import logging
 import time
 from datetime import timedelta
 
+from django.contrib.sessions.backends.db import SessionStore
 from django.utils import timezone
 
 from apps.core import idempotency, loops
@@ -81,4 +82,5 @@ def housekeep() -> bool:
     note(now)
     idempotency.forget(now - timedelta(hours=idempotency.KEEP_HOURS))
     Cycle.objects.filter(at__lt=now - CYCLE_AGE).delete()
+    SessionStore.clear_expired()
     return False

@@ -103,11 +103,7 @@ class Link:
             executor = self.executor
             holdings = self.store.now if self.store is not None else Holdings()
             inventory = self.hardware.inventory(self.runtimes, executor.isolation, holdings)
-            hello = Hello(
-                protocol.VERSION, executor.boot_id, inventory,
-                executor.held(), self.hardware.free_bytes(),
-            )  # fmt: skip
-            await socket.send(protocol.encode(hello))
+            await socket.send(protocol.encode(Hello(protocol.VERSION, inventory, executor.held())))
             welcome = await asyncio.wait_for(_receive(socket), WELCOME_SECONDS)
             if not isinstance(welcome, Welcome):
                 raise msgspec.ValidationError("the portal did not answer with a welcome")

@@ -213,13 +213,11 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Hello(msgspec.Struct, frozen=True, tag="hello", omit_defaults=True):
-    """First frame of a connection. `tasks_free_bytes` is the free space where the tasks' folders lie."""
+    """First frame of a connection."""
 
     version: int
-    boot_id: str
     inventory: Inventory
     held: list[Held]
-    tasks_free_bytes: int = 0
 
 
 class Beat(msgspec.Struct, frozen=True, tag="beat", omit_defaults=True):

@@ -44,10 +44,15 @@ def _newest(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _download(asked: Client, job: int, row: dict[str, Any], folder: Path) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"job-{job}-{row['group']}-{row['rank']}.tar.gz"
-    with open(path, "wb") as file:
-        asked.save_checkpoint(job, row["id"], file)
-    with open(path, "rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != row["sha256"]:
-            path.unlink()
-            raise UsageError(f"Checkpoint {row['id']} did not arrive whole: try again.")
+    # One that was downloaded before stays until the new one is whole.
+    part = folder / f"{path.name}.part"
+    try:
+        with open(part, "w+b") as file:
+            asked.save_checkpoint(job, row["id"], file)
+            file.seek(0)
+            if hashlib.file_digest(file, "sha256").hexdigest() != row["sha256"]:
+                raise UsageError(f"Checkpoint {row['id']} did not arrive whole: try again.")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
     return str(path)

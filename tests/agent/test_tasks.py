@@ -307,12 +307,8 @@ def test_secrets_are_not_in_the_journal(agent: Agent) -> None:
 
 def test_inventory_and_telemetry(agent: Agent) -> None:
     hello = agent.portal.hellos[-1]
-    assert (
-        hello.inventory.cpu_millicores >= 1000
-        and hello.inventory.memory_bytes > 0
-        and hello.tasks_free_bytes > 0
-    )
-    assert "process" in hello.inventory.runtimes and hello.boot_id
+    assert hello.inventory.cpu_millicores >= 1000 and hello.inventory.memory_bytes > 0
+    assert "process" in hello.inventory.runtimes
     beat = agent.portal.wait_for(
         lambda: len(agent.portal.beats) > 1 and agent.portal.beats[-1], "a second beat"
     )

@@ -162,12 +162,12 @@ class Filling:
         self.copies(Task, template.pk, count, {"run_id": "g.n", "job_id": "NULL", "state": "'succeeded'"})
 
     def nodes(self, count: int) -> None:
-        """Machines that were heard of in the future, so that nobody takes them for lost meanwhile."""
+        """Machines that were heard of as far in the future as clocks may differ, so that they are not lost soon."""
         from apps.fleet.models import Node
 
         template = Node.objects.order_by("id")[0]
         self.copies(
-            Node, template.pk, count, {"name": "'node-' || g.n", "last_seen_at": "now() + interval '1 day'"}
+            Node, template.pk, count, {"name": "'node-' || g.n", "last_seen_at": "now() + interval '9 minutes'"}
         )
 
     def analyse(self) -> None:

@@ -222,6 +222,10 @@ def test_checkpoints_are_listed_and_downloaded(portal: FakePortal, rm: Any, tmp_
     assert (tmp_path / "job-7-0-0.tar.gz").read_bytes() == data
     portal.on("GET jobs/7/checkpoints/2", (200, b"torn"))
     assert "did not arrive whole" in rm("checkpoints", "7", "--save", str(tmp_path)).err
+    portal.on("GET jobs/7/checkpoints/2", (200, data, {"Transfer-Encoding": "chunked"}))
+    broken = rm("checkpoints", "7", "--save", str(tmp_path))
+    assert broken.status == 4 and "cannot be reached" in broken.err
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("job-7-0-0.tar.gz", data)]
 
 
 def test_checkpoint_is_for_tasks(rm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

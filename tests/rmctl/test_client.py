@@ -82,6 +82,21 @@ def test_two_posts_have_two_keys(portal: FakePortal) -> None:
     assert one.headers["Idempotency-Key"] != other.headers["Idempotency-Key"]
 
 
+@pytest.mark.parametrize("method", ["PATCH", "DELETE"])
+def test_a_change_whose_answer_was_lost_is_not_made_again(method: str) -> None:
+    made: dict[str, int] = {}
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        key = request.headers["Idempotency-Key"]
+        first = key not in made
+        made.setdefault(key, 200 if not made else 404)
+        if first:
+            raise httpx.ReadError("the answer was lost")
+        return httpx.Response(made[key], json={})
+
+    assert client_of(handler).request(method, "tokens/1").status_code == 200
+
+
 def test_it_gives_up_in_the_end() -> None:
     tries = []
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 from django.conf import settings
+from django.db import connection as database
 from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
@@ -30,6 +31,8 @@ GAP = timedelta(seconds=5)
 # What is further ahead was written before the clock was set back; less passes by itself.
 AHEAD = timedelta(minutes=10)
 FORGOTTEN = "The node's agent no longer knows of it."
+# Placements of one pass of the recovery loop.
+AT_ONCE = 500
 INT_MAX, BIGINT_MAX = 2**31 - 1, 2**63 - 1
 
 
@@ -62,7 +65,6 @@ def hello(*, actor: Actor, node_id: int, connection: int, message: Hello) -> Non
         node_id=node_id,
         connection=connection,
         inventory=msgspec.to_builtins(message.inventory),
-        boot_id=message.boot_id,
         version=str(message.version),
     )
     with transaction.atomic():
@@ -189,14 +191,15 @@ def checkpoints(told: Iterable[tuple[int, Checkpoint]]) -> None:
 
 
 def listening(*, now: datetime) -> None:
-    """Note that the portal hears agents; a gap of five seconds starts a new period of listening, and so does a clock
-    that was set back: times from before it would be ahead for as long as it went back."""
-    Intake.objects.bulk_create(
-        [Intake(name="agents", up_since=now, seen_at=now)], ignore_conflicts=True
-    )
-    apart = Q(seen_at__lt=now - GAP) | Q(seen_at__gt=now + GAP)
-    Intake.objects.filter(apart, name="agents").update(up_since=now)
-    Intake.objects.filter(name="agents").update(seen_at=now)
+    """Note that the portal hears agents; a GAP starts a new period of listening, and so does a clock that was set back:
+    times from before it would be ahead for as long as it went back."""
+    with database.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO fleet_intake AS i (name, up_since, seen_at) VALUES ('agents', %(now)s, %(now)s) "
+            "ON CONFLICT (name) DO UPDATE SET seen_at = excluded.seen_at, up_since = CASE "
+            "WHEN i.seen_at NOT BETWEEN %(since)s AND %(until)s THEN excluded.up_since ELSE i.up_since END",
+            {"now": now, "since": now - GAP, "until": now + GAP},
+        )
 
 
 def expire(*, now: datetime) -> tuple[int, int]:
@@ -223,15 +226,18 @@ def expire(*, now: datetime) -> tuple[int, int]:
                 actor=SYSTEM, node_ids=ids, reason=f"Silent for more than {settings.NODE_LOST_SECONDS:.0f} s."
             )
     lease = now - timedelta(seconds=settings.LEASE_SECONDS)
-    over = Q(node__state=NodeState.REMOVED)
+    live = Placement.objects.filter(state__in=LIVE).order_by()
+    # Each by an index of its own: one condition for all would look at everything that runs.
+    over = [live.filter(node__state=NodeState.REMOVED)]
     if intake.up_since < lease:
-        ended = Q(attempt__grant__lease_expires_at__lt=now) | Q(attempt__grant__lease_expires_at__gt=ahead)
-        over |= ended & ~Q(node__cluster__kind=Cluster.Kind.FAKE)
+        leased = live.filter(attempt__grant__released_at=None).exclude(node__cluster__kind=Cluster.Kind.FAKE)
+        over.append(leased.filter(attempt__grant__lease_expires_at__lt=now))
+        over.append(leased.filter(attempt__grant__lease_expires_at__gt=ahead))
         # A gang's lease is renewed by any of its nodes; the member on a lost one is lost all the same.
         silent_since = Q(node__last_seen_at__lt=lease) | Q(node__last_seen_at__gt=ahead)
-        over |= Q(node__state=NodeState.LOST) & silent_since
+        over.append(live.filter(silent_since, node__state=NodeState.LOST))
     count = 0
-    ids = list(Placement.objects.filter(over, state__in=LIVE).order_by("pk").values_list("pk", flat=True)[:500])
+    ids = sorted({pk for rows in over for pk in rows.values_list("pk", flat=True)[:AT_ONCE]})[:AT_ONCE]
     if ids:
         with transaction.atomic():
             count = jobs.end_lost(
@@ -246,7 +252,7 @@ def drain_nodes() -> int:
         rows = list(
             Placement.objects.filter(node__state=NodeState.DRAINING, state__in=LIVE, attempt__stop_reason="")
             .values_list("attempt_id", "node_id")
-            .order_by("pk")[:500]
+            .order_by("pk")[:AT_ONCE]
         )
         if rows:
             jobs.stop_placements({attempt for attempt, _ in rows}, "drained")

@@ -13,7 +13,7 @@ from apps.tenants.models import Domain
 
 from .. import policies
 from ..models import Cluster, Contribution
-from ..validators import checked_jurisdictions
+from ..validators import checked_jurisdictions, checked_whole
 from ..windows import checked_windows, checked_zone
 
 MAX_PRICE = Decimal(100_000)
@@ -38,16 +38,11 @@ FIELDS = (
 )
 
 
-def _whole(field: str, value: Any, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise Invalid.field(field, f"a whole number from {low} to {high}.")
-
-
 def _check(terms: Contribution) -> None:
     """Raise Invalid for terms that make no sense."""
-    _whole("share_percent", terms.share_percent, 1, 100)
-    _whole("trust", terms.trust, 0, 100)
-    _whole("notice_seconds", terms.notice_seconds, 0, MAX_NOTICE_SECONDS)
+    checked_whole("share_percent", terms.share_percent, 1, 100)
+    checked_whole("trust", terms.trust, 0, 100)
+    checked_whole("notice_seconds", terms.notice_seconds, 0, MAX_NOTICE_SECONDS)
     for field in ("price_per_cpu_hour", "price_per_gpu_hour"):
         price = Decimal(getattr(terms, field))
         if not price.is_finite() or not 0 <= price <= MAX_PRICE:
@@ -59,7 +54,7 @@ def _check(terms: Contribution) -> None:
     terms.timezone = checked_zone(terms.timezone)
     for field in CAPS:
         if getattr(terms, field) is not None:
-            _whole(field, getattr(terms, field), 0, MAX_CAP)
+            checked_whole(field, getattr(terms, field), 0, MAX_CAP)
 
 
 def _fact(verb: str, terms: Contribution, consumers: Iterable[Domain]) -> Fact:

@@ -164,7 +164,7 @@ STORAGE_SLACK = 0.1
 
 @transaction.atomic
 def update_inventory(
-    *, actor: Actor, node_id: int, connection: int, inventory: Mapping[str, Any], boot_id: str, version: str
+    *, actor: Actor, node_id: int, connection: int, inventory: Mapping[str, Any], version: str
 ) -> Node:
     """Take over what a node's agent found; an event is recorded only when the capacity changed.
 
@@ -174,7 +174,7 @@ def update_inventory(
     node = policies.nodes.get(actor, "report", lock=True, pk=node_id)
     require_newest(node.pk, connection)
     before = _capacity(node, list(node.gpus.order_by("index")))
-    values = {**_columns(found), "boot_id": boot_id[:64], "agent_version": version[:40]}
+    values = {**_columns(found), "agent_version": version[:40]}
     if abs(values["storage_bytes"] - node.storage_bytes) <= node.storage_bytes * STORAGE_SLACK:
         values["storage_bytes"] = node.storage_bytes
     for column, value in values.items():

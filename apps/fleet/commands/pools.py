@@ -14,7 +14,7 @@ from engine.order import Reach
 
 from .. import policies
 from ..models import Flavor, Pool
-from ..validators import checked_query
+from ..validators import checked_query, checked_whole
 
 MAX_DESCRIPTION = 300
 
@@ -26,9 +26,7 @@ def _changed(actor: Actor, verb: str, row: Pool | Flavor, **facts: Any) -> None:
 
 
 def _position(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 10_000:
-        raise Invalid.field("position", "a whole number from 0 to 10000.")
-    return value
+    return checked_whole("position", value, 0, 10_000)
 
 
 def _description(value: str) -> str:

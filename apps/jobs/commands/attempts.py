@@ -116,16 +116,8 @@ def start_placements(*, actor: Actor, node_id: int | None, items: Sequence[Start
 
     A repeated report, also of a member that has ended since, is neither refused nor stored twice.
     """
-    placements = _locked([item.placement for item in items], node_id)
-    refused: list[tuple[int, int]] = []
-    fresh: list[tuple[Started, Placement]] = []
-    for item in _distinct(items):
-        placement = placements.get(item.placement)
-        if placement is None or _stale(placement, item.token):
-            if placement is None or not _repeated(placement, item.token):
-                refused.append((item.placement, item.token))
-        elif placement.state == AttemptState.GRANTED:
-            fresh.append((item, placement))
+    accepted, refused = _sorted_out(items, node_id)
+    fresh = [(item, placement) for item, placement in accepted if placement.state == AttemptState.GRANTED]
     move_many(
         Placement,
         ATTEMPT_EDGES,
@@ -166,12 +158,26 @@ def _repeated(placement: Placement, token: int) -> bool:
     return ended and token == placement.attempt.token
 
 
-def _distinct(items: Sequence[Reported]) -> list[Reported]:
-    """The first report of each member: an agent that reconnects may say a thing twice in one batch."""
-    found: dict[tuple[int, int], Reported] = {}
+def _sorted_out(
+    items: Sequence[Reported], node_id: int | None
+) -> tuple[list[tuple[Reported, Placement]], list[tuple[int, int]]]:
+    """The reports that count, with their members locked, and the (placement, token) pairs that are refused.
+
+    Of each member the first report counts: an agent that reconnects may say a thing twice in one batch.
+    """
+    placements = _locked([item.placement for item in items], node_id)
+    first: dict[tuple[int, int], Reported] = {}
     for item in items:
-        found.setdefault((item.placement, item.token), item)
-    return list(found.values())
+        first.setdefault((item.placement, item.token), item)
+    accepted: list[tuple[Reported, Placement]] = []
+    refused: list[tuple[int, int]] = []
+    for (placement_id, token), item in first.items():
+        placement = placements.get(placement_id)
+        if placement is not None and not _stale(placement, token):
+            accepted.append((item, placement))
+        elif placement is None or not _repeated(placement, token):
+            refused.append((placement_id, token))
+    return accepted, refused
 
 
 def end_placements(*, actor: Actor, node_id: int | None, items: Sequence[Ended]) -> list[tuple[int, int]]:
@@ -179,18 +185,8 @@ def end_placements(*, actor: Actor, node_id: int | None, items: Sequence[Ended])
 
     A repeated report of an end that is stored already is neither refused nor stored twice.
     """
-    now = timezone.now()
-    placements = _locked([item.placement for item in items], node_id)
-    refused: list[tuple[int, int]] = []
-    accepted: list[tuple[Ended, Placement]] = []
-    for item in _distinct(items):
-        placement = placements.get(item.placement)
-        if placement is None or _stale(placement, item.token):
-            if placement is None or not _repeated(placement, item.token):
-                refused.append((item.placement, item.token))
-        else:
-            accepted.append((item, placement))
-    _end(actor, accepted, now)
+    accepted, refused = _sorted_out(items, node_id)
+    _end(actor, accepted, timezone.now())
     return refused
 
 

@@ -80,7 +80,7 @@ class AgentSocket:
 
     async def hello(self, held: Sequence[Held] = ()) -> None:
         await self.receive(Welcome)
-        await self.send(Hello(protocol.VERSION, "boot", INVENTORY, list(held)))
+        await self.send(Hello(protocol.VERSION, INVENTORY, list(held)))
 
     async def beat(self, held: Sequence[Held] = ()) -> None:
         await self.send(Beat(Telemetry(at=0.0), list(held)))

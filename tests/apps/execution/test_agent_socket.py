@@ -183,7 +183,7 @@ def test_an_older_connection_that_missed_the_hint_is_refused(world: World, node:
                 elif says == "log":
                     await older.send(protocol.Log(member.pk, 1, 0, b"text"))
                 elif says == "greeting":
-                    await older.send(protocol.Hello(1, "boot", INVENTORY, []))
+                    await older.send(protocol.Hello(1, INVENTORY, []))
                 elif says == "beat":
                     await older.beat()
                 else:
@@ -309,7 +309,7 @@ def test_a_greeting_with_an_absurd_inventory_ends_the_connection(node: tuple[Nod
         async with AgentSocket(node[1]) as agent:
             await agent.receive(Welcome)
             wrong = protocol.Inventory("h", "o", "a", "p", cpu_millicores=-5, memory_bytes=1, storage_bytes=1)
-            await agent.send(protocol.Hello(1, "boot", wrong, []))
+            await agent.send(protocol.Hello(1, wrong, []))
             assert await agent.closed() == 1008
 
     talk(conversation)

@@ -45,7 +45,7 @@ def node(world: World) -> Any:
 
 
 def greet(node: Node, *held: Held) -> None:
-    message = protocol.Hello(1, "boot", INVENTORY, list(held))
+    message = protocol.Hello(1, INVENTORY, list(held))
     hello(actor=Actor(label="agent:node-1", node_id=node.pk), node_id=node.pk, connection=0, message=message)
 
 
@@ -292,7 +292,7 @@ def test_a_greeting_that_is_refused_changes_nothing(world: World, node: Node) ->
             actor=Actor(label="agent:node-1", node_id=node.pk),
             node_id=node.pk,
             connection=0,
-            message=protocol.Hello(1, "boot", wrong, []),
+            message=protocol.Hello(1, wrong, []),
         )
 
     assert fresh(job).state == "running"

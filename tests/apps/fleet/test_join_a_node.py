@@ -127,7 +127,6 @@ def test_new_inventory_is_an_event_only_when_capacity_changed(world: World) -> N
             node_id=node.pk,
             connection=0,
             inventory=make_inventory(**inventory),
-            boot_id="b",
             version="1",
         )
         return Event.objects.filter(verb="node.inventory_changed").count()
@@ -155,7 +154,6 @@ def test_an_agent_reports_about_its_own_node_only(world: World) -> None:
             node_id=node.pk,
             connection=0,
             inventory=make_inventory(),
-            boot_id="",
             version="",
         )
 

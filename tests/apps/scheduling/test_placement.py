@@ -54,7 +54,6 @@ def test_an_inventory_brings_the_facts_along(world: World) -> None:
         node_id=node.pk,
         connection=node.connection,
         inventory=changed,
-        boot_id="b",
         version="1",
     )
     node.refresh_from_db()
