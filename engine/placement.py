@@ -130,8 +130,10 @@ def nodes_with_amounts(fleet: Fleet, requests: Sequence[Request]) -> list[int | 
 
     Far cheaper than to ask for one after the other, and mostly the end of it: on a full fleet hardly any has.
     """
+    if not len(fleet):
+        return [None] * len(requests)
     found: list[int | None] = []
-    step = max(1, CELLS // max(1, len(fleet)))
+    step = max(1, CELLS // len(fleet))
     cards = {milli: cards_with(fleet, milli) for milli in {one.gpu_milli for one in requests if one.gpu_count}}
     for start in range(0, len(requests), step):
         part = requests[start : start + step]

@@ -33,6 +33,10 @@ REACH = (
     (Reach.WITHIN.value, "Within a tenant: between tenants by quota and fair shares"),
     (Reach.ACROSS.value, "Across tenants: before quota and fair shares"),
 )
+REACH_WORDS = {
+    Reach.WITHIN.value: "before others within a tenant; between tenants quota and fair shares decide",
+    Reach.ACROSS.value: "across tenants, before quota and fair shares",
+}
 FLAVOR_PATHS = {
     "name": "name",
     "position": "position",

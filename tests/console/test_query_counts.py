@@ -34,7 +34,7 @@ LIMITS = {
     "/runs/{run_id}/state/": 12,
     "/runs/{run_id}/gantt": 8,
     "/runs/{run_id}/tasks/check/": 10,
-    "/quotas/": 12,
+    "/quotas/": 13,
     "/quotas/{quota_id}/": 18,
     "/domains/": 12,
     "/tenants/": 10,

@@ -323,3 +323,10 @@ def test_a_flavor_reaches_no_node_outside_its_pool() -> None:
     pools = {"p": PoolView(inside, [("default", everywhere)])}
     [verdict] = decide(Snapshot(fleet, pools, wide_tree(1), [candidate(1, 1, ONE)]), now=10.0)
     assert verdict.members == ((0, 0, 1, ()),)
+
+
+def test_a_fleet_without_any_node_refuses_everything_in_words() -> None:
+    fleet = Fleet.build([])
+    jobs = [candidate(1, 1, ONE), candidate(2, 1, replace(ONE, gpu_count=1)), candidate(3, 1, [(ONE, 3)])]
+    verdicts = decide(Snapshot(fleet, one_pool(fleet), wide_tree(1), jobs), now=10.0)
+    assert {verdict.job: verdict.reason for verdict in verdicts} == dict.fromkeys((1, 2, 3), Reason.NO_NODE_MATCHES)

@@ -23,6 +23,8 @@ from apps.jobs.models import Attempt, Job, Placement
 from apps.jobs.states import JobState
 from apps.scheduling.fitting import fits
 from apps.scheduling.queries import queued_now, recent_cycles, why
+from apps.services import policies as service_policies
+from apps.services.models import Service
 from apps.tenants import policies as tenant_policies
 from apps.tenants.queries import tenant_named
 from apps.workflows.models import Task
@@ -37,6 +39,8 @@ ATTEMPTS = 10
 RANKS = 64
 EVENTS = 20
 QUEUE = 200
+# What made a job, by the beginning of its `origin`; people's own jobs have none.
+ORIGINS = {"people": "", "workflows": "run:", "services": "service:"}
 TABS = (
     ("", "All"),
     (JobState.PENDING, "Pending"),
@@ -53,7 +57,7 @@ def jobs(request: HttpRequest, actor: Actor) -> HttpResponse:
     """Jobs, newest first, by state, words, owner and origin."""
     tenant = chosen_tenant(request, actor)
     state = choice(request, "state", JobState.values)
-    origin = choice(request, "origin", ("people", "workflows"))
+    origin = choice(request, "origin", tuple(ORIGINS))
     words = text(request, "q")
     wanted = text(request, "label").replace(",", " ").split()
     wrong = next((label for label in wanted[:LABELS_MAX] if not LABEL.fullmatch(label)), None)
@@ -63,7 +67,9 @@ def jobs(request: HttpRequest, actor: Actor) -> HttpResponse:
     if state:
         rows = rows.filter(state=state)
     if origin:
-        rows = rows.filter(origin="") if origin == "people" else rows.exclude(origin="")
+        made_by = ORIGINS[origin]
+        rows = rows.filter(origin__startswith=made_by) if made_by else rows.filter(origin="")
+        scans = scans or bool(made_by)
     if choice(request, "owner", ("me",)):
         rows = rows.filter(owner_id=actor.user_id)
     counts = queries.job_counts(actor, tenant)
@@ -121,7 +127,8 @@ def job(request: HttpRequest, actor: Actor, job_id: int) -> HttpResponse:
         "events": events_of(actor, "job", found.pk)[:EVENTS],
         "run_id": run_id,
         "task": Task.objects.filter(job=found).first() if run_id else None,
-        "service_id": found.origin.removeprefix("service:") if found.origin.startswith("service:") else "",
+        "replica": found.origin.startswith("service:"),
+        "service": _service_of(actor, found),
         "may": {action: policies.jobs.allows(actor, action, found) for action in ("cancel", "hold", "release")},
         "may_submit": tenant_policies.tenants.allows(actor, "submit", found.tenant),
     }
@@ -131,6 +138,12 @@ def job(request: HttpRequest, actor: Actor, job_id: int) -> HttpResponse:
         "job-side": "console/jobs/_side.html",
     }
     return show(request, "console/jobs/detail.html", context, partials)
+
+
+def _service_of(actor: Actor, job: Job) -> Service | None:
+    """The service that the job is a replica of; none for other jobs, and where the service was removed."""
+    kind, _, key = job.origin.partition(":")
+    return service_policies.services.visible(actor).filter(pk=int(key)).first() if kind == "service" else None
 
 
 def _shown_placement(request: HttpRequest, attempts: list[Attempt]) -> Placement | None:

@@ -47,6 +47,7 @@ def pools(request: HttpRequest, actor: Actor) -> HttpResponse:
         may_edit = policies.pools.allows(actor, "update", pool)
         rows.append(
             {"pool": pool, "nodes": len(inside.nodes), "sums": sums, "flavors": flavors, "may_edit": may_edit}
+            | {"reach": fleet_forms.REACH_WORDS[pool.priority_reach]}
         )
     context = {
         "crumbs": [{"label": "Pools"}],

@@ -18,6 +18,7 @@ from apps.quotas.queries import limits_stamp, list_quotas, quota_rows
 from apps.tenants import policies as tenant_policies
 from apps.tenants.queries import list_tenants
 
+from ..fleet_forms import REACH_WORDS
 from ..pages import page, page_of, show, text
 from ..quota_forms import NODE_PATHS, QuotaForm, node_form, quota_form, weight_of
 from .budgets import budget_rows, budgets_of
@@ -28,10 +29,12 @@ from .budgets import budget_rows, budgets_of
 def quotas(request: HttpRequest, actor: Actor) -> HttpResponse:
     """The quota tree: nominal, used and borrowed of every flavor and resource; and the budgets with what is left."""
     rows = [{"row": row, "may_edit": policies.quotas.allows(actor, "set_limits", row)} for row in quota_rows(actor)]
+    reaches = list_pools(actor).prefetch_related(None).values_list("name", "priority_reach")
     budgets = page_of(request, budgets_of(actor))
     context = {
         "crumbs": [{"label": "Quotas"}],
         "rows": rows,
+        "reaches": [(name, REACH_WORDS[reach]) for name, reach in reaches],
         "budgets": budget_rows(actor, budgets),
         "page": budgets,
         "may_budget": policies.budgets.allows(actor, "create", None),
