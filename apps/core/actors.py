@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -9,7 +10,7 @@ class Actor:
     """An identity with what it may be asked about.
 
     `label` is what events record (`user:alice`, `agent:node-3`, `system`). `scopes` of None means all
-    (a signed-in session); an API token carries its own.
+    (a signed-in session); an API token carries its own, and ends at `until`.
     """
 
     label: str
@@ -21,6 +22,7 @@ class Actor:
     tenant_roles: Mapping[int, str] = field(default_factory=dict)
     domain_roles: Mapping[int, str] = field(default_factory=dict)
     scopes: frozenset[str] | None = None
+    until: datetime | None = None
 
     def has_scope(self, scope: str) -> bool:
         """Whether the credential carries `scope`; `admin` includes `write`, and `write` includes `read`."""

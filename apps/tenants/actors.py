@@ -1,5 +1,6 @@
 """From a user or a token to the Actor that policies and commands ask."""
 
+from datetime import datetime
 from typing import Any
 
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
@@ -14,7 +15,11 @@ ROLES = "SELECT role, tenant_id, domain_id FROM tenants_membership WHERE user_id
 STRENGTH = {Role.AUDITOR: 0, Role.MEMBER: 1, Role.ADMIN: 2}
 
 
-def actor_for(user: AbstractBaseUser | AnonymousUser | Any, scopes: frozenset[str] | None = None) -> Actor:
+def actor_for(
+    user: AbstractBaseUser | AnonymousUser | Any,
+    scopes: frozenset[str] | None = None,
+    until: datetime | None = None,
+) -> Actor:
     """The actor of a signed-in user with all roles loaded in one query; ANONYMOUS for nobody."""
     if user is None or not user.is_authenticated or not user.is_active:
         return ANONYMOUS
@@ -39,6 +44,7 @@ def actor_for(user: AbstractBaseUser | AnonymousUser | Any, scopes: frozenset[st
         tenant_roles=tenants,
         domain_roles=domains,
         scopes=scopes,
+        until=until,
     )
 
 
@@ -48,6 +54,6 @@ def request_actor(request: Any) -> Actor:
     if cached is None:
         token = getattr(request, "auth", None)
         scopes = frozenset(token.scopes) if token is not None and hasattr(token, "scopes") else None
-        cached = actor_for(request.user, scopes)
+        cached = actor_for(request.user, scopes, None if scopes is None else token.expires_at)
         request._rmportal_actor = cached
     return cached

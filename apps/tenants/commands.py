@@ -246,7 +246,8 @@ def create_token(
 ) -> tuple[ApiToken, str]:
     """Make an API token of the actor; returns the row and the token, which is shown this one time.
 
-    A token never carries more than the credential that makes it. Default life is 30 days, at most 366.
+    A token never carries more than the credential that makes it, and never outlives it. Default life is 30 days, at
+    most 366.
     """
     now = timezone.now()
     wanted = sorted(set(scopes))
@@ -259,7 +260,11 @@ def create_token(
         raise Invalid.field("scopes", f"one or more of {', '.join(SCOPES)}.")
     if not all(actor.has_scope(scope) for scope in wanted):
         raise Forbidden("A token cannot give more than the one that makes it.")
-    expires_at = expires_at or now + timedelta(days=30)
+    usual = now + timedelta(days=30)
+    expires_at = expires_at or (usual if actor.until is None else min(usual, actor.until))
+    if actor.until is not None and expires_at > actor.until:
+        ends = f"{actor.until:%Y-%m-%d %H:%M} UTC"
+        raise Forbidden(f"A token cannot outlive the one that makes it, which ends at {ends}.")
     if not now < expires_at <= now + timedelta(days=TOKEN_MAX_DAYS):
         raise Invalid.field("expires_at", f"a time in the future, at most {TOKEN_MAX_DAYS} days ahead.")
     token = new_token("rmp")

@@ -32,7 +32,13 @@ def test_others_do_not_see_it(world: World, api: Any) -> None:
 def test_a_token_gives_no_more_than_the_one_that_makes_it(world: World, api: Any) -> None:
     reader = api.as_("member", "read")
     assert reader.post("tokens", {"name": "more", "scopes": ["write"]}).status_code == 403
-    assert reader.post("tokens", {"name": "same", "scopes": ["read"]}).status_code == 201
+    same = reader.post("tokens", {"name": "same", "scopes": ["read"]})
+    assert same.status_code == 201
+    ends = ApiToken.objects.get(pk=same.json()["id"]).expires_at
+    longer = {"name": "longer", "scopes": ["read"], "expires_at": (ends + timedelta(days=1)).isoformat()}
+    outlives = Api(same.json()["token"]).post("tokens", longer)
+    assert (outlives.status_code, outlives.json()["code"]) == (403, "forbidden")
+    assert "cannot outlive" in outlives.json()["detail"]
     with pytest.raises(Forbidden):
         commands.create_token(actor=SYSTEM, name="nobody's")
 
