@@ -103,13 +103,14 @@ class Link:
             executor = self.executor
             holdings = self.store.now if self.store is not None else Holdings()
             inventory = self.hardware.inventory(self.runtimes, executor.isolation, holdings)
+            greeted = asyncio.get_running_loop().time()  # It may stand still before it reads the answer, too.
             await socket.send(protocol.encode(Hello(protocol.VERSION, inventory, executor.held())))
             welcome = await asyncio.wait_for(_receive(socket), WELCOME_SECONDS)
             if not isinstance(welcome, Welcome):
                 raise msgspec.ValidationError("the portal did not answer with a welcome")
             logger.info("connected to %s as node %s (%d)", self.portal.url, welcome.name, welcome.node)
             self._away = ""
-            self._alive_at, self._lease = asyncio.get_running_loop().time(), welcome.lease_seconds
+            self._alive_at, self._lease = greeted, welcome.lease_seconds
             self._outgoing.clear()
             self._told = holdings
             if self.store is not None and self.store.now != holdings:

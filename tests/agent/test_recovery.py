@@ -121,7 +121,8 @@ def test_what_an_agent_that_stood_still_had_not_read_is_not_started(own_agent: A
     agent.signal(signal.SIGKILL)
     agent.start()
     assert agent.process is not None
-    portal.wait_for(lambda: portal.beats, "a beat")
+    beats = len(portal.beats)
+    portal.wait_for(lambda: len(portal.beats) > beats, "a beat")
     agent.process.send_signal(signal.SIGSTOP)
     stale = agent.run("true")
     time.sleep(1.5)  # the time itself is what is tested
