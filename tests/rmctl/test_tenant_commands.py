@@ -31,10 +31,11 @@ def test_next_shows_the_local_times(portal: FakePortal, rm: Any) -> None:
 def test_a_push_shows_the_warnings(portal: FakePortal, rm: Any, tmp_path: Path) -> None:
     file = tmp_path / "flow.yaml"
     file.write_text('name: flow\nschedule: "30 2 * * *"\ntimezone: Europe/Berlin\ntasks: {a: {script: "true"}}\n')
-    warning = {"field": "schedule", "message": "The clock changes.", "code": "clock_change"}
+    warning = {"field": "schedule", "message": "Nobody is on call then.", "code": "nobody_there"}
     row = {"id": 5, "version": 1, "created": True, "warnings": [warning]}
     portal.on("POST workflows", (201, row))
-    assert "warning: schedule: The clock changes." in rm("push", str(file)).err
+    told = rm("push", str(file)).err
+    assert "warning: schedule: Nobody is on call then." in told and "in Europe/Berlin" in told
     checked = rm("push", "--check", str(file))
     assert checked.status == 0 and "does not exist there" in checked.err
 

@@ -27,7 +27,8 @@ def test_a_dry_run_says_what_would_be_cleared_and_changes_nothing(api: Any, run:
     told = api.member.post(f"runs/{run.pk}/clear?dry_run=1", body)
     assert (told.status_code, told["X-Dry-Run"]) == (200, "true")
     answer = told.json()
-    assert answer["tasks"] == [{"name": "b", "index": -1, "state": "failed", "job": Task.objects.get(name="b").job_id}]
+    job = Task.objects.get(name="b").job_id
+    assert answer["tasks"] == [{"name": "b", "index": -1, "label": None, "state": "failed", "job": job}]
     assert (answer["count"], answer["in_flight"], answer["version"]) == (1, 0, 1)
     assert answer["estimate"] == {"task_hours": 0.0, "cpu_hours": 0.0, "money": None, "unknown": ["b"]}
     assert states(run) == {"a": "succeeded", "b": "failed"}
